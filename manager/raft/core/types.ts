@@ -1,0 +1,229 @@
+/**
+ * The words of the core: entries, configurations, messages, and what `ready()` hands to the shell.
+ * Plain data; the wire form is proto/raft.proto. Scenario numbers refer to the test catalogue's section A.
+ */
+
+/** A member of the consensus group: a random integer in 1 .. 2^53-1, never reused (docs/adr). 0 means none. */
+export type MemberId = number & { readonly __memberId?: never };
+
+export const noMember: MemberId = 0;
+
+/** "empty" is the entry with which a leader opens its term, and what a refused configuration change becomes. */
+export type EntryKind = "normal" | "confChange" | "empty";
+
+export interface Entry {
+  readonly term: number;
+  readonly index: number;
+  readonly kind: EntryKind;
+  /** Opaque to raft. A configuration change carries an encoded ConfChange. Never mutated once it is here. */
+  readonly data: Uint8Array;
+}
+
+/** Must be durable before any message that depends on it leaves (Raft thesis §3.8). */
+export interface HardState {
+  readonly term: number;
+  /** Whom this member voted for in `term`; 0 means nobody. */
+  readonly vote: MemberId;
+  readonly commit: number;
+}
+
+/** Who counts. `votersOutgoing` is non-empty only in a joint configuration (Raft thesis §4.3). Lists are sorted. */
+export interface ConfState {
+  readonly voters: readonly MemberId[];
+  readonly votersOutgoing: readonly MemberId[];
+  readonly learners: readonly MemberId[];
+  /** Voters of the outgoing half that become learners when the joint configuration is left. */
+  readonly learnersNext: readonly MemberId[];
+  readonly autoLeave: boolean;
+}
+
+export interface ConfChangeStep {
+  readonly act: "addVoter" | "addLearner" | "remove" | "update";
+  readonly member: MemberId;
+}
+
+/** No steps means: leave the joint configuration. */
+export interface ConfChange {
+  readonly transition: "auto" | "jointImplicit" | "jointExplicit";
+  readonly steps: readonly ConfChangeStep[];
+  /** Addresses and labels of the members named, for the shell; opaque to the core. */
+  readonly context: Uint8Array;
+}
+
+export interface SnapshotMeta {
+  readonly index: number;
+  readonly term: number;
+  /** The configuration exactly as of `index`, never newer. */
+  readonly conf: ConfState;
+}
+
+interface MessageBase {
+  readonly from: MemberId;
+  readonly to: MemberId;
+  readonly term: number;
+}
+
+export interface VoteRequest extends MessageBase {
+  readonly type: "preVote" | "vote";
+  readonly lastIndex: number;
+  readonly lastTerm: number;
+  /** Set when the leader asked for this campaign (transfer): it overrides the leader lease of the voters. */
+  readonly transfer: boolean;
+}
+
+export interface VoteResponse extends MessageBase {
+  readonly type: "preVoteResponse" | "voteResponse";
+  readonly granted: boolean;
+}
+
+export interface AppendRequest extends MessageBase {
+  readonly type: "append";
+  readonly prevIndex: number;
+  readonly prevTerm: number;
+  readonly entries: readonly Entry[];
+  readonly commit: number;
+}
+
+export interface AppendResponse extends MessageBase {
+  readonly type: "appendResponse";
+  /** Accepted: the last index that this answer covers (prev + count), never the receiver's own last index.
+   *  Rejected: the prevIndex that did not match. */
+  readonly index: number;
+  readonly rejected: boolean;
+  /** On rejection, where the follower proposes to go on (Raft thesis §5.3 fast back-off). */
+  readonly hintIndex: number;
+  readonly hintTerm: number;
+}
+
+export interface Heartbeat extends MessageBase {
+  readonly type: "heartbeat";
+  readonly commit: number;
+  /** Number of the read-index round this heartbeat confirms; 0 means none. Never reused by one member. */
+  readonly readRound: number;
+}
+
+export interface HeartbeatResponse extends MessageBase {
+  readonly type: "heartbeatResponse";
+  readonly readRound: number;
+}
+
+/** The offer; the bytes travel on a stream of their own, moved by the shell. */
+export interface SnapshotRequest extends MessageBase {
+  readonly type: "snapshot";
+  readonly meta: SnapshotMeta;
+}
+
+export interface TimeoutNow extends MessageBase {
+  readonly type: "timeoutNow";
+}
+
+export interface ReadIndexRequest extends MessageBase {
+  readonly type: "readIndex";
+  /** Chosen by the asker, unique for ever at that member (incarnation and counter). */
+  readonly requestId: number;
+}
+
+export interface ReadIndexResponse extends MessageBase {
+  readonly type: "readIndexResponse";
+  readonly requestId: number;
+  readonly index: number;
+}
+
+export type Message =
+  | VoteRequest
+  | VoteResponse
+  | AppendRequest
+  | AppendResponse
+  | Heartbeat
+  | HeartbeatResponse
+  | SnapshotRequest
+  | TimeoutNow
+  | ReadIndexRequest
+  | ReadIndexResponse;
+
+export type Role = "follower" | "preCandidate" | "candidate" | "leader";
+
+export interface SoftState {
+  readonly role: Role;
+  readonly leader: MemberId;
+}
+
+/** A linearizable read that may be served once `applied >= index`. */
+export interface ReadState {
+  readonly requestId: number;
+  readonly index: number;
+}
+
+/**
+ * What ought to happen next, as plain data. Several may be outstanding.
+ * Order for the shell: send `messages`; persist `hardState`, `entries` and `snapshot`; when durable call
+ * `persisted(token)` and only then send `messagesAfterPersist`; apply `committed`, then call `applied(index)`.
+ */
+export interface Ready {
+  readonly token: number;
+  readonly softState: SoftState | undefined;
+  readonly hardState: HardState | undefined;
+  /** Consecutive. If the storage already holds `entries[0].index`, everything from there on is replaced. */
+  readonly entries: readonly Entry[];
+  readonly snapshot: SnapshotMeta | undefined;
+  readonly messages: readonly Message[];
+  readonly messagesAfterPersist: readonly Message[];
+  /** At most maxApplyBytes a turn; the core hands out more as `applied` advances. */
+  readonly committed: readonly Entry[];
+  readonly readStates: readonly ReadState[];
+}
+
+export interface CoreConfig {
+  readonly id: MemberId;
+  readonly electionTicks: number;
+  readonly heartbeatTicks: number;
+  /** All of the core's chance comes from this one integer. */
+  readonly seed: number;
+  readonly preVote: boolean;
+  /** Always true in production; false exists for tests of the difference. */
+  readonly checkQuorum: boolean;
+  readonly maxEntriesPerMsgBytes: number;
+  readonly maxInflightMsgs: number;
+  readonly maxInflightBytes: number;
+  readonly maxUncommittedBytes: number;
+  readonly maxUncommittedEntries: number;
+  readonly maxApplyBytes: number;
+  readonly readMode: "readIndex" | "lease";
+}
+
+/** What storage recovered. `entries` start right after `snapshot.index` and are consecutive. */
+export interface InitialState {
+  readonly hardState: HardState;
+  readonly snapshot: SnapshotMeta;
+  readonly entries: readonly Entry[];
+  /** Everything up to here is already in the state machine; at least `snapshot.index`. */
+  readonly applied: number;
+}
+
+export interface PeerProgress {
+  readonly match: number;
+  readonly next: number;
+  readonly state: "probe" | "replicate" | "snapshot";
+  readonly inflightMsgs: number;
+  readonly inflightBytes: number;
+  readonly paused: boolean;
+  readonly recentActive: boolean;
+  readonly isLearner: boolean;
+}
+
+export interface Status extends SoftState {
+  readonly id: MemberId;
+  readonly term: number;
+  readonly vote: MemberId;
+  readonly commit: number;
+  readonly applied: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly conf: ConfState;
+  readonly transferTo: MemberId;
+  /** Empty unless leader. */
+  readonly peers: ReadonlyMap<MemberId, PeerProgress>;
+}
+
+/** One line per transition, for traces that can be validated against the published specification (A5). */
+export type TraceSink = (event: Readonly<Record<string, unknown>>) => void;
