@@ -4,6 +4,16749 @@ import * as $protobuf from "protobufjs";
 /** Namespace skep. */
 export namespace skep {
 
+    /** Namespace ca. */
+    namespace ca {
+
+        /** Represents a CertificateAuthority */
+        class CertificateAuthority extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new CertificateAuthority service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new CertificateAuthority service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): CertificateAuthority;
+
+            /** Calls GetRoot. */
+            getRoot: skep.ca.CertificateAuthority.GetRoot;
+
+            /** Calls Join. */
+            join: skep.ca.CertificateAuthority.Join;
+
+            /** Calls Renew. */
+            renew: skep.ca.CertificateAuthority.Renew;
+        }
+
+        namespace CertificateAuthority {
+
+            /**
+             * Callback as used by {@link skep.ca.CertificateAuthority#getRoot}.
+             * @param error Error, if any
+             * @param [response] GetRootResponse
+             */
+            type GetRootCallback = (error: (Error|null), response?: skep.ca.GetRootResponse) => void;
+
+            /** Calls GetRoot. */
+            type GetRoot = {
+              (request: skep.ca.IGetRootRequest, callback: skep.ca.CertificateAuthority.GetRootCallback): void;
+              (request: skep.ca.IGetRootRequest): Promise<skep.ca.GetRootResponse>;
+              readonly name: "GetRoot";
+              readonly path: "/skep.ca.CertificateAuthority/GetRoot";
+              readonly requestType: "GetRootRequest";
+              readonly responseType: "GetRootResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.ca.CertificateAuthority#join}.
+             * @param error Error, if any
+             * @param [response] JoinResponse
+             */
+            type JoinCallback = (error: (Error|null), response?: skep.ca.JoinResponse) => void;
+
+            /** Calls Join. */
+            type Join = {
+              (request: skep.ca.IJoinRequest, callback: skep.ca.CertificateAuthority.JoinCallback): void;
+              (request: skep.ca.IJoinRequest): Promise<skep.ca.JoinResponse>;
+              readonly name: "Join";
+              readonly path: "/skep.ca.CertificateAuthority/Join";
+              readonly requestType: "JoinRequest";
+              readonly responseType: "JoinResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.ca.CertificateAuthority#renew}.
+             * @param error Error, if any
+             * @param [response] RenewResponse
+             */
+            type RenewCallback = (error: (Error|null), response?: skep.ca.RenewResponse) => void;
+
+            /** Calls Renew. */
+            type Renew = {
+              (request: skep.ca.IRenewRequest, callback: skep.ca.CertificateAuthority.RenewCallback): void;
+              (request: skep.ca.IRenewRequest): Promise<skep.ca.RenewResponse>;
+              readonly name: "Renew";
+              readonly path: "/skep.ca.CertificateAuthority/Renew";
+              readonly requestType: "RenewRequest";
+              readonly responseType: "RenewResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+        }
+
+        /**
+         * Properties of a GetRootRequest.
+         * @deprecated Use skep.ca.GetRootRequest.$Properties instead.
+         */
+        interface IGetRootRequest extends skep.ca.GetRootRequest.$Properties {
+        }
+
+        /** Represents a GetRootRequest. */
+        class GetRootRequest {
+
+            /**
+             * Constructs a new GetRootRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.GetRootRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new GetRootRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GetRootRequest instance
+             */
+            static create(properties: skep.ca.GetRootRequest.$Shape): skep.ca.GetRootRequest & skep.ca.GetRootRequest.$Shape;
+            static create(properties?: skep.ca.GetRootRequest.$Properties): skep.ca.GetRootRequest;
+
+            /**
+             * Encodes the specified GetRootRequest message. Does not implicitly {@link skep.ca.GetRootRequest.verify|verify} messages.
+             * @param message GetRootRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.GetRootRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GetRootRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.GetRootRequest & skep.ca.GetRootRequest.$Shape} GetRootRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.GetRootRequest & skep.ca.GetRootRequest.$Shape;
+
+            /**
+             * Creates a GetRootRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GetRootRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.GetRootRequest;
+
+            /**
+             * Creates a plain object from a GetRootRequest message. Also converts values to other types if specified.
+             * @param message GetRootRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.GetRootRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GetRootRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GetRootRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GetRootRequest {
+
+            /** Properties of a GetRootRequest. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GetRootRequest. */
+            type $Shape = skep.ca.GetRootRequest.$Properties;
+        }
+
+        /**
+         * Properties of a GetRootResponse.
+         * @deprecated Use skep.ca.GetRootResponse.$Properties instead.
+         */
+        interface IGetRootResponse extends skep.ca.GetRootResponse.$Properties {
+        }
+
+        /** Represents a GetRootResponse. */
+        class GetRootResponse {
+
+            /**
+             * Constructs a new GetRootResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.GetRootResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** GetRootResponse certificate. */
+            certificate: string;
+
+            /**
+             * Creates a new GetRootResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GetRootResponse instance
+             */
+            static create(properties: skep.ca.GetRootResponse.$Shape): skep.ca.GetRootResponse & skep.ca.GetRootResponse.$Shape;
+            static create(properties?: skep.ca.GetRootResponse.$Properties): skep.ca.GetRootResponse;
+
+            /**
+             * Encodes the specified GetRootResponse message. Does not implicitly {@link skep.ca.GetRootResponse.verify|verify} messages.
+             * @param message GetRootResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.GetRootResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GetRootResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.GetRootResponse & skep.ca.GetRootResponse.$Shape} GetRootResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.GetRootResponse & skep.ca.GetRootResponse.$Shape;
+
+            /**
+             * Creates a GetRootResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GetRootResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.GetRootResponse;
+
+            /**
+             * Creates a plain object from a GetRootResponse message. Also converts values to other types if specified.
+             * @param message GetRootResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.GetRootResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GetRootResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GetRootResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GetRootResponse {
+
+            /** Properties of a GetRootResponse. */
+            interface $Properties {
+
+                /** GetRootResponse certificate */
+                certificate?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GetRootResponse. */
+            type $Shape = skep.ca.GetRootResponse.$Properties;
+        }
+
+        /**
+         * Properties of a JoinRequest.
+         * @deprecated Use skep.ca.JoinRequest.$Properties instead.
+         */
+        interface IJoinRequest extends skep.ca.JoinRequest.$Properties {
+        }
+
+        /** Represents a JoinRequest. */
+        class JoinRequest {
+
+            /**
+             * Constructs a new JoinRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.JoinRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JoinRequest token. */
+            token: string;
+
+            /** JoinRequest csr. */
+            csr: string;
+
+            /** JoinRequest availability. */
+            availability: skep.objects.NodeAvailability;
+
+            /** JoinRequest addr. */
+            addr: string;
+
+            /** JoinRequest description. */
+            description?: (skep.objects.NodeDescription.$Properties|null);
+
+            /**
+             * Creates a new JoinRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JoinRequest instance
+             */
+            static create(properties: skep.ca.JoinRequest.$Shape): skep.ca.JoinRequest & skep.ca.JoinRequest.$Shape;
+            static create(properties?: skep.ca.JoinRequest.$Properties): skep.ca.JoinRequest;
+
+            /**
+             * Encodes the specified JoinRequest message. Does not implicitly {@link skep.ca.JoinRequest.verify|verify} messages.
+             * @param message JoinRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.JoinRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JoinRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.JoinRequest & skep.ca.JoinRequest.$Shape} JoinRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.JoinRequest & skep.ca.JoinRequest.$Shape;
+
+            /**
+             * Creates a JoinRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JoinRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.JoinRequest;
+
+            /**
+             * Creates a plain object from a JoinRequest message. Also converts values to other types if specified.
+             * @param message JoinRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.JoinRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JoinRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JoinRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JoinRequest {
+
+            /** Properties of a JoinRequest. */
+            interface $Properties {
+
+                /** JoinRequest token */
+                token?: (string|null);
+
+                /** JoinRequest csr */
+                csr?: (string|null);
+
+                /** JoinRequest availability */
+                availability?: (skep.objects.NodeAvailability|null);
+
+                /** JoinRequest addr */
+                addr?: (string|null);
+
+                /** JoinRequest description */
+                description?: (skep.objects.NodeDescription.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JoinRequest. */
+            type $Shape = {
+              token?: string|null;
+              csr?: string|null;
+              availability?: skep.objects.NodeAvailability|null;
+              addr?: string|null;
+              description?: skep.objects.NodeDescription.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a JoinResponse.
+         * @deprecated Use skep.ca.JoinResponse.$Properties instead.
+         */
+        interface IJoinResponse extends skep.ca.JoinResponse.$Properties {
+        }
+
+        /** Represents a JoinResponse. */
+        class JoinResponse {
+
+            /**
+             * Constructs a new JoinResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.JoinResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JoinResponse nodeId. */
+            nodeId: string;
+
+            /** JoinResponse clusterId. */
+            clusterId: string;
+
+            /** JoinResponse role. */
+            role: skep.objects.NodeRole;
+
+            /** JoinResponse certificate. */
+            certificate: string;
+
+            /** JoinResponse root. */
+            root: string;
+
+            /** JoinResponse managerAddrs. */
+            managerAddrs: string[];
+
+            /** JoinResponse memberId. */
+            memberId: number;
+
+            /** JoinResponse clusterIncarnation. */
+            clusterIncarnation: number;
+
+            /**
+             * Creates a new JoinResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JoinResponse instance
+             */
+            static create(properties: skep.ca.JoinResponse.$Shape): skep.ca.JoinResponse & skep.ca.JoinResponse.$Shape;
+            static create(properties?: skep.ca.JoinResponse.$Properties): skep.ca.JoinResponse;
+
+            /**
+             * Encodes the specified JoinResponse message. Does not implicitly {@link skep.ca.JoinResponse.verify|verify} messages.
+             * @param message JoinResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.JoinResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JoinResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.JoinResponse & skep.ca.JoinResponse.$Shape} JoinResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.JoinResponse & skep.ca.JoinResponse.$Shape;
+
+            /**
+             * Creates a JoinResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JoinResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.JoinResponse;
+
+            /**
+             * Creates a plain object from a JoinResponse message. Also converts values to other types if specified.
+             * @param message JoinResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.JoinResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JoinResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JoinResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JoinResponse {
+
+            /** Properties of a JoinResponse. */
+            interface $Properties {
+
+                /** JoinResponse nodeId */
+                nodeId?: (string|null);
+
+                /** JoinResponse clusterId */
+                clusterId?: (string|null);
+
+                /** JoinResponse role */
+                role?: (skep.objects.NodeRole|null);
+
+                /** JoinResponse certificate */
+                certificate?: (string|null);
+
+                /** JoinResponse root */
+                root?: (string|null);
+
+                /** JoinResponse managerAddrs */
+                managerAddrs?: (string[]|null);
+
+                /** JoinResponse memberId */
+                memberId?: (number|null);
+
+                /** JoinResponse clusterIncarnation */
+                clusterIncarnation?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JoinResponse. */
+            type $Shape = skep.ca.JoinResponse.$Properties;
+        }
+
+        /**
+         * Properties of a RenewRequest.
+         * @deprecated Use skep.ca.RenewRequest.$Properties instead.
+         */
+        interface IRenewRequest extends skep.ca.RenewRequest.$Properties {
+        }
+
+        /** Represents a RenewRequest. */
+        class RenewRequest {
+
+            /**
+             * Constructs a new RenewRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.RenewRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RenewRequest csr. */
+            csr: string;
+
+            /**
+             * Creates a new RenewRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RenewRequest instance
+             */
+            static create(properties: skep.ca.RenewRequest.$Shape): skep.ca.RenewRequest & skep.ca.RenewRequest.$Shape;
+            static create(properties?: skep.ca.RenewRequest.$Properties): skep.ca.RenewRequest;
+
+            /**
+             * Encodes the specified RenewRequest message. Does not implicitly {@link skep.ca.RenewRequest.verify|verify} messages.
+             * @param message RenewRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.RenewRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RenewRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.RenewRequest & skep.ca.RenewRequest.$Shape} RenewRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.RenewRequest & skep.ca.RenewRequest.$Shape;
+
+            /**
+             * Creates a RenewRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RenewRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.RenewRequest;
+
+            /**
+             * Creates a plain object from a RenewRequest message. Also converts values to other types if specified.
+             * @param message RenewRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.RenewRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RenewRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RenewRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RenewRequest {
+
+            /** Properties of a RenewRequest. */
+            interface $Properties {
+
+                /** RenewRequest csr */
+                csr?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RenewRequest. */
+            type $Shape = skep.ca.RenewRequest.$Properties;
+        }
+
+        /**
+         * Properties of a RenewResponse.
+         * @deprecated Use skep.ca.RenewResponse.$Properties instead.
+         */
+        interface IRenewResponse extends skep.ca.RenewResponse.$Properties {
+        }
+
+        /** Represents a RenewResponse. */
+        class RenewResponse {
+
+            /**
+             * Constructs a new RenewResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.RenewResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RenewResponse certificate. */
+            certificate: string;
+
+            /** RenewResponse root. */
+            root: string;
+
+            /** RenewResponse role. */
+            role: skep.objects.NodeRole;
+
+            /** RenewResponse memberId. */
+            memberId: number;
+
+            /**
+             * Creates a new RenewResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RenewResponse instance
+             */
+            static create(properties: skep.ca.RenewResponse.$Shape): skep.ca.RenewResponse & skep.ca.RenewResponse.$Shape;
+            static create(properties?: skep.ca.RenewResponse.$Properties): skep.ca.RenewResponse;
+
+            /**
+             * Encodes the specified RenewResponse message. Does not implicitly {@link skep.ca.RenewResponse.verify|verify} messages.
+             * @param message RenewResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.RenewResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RenewResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.RenewResponse & skep.ca.RenewResponse.$Shape} RenewResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.RenewResponse & skep.ca.RenewResponse.$Shape;
+
+            /**
+             * Creates a RenewResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RenewResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.ca.RenewResponse;
+
+            /**
+             * Creates a plain object from a RenewResponse message. Also converts values to other types if specified.
+             * @param message RenewResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.ca.RenewResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RenewResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RenewResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RenewResponse {
+
+            /** Properties of a RenewResponse. */
+            interface $Properties {
+
+                /** RenewResponse certificate */
+                certificate?: (string|null);
+
+                /** RenewResponse root */
+                root?: (string|null);
+
+                /** RenewResponse role */
+                role?: (skep.objects.NodeRole|null);
+
+                /** RenewResponse memberId */
+                memberId?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RenewResponse. */
+            type $Shape = skep.ca.RenewResponse.$Properties;
+        }
+    }
+
+    /** Namespace objects. */
+    namespace objects {
+
+        /**
+         * Properties of a Duration.
+         * @deprecated Use skep.objects.Duration.$Properties instead.
+         */
+        interface IDuration extends skep.objects.Duration.$Properties {
+        }
+
+        /** Represents a Duration. */
+        class Duration {
+
+            /**
+             * Constructs a new Duration.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Duration.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Duration seconds. */
+            seconds: number;
+
+            /** Duration nanos. */
+            nanos: number;
+
+            /**
+             * Creates a new Duration instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Duration instance
+             */
+            static create(properties: skep.objects.Duration.$Shape): skep.objects.Duration & skep.objects.Duration.$Shape;
+            static create(properties?: skep.objects.Duration.$Properties): skep.objects.Duration;
+
+            /**
+             * Encodes the specified Duration message. Does not implicitly {@link skep.objects.Duration.verify|verify} messages.
+             * @param message Duration message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Duration.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Duration message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Duration & skep.objects.Duration.$Shape} Duration
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Duration & skep.objects.Duration.$Shape;
+
+            /**
+             * Creates a Duration message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Duration
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Duration;
+
+            /**
+             * Creates a plain object from a Duration message. Also converts values to other types if specified.
+             * @param message Duration
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Duration, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Duration to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Duration
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Duration {
+
+            /** Properties of a Duration. */
+            interface $Properties {
+
+                /** Duration seconds */
+                seconds?: (number|null);
+
+                /** Duration nanos */
+                nanos?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Duration. */
+            type $Shape = skep.objects.Duration.$Properties;
+        }
+
+        /**
+         * Properties of a Meta.
+         * @deprecated Use skep.objects.Meta.$Properties instead.
+         */
+        interface IMeta extends skep.objects.Meta.$Properties {
+        }
+
+        /** Represents a Meta. */
+        class Meta {
+
+            /**
+             * Constructs a new Meta.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Meta.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Meta version. */
+            version: number;
+
+            /** Meta createdAtUs. */
+            createdAtUs: number;
+
+            /** Meta updatedAtUs. */
+            updatedAtUs: number;
+
+            /**
+             * Creates a new Meta instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Meta instance
+             */
+            static create(properties: skep.objects.Meta.$Shape): skep.objects.Meta & skep.objects.Meta.$Shape;
+            static create(properties?: skep.objects.Meta.$Properties): skep.objects.Meta;
+
+            /**
+             * Encodes the specified Meta message. Does not implicitly {@link skep.objects.Meta.verify|verify} messages.
+             * @param message Meta message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Meta.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Meta message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Meta & skep.objects.Meta.$Shape} Meta
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Meta & skep.objects.Meta.$Shape;
+
+            /**
+             * Creates a Meta message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Meta
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Meta;
+
+            /**
+             * Creates a plain object from a Meta message. Also converts values to other types if specified.
+             * @param message Meta
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Meta, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Meta to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Meta
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Meta {
+
+            /** Properties of a Meta. */
+            interface $Properties {
+
+                /** Meta version */
+                version?: (number|null);
+
+                /** Meta createdAtUs */
+                createdAtUs?: (number|null);
+
+                /** Meta updatedAtUs */
+                updatedAtUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Meta. */
+            type $Shape = skep.objects.Meta.$Properties;
+        }
+
+        /**
+         * Properties of an Annotations.
+         * @deprecated Use skep.objects.Annotations.$Properties instead.
+         */
+        interface IAnnotations extends skep.objects.Annotations.$Properties {
+        }
+
+        /** Represents an Annotations. */
+        class Annotations {
+
+            /**
+             * Constructs a new Annotations.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Annotations.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Annotations name. */
+            name: string;
+
+            /** Annotations labels. */
+            labels: { [k: string]: string };
+
+            /**
+             * Creates a new Annotations instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Annotations instance
+             */
+            static create(properties: skep.objects.Annotations.$Shape): skep.objects.Annotations & skep.objects.Annotations.$Shape;
+            static create(properties?: skep.objects.Annotations.$Properties): skep.objects.Annotations;
+
+            /**
+             * Encodes the specified Annotations message. Does not implicitly {@link skep.objects.Annotations.verify|verify} messages.
+             * @param message Annotations message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Annotations.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Annotations message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Annotations & skep.objects.Annotations.$Shape} Annotations
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Annotations & skep.objects.Annotations.$Shape;
+
+            /**
+             * Creates an Annotations message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Annotations
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Annotations;
+
+            /**
+             * Creates a plain object from an Annotations message. Also converts values to other types if specified.
+             * @param message Annotations
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Annotations, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Annotations to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Annotations
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Annotations {
+
+            /** Properties of an Annotations. */
+            interface $Properties {
+
+                /** Annotations name */
+                name?: (string|null);
+
+                /** Annotations labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Annotations. */
+            type $Shape = skep.objects.Annotations.$Properties;
+        }
+
+        /**
+         * Properties of a Driver.
+         * @deprecated Use skep.objects.Driver.$Properties instead.
+         */
+        interface IDriver extends skep.objects.Driver.$Properties {
+        }
+
+        /** Represents a Driver. */
+        class Driver {
+
+            /**
+             * Constructs a new Driver.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Driver.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Driver name. */
+            name: string;
+
+            /** Driver options. */
+            options: { [k: string]: string };
+
+            /**
+             * Creates a new Driver instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Driver instance
+             */
+            static create(properties: skep.objects.Driver.$Shape): skep.objects.Driver & skep.objects.Driver.$Shape;
+            static create(properties?: skep.objects.Driver.$Properties): skep.objects.Driver;
+
+            /**
+             * Encodes the specified Driver message. Does not implicitly {@link skep.objects.Driver.verify|verify} messages.
+             * @param message Driver message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Driver.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Driver message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Driver & skep.objects.Driver.$Shape} Driver
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Driver & skep.objects.Driver.$Shape;
+
+            /**
+             * Creates a Driver message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Driver
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Driver;
+
+            /**
+             * Creates a plain object from a Driver message. Also converts values to other types if specified.
+             * @param message Driver
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Driver, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Driver to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Driver
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Driver {
+
+            /** Properties of a Driver. */
+            interface $Properties {
+
+                /** Driver name */
+                name?: (string|null);
+
+                /** Driver options */
+                options?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Driver. */
+            type $Shape = skep.objects.Driver.$Properties;
+        }
+
+        /**
+         * Properties of a Platform.
+         * @deprecated Use skep.objects.Platform.$Properties instead.
+         */
+        interface IPlatform extends skep.objects.Platform.$Properties {
+        }
+
+        /** Represents a Platform. */
+        class Platform {
+
+            /**
+             * Constructs a new Platform.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Platform.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Platform architecture. */
+            architecture: string;
+
+            /** Platform os. */
+            os: string;
+
+            /**
+             * Creates a new Platform instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Platform instance
+             */
+            static create(properties: skep.objects.Platform.$Shape): skep.objects.Platform & skep.objects.Platform.$Shape;
+            static create(properties?: skep.objects.Platform.$Properties): skep.objects.Platform;
+
+            /**
+             * Encodes the specified Platform message. Does not implicitly {@link skep.objects.Platform.verify|verify} messages.
+             * @param message Platform message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Platform.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Platform message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Platform & skep.objects.Platform.$Shape} Platform
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Platform & skep.objects.Platform.$Shape;
+
+            /**
+             * Creates a Platform message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Platform
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Platform;
+
+            /**
+             * Creates a plain object from a Platform message. Also converts values to other types if specified.
+             * @param message Platform
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Platform, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Platform to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Platform
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Platform {
+
+            /** Properties of a Platform. */
+            interface $Properties {
+
+                /** Platform architecture */
+                architecture?: (string|null);
+
+                /** Platform os */
+                os?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Platform. */
+            type $Shape = skep.objects.Platform.$Properties;
+        }
+
+        /**
+         * Properties of a NamedResource.
+         * @deprecated Use skep.objects.NamedResource.$Properties instead.
+         */
+        interface INamedResource extends skep.objects.NamedResource.$Properties {
+        }
+
+        /** Represents a NamedResource. */
+        class NamedResource {
+
+            /**
+             * Constructs a new NamedResource.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NamedResource.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NamedResource kind. */
+            kind: string;
+
+            /** NamedResource value. */
+            value: string;
+
+            /**
+             * Creates a new NamedResource instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NamedResource instance
+             */
+            static create(properties: skep.objects.NamedResource.$Shape): skep.objects.NamedResource & skep.objects.NamedResource.$Shape;
+            static create(properties?: skep.objects.NamedResource.$Properties): skep.objects.NamedResource;
+
+            /**
+             * Encodes the specified NamedResource message. Does not implicitly {@link skep.objects.NamedResource.verify|verify} messages.
+             * @param message NamedResource message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NamedResource.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NamedResource message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NamedResource & skep.objects.NamedResource.$Shape} NamedResource
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NamedResource & skep.objects.NamedResource.$Shape;
+
+            /**
+             * Creates a NamedResource message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NamedResource
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NamedResource;
+
+            /**
+             * Creates a plain object from a NamedResource message. Also converts values to other types if specified.
+             * @param message NamedResource
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NamedResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NamedResource to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NamedResource
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NamedResource {
+
+            /** Properties of a NamedResource. */
+            interface $Properties {
+
+                /** NamedResource kind */
+                kind?: (string|null);
+
+                /** NamedResource value */
+                value?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NamedResource. */
+            type $Shape = skep.objects.NamedResource.$Properties;
+        }
+
+        /**
+         * Properties of a DiscreteResource.
+         * @deprecated Use skep.objects.DiscreteResource.$Properties instead.
+         */
+        interface IDiscreteResource extends skep.objects.DiscreteResource.$Properties {
+        }
+
+        /** Represents a DiscreteResource. */
+        class DiscreteResource {
+
+            /**
+             * Constructs a new DiscreteResource.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.DiscreteResource.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DiscreteResource kind. */
+            kind: string;
+
+            /** DiscreteResource value. */
+            value: number;
+
+            /**
+             * Creates a new DiscreteResource instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns DiscreteResource instance
+             */
+            static create(properties: skep.objects.DiscreteResource.$Shape): skep.objects.DiscreteResource & skep.objects.DiscreteResource.$Shape;
+            static create(properties?: skep.objects.DiscreteResource.$Properties): skep.objects.DiscreteResource;
+
+            /**
+             * Encodes the specified DiscreteResource message. Does not implicitly {@link skep.objects.DiscreteResource.verify|verify} messages.
+             * @param message DiscreteResource message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.DiscreteResource.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DiscreteResource message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.DiscreteResource & skep.objects.DiscreteResource.$Shape} DiscreteResource
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DiscreteResource & skep.objects.DiscreteResource.$Shape;
+
+            /**
+             * Creates a DiscreteResource message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns DiscreteResource
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.DiscreteResource;
+
+            /**
+             * Creates a plain object from a DiscreteResource message. Also converts values to other types if specified.
+             * @param message DiscreteResource
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.DiscreteResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this DiscreteResource to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for DiscreteResource
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DiscreteResource {
+
+            /** Properties of a DiscreteResource. */
+            interface $Properties {
+
+                /** DiscreteResource kind */
+                kind?: (string|null);
+
+                /** DiscreteResource value */
+                value?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DiscreteResource. */
+            type $Shape = skep.objects.DiscreteResource.$Properties;
+        }
+
+        /**
+         * Properties of a GenericResource.
+         * @deprecated Use skep.objects.GenericResource.$Properties instead.
+         */
+        interface IGenericResource extends skep.objects.GenericResource.$Properties {
+        }
+
+        /** Represents a GenericResource. */
+        class GenericResource {
+
+            /**
+             * Constructs a new GenericResource.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.GenericResource.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** GenericResource namedResourceSpec. */
+            namedResourceSpec?: (skep.objects.NamedResource.$Properties|null);
+
+            /** GenericResource discreteResourceSpec. */
+            discreteResourceSpec?: (skep.objects.DiscreteResource.$Properties|null);
+
+            /** GenericResource resource. */
+            resource?: ("namedResourceSpec"|"discreteResourceSpec");
+
+            /**
+             * Creates a new GenericResource instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GenericResource instance
+             */
+            static create(properties: skep.objects.GenericResource.$Shape): skep.objects.GenericResource & skep.objects.GenericResource.$Shape;
+            static create(properties?: skep.objects.GenericResource.$Properties): skep.objects.GenericResource;
+
+            /**
+             * Encodes the specified GenericResource message. Does not implicitly {@link skep.objects.GenericResource.verify|verify} messages.
+             * @param message GenericResource message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.GenericResource.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GenericResource message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.GenericResource & skep.objects.GenericResource.$Shape} GenericResource
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GenericResource & skep.objects.GenericResource.$Shape;
+
+            /**
+             * Creates a GenericResource message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GenericResource
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.GenericResource;
+
+            /**
+             * Creates a plain object from a GenericResource message. Also converts values to other types if specified.
+             * @param message GenericResource
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.GenericResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GenericResource to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GenericResource
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GenericResource {
+
+            /** Properties of a GenericResource. */
+            interface $Properties {
+
+                /** GenericResource namedResourceSpec */
+                namedResourceSpec?: (skep.objects.NamedResource.$Properties|null);
+
+                /** GenericResource discreteResourceSpec */
+                discreteResourceSpec?: (skep.objects.DiscreteResource.$Properties|null);
+
+                /** GenericResource resource */
+                resource?: ("namedResourceSpec"|"discreteResourceSpec");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a GenericResource. */
+            type $Shape = {
+              namedResourceSpec?: skep.objects.NamedResource.$Shape|null;
+              discreteResourceSpec?: skep.objects.DiscreteResource.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ resource?: undefined; namedResourceSpec?: null; discreteResourceSpec?: null }|{ resource?: "namedResourceSpec"; namedResourceSpec: skep.objects.NamedResource.$Shape; discreteResourceSpec?: null }|{ resource?: "discreteResourceSpec"; namedResourceSpec?: null; discreteResourceSpec: skep.objects.DiscreteResource.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a Resources.
+         * @deprecated Use skep.objects.Resources.$Properties instead.
+         */
+        interface IResources extends skep.objects.Resources.$Properties {
+        }
+
+        /** Represents a Resources. */
+        class Resources {
+
+            /**
+             * Constructs a new Resources.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Resources.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Resources nanoCpus. */
+            nanoCpus: number;
+
+            /** Resources memoryBytes. */
+            memoryBytes: number;
+
+            /** Resources genericResources. */
+            genericResources: skep.objects.GenericResource.$Properties[];
+
+            /**
+             * Creates a new Resources instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Resources instance
+             */
+            static create(properties: skep.objects.Resources.$Shape): skep.objects.Resources & skep.objects.Resources.$Shape;
+            static create(properties?: skep.objects.Resources.$Properties): skep.objects.Resources;
+
+            /**
+             * Encodes the specified Resources message. Does not implicitly {@link skep.objects.Resources.verify|verify} messages.
+             * @param message Resources message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Resources.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Resources message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Resources & skep.objects.Resources.$Shape} Resources
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Resources & skep.objects.Resources.$Shape;
+
+            /**
+             * Creates a Resources message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Resources
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Resources;
+
+            /**
+             * Creates a plain object from a Resources message. Also converts values to other types if specified.
+             * @param message Resources
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Resources, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Resources to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Resources
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Resources {
+
+            /** Properties of a Resources. */
+            interface $Properties {
+
+                /** Resources nanoCpus */
+                nanoCpus?: (number|null);
+
+                /** Resources memoryBytes */
+                memoryBytes?: (number|null);
+
+                /** Resources genericResources */
+                genericResources?: (skep.objects.GenericResource.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Resources. */
+            type $Shape = {
+              nanoCpus?: number|null;
+              memoryBytes?: number|null;
+              genericResources?: skep.objects.GenericResource.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a Limits.
+         * @deprecated Use skep.objects.Limits.$Properties instead.
+         */
+        interface ILimits extends skep.objects.Limits.$Properties {
+        }
+
+        /** Represents a Limits. */
+        class Limits {
+
+            /**
+             * Constructs a new Limits.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Limits.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Limits nanoCpus. */
+            nanoCpus: number;
+
+            /** Limits memoryBytes. */
+            memoryBytes: number;
+
+            /** Limits pids. */
+            pids: number;
+
+            /**
+             * Creates a new Limits instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Limits instance
+             */
+            static create(properties: skep.objects.Limits.$Shape): skep.objects.Limits & skep.objects.Limits.$Shape;
+            static create(properties?: skep.objects.Limits.$Properties): skep.objects.Limits;
+
+            /**
+             * Encodes the specified Limits message. Does not implicitly {@link skep.objects.Limits.verify|verify} messages.
+             * @param message Limits message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Limits.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Limits message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Limits & skep.objects.Limits.$Shape} Limits
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Limits & skep.objects.Limits.$Shape;
+
+            /**
+             * Creates a Limits message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Limits
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Limits;
+
+            /**
+             * Creates a plain object from a Limits message. Also converts values to other types if specified.
+             * @param message Limits
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Limits, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Limits to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Limits
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Limits {
+
+            /** Properties of a Limits. */
+            interface $Properties {
+
+                /** Limits nanoCpus */
+                nanoCpus?: (number|null);
+
+                /** Limits memoryBytes */
+                memoryBytes?: (number|null);
+
+                /** Limits pids */
+                pids?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Limits. */
+            type $Shape = skep.objects.Limits.$Properties;
+        }
+
+        /**
+         * Properties of a Cluster.
+         * @deprecated Use skep.objects.Cluster.$Properties instead.
+         */
+        interface ICluster extends skep.objects.Cluster.$Properties {
+        }
+
+        /** Represents a Cluster. */
+        class Cluster {
+
+            /**
+             * Constructs a new Cluster.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Cluster.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Cluster id. */
+            id: string;
+
+            /** Cluster meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Cluster spec. */
+            spec?: (skep.objects.ClusterSpec.$Properties|null);
+
+            /** Cluster rootCa. */
+            rootCa?: (skep.objects.RootCa.$Properties|null);
+
+            /** Cluster joinTokens. */
+            joinTokens?: (skep.objects.JoinTokens.$Properties|null);
+
+            /** Cluster dataPathPort. */
+            dataPathPort: number;
+
+            /** Cluster defaultAddrPool. */
+            defaultAddrPool: string[];
+
+            /** Cluster subnetSize. */
+            subnetSize: number;
+
+            /** Cluster revokedNodes. */
+            revokedNodes: skep.objects.RevokedNode.$Properties[];
+
+            /** Cluster unlockKey. */
+            unlockKey: Uint8Array;
+
+            /** Cluster featureLevel. */
+            featureLevel: number;
+
+            /** Cluster networkKeys. */
+            networkKeys: skep.objects.NetworkKey.$Properties[];
+
+            /**
+             * Creates a new Cluster instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Cluster instance
+             */
+            static create(properties: skep.objects.Cluster.$Shape): skep.objects.Cluster & skep.objects.Cluster.$Shape;
+            static create(properties?: skep.objects.Cluster.$Properties): skep.objects.Cluster;
+
+            /**
+             * Encodes the specified Cluster message. Does not implicitly {@link skep.objects.Cluster.verify|verify} messages.
+             * @param message Cluster message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Cluster.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Cluster message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Cluster & skep.objects.Cluster.$Shape} Cluster
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Cluster & skep.objects.Cluster.$Shape;
+
+            /**
+             * Creates a Cluster message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Cluster
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Cluster;
+
+            /**
+             * Creates a plain object from a Cluster message. Also converts values to other types if specified.
+             * @param message Cluster
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Cluster, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Cluster to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Cluster
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Cluster {
+
+            /** Properties of a Cluster. */
+            interface $Properties {
+
+                /** Cluster id */
+                id?: (string|null);
+
+                /** Cluster meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Cluster spec */
+                spec?: (skep.objects.ClusterSpec.$Properties|null);
+
+                /** Cluster rootCa */
+                rootCa?: (skep.objects.RootCa.$Properties|null);
+
+                /** Cluster joinTokens */
+                joinTokens?: (skep.objects.JoinTokens.$Properties|null);
+
+                /** Cluster dataPathPort */
+                dataPathPort?: (number|null);
+
+                /** Cluster defaultAddrPool */
+                defaultAddrPool?: (string[]|null);
+
+                /** Cluster subnetSize */
+                subnetSize?: (number|null);
+
+                /** Cluster revokedNodes */
+                revokedNodes?: (skep.objects.RevokedNode.$Properties[]|null);
+
+                /** Cluster unlockKey */
+                unlockKey?: (Uint8Array|null);
+
+                /** Cluster featureLevel */
+                featureLevel?: (number|null);
+
+                /** Cluster networkKeys */
+                networkKeys?: (skep.objects.NetworkKey.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Cluster. */
+            type $Shape = skep.objects.Cluster.$Properties;
+        }
+
+        /**
+         * Properties of a ClusterSpec.
+         * @deprecated Use skep.objects.ClusterSpec.$Properties instead.
+         */
+        interface IClusterSpec extends skep.objects.ClusterSpec.$Properties {
+        }
+
+        /** Represents a ClusterSpec. */
+        class ClusterSpec {
+
+            /**
+             * Constructs a new ClusterSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ClusterSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ClusterSpec name. */
+            name: string;
+
+            /** ClusterSpec labels. */
+            labels: { [k: string]: string };
+
+            /** ClusterSpec orchestration. */
+            orchestration?: (skep.objects.OrchestrationConfig.$Properties|null);
+
+            /** ClusterSpec raft. */
+            raft?: (skep.objects.RaftConfig.$Properties|null);
+
+            /** ClusterSpec dispatcher. */
+            dispatcher?: (skep.objects.DispatcherConfig.$Properties|null);
+
+            /** ClusterSpec caConfig. */
+            caConfig?: (skep.objects.CaConfig.$Properties|null);
+
+            /** ClusterSpec encryptionConfig. */
+            encryptionConfig?: (skep.objects.EncryptionConfig.$Properties|null);
+
+            /** ClusterSpec taskDefaults. */
+            taskDefaults?: (skep.objects.TaskDefaults.$Properties|null);
+
+            /**
+             * Creates a new ClusterSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ClusterSpec instance
+             */
+            static create(properties: skep.objects.ClusterSpec.$Shape): skep.objects.ClusterSpec & skep.objects.ClusterSpec.$Shape;
+            static create(properties?: skep.objects.ClusterSpec.$Properties): skep.objects.ClusterSpec;
+
+            /**
+             * Encodes the specified ClusterSpec message. Does not implicitly {@link skep.objects.ClusterSpec.verify|verify} messages.
+             * @param message ClusterSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ClusterSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ClusterSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ClusterSpec & skep.objects.ClusterSpec.$Shape} ClusterSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ClusterSpec & skep.objects.ClusterSpec.$Shape;
+
+            /**
+             * Creates a ClusterSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ClusterSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ClusterSpec;
+
+            /**
+             * Creates a plain object from a ClusterSpec message. Also converts values to other types if specified.
+             * @param message ClusterSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ClusterSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ClusterSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ClusterSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ClusterSpec {
+
+            /** Properties of a ClusterSpec. */
+            interface $Properties {
+
+                /** ClusterSpec name */
+                name?: (string|null);
+
+                /** ClusterSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** ClusterSpec orchestration */
+                orchestration?: (skep.objects.OrchestrationConfig.$Properties|null);
+
+                /** ClusterSpec raft */
+                raft?: (skep.objects.RaftConfig.$Properties|null);
+
+                /** ClusterSpec dispatcher */
+                dispatcher?: (skep.objects.DispatcherConfig.$Properties|null);
+
+                /** ClusterSpec caConfig */
+                caConfig?: (skep.objects.CaConfig.$Properties|null);
+
+                /** ClusterSpec encryptionConfig */
+                encryptionConfig?: (skep.objects.EncryptionConfig.$Properties|null);
+
+                /** ClusterSpec taskDefaults */
+                taskDefaults?: (skep.objects.TaskDefaults.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ClusterSpec. */
+            type $Shape = skep.objects.ClusterSpec.$Properties;
+        }
+
+        /**
+         * Properties of an OrchestrationConfig.
+         * @deprecated Use skep.objects.OrchestrationConfig.$Properties instead.
+         */
+        interface IOrchestrationConfig extends skep.objects.OrchestrationConfig.$Properties {
+        }
+
+        /** Represents an OrchestrationConfig. */
+        class OrchestrationConfig {
+
+            /**
+             * Constructs a new OrchestrationConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.OrchestrationConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** OrchestrationConfig taskHistoryRetentionLimit. */
+            taskHistoryRetentionLimit?: (number|null);
+
+            /**
+             * Creates a new OrchestrationConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns OrchestrationConfig instance
+             */
+            static create(properties: skep.objects.OrchestrationConfig.$Shape): skep.objects.OrchestrationConfig & skep.objects.OrchestrationConfig.$Shape;
+            static create(properties?: skep.objects.OrchestrationConfig.$Properties): skep.objects.OrchestrationConfig;
+
+            /**
+             * Encodes the specified OrchestrationConfig message. Does not implicitly {@link skep.objects.OrchestrationConfig.verify|verify} messages.
+             * @param message OrchestrationConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.OrchestrationConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an OrchestrationConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.OrchestrationConfig & skep.objects.OrchestrationConfig.$Shape} OrchestrationConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.OrchestrationConfig & skep.objects.OrchestrationConfig.$Shape;
+
+            /**
+             * Creates an OrchestrationConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns OrchestrationConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.OrchestrationConfig;
+
+            /**
+             * Creates a plain object from an OrchestrationConfig message. Also converts values to other types if specified.
+             * @param message OrchestrationConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.OrchestrationConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this OrchestrationConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for OrchestrationConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace OrchestrationConfig {
+
+            /** Properties of an OrchestrationConfig. */
+            interface $Properties {
+
+                /** OrchestrationConfig taskHistoryRetentionLimit */
+                taskHistoryRetentionLimit?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an OrchestrationConfig. */
+            type $Shape = skep.objects.OrchestrationConfig.$Properties;
+        }
+
+        /**
+         * Properties of a RaftConfig.
+         * @deprecated Use skep.objects.RaftConfig.$Properties instead.
+         */
+        interface IRaftConfig extends skep.objects.RaftConfig.$Properties {
+        }
+
+        /** Represents a RaftConfig. */
+        class RaftConfig {
+
+            /**
+             * Constructs a new RaftConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RaftConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RaftConfig snapshotInterval. */
+            snapshotInterval?: (number|null);
+
+            /** RaftConfig keepOldSnapshots. */
+            keepOldSnapshots?: (number|null);
+
+            /** RaftConfig logEntriesForSlowFollowers. */
+            logEntriesForSlowFollowers?: (number|null);
+
+            /** RaftConfig electionTick. */
+            electionTick?: (number|null);
+
+            /** RaftConfig heartbeatTick. */
+            heartbeatTick?: (number|null);
+
+            /** RaftConfig tickMs. */
+            tickMs?: (number|null);
+
+            /**
+             * Creates a new RaftConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RaftConfig instance
+             */
+            static create(properties: skep.objects.RaftConfig.$Shape): skep.objects.RaftConfig & skep.objects.RaftConfig.$Shape;
+            static create(properties?: skep.objects.RaftConfig.$Properties): skep.objects.RaftConfig;
+
+            /**
+             * Encodes the specified RaftConfig message. Does not implicitly {@link skep.objects.RaftConfig.verify|verify} messages.
+             * @param message RaftConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RaftConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RaftConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RaftConfig & skep.objects.RaftConfig.$Shape} RaftConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RaftConfig & skep.objects.RaftConfig.$Shape;
+
+            /**
+             * Creates a RaftConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RaftConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RaftConfig;
+
+            /**
+             * Creates a plain object from a RaftConfig message. Also converts values to other types if specified.
+             * @param message RaftConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RaftConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RaftConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RaftConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RaftConfig {
+
+            /** Properties of a RaftConfig. */
+            interface $Properties {
+
+                /** RaftConfig snapshotInterval */
+                snapshotInterval?: (number|null);
+
+                /** RaftConfig keepOldSnapshots */
+                keepOldSnapshots?: (number|null);
+
+                /** RaftConfig logEntriesForSlowFollowers */
+                logEntriesForSlowFollowers?: (number|null);
+
+                /** RaftConfig electionTick */
+                electionTick?: (number|null);
+
+                /** RaftConfig heartbeatTick */
+                heartbeatTick?: (number|null);
+
+                /** RaftConfig tickMs */
+                tickMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RaftConfig. */
+            type $Shape = skep.objects.RaftConfig.$Properties;
+        }
+
+        /**
+         * Properties of a DispatcherConfig.
+         * @deprecated Use skep.objects.DispatcherConfig.$Properties instead.
+         */
+        interface IDispatcherConfig extends skep.objects.DispatcherConfig.$Properties {
+        }
+
+        /** Represents a DispatcherConfig. */
+        class DispatcherConfig {
+
+            /**
+             * Constructs a new DispatcherConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.DispatcherConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DispatcherConfig heartbeatPeriod. */
+            heartbeatPeriod?: (skep.objects.Duration.$Properties|null);
+
+            /**
+             * Creates a new DispatcherConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns DispatcherConfig instance
+             */
+            static create(properties: skep.objects.DispatcherConfig.$Shape): skep.objects.DispatcherConfig & skep.objects.DispatcherConfig.$Shape;
+            static create(properties?: skep.objects.DispatcherConfig.$Properties): skep.objects.DispatcherConfig;
+
+            /**
+             * Encodes the specified DispatcherConfig message. Does not implicitly {@link skep.objects.DispatcherConfig.verify|verify} messages.
+             * @param message DispatcherConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.DispatcherConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DispatcherConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.DispatcherConfig & skep.objects.DispatcherConfig.$Shape} DispatcherConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DispatcherConfig & skep.objects.DispatcherConfig.$Shape;
+
+            /**
+             * Creates a DispatcherConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns DispatcherConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.DispatcherConfig;
+
+            /**
+             * Creates a plain object from a DispatcherConfig message. Also converts values to other types if specified.
+             * @param message DispatcherConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.DispatcherConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this DispatcherConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for DispatcherConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DispatcherConfig {
+
+            /** Properties of a DispatcherConfig. */
+            interface $Properties {
+
+                /** DispatcherConfig heartbeatPeriod */
+                heartbeatPeriod?: (skep.objects.Duration.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DispatcherConfig. */
+            type $Shape = skep.objects.DispatcherConfig.$Properties;
+        }
+
+        /**
+         * Properties of an ExternalCa.
+         * @deprecated Use skep.objects.ExternalCa.$Properties instead.
+         */
+        interface IExternalCa extends skep.objects.ExternalCa.$Properties {
+        }
+
+        /** Represents an ExternalCa. */
+        class ExternalCa {
+
+            /**
+             * Constructs a new ExternalCa.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ExternalCa.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ExternalCa protocol. */
+            protocol: string;
+
+            /** ExternalCa url. */
+            url: string;
+
+            /** ExternalCa options. */
+            options: { [k: string]: string };
+
+            /** ExternalCa caCert. */
+            caCert: string;
+
+            /**
+             * Creates a new ExternalCa instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ExternalCa instance
+             */
+            static create(properties: skep.objects.ExternalCa.$Shape): skep.objects.ExternalCa & skep.objects.ExternalCa.$Shape;
+            static create(properties?: skep.objects.ExternalCa.$Properties): skep.objects.ExternalCa;
+
+            /**
+             * Encodes the specified ExternalCa message. Does not implicitly {@link skep.objects.ExternalCa.verify|verify} messages.
+             * @param message ExternalCa message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ExternalCa.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ExternalCa message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ExternalCa & skep.objects.ExternalCa.$Shape} ExternalCa
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ExternalCa & skep.objects.ExternalCa.$Shape;
+
+            /**
+             * Creates an ExternalCa message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ExternalCa
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ExternalCa;
+
+            /**
+             * Creates a plain object from an ExternalCa message. Also converts values to other types if specified.
+             * @param message ExternalCa
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ExternalCa, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ExternalCa to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ExternalCa
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ExternalCa {
+
+            /** Properties of an ExternalCa. */
+            interface $Properties {
+
+                /** ExternalCa protocol */
+                protocol?: (string|null);
+
+                /** ExternalCa url */
+                url?: (string|null);
+
+                /** ExternalCa options */
+                options?: ({ [k: string]: string }|null);
+
+                /** ExternalCa caCert */
+                caCert?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an ExternalCa. */
+            type $Shape = skep.objects.ExternalCa.$Properties;
+        }
+
+        /**
+         * Properties of a CaConfig.
+         * @deprecated Use skep.objects.CaConfig.$Properties instead.
+         */
+        interface ICaConfig extends skep.objects.CaConfig.$Properties {
+        }
+
+        /** Represents a CaConfig. */
+        class CaConfig {
+
+            /**
+             * Constructs a new CaConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.CaConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CaConfig nodeCertExpiry. */
+            nodeCertExpiry?: (skep.objects.Duration.$Properties|null);
+
+            /** CaConfig externalCas. */
+            externalCas: skep.objects.ExternalCa.$Properties[];
+
+            /** CaConfig signingCaCert. */
+            signingCaCert: string;
+
+            /** CaConfig signingCaKey. */
+            signingCaKey: string;
+
+            /** CaConfig forceRotate. */
+            forceRotate: number;
+
+            /**
+             * Creates a new CaConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CaConfig instance
+             */
+            static create(properties: skep.objects.CaConfig.$Shape): skep.objects.CaConfig & skep.objects.CaConfig.$Shape;
+            static create(properties?: skep.objects.CaConfig.$Properties): skep.objects.CaConfig;
+
+            /**
+             * Encodes the specified CaConfig message. Does not implicitly {@link skep.objects.CaConfig.verify|verify} messages.
+             * @param message CaConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.CaConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CaConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.CaConfig & skep.objects.CaConfig.$Shape} CaConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CaConfig & skep.objects.CaConfig.$Shape;
+
+            /**
+             * Creates a CaConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CaConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.CaConfig;
+
+            /**
+             * Creates a plain object from a CaConfig message. Also converts values to other types if specified.
+             * @param message CaConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.CaConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CaConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CaConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CaConfig {
+
+            /** Properties of a CaConfig. */
+            interface $Properties {
+
+                /** CaConfig nodeCertExpiry */
+                nodeCertExpiry?: (skep.objects.Duration.$Properties|null);
+
+                /** CaConfig externalCas */
+                externalCas?: (skep.objects.ExternalCa.$Properties[]|null);
+
+                /** CaConfig signingCaCert */
+                signingCaCert?: (string|null);
+
+                /** CaConfig signingCaKey */
+                signingCaKey?: (string|null);
+
+                /** CaConfig forceRotate */
+                forceRotate?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CaConfig. */
+            type $Shape = skep.objects.CaConfig.$Properties;
+        }
+
+        /**
+         * Properties of an EncryptionConfig.
+         * @deprecated Use skep.objects.EncryptionConfig.$Properties instead.
+         */
+        interface IEncryptionConfig extends skep.objects.EncryptionConfig.$Properties {
+        }
+
+        /** Represents an EncryptionConfig. */
+        class EncryptionConfig {
+
+            /**
+             * Constructs a new EncryptionConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.EncryptionConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** EncryptionConfig autoLockManagers. */
+            autoLockManagers: boolean;
+
+            /**
+             * Creates a new EncryptionConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns EncryptionConfig instance
+             */
+            static create(properties: skep.objects.EncryptionConfig.$Shape): skep.objects.EncryptionConfig & skep.objects.EncryptionConfig.$Shape;
+            static create(properties?: skep.objects.EncryptionConfig.$Properties): skep.objects.EncryptionConfig;
+
+            /**
+             * Encodes the specified EncryptionConfig message. Does not implicitly {@link skep.objects.EncryptionConfig.verify|verify} messages.
+             * @param message EncryptionConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.EncryptionConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an EncryptionConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.EncryptionConfig & skep.objects.EncryptionConfig.$Shape} EncryptionConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EncryptionConfig & skep.objects.EncryptionConfig.$Shape;
+
+            /**
+             * Creates an EncryptionConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns EncryptionConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.EncryptionConfig;
+
+            /**
+             * Creates a plain object from an EncryptionConfig message. Also converts values to other types if specified.
+             * @param message EncryptionConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.EncryptionConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this EncryptionConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for EncryptionConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace EncryptionConfig {
+
+            /** Properties of an EncryptionConfig. */
+            interface $Properties {
+
+                /** EncryptionConfig autoLockManagers */
+                autoLockManagers?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an EncryptionConfig. */
+            type $Shape = skep.objects.EncryptionConfig.$Properties;
+        }
+
+        /**
+         * Properties of a TaskDefaults.
+         * @deprecated Use skep.objects.TaskDefaults.$Properties instead.
+         */
+        interface ITaskDefaults extends skep.objects.TaskDefaults.$Properties {
+        }
+
+        /** Represents a TaskDefaults. */
+        class TaskDefaults {
+
+            /**
+             * Constructs a new TaskDefaults.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TaskDefaults.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskDefaults logDriver. */
+            logDriver?: (skep.objects.Driver.$Properties|null);
+
+            /**
+             * Creates a new TaskDefaults instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskDefaults instance
+             */
+            static create(properties: skep.objects.TaskDefaults.$Shape): skep.objects.TaskDefaults & skep.objects.TaskDefaults.$Shape;
+            static create(properties?: skep.objects.TaskDefaults.$Properties): skep.objects.TaskDefaults;
+
+            /**
+             * Encodes the specified TaskDefaults message. Does not implicitly {@link skep.objects.TaskDefaults.verify|verify} messages.
+             * @param message TaskDefaults message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TaskDefaults.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskDefaults message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TaskDefaults & skep.objects.TaskDefaults.$Shape} TaskDefaults
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskDefaults & skep.objects.TaskDefaults.$Shape;
+
+            /**
+             * Creates a TaskDefaults message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskDefaults
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TaskDefaults;
+
+            /**
+             * Creates a plain object from a TaskDefaults message. Also converts values to other types if specified.
+             * @param message TaskDefaults
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TaskDefaults, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskDefaults to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskDefaults
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskDefaults {
+
+            /** Properties of a TaskDefaults. */
+            interface $Properties {
+
+                /** TaskDefaults logDriver */
+                logDriver?: (skep.objects.Driver.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskDefaults. */
+            type $Shape = skep.objects.TaskDefaults.$Properties;
+        }
+
+        /**
+         * Properties of a RootCa.
+         * @deprecated Use skep.objects.RootCa.$Properties instead.
+         */
+        interface IRootCa extends skep.objects.RootCa.$Properties {
+        }
+
+        /** Represents a RootCa. */
+        class RootCa {
+
+            /**
+             * Constructs a new RootCa.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RootCa.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RootCa certificate. */
+            certificate: string;
+
+            /** RootCa key. */
+            key: string;
+
+            /** RootCa digest. */
+            digest: string;
+
+            /** RootCa rotation. */
+            rotation?: (skep.objects.RootRotation.$Properties|null);
+
+            /** RootCa lastForcedRotation. */
+            lastForcedRotation: number;
+
+            /**
+             * Creates a new RootCa instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RootCa instance
+             */
+            static create(properties: skep.objects.RootCa.$Shape): skep.objects.RootCa & skep.objects.RootCa.$Shape;
+            static create(properties?: skep.objects.RootCa.$Properties): skep.objects.RootCa;
+
+            /**
+             * Encodes the specified RootCa message. Does not implicitly {@link skep.objects.RootCa.verify|verify} messages.
+             * @param message RootCa message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RootCa.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RootCa message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RootCa & skep.objects.RootCa.$Shape} RootCa
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RootCa & skep.objects.RootCa.$Shape;
+
+            /**
+             * Creates a RootCa message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RootCa
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RootCa;
+
+            /**
+             * Creates a plain object from a RootCa message. Also converts values to other types if specified.
+             * @param message RootCa
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RootCa, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RootCa to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RootCa
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RootCa {
+
+            /** Properties of a RootCa. */
+            interface $Properties {
+
+                /** RootCa certificate */
+                certificate?: (string|null);
+
+                /** RootCa key */
+                key?: (string|null);
+
+                /** RootCa digest */
+                digest?: (string|null);
+
+                /** RootCa rotation */
+                rotation?: (skep.objects.RootRotation.$Properties|null);
+
+                /** RootCa lastForcedRotation */
+                lastForcedRotation?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RootCa. */
+            type $Shape = skep.objects.RootCa.$Properties;
+        }
+
+        /**
+         * Properties of a RootRotation.
+         * @deprecated Use skep.objects.RootRotation.$Properties instead.
+         */
+        interface IRootRotation extends skep.objects.RootRotation.$Properties {
+        }
+
+        /** Represents a RootRotation. */
+        class RootRotation {
+
+            /**
+             * Constructs a new RootRotation.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RootRotation.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RootRotation certificate. */
+            certificate: string;
+
+            /** RootRotation key. */
+            key: string;
+
+            /** RootRotation crossSignedCertificate. */
+            crossSignedCertificate: string;
+
+            /**
+             * Creates a new RootRotation instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RootRotation instance
+             */
+            static create(properties: skep.objects.RootRotation.$Shape): skep.objects.RootRotation & skep.objects.RootRotation.$Shape;
+            static create(properties?: skep.objects.RootRotation.$Properties): skep.objects.RootRotation;
+
+            /**
+             * Encodes the specified RootRotation message. Does not implicitly {@link skep.objects.RootRotation.verify|verify} messages.
+             * @param message RootRotation message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RootRotation.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RootRotation message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RootRotation & skep.objects.RootRotation.$Shape} RootRotation
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RootRotation & skep.objects.RootRotation.$Shape;
+
+            /**
+             * Creates a RootRotation message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RootRotation
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RootRotation;
+
+            /**
+             * Creates a plain object from a RootRotation message. Also converts values to other types if specified.
+             * @param message RootRotation
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RootRotation, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RootRotation to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RootRotation
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RootRotation {
+
+            /** Properties of a RootRotation. */
+            interface $Properties {
+
+                /** RootRotation certificate */
+                certificate?: (string|null);
+
+                /** RootRotation key */
+                key?: (string|null);
+
+                /** RootRotation crossSignedCertificate */
+                crossSignedCertificate?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RootRotation. */
+            type $Shape = skep.objects.RootRotation.$Properties;
+        }
+
+        /**
+         * Properties of a JoinTokens.
+         * @deprecated Use skep.objects.JoinTokens.$Properties instead.
+         */
+        interface IJoinTokens extends skep.objects.JoinTokens.$Properties {
+        }
+
+        /** Represents a JoinTokens. */
+        class JoinTokens {
+
+            /**
+             * Constructs a new JoinTokens.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.JoinTokens.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JoinTokens worker. */
+            worker: string;
+
+            /** JoinTokens manager. */
+            manager: string;
+
+            /**
+             * Creates a new JoinTokens instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JoinTokens instance
+             */
+            static create(properties: skep.objects.JoinTokens.$Shape): skep.objects.JoinTokens & skep.objects.JoinTokens.$Shape;
+            static create(properties?: skep.objects.JoinTokens.$Properties): skep.objects.JoinTokens;
+
+            /**
+             * Encodes the specified JoinTokens message. Does not implicitly {@link skep.objects.JoinTokens.verify|verify} messages.
+             * @param message JoinTokens message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.JoinTokens.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JoinTokens message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.JoinTokens & skep.objects.JoinTokens.$Shape} JoinTokens
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.JoinTokens & skep.objects.JoinTokens.$Shape;
+
+            /**
+             * Creates a JoinTokens message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JoinTokens
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.JoinTokens;
+
+            /**
+             * Creates a plain object from a JoinTokens message. Also converts values to other types if specified.
+             * @param message JoinTokens
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.JoinTokens, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JoinTokens to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JoinTokens
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JoinTokens {
+
+            /** Properties of a JoinTokens. */
+            interface $Properties {
+
+                /** JoinTokens worker */
+                worker?: (string|null);
+
+                /** JoinTokens manager */
+                manager?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JoinTokens. */
+            type $Shape = skep.objects.JoinTokens.$Properties;
+        }
+
+        /**
+         * Properties of a RevokedNode.
+         * @deprecated Use skep.objects.RevokedNode.$Properties instead.
+         */
+        interface IRevokedNode extends skep.objects.RevokedNode.$Properties {
+        }
+
+        /** Represents a RevokedNode. */
+        class RevokedNode {
+
+            /**
+             * Constructs a new RevokedNode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RevokedNode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RevokedNode nodeId. */
+            nodeId: string;
+
+            /** RevokedNode expiresAtUs. */
+            expiresAtUs: number;
+
+            /**
+             * Creates a new RevokedNode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RevokedNode instance
+             */
+            static create(properties: skep.objects.RevokedNode.$Shape): skep.objects.RevokedNode & skep.objects.RevokedNode.$Shape;
+            static create(properties?: skep.objects.RevokedNode.$Properties): skep.objects.RevokedNode;
+
+            /**
+             * Encodes the specified RevokedNode message. Does not implicitly {@link skep.objects.RevokedNode.verify|verify} messages.
+             * @param message RevokedNode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RevokedNode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RevokedNode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RevokedNode & skep.objects.RevokedNode.$Shape} RevokedNode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RevokedNode & skep.objects.RevokedNode.$Shape;
+
+            /**
+             * Creates a RevokedNode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RevokedNode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RevokedNode;
+
+            /**
+             * Creates a plain object from a RevokedNode message. Also converts values to other types if specified.
+             * @param message RevokedNode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RevokedNode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RevokedNode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RevokedNode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RevokedNode {
+
+            /** Properties of a RevokedNode. */
+            interface $Properties {
+
+                /** RevokedNode nodeId */
+                nodeId?: (string|null);
+
+                /** RevokedNode expiresAtUs */
+                expiresAtUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RevokedNode. */
+            type $Shape = skep.objects.RevokedNode.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkKey.
+         * @deprecated Use skep.objects.NetworkKey.$Properties instead.
+         */
+        interface INetworkKey extends skep.objects.NetworkKey.$Properties {
+        }
+
+        /** Represents a NetworkKey. */
+        class NetworkKey {
+
+            /**
+             * Constructs a new NetworkKey.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkKey.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkKey subsystem. */
+            subsystem: string;
+
+            /** NetworkKey key. */
+            key: Uint8Array;
+
+            /** NetworkKey clock. */
+            clock: number;
+
+            /**
+             * Creates a new NetworkKey instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkKey instance
+             */
+            static create(properties: skep.objects.NetworkKey.$Shape): skep.objects.NetworkKey & skep.objects.NetworkKey.$Shape;
+            static create(properties?: skep.objects.NetworkKey.$Properties): skep.objects.NetworkKey;
+
+            /**
+             * Encodes the specified NetworkKey message. Does not implicitly {@link skep.objects.NetworkKey.verify|verify} messages.
+             * @param message NetworkKey message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkKey.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkKey message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkKey & skep.objects.NetworkKey.$Shape} NetworkKey
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkKey & skep.objects.NetworkKey.$Shape;
+
+            /**
+             * Creates a NetworkKey message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkKey
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkKey;
+
+            /**
+             * Creates a plain object from a NetworkKey message. Also converts values to other types if specified.
+             * @param message NetworkKey
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkKey, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkKey to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkKey
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkKey {
+
+            /** Properties of a NetworkKey. */
+            interface $Properties {
+
+                /** NetworkKey subsystem */
+                subsystem?: (string|null);
+
+                /** NetworkKey key */
+                key?: (Uint8Array|null);
+
+                /** NetworkKey clock */
+                clock?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkKey. */
+            type $Shape = skep.objects.NetworkKey.$Properties;
+        }
+
+        /** NodeRole enum. */
+        enum NodeRole {
+
+            /** WORKER value */
+            WORKER = 0,
+
+            /** MANAGER value */
+            MANAGER = 1
+        }
+
+        /** NodeAvailability enum. */
+        enum NodeAvailability {
+
+            /** ACTIVE value */
+            ACTIVE = 0,
+
+            /** PAUSE value */
+            PAUSE = 1,
+
+            /** DRAIN value */
+            DRAIN = 2
+        }
+
+        /** NodeState enum. */
+        enum NodeState {
+
+            /** NODE_UNKNOWN value */
+            NODE_UNKNOWN = 0,
+
+            /** NODE_DOWN value */
+            NODE_DOWN = 1,
+
+            /** NODE_READY value */
+            NODE_READY = 2,
+
+            /** NODE_DISCONNECTED value */
+            NODE_DISCONNECTED = 3
+        }
+
+        /** Reachability enum. */
+        enum Reachability {
+
+            /** REACHABILITY_UNKNOWN value */
+            REACHABILITY_UNKNOWN = 0,
+
+            /** UNREACHABLE value */
+            UNREACHABLE = 1,
+
+            /** REACHABLE value */
+            REACHABLE = 2
+        }
+
+        /**
+         * Properties of a Node.
+         * @deprecated Use skep.objects.Node.$Properties instead.
+         */
+        interface INode extends skep.objects.Node.$Properties {
+        }
+
+        /** Represents a Node. */
+        class Node {
+
+            /**
+             * Constructs a new Node.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Node.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Node id. */
+            id: string;
+
+            /** Node meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Node spec. */
+            spec?: (skep.objects.NodeSpec.$Properties|null);
+
+            /** Node description. */
+            description?: (skep.objects.NodeDescription.$Properties|null);
+
+            /** Node status. */
+            status?: (skep.objects.NodeStatus.$Properties|null);
+
+            /** Node managerStatus. */
+            managerStatus?: (skep.objects.ManagerStatus.$Properties|null);
+
+            /** Node role. */
+            role: skep.objects.NodeRole;
+
+            /** Node certificate. */
+            certificate?: (skep.objects.NodeCertificate.$Properties|null);
+
+            /** Node appliedRevision. */
+            appliedRevision: number;
+
+            /** Node attachments. */
+            attachments: skep.objects.NetworkAttachment.$Properties[];
+
+            /**
+             * Creates a new Node instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Node instance
+             */
+            static create(properties: skep.objects.Node.$Shape): skep.objects.Node & skep.objects.Node.$Shape;
+            static create(properties?: skep.objects.Node.$Properties): skep.objects.Node;
+
+            /**
+             * Encodes the specified Node message. Does not implicitly {@link skep.objects.Node.verify|verify} messages.
+             * @param message Node message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Node.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Node message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Node & skep.objects.Node.$Shape} Node
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Node & skep.objects.Node.$Shape;
+
+            /**
+             * Creates a Node message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Node
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Node;
+
+            /**
+             * Creates a plain object from a Node message. Also converts values to other types if specified.
+             * @param message Node
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Node, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Node to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Node
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Node {
+
+            /** Properties of a Node. */
+            interface $Properties {
+
+                /** Node id */
+                id?: (string|null);
+
+                /** Node meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Node spec */
+                spec?: (skep.objects.NodeSpec.$Properties|null);
+
+                /** Node description */
+                description?: (skep.objects.NodeDescription.$Properties|null);
+
+                /** Node status */
+                status?: (skep.objects.NodeStatus.$Properties|null);
+
+                /** Node managerStatus */
+                managerStatus?: (skep.objects.ManagerStatus.$Properties|null);
+
+                /** Node role */
+                role?: (skep.objects.NodeRole|null);
+
+                /** Node certificate */
+                certificate?: (skep.objects.NodeCertificate.$Properties|null);
+
+                /** Node appliedRevision */
+                appliedRevision?: (number|null);
+
+                /** Node attachments */
+                attachments?: (skep.objects.NetworkAttachment.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Node. */
+            type $Shape = {
+              id?: string|null;
+              meta?: skep.objects.Meta.$Shape|null;
+              spec?: skep.objects.NodeSpec.$Shape|null;
+              description?: skep.objects.NodeDescription.$Shape|null;
+              status?: skep.objects.NodeStatus.$Shape|null;
+              managerStatus?: skep.objects.ManagerStatus.$Shape|null;
+              role?: skep.objects.NodeRole|null;
+              certificate?: skep.objects.NodeCertificate.$Shape|null;
+              appliedRevision?: number|null;
+              attachments?: skep.objects.NetworkAttachment.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a NodeSpec.
+         * @deprecated Use skep.objects.NodeSpec.$Properties instead.
+         */
+        interface INodeSpec extends skep.objects.NodeSpec.$Properties {
+        }
+
+        /** Represents a NodeSpec. */
+        class NodeSpec {
+
+            /**
+             * Constructs a new NodeSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeSpec name. */
+            name: string;
+
+            /** NodeSpec labels. */
+            labels: { [k: string]: string };
+
+            /** NodeSpec role. */
+            role: skep.objects.NodeRole;
+
+            /** NodeSpec availability. */
+            availability: skep.objects.NodeAvailability;
+
+            /**
+             * Creates a new NodeSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeSpec instance
+             */
+            static create(properties: skep.objects.NodeSpec.$Shape): skep.objects.NodeSpec & skep.objects.NodeSpec.$Shape;
+            static create(properties?: skep.objects.NodeSpec.$Properties): skep.objects.NodeSpec;
+
+            /**
+             * Encodes the specified NodeSpec message. Does not implicitly {@link skep.objects.NodeSpec.verify|verify} messages.
+             * @param message NodeSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeSpec & skep.objects.NodeSpec.$Shape} NodeSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeSpec & skep.objects.NodeSpec.$Shape;
+
+            /**
+             * Creates a NodeSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeSpec;
+
+            /**
+             * Creates a plain object from a NodeSpec message. Also converts values to other types if specified.
+             * @param message NodeSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeSpec {
+
+            /** Properties of a NodeSpec. */
+            interface $Properties {
+
+                /** NodeSpec name */
+                name?: (string|null);
+
+                /** NodeSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** NodeSpec role */
+                role?: (skep.objects.NodeRole|null);
+
+                /** NodeSpec availability */
+                availability?: (skep.objects.NodeAvailability|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeSpec. */
+            type $Shape = skep.objects.NodeSpec.$Properties;
+        }
+
+        /**
+         * Properties of a NodeDescription.
+         * @deprecated Use skep.objects.NodeDescription.$Properties instead.
+         */
+        interface INodeDescription extends skep.objects.NodeDescription.$Properties {
+        }
+
+        /** Represents a NodeDescription. */
+        class NodeDescription {
+
+            /**
+             * Constructs a new NodeDescription.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeDescription.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeDescription hostname. */
+            hostname: string;
+
+            /** NodeDescription platform. */
+            platform?: (skep.objects.Platform.$Properties|null);
+
+            /** NodeDescription resources. */
+            resources?: (skep.objects.Resources.$Properties|null);
+
+            /** NodeDescription engine. */
+            engine?: (skep.objects.EngineDescription.$Properties|null);
+
+            /** NodeDescription tlsInfo. */
+            tlsInfo?: (skep.objects.TlsInfo.$Properties|null);
+
+            /**
+             * Creates a new NodeDescription instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeDescription instance
+             */
+            static create(properties: skep.objects.NodeDescription.$Shape): skep.objects.NodeDescription & skep.objects.NodeDescription.$Shape;
+            static create(properties?: skep.objects.NodeDescription.$Properties): skep.objects.NodeDescription;
+
+            /**
+             * Encodes the specified NodeDescription message. Does not implicitly {@link skep.objects.NodeDescription.verify|verify} messages.
+             * @param message NodeDescription message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeDescription.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeDescription message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeDescription & skep.objects.NodeDescription.$Shape} NodeDescription
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeDescription & skep.objects.NodeDescription.$Shape;
+
+            /**
+             * Creates a NodeDescription message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeDescription
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeDescription;
+
+            /**
+             * Creates a plain object from a NodeDescription message. Also converts values to other types if specified.
+             * @param message NodeDescription
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeDescription, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeDescription to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeDescription
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeDescription {
+
+            /** Properties of a NodeDescription. */
+            interface $Properties {
+
+                /** NodeDescription hostname */
+                hostname?: (string|null);
+
+                /** NodeDescription platform */
+                platform?: (skep.objects.Platform.$Properties|null);
+
+                /** NodeDescription resources */
+                resources?: (skep.objects.Resources.$Properties|null);
+
+                /** NodeDescription engine */
+                engine?: (skep.objects.EngineDescription.$Properties|null);
+
+                /** NodeDescription tlsInfo */
+                tlsInfo?: (skep.objects.TlsInfo.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeDescription. */
+            type $Shape = {
+              hostname?: string|null;
+              platform?: skep.objects.Platform.$Shape|null;
+              resources?: skep.objects.Resources.$Shape|null;
+              engine?: skep.objects.EngineDescription.$Shape|null;
+              tlsInfo?: skep.objects.TlsInfo.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a Plugin.
+         * @deprecated Use skep.objects.Plugin.$Properties instead.
+         */
+        interface IPlugin extends skep.objects.Plugin.$Properties {
+        }
+
+        /** Represents a Plugin. */
+        class Plugin {
+
+            /**
+             * Constructs a new Plugin.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Plugin.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Plugin type. */
+            type: string;
+
+            /** Plugin name. */
+            name: string;
+
+            /**
+             * Creates a new Plugin instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Plugin instance
+             */
+            static create(properties: skep.objects.Plugin.$Shape): skep.objects.Plugin & skep.objects.Plugin.$Shape;
+            static create(properties?: skep.objects.Plugin.$Properties): skep.objects.Plugin;
+
+            /**
+             * Encodes the specified Plugin message. Does not implicitly {@link skep.objects.Plugin.verify|verify} messages.
+             * @param message Plugin message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Plugin.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Plugin message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Plugin & skep.objects.Plugin.$Shape} Plugin
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Plugin & skep.objects.Plugin.$Shape;
+
+            /**
+             * Creates a Plugin message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Plugin
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Plugin;
+
+            /**
+             * Creates a plain object from a Plugin message. Also converts values to other types if specified.
+             * @param message Plugin
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Plugin, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Plugin to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Plugin
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Plugin {
+
+            /** Properties of a Plugin. */
+            interface $Properties {
+
+                /** Plugin type */
+                type?: (string|null);
+
+                /** Plugin name */
+                name?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Plugin. */
+            type $Shape = skep.objects.Plugin.$Properties;
+        }
+
+        /**
+         * Properties of an EngineDescription.
+         * @deprecated Use skep.objects.EngineDescription.$Properties instead.
+         */
+        interface IEngineDescription extends skep.objects.EngineDescription.$Properties {
+        }
+
+        /** Represents an EngineDescription. */
+        class EngineDescription {
+
+            /**
+             * Constructs a new EngineDescription.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.EngineDescription.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** EngineDescription engineVersion. */
+            engineVersion: string;
+
+            /** EngineDescription labels. */
+            labels: { [k: string]: string };
+
+            /** EngineDescription plugins. */
+            plugins: skep.objects.Plugin.$Properties[];
+
+            /**
+             * Creates a new EngineDescription instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns EngineDescription instance
+             */
+            static create(properties: skep.objects.EngineDescription.$Shape): skep.objects.EngineDescription & skep.objects.EngineDescription.$Shape;
+            static create(properties?: skep.objects.EngineDescription.$Properties): skep.objects.EngineDescription;
+
+            /**
+             * Encodes the specified EngineDescription message. Does not implicitly {@link skep.objects.EngineDescription.verify|verify} messages.
+             * @param message EngineDescription message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.EngineDescription.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an EngineDescription message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.EngineDescription & skep.objects.EngineDescription.$Shape} EngineDescription
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EngineDescription & skep.objects.EngineDescription.$Shape;
+
+            /**
+             * Creates an EngineDescription message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns EngineDescription
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.EngineDescription;
+
+            /**
+             * Creates a plain object from an EngineDescription message. Also converts values to other types if specified.
+             * @param message EngineDescription
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.EngineDescription, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this EngineDescription to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for EngineDescription
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace EngineDescription {
+
+            /** Properties of an EngineDescription. */
+            interface $Properties {
+
+                /** EngineDescription engineVersion */
+                engineVersion?: (string|null);
+
+                /** EngineDescription labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** EngineDescription plugins */
+                plugins?: (skep.objects.Plugin.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an EngineDescription. */
+            type $Shape = skep.objects.EngineDescription.$Properties;
+        }
+
+        /**
+         * Properties of a TlsInfo.
+         * @deprecated Use skep.objects.TlsInfo.$Properties instead.
+         */
+        interface ITlsInfo extends skep.objects.TlsInfo.$Properties {
+        }
+
+        /** Represents a TlsInfo. */
+        class TlsInfo {
+
+            /**
+             * Constructs a new TlsInfo.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TlsInfo.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TlsInfo trustRoot. */
+            trustRoot: string;
+
+            /** TlsInfo certIssuerSubject. */
+            certIssuerSubject: Uint8Array;
+
+            /** TlsInfo certIssuerPublicKey. */
+            certIssuerPublicKey: Uint8Array;
+
+            /**
+             * Creates a new TlsInfo instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TlsInfo instance
+             */
+            static create(properties: skep.objects.TlsInfo.$Shape): skep.objects.TlsInfo & skep.objects.TlsInfo.$Shape;
+            static create(properties?: skep.objects.TlsInfo.$Properties): skep.objects.TlsInfo;
+
+            /**
+             * Encodes the specified TlsInfo message. Does not implicitly {@link skep.objects.TlsInfo.verify|verify} messages.
+             * @param message TlsInfo message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TlsInfo.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TlsInfo message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TlsInfo & skep.objects.TlsInfo.$Shape} TlsInfo
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TlsInfo & skep.objects.TlsInfo.$Shape;
+
+            /**
+             * Creates a TlsInfo message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TlsInfo
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TlsInfo;
+
+            /**
+             * Creates a plain object from a TlsInfo message. Also converts values to other types if specified.
+             * @param message TlsInfo
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TlsInfo, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TlsInfo to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TlsInfo
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TlsInfo {
+
+            /** Properties of a TlsInfo. */
+            interface $Properties {
+
+                /** TlsInfo trustRoot */
+                trustRoot?: (string|null);
+
+                /** TlsInfo certIssuerSubject */
+                certIssuerSubject?: (Uint8Array|null);
+
+                /** TlsInfo certIssuerPublicKey */
+                certIssuerPublicKey?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TlsInfo. */
+            type $Shape = skep.objects.TlsInfo.$Properties;
+        }
+
+        /**
+         * Properties of a NodeStatus.
+         * @deprecated Use skep.objects.NodeStatus.$Properties instead.
+         */
+        interface INodeStatus extends skep.objects.NodeStatus.$Properties {
+        }
+
+        /** Represents a NodeStatus. */
+        class NodeStatus {
+
+            /**
+             * Constructs a new NodeStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeStatus state. */
+            state: skep.objects.NodeState;
+
+            /** NodeStatus message. */
+            message: string;
+
+            /** NodeStatus addr. */
+            addr: string;
+
+            /**
+             * Creates a new NodeStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeStatus instance
+             */
+            static create(properties: skep.objects.NodeStatus.$Shape): skep.objects.NodeStatus & skep.objects.NodeStatus.$Shape;
+            static create(properties?: skep.objects.NodeStatus.$Properties): skep.objects.NodeStatus;
+
+            /**
+             * Encodes the specified NodeStatus message. Does not implicitly {@link skep.objects.NodeStatus.verify|verify} messages.
+             * @param message NodeStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeStatus & skep.objects.NodeStatus.$Shape} NodeStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeStatus & skep.objects.NodeStatus.$Shape;
+
+            /**
+             * Creates a NodeStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeStatus;
+
+            /**
+             * Creates a plain object from a NodeStatus message. Also converts values to other types if specified.
+             * @param message NodeStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeStatus {
+
+            /** Properties of a NodeStatus. */
+            interface $Properties {
+
+                /** NodeStatus state */
+                state?: (skep.objects.NodeState|null);
+
+                /** NodeStatus message */
+                message?: (string|null);
+
+                /** NodeStatus addr */
+                addr?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeStatus. */
+            type $Shape = skep.objects.NodeStatus.$Properties;
+        }
+
+        /**
+         * Properties of a ManagerStatus.
+         * @deprecated Use skep.objects.ManagerStatus.$Properties instead.
+         */
+        interface IManagerStatus extends skep.objects.ManagerStatus.$Properties {
+        }
+
+        /** Represents a ManagerStatus. */
+        class ManagerStatus {
+
+            /**
+             * Constructs a new ManagerStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ManagerStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ManagerStatus leader. */
+            leader: boolean;
+
+            /** ManagerStatus reachability. */
+            reachability: skep.objects.Reachability;
+
+            /** ManagerStatus addr. */
+            addr: string;
+
+            /** ManagerStatus memberId. */
+            memberId: number;
+
+            /**
+             * Creates a new ManagerStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ManagerStatus instance
+             */
+            static create(properties: skep.objects.ManagerStatus.$Shape): skep.objects.ManagerStatus & skep.objects.ManagerStatus.$Shape;
+            static create(properties?: skep.objects.ManagerStatus.$Properties): skep.objects.ManagerStatus;
+
+            /**
+             * Encodes the specified ManagerStatus message. Does not implicitly {@link skep.objects.ManagerStatus.verify|verify} messages.
+             * @param message ManagerStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ManagerStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ManagerStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ManagerStatus & skep.objects.ManagerStatus.$Shape} ManagerStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ManagerStatus & skep.objects.ManagerStatus.$Shape;
+
+            /**
+             * Creates a ManagerStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ManagerStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ManagerStatus;
+
+            /**
+             * Creates a plain object from a ManagerStatus message. Also converts values to other types if specified.
+             * @param message ManagerStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ManagerStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ManagerStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ManagerStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ManagerStatus {
+
+            /** Properties of a ManagerStatus. */
+            interface $Properties {
+
+                /** ManagerStatus leader */
+                leader?: (boolean|null);
+
+                /** ManagerStatus reachability */
+                reachability?: (skep.objects.Reachability|null);
+
+                /** ManagerStatus addr */
+                addr?: (string|null);
+
+                /** ManagerStatus memberId */
+                memberId?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ManagerStatus. */
+            type $Shape = skep.objects.ManagerStatus.$Properties;
+        }
+
+        /** CertificateState enum. */
+        enum CertificateState {
+
+            /** CERTIFICATE_UNKNOWN value */
+            CERTIFICATE_UNKNOWN = 0,
+
+            /** CERTIFICATE_PENDING value */
+            CERTIFICATE_PENDING = 1,
+
+            /** CERTIFICATE_ISSUED value */
+            CERTIFICATE_ISSUED = 2,
+
+            /** CERTIFICATE_FAILED value */
+            CERTIFICATE_FAILED = 3,
+
+            /** CERTIFICATE_ROTATE value */
+            CERTIFICATE_ROTATE = 4
+        }
+
+        /**
+         * Properties of a NodeCertificate.
+         * @deprecated Use skep.objects.NodeCertificate.$Properties instead.
+         */
+        interface INodeCertificate extends skep.objects.NodeCertificate.$Properties {
+        }
+
+        /** Represents a NodeCertificate. */
+        class NodeCertificate {
+
+            /**
+             * Constructs a new NodeCertificate.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeCertificate.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeCertificate state. */
+            state: skep.objects.CertificateState;
+
+            /** NodeCertificate role. */
+            role: skep.objects.NodeRole;
+
+            /** NodeCertificate csr. */
+            csr: Uint8Array;
+
+            /** NodeCertificate certificate. */
+            certificate: string;
+
+            /** NodeCertificate error. */
+            error: string;
+
+            /**
+             * Creates a new NodeCertificate instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeCertificate instance
+             */
+            static create(properties: skep.objects.NodeCertificate.$Shape): skep.objects.NodeCertificate & skep.objects.NodeCertificate.$Shape;
+            static create(properties?: skep.objects.NodeCertificate.$Properties): skep.objects.NodeCertificate;
+
+            /**
+             * Encodes the specified NodeCertificate message. Does not implicitly {@link skep.objects.NodeCertificate.verify|verify} messages.
+             * @param message NodeCertificate message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeCertificate.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeCertificate message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeCertificate & skep.objects.NodeCertificate.$Shape} NodeCertificate
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeCertificate & skep.objects.NodeCertificate.$Shape;
+
+            /**
+             * Creates a NodeCertificate message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeCertificate
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeCertificate;
+
+            /**
+             * Creates a plain object from a NodeCertificate message. Also converts values to other types if specified.
+             * @param message NodeCertificate
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeCertificate, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeCertificate to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeCertificate
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeCertificate {
+
+            /** Properties of a NodeCertificate. */
+            interface $Properties {
+
+                /** NodeCertificate state */
+                state?: (skep.objects.CertificateState|null);
+
+                /** NodeCertificate role */
+                role?: (skep.objects.NodeRole|null);
+
+                /** NodeCertificate csr */
+                csr?: (Uint8Array|null);
+
+                /** NodeCertificate certificate */
+                certificate?: (string|null);
+
+                /** NodeCertificate error */
+                error?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeCertificate. */
+            type $Shape = skep.objects.NodeCertificate.$Properties;
+        }
+
+        /**
+         * Properties of a Service.
+         * @deprecated Use skep.objects.Service.$Properties instead.
+         */
+        interface IService extends skep.objects.Service.$Properties {
+        }
+
+        /** Represents a Service. */
+        class Service {
+
+            /**
+             * Constructs a new Service.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Service.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Service id. */
+            id: string;
+
+            /** Service meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Service spec. */
+            spec?: (skep.objects.ServiceSpec.$Properties|null);
+
+            /** Service specVersion. */
+            specVersion: number;
+
+            /** Service previousSpecs. */
+            previousSpecs: skep.objects.ServiceSpec.$Properties[];
+
+            /** Service endpoint. */
+            endpoint?: (skep.objects.Endpoint.$Properties|null);
+
+            /** Service updateStatus. */
+            updateStatus?: (skep.objects.UpdateStatus.$Properties|null);
+
+            /** Service jobStatus. */
+            jobStatus?: (skep.objects.JobStatus.$Properties|null);
+
+            /** Service pendingDelete. */
+            pendingDelete: boolean;
+
+            /** Service reason. */
+            reason?: (skep.objects.Reason.$Properties|null);
+
+            /**
+             * Creates a new Service instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Service instance
+             */
+            static create(properties: skep.objects.Service.$Shape): skep.objects.Service & skep.objects.Service.$Shape;
+            static create(properties?: skep.objects.Service.$Properties): skep.objects.Service;
+
+            /**
+             * Encodes the specified Service message. Does not implicitly {@link skep.objects.Service.verify|verify} messages.
+             * @param message Service message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Service.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Service message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Service & skep.objects.Service.$Shape} Service
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Service & skep.objects.Service.$Shape;
+
+            /**
+             * Creates a Service message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Service
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Service;
+
+            /**
+             * Creates a plain object from a Service message. Also converts values to other types if specified.
+             * @param message Service
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Service, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Service to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Service
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Service {
+
+            /** Properties of a Service. */
+            interface $Properties {
+
+                /** Service id */
+                id?: (string|null);
+
+                /** Service meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Service spec */
+                spec?: (skep.objects.ServiceSpec.$Properties|null);
+
+                /** Service specVersion */
+                specVersion?: (number|null);
+
+                /** Service previousSpecs */
+                previousSpecs?: (skep.objects.ServiceSpec.$Properties[]|null);
+
+                /** Service endpoint */
+                endpoint?: (skep.objects.Endpoint.$Properties|null);
+
+                /** Service updateStatus */
+                updateStatus?: (skep.objects.UpdateStatus.$Properties|null);
+
+                /** Service jobStatus */
+                jobStatus?: (skep.objects.JobStatus.$Properties|null);
+
+                /** Service pendingDelete */
+                pendingDelete?: (boolean|null);
+
+                /** Service reason */
+                reason?: (skep.objects.Reason.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Service. */
+            type $Shape = {
+              id?: string|null;
+              meta?: skep.objects.Meta.$Shape|null;
+              spec?: skep.objects.ServiceSpec.$Shape|null;
+              specVersion?: number|null;
+              previousSpecs?: skep.objects.ServiceSpec.$Shape[]|null;
+              endpoint?: skep.objects.Endpoint.$Shape|null;
+              updateStatus?: skep.objects.UpdateStatus.$Shape|null;
+              jobStatus?: skep.objects.JobStatus.$Shape|null;
+              pendingDelete?: boolean|null;
+              reason?: skep.objects.Reason.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a ServiceSpec.
+         * @deprecated Use skep.objects.ServiceSpec.$Properties instead.
+         */
+        interface IServiceSpec extends skep.objects.ServiceSpec.$Properties {
+        }
+
+        /** Represents a ServiceSpec. */
+        class ServiceSpec {
+
+            /**
+             * Constructs a new ServiceSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ServiceSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ServiceSpec name. */
+            name: string;
+
+            /** ServiceSpec labels. */
+            labels: { [k: string]: string };
+
+            /** ServiceSpec taskTemplate. */
+            taskTemplate?: (skep.objects.TaskSpec.$Properties|null);
+
+            /** ServiceSpec mode. */
+            mode?: (skep.objects.ServiceMode.$Properties|null);
+
+            /** ServiceSpec updateConfig. */
+            updateConfig?: (skep.objects.UpdateConfig.$Properties|null);
+
+            /** ServiceSpec rollbackConfig. */
+            rollbackConfig?: (skep.objects.UpdateConfig.$Properties|null);
+
+            /** ServiceSpec networks. */
+            networks: skep.objects.NetworkAttachmentConfig.$Properties[];
+
+            /** ServiceSpec endpointSpec. */
+            endpointSpec?: (skep.objects.EndpointSpec.$Properties|null);
+
+            /**
+             * Creates a new ServiceSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ServiceSpec instance
+             */
+            static create(properties: skep.objects.ServiceSpec.$Shape): skep.objects.ServiceSpec & skep.objects.ServiceSpec.$Shape;
+            static create(properties?: skep.objects.ServiceSpec.$Properties): skep.objects.ServiceSpec;
+
+            /**
+             * Encodes the specified ServiceSpec message. Does not implicitly {@link skep.objects.ServiceSpec.verify|verify} messages.
+             * @param message ServiceSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ServiceSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ServiceSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ServiceSpec & skep.objects.ServiceSpec.$Shape} ServiceSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ServiceSpec & skep.objects.ServiceSpec.$Shape;
+
+            /**
+             * Creates a ServiceSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ServiceSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ServiceSpec;
+
+            /**
+             * Creates a plain object from a ServiceSpec message. Also converts values to other types if specified.
+             * @param message ServiceSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ServiceSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ServiceSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ServiceSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ServiceSpec {
+
+            /** Properties of a ServiceSpec. */
+            interface $Properties {
+
+                /** ServiceSpec name */
+                name?: (string|null);
+
+                /** ServiceSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** ServiceSpec taskTemplate */
+                taskTemplate?: (skep.objects.TaskSpec.$Properties|null);
+
+                /** ServiceSpec mode */
+                mode?: (skep.objects.ServiceMode.$Properties|null);
+
+                /** ServiceSpec updateConfig */
+                updateConfig?: (skep.objects.UpdateConfig.$Properties|null);
+
+                /** ServiceSpec rollbackConfig */
+                rollbackConfig?: (skep.objects.UpdateConfig.$Properties|null);
+
+                /** ServiceSpec networks */
+                networks?: (skep.objects.NetworkAttachmentConfig.$Properties[]|null);
+
+                /** ServiceSpec endpointSpec */
+                endpointSpec?: (skep.objects.EndpointSpec.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ServiceSpec. */
+            type $Shape = {
+              name?: string|null;
+              labels?: { [k: string]: string }|null;
+              taskTemplate?: skep.objects.TaskSpec.$Shape|null;
+              mode?: skep.objects.ServiceMode.$Shape|null;
+              updateConfig?: skep.objects.UpdateConfig.$Shape|null;
+              rollbackConfig?: skep.objects.UpdateConfig.$Shape|null;
+              networks?: skep.objects.NetworkAttachmentConfig.$Shape[]|null;
+              endpointSpec?: skep.objects.EndpointSpec.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a ServiceMode.
+         * @deprecated Use skep.objects.ServiceMode.$Properties instead.
+         */
+        interface IServiceMode extends skep.objects.ServiceMode.$Properties {
+        }
+
+        /** Represents a ServiceMode. */
+        class ServiceMode {
+
+            /**
+             * Constructs a new ServiceMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ServiceMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ServiceMode replicated. */
+            replicated?: (skep.objects.ReplicatedMode.$Properties|null);
+
+            /** ServiceMode global. */
+            global?: (skep.objects.GlobalMode.$Properties|null);
+
+            /** ServiceMode replicatedJob. */
+            replicatedJob?: (skep.objects.ReplicatedJobMode.$Properties|null);
+
+            /** ServiceMode globalJob. */
+            globalJob?: (skep.objects.GlobalJobMode.$Properties|null);
+
+            /** ServiceMode mode. */
+            mode?: ("replicated"|"global"|"replicatedJob"|"globalJob");
+
+            /**
+             * Creates a new ServiceMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ServiceMode instance
+             */
+            static create(properties: skep.objects.ServiceMode.$Shape): skep.objects.ServiceMode & skep.objects.ServiceMode.$Shape;
+            static create(properties?: skep.objects.ServiceMode.$Properties): skep.objects.ServiceMode;
+
+            /**
+             * Encodes the specified ServiceMode message. Does not implicitly {@link skep.objects.ServiceMode.verify|verify} messages.
+             * @param message ServiceMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ServiceMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ServiceMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ServiceMode & skep.objects.ServiceMode.$Shape} ServiceMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ServiceMode & skep.objects.ServiceMode.$Shape;
+
+            /**
+             * Creates a ServiceMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ServiceMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ServiceMode;
+
+            /**
+             * Creates a plain object from a ServiceMode message. Also converts values to other types if specified.
+             * @param message ServiceMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ServiceMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ServiceMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ServiceMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ServiceMode {
+
+            /** Properties of a ServiceMode. */
+            interface $Properties {
+
+                /** ServiceMode replicated */
+                replicated?: (skep.objects.ReplicatedMode.$Properties|null);
+
+                /** ServiceMode global */
+                global?: (skep.objects.GlobalMode.$Properties|null);
+
+                /** ServiceMode replicatedJob */
+                replicatedJob?: (skep.objects.ReplicatedJobMode.$Properties|null);
+
+                /** ServiceMode globalJob */
+                globalJob?: (skep.objects.GlobalJobMode.$Properties|null);
+
+                /** ServiceMode mode */
+                mode?: ("replicated"|"global"|"replicatedJob"|"globalJob");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a ServiceMode. */
+            type $Shape = {
+              replicated?: skep.objects.ReplicatedMode.$Shape|null;
+              global?: skep.objects.GlobalMode.$Shape|null;
+              replicatedJob?: skep.objects.ReplicatedJobMode.$Shape|null;
+              globalJob?: skep.objects.GlobalJobMode.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ mode?: undefined; replicated?: null; global?: null; replicatedJob?: null; globalJob?: null }|{ mode?: "replicated"; replicated: skep.objects.ReplicatedMode.$Shape; global?: null; replicatedJob?: null; globalJob?: null }|{ mode?: "global"; replicated?: null; global: skep.objects.GlobalMode.$Shape; replicatedJob?: null; globalJob?: null }|{ mode?: "replicatedJob"; replicated?: null; global?: null; replicatedJob: skep.objects.ReplicatedJobMode.$Shape; globalJob?: null }|{ mode?: "globalJob"; replicated?: null; global?: null; replicatedJob?: null; globalJob: skep.objects.GlobalJobMode.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a ReplicatedMode.
+         * @deprecated Use skep.objects.ReplicatedMode.$Properties instead.
+         */
+        interface IReplicatedMode extends skep.objects.ReplicatedMode.$Properties {
+        }
+
+        /** Represents a ReplicatedMode. */
+        class ReplicatedMode {
+
+            /**
+             * Constructs a new ReplicatedMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ReplicatedMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReplicatedMode replicas. */
+            replicas?: (number|null);
+
+            /**
+             * Creates a new ReplicatedMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReplicatedMode instance
+             */
+            static create(properties: skep.objects.ReplicatedMode.$Shape): skep.objects.ReplicatedMode & skep.objects.ReplicatedMode.$Shape;
+            static create(properties?: skep.objects.ReplicatedMode.$Properties): skep.objects.ReplicatedMode;
+
+            /**
+             * Encodes the specified ReplicatedMode message. Does not implicitly {@link skep.objects.ReplicatedMode.verify|verify} messages.
+             * @param message ReplicatedMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ReplicatedMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReplicatedMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ReplicatedMode & skep.objects.ReplicatedMode.$Shape} ReplicatedMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ReplicatedMode & skep.objects.ReplicatedMode.$Shape;
+
+            /**
+             * Creates a ReplicatedMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ReplicatedMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ReplicatedMode;
+
+            /**
+             * Creates a plain object from a ReplicatedMode message. Also converts values to other types if specified.
+             * @param message ReplicatedMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ReplicatedMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ReplicatedMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ReplicatedMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReplicatedMode {
+
+            /** Properties of a ReplicatedMode. */
+            interface $Properties {
+
+                /** ReplicatedMode replicas */
+                replicas?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReplicatedMode. */
+            type $Shape = skep.objects.ReplicatedMode.$Properties;
+        }
+
+        /**
+         * Properties of a GlobalMode.
+         * @deprecated Use skep.objects.GlobalMode.$Properties instead.
+         */
+        interface IGlobalMode extends skep.objects.GlobalMode.$Properties {
+        }
+
+        /** Represents a GlobalMode. */
+        class GlobalMode {
+
+            /**
+             * Constructs a new GlobalMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.GlobalMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new GlobalMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GlobalMode instance
+             */
+            static create(properties: skep.objects.GlobalMode.$Shape): skep.objects.GlobalMode & skep.objects.GlobalMode.$Shape;
+            static create(properties?: skep.objects.GlobalMode.$Properties): skep.objects.GlobalMode;
+
+            /**
+             * Encodes the specified GlobalMode message. Does not implicitly {@link skep.objects.GlobalMode.verify|verify} messages.
+             * @param message GlobalMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.GlobalMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GlobalMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.GlobalMode & skep.objects.GlobalMode.$Shape} GlobalMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GlobalMode & skep.objects.GlobalMode.$Shape;
+
+            /**
+             * Creates a GlobalMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GlobalMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.GlobalMode;
+
+            /**
+             * Creates a plain object from a GlobalMode message. Also converts values to other types if specified.
+             * @param message GlobalMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.GlobalMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GlobalMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GlobalMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GlobalMode {
+
+            /** Properties of a GlobalMode. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GlobalMode. */
+            type $Shape = skep.objects.GlobalMode.$Properties;
+        }
+
+        /**
+         * Properties of a ReplicatedJobMode.
+         * @deprecated Use skep.objects.ReplicatedJobMode.$Properties instead.
+         */
+        interface IReplicatedJobMode extends skep.objects.ReplicatedJobMode.$Properties {
+        }
+
+        /** Represents a ReplicatedJobMode. */
+        class ReplicatedJobMode {
+
+            /**
+             * Constructs a new ReplicatedJobMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ReplicatedJobMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReplicatedJobMode maxConcurrent. */
+            maxConcurrent?: (number|null);
+
+            /** ReplicatedJobMode totalCompletions. */
+            totalCompletions?: (number|null);
+
+            /**
+             * Creates a new ReplicatedJobMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReplicatedJobMode instance
+             */
+            static create(properties: skep.objects.ReplicatedJobMode.$Shape): skep.objects.ReplicatedJobMode & skep.objects.ReplicatedJobMode.$Shape;
+            static create(properties?: skep.objects.ReplicatedJobMode.$Properties): skep.objects.ReplicatedJobMode;
+
+            /**
+             * Encodes the specified ReplicatedJobMode message. Does not implicitly {@link skep.objects.ReplicatedJobMode.verify|verify} messages.
+             * @param message ReplicatedJobMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ReplicatedJobMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReplicatedJobMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ReplicatedJobMode & skep.objects.ReplicatedJobMode.$Shape} ReplicatedJobMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ReplicatedJobMode & skep.objects.ReplicatedJobMode.$Shape;
+
+            /**
+             * Creates a ReplicatedJobMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ReplicatedJobMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ReplicatedJobMode;
+
+            /**
+             * Creates a plain object from a ReplicatedJobMode message. Also converts values to other types if specified.
+             * @param message ReplicatedJobMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ReplicatedJobMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ReplicatedJobMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ReplicatedJobMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReplicatedJobMode {
+
+            /** Properties of a ReplicatedJobMode. */
+            interface $Properties {
+
+                /** ReplicatedJobMode maxConcurrent */
+                maxConcurrent?: (number|null);
+
+                /** ReplicatedJobMode totalCompletions */
+                totalCompletions?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReplicatedJobMode. */
+            type $Shape = skep.objects.ReplicatedJobMode.$Properties;
+        }
+
+        /**
+         * Properties of a GlobalJobMode.
+         * @deprecated Use skep.objects.GlobalJobMode.$Properties instead.
+         */
+        interface IGlobalJobMode extends skep.objects.GlobalJobMode.$Properties {
+        }
+
+        /** Represents a GlobalJobMode. */
+        class GlobalJobMode {
+
+            /**
+             * Constructs a new GlobalJobMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.GlobalJobMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new GlobalJobMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GlobalJobMode instance
+             */
+            static create(properties: skep.objects.GlobalJobMode.$Shape): skep.objects.GlobalJobMode & skep.objects.GlobalJobMode.$Shape;
+            static create(properties?: skep.objects.GlobalJobMode.$Properties): skep.objects.GlobalJobMode;
+
+            /**
+             * Encodes the specified GlobalJobMode message. Does not implicitly {@link skep.objects.GlobalJobMode.verify|verify} messages.
+             * @param message GlobalJobMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.GlobalJobMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GlobalJobMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.GlobalJobMode & skep.objects.GlobalJobMode.$Shape} GlobalJobMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GlobalJobMode & skep.objects.GlobalJobMode.$Shape;
+
+            /**
+             * Creates a GlobalJobMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GlobalJobMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.GlobalJobMode;
+
+            /**
+             * Creates a plain object from a GlobalJobMode message. Also converts values to other types if specified.
+             * @param message GlobalJobMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.GlobalJobMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GlobalJobMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GlobalJobMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GlobalJobMode {
+
+            /** Properties of a GlobalJobMode. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GlobalJobMode. */
+            type $Shape = skep.objects.GlobalJobMode.$Properties;
+        }
+
+        /** FailureAction enum. */
+        enum FailureAction {
+
+            /** PAUSE_UPDATE value */
+            PAUSE_UPDATE = 0,
+
+            /** CONTINUE value */
+            CONTINUE = 1,
+
+            /** ROLLBACK value */
+            ROLLBACK = 2
+        }
+
+        /** UpdateOrder enum. */
+        enum UpdateOrder {
+
+            /** STOP_FIRST value */
+            STOP_FIRST = 0,
+
+            /** START_FIRST value */
+            START_FIRST = 1
+        }
+
+        /**
+         * Properties of an UpdateConfig.
+         * @deprecated Use skep.objects.UpdateConfig.$Properties instead.
+         */
+        interface IUpdateConfig extends skep.objects.UpdateConfig.$Properties {
+        }
+
+        /** Represents an UpdateConfig. */
+        class UpdateConfig {
+
+            /**
+             * Constructs a new UpdateConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.UpdateConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UpdateConfig parallelism. */
+            parallelism?: (number|null);
+
+            /** UpdateConfig delay. */
+            delay?: (skep.objects.Duration.$Properties|null);
+
+            /** UpdateConfig failureAction. */
+            failureAction: skep.objects.FailureAction;
+
+            /** UpdateConfig monitor. */
+            monitor?: (skep.objects.Duration.$Properties|null);
+
+            /** UpdateConfig maxFailureRatio. */
+            maxFailureRatio: number;
+
+            /** UpdateConfig order. */
+            order: skep.objects.UpdateOrder;
+
+            /**
+             * Creates a new UpdateConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UpdateConfig instance
+             */
+            static create(properties: skep.objects.UpdateConfig.$Shape): skep.objects.UpdateConfig & skep.objects.UpdateConfig.$Shape;
+            static create(properties?: skep.objects.UpdateConfig.$Properties): skep.objects.UpdateConfig;
+
+            /**
+             * Encodes the specified UpdateConfig message. Does not implicitly {@link skep.objects.UpdateConfig.verify|verify} messages.
+             * @param message UpdateConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.UpdateConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UpdateConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.UpdateConfig & skep.objects.UpdateConfig.$Shape} UpdateConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.UpdateConfig & skep.objects.UpdateConfig.$Shape;
+
+            /**
+             * Creates an UpdateConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UpdateConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.UpdateConfig;
+
+            /**
+             * Creates a plain object from an UpdateConfig message. Also converts values to other types if specified.
+             * @param message UpdateConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.UpdateConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UpdateConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UpdateConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UpdateConfig {
+
+            /** Properties of an UpdateConfig. */
+            interface $Properties {
+
+                /** UpdateConfig parallelism */
+                parallelism?: (number|null);
+
+                /** UpdateConfig delay */
+                delay?: (skep.objects.Duration.$Properties|null);
+
+                /** UpdateConfig failureAction */
+                failureAction?: (skep.objects.FailureAction|null);
+
+                /** UpdateConfig monitor */
+                monitor?: (skep.objects.Duration.$Properties|null);
+
+                /** UpdateConfig maxFailureRatio */
+                maxFailureRatio?: (number|null);
+
+                /** UpdateConfig order */
+                order?: (skep.objects.UpdateOrder|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UpdateConfig. */
+            type $Shape = skep.objects.UpdateConfig.$Properties;
+        }
+
+        /** UpdateState enum. */
+        enum UpdateState {
+
+            /** UPDATE_NONE value */
+            UPDATE_NONE = 0,
+
+            /** UPDATING value */
+            UPDATING = 1,
+
+            /** UPDATE_PAUSED value */
+            UPDATE_PAUSED = 2,
+
+            /** UPDATE_COMPLETED value */
+            UPDATE_COMPLETED = 3,
+
+            /** ROLLBACK_STARTED value */
+            ROLLBACK_STARTED = 4,
+
+            /** ROLLBACK_PAUSED value */
+            ROLLBACK_PAUSED = 5,
+
+            /** ROLLBACK_COMPLETED value */
+            ROLLBACK_COMPLETED = 6
+        }
+
+        /**
+         * Properties of an UpdateStatus.
+         * @deprecated Use skep.objects.UpdateStatus.$Properties instead.
+         */
+        interface IUpdateStatus extends skep.objects.UpdateStatus.$Properties {
+        }
+
+        /** Represents an UpdateStatus. */
+        class UpdateStatus {
+
+            /**
+             * Constructs a new UpdateStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.UpdateStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UpdateStatus state. */
+            state: skep.objects.UpdateState;
+
+            /** UpdateStatus startedAtUs. */
+            startedAtUs: number;
+
+            /** UpdateStatus completedAtUs. */
+            completedAtUs: number;
+
+            /** UpdateStatus message. */
+            message: string;
+
+            /**
+             * Creates a new UpdateStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UpdateStatus instance
+             */
+            static create(properties: skep.objects.UpdateStatus.$Shape): skep.objects.UpdateStatus & skep.objects.UpdateStatus.$Shape;
+            static create(properties?: skep.objects.UpdateStatus.$Properties): skep.objects.UpdateStatus;
+
+            /**
+             * Encodes the specified UpdateStatus message. Does not implicitly {@link skep.objects.UpdateStatus.verify|verify} messages.
+             * @param message UpdateStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.UpdateStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UpdateStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.UpdateStatus & skep.objects.UpdateStatus.$Shape} UpdateStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.UpdateStatus & skep.objects.UpdateStatus.$Shape;
+
+            /**
+             * Creates an UpdateStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UpdateStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.UpdateStatus;
+
+            /**
+             * Creates a plain object from an UpdateStatus message. Also converts values to other types if specified.
+             * @param message UpdateStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.UpdateStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UpdateStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UpdateStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UpdateStatus {
+
+            /** Properties of an UpdateStatus. */
+            interface $Properties {
+
+                /** UpdateStatus state */
+                state?: (skep.objects.UpdateState|null);
+
+                /** UpdateStatus startedAtUs */
+                startedAtUs?: (number|null);
+
+                /** UpdateStatus completedAtUs */
+                completedAtUs?: (number|null);
+
+                /** UpdateStatus message */
+                message?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UpdateStatus. */
+            type $Shape = skep.objects.UpdateStatus.$Properties;
+        }
+
+        /**
+         * Properties of a JobStatus.
+         * @deprecated Use skep.objects.JobStatus.$Properties instead.
+         */
+        interface IJobStatus extends skep.objects.JobStatus.$Properties {
+        }
+
+        /** Represents a JobStatus. */
+        class JobStatus {
+
+            /**
+             * Constructs a new JobStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.JobStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JobStatus jobIteration. */
+            jobIteration: number;
+
+            /** JobStatus lastExecutionUs. */
+            lastExecutionUs: number;
+
+            /**
+             * Creates a new JobStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JobStatus instance
+             */
+            static create(properties: skep.objects.JobStatus.$Shape): skep.objects.JobStatus & skep.objects.JobStatus.$Shape;
+            static create(properties?: skep.objects.JobStatus.$Properties): skep.objects.JobStatus;
+
+            /**
+             * Encodes the specified JobStatus message. Does not implicitly {@link skep.objects.JobStatus.verify|verify} messages.
+             * @param message JobStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.JobStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JobStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.JobStatus & skep.objects.JobStatus.$Shape} JobStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.JobStatus & skep.objects.JobStatus.$Shape;
+
+            /**
+             * Creates a JobStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JobStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.JobStatus;
+
+            /**
+             * Creates a plain object from a JobStatus message. Also converts values to other types if specified.
+             * @param message JobStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.JobStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JobStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JobStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JobStatus {
+
+            /** Properties of a JobStatus. */
+            interface $Properties {
+
+                /** JobStatus jobIteration */
+                jobIteration?: (number|null);
+
+                /** JobStatus lastExecutionUs */
+                lastExecutionUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JobStatus. */
+            type $Shape = skep.objects.JobStatus.$Properties;
+        }
+
+        /** EndpointMode enum. */
+        enum EndpointMode {
+
+            /** VIP value */
+            VIP = 0,
+
+            /** DNSRR value */
+            DNSRR = 1
+        }
+
+        /** PortProtocol enum. */
+        enum PortProtocol {
+
+            /** TCP value */
+            TCP = 0,
+
+            /** UDP value */
+            UDP = 1,
+
+            /** SCTP value */
+            SCTP = 2
+        }
+
+        /** PublishMode enum. */
+        enum PublishMode {
+
+            /** INGRESS value */
+            INGRESS = 0,
+
+            /** HOST value */
+            HOST = 1
+        }
+
+        /**
+         * Properties of an EndpointPortConfig.
+         * @deprecated Use skep.objects.EndpointPortConfig.$Properties instead.
+         */
+        interface IEndpointPortConfig extends skep.objects.EndpointPortConfig.$Properties {
+        }
+
+        /** Represents an EndpointPortConfig. */
+        class EndpointPortConfig {
+
+            /**
+             * Constructs a new EndpointPortConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.EndpointPortConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** EndpointPortConfig name. */
+            name: string;
+
+            /** EndpointPortConfig protocol. */
+            protocol: skep.objects.PortProtocol;
+
+            /** EndpointPortConfig targetPort. */
+            targetPort: number;
+
+            /** EndpointPortConfig publishedPort. */
+            publishedPort: number;
+
+            /** EndpointPortConfig publishMode. */
+            publishMode: skep.objects.PublishMode;
+
+            /**
+             * Creates a new EndpointPortConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns EndpointPortConfig instance
+             */
+            static create(properties: skep.objects.EndpointPortConfig.$Shape): skep.objects.EndpointPortConfig & skep.objects.EndpointPortConfig.$Shape;
+            static create(properties?: skep.objects.EndpointPortConfig.$Properties): skep.objects.EndpointPortConfig;
+
+            /**
+             * Encodes the specified EndpointPortConfig message. Does not implicitly {@link skep.objects.EndpointPortConfig.verify|verify} messages.
+             * @param message EndpointPortConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.EndpointPortConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an EndpointPortConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.EndpointPortConfig & skep.objects.EndpointPortConfig.$Shape} EndpointPortConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EndpointPortConfig & skep.objects.EndpointPortConfig.$Shape;
+
+            /**
+             * Creates an EndpointPortConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns EndpointPortConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.EndpointPortConfig;
+
+            /**
+             * Creates a plain object from an EndpointPortConfig message. Also converts values to other types if specified.
+             * @param message EndpointPortConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.EndpointPortConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this EndpointPortConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for EndpointPortConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace EndpointPortConfig {
+
+            /** Properties of an EndpointPortConfig. */
+            interface $Properties {
+
+                /** EndpointPortConfig name */
+                name?: (string|null);
+
+                /** EndpointPortConfig protocol */
+                protocol?: (skep.objects.PortProtocol|null);
+
+                /** EndpointPortConfig targetPort */
+                targetPort?: (number|null);
+
+                /** EndpointPortConfig publishedPort */
+                publishedPort?: (number|null);
+
+                /** EndpointPortConfig publishMode */
+                publishMode?: (skep.objects.PublishMode|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an EndpointPortConfig. */
+            type $Shape = skep.objects.EndpointPortConfig.$Properties;
+        }
+
+        /**
+         * Properties of an EndpointSpec.
+         * @deprecated Use skep.objects.EndpointSpec.$Properties instead.
+         */
+        interface IEndpointSpec extends skep.objects.EndpointSpec.$Properties {
+        }
+
+        /** Represents an EndpointSpec. */
+        class EndpointSpec {
+
+            /**
+             * Constructs a new EndpointSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.EndpointSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** EndpointSpec mode. */
+            mode: skep.objects.EndpointMode;
+
+            /** EndpointSpec ports. */
+            ports: skep.objects.EndpointPortConfig.$Properties[];
+
+            /**
+             * Creates a new EndpointSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns EndpointSpec instance
+             */
+            static create(properties: skep.objects.EndpointSpec.$Shape): skep.objects.EndpointSpec & skep.objects.EndpointSpec.$Shape;
+            static create(properties?: skep.objects.EndpointSpec.$Properties): skep.objects.EndpointSpec;
+
+            /**
+             * Encodes the specified EndpointSpec message. Does not implicitly {@link skep.objects.EndpointSpec.verify|verify} messages.
+             * @param message EndpointSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.EndpointSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an EndpointSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.EndpointSpec & skep.objects.EndpointSpec.$Shape} EndpointSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EndpointSpec & skep.objects.EndpointSpec.$Shape;
+
+            /**
+             * Creates an EndpointSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns EndpointSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.EndpointSpec;
+
+            /**
+             * Creates a plain object from an EndpointSpec message. Also converts values to other types if specified.
+             * @param message EndpointSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.EndpointSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this EndpointSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for EndpointSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace EndpointSpec {
+
+            /** Properties of an EndpointSpec. */
+            interface $Properties {
+
+                /** EndpointSpec mode */
+                mode?: (skep.objects.EndpointMode|null);
+
+                /** EndpointSpec ports */
+                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an EndpointSpec. */
+            type $Shape = skep.objects.EndpointSpec.$Properties;
+        }
+
+        /**
+         * Properties of a VirtualIp.
+         * @deprecated Use skep.objects.VirtualIp.$Properties instead.
+         */
+        interface IVirtualIp extends skep.objects.VirtualIp.$Properties {
+        }
+
+        /** Represents a VirtualIp. */
+        class VirtualIp {
+
+            /**
+             * Constructs a new VirtualIp.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VirtualIp.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VirtualIp networkId. */
+            networkId: string;
+
+            /** VirtualIp addr. */
+            addr: string;
+
+            /**
+             * Creates a new VirtualIp instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VirtualIp instance
+             */
+            static create(properties: skep.objects.VirtualIp.$Shape): skep.objects.VirtualIp & skep.objects.VirtualIp.$Shape;
+            static create(properties?: skep.objects.VirtualIp.$Properties): skep.objects.VirtualIp;
+
+            /**
+             * Encodes the specified VirtualIp message. Does not implicitly {@link skep.objects.VirtualIp.verify|verify} messages.
+             * @param message VirtualIp message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VirtualIp.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VirtualIp message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VirtualIp & skep.objects.VirtualIp.$Shape} VirtualIp
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VirtualIp & skep.objects.VirtualIp.$Shape;
+
+            /**
+             * Creates a VirtualIp message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VirtualIp
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VirtualIp;
+
+            /**
+             * Creates a plain object from a VirtualIp message. Also converts values to other types if specified.
+             * @param message VirtualIp
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VirtualIp, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VirtualIp to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VirtualIp
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VirtualIp {
+
+            /** Properties of a VirtualIp. */
+            interface $Properties {
+
+                /** VirtualIp networkId */
+                networkId?: (string|null);
+
+                /** VirtualIp addr */
+                addr?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VirtualIp. */
+            type $Shape = skep.objects.VirtualIp.$Properties;
+        }
+
+        /**
+         * Properties of an Endpoint.
+         * @deprecated Use skep.objects.Endpoint.$Properties instead.
+         */
+        interface IEndpoint extends skep.objects.Endpoint.$Properties {
+        }
+
+        /** Represents an Endpoint. */
+        class Endpoint {
+
+            /**
+             * Constructs a new Endpoint.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Endpoint.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Endpoint spec. */
+            spec?: (skep.objects.EndpointSpec.$Properties|null);
+
+            /** Endpoint ports. */
+            ports: skep.objects.EndpointPortConfig.$Properties[];
+
+            /** Endpoint virtualIps. */
+            virtualIps: skep.objects.VirtualIp.$Properties[];
+
+            /**
+             * Creates a new Endpoint instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Endpoint instance
+             */
+            static create(properties: skep.objects.Endpoint.$Shape): skep.objects.Endpoint & skep.objects.Endpoint.$Shape;
+            static create(properties?: skep.objects.Endpoint.$Properties): skep.objects.Endpoint;
+
+            /**
+             * Encodes the specified Endpoint message. Does not implicitly {@link skep.objects.Endpoint.verify|verify} messages.
+             * @param message Endpoint message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Endpoint.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Endpoint message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Endpoint & skep.objects.Endpoint.$Shape} Endpoint
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Endpoint & skep.objects.Endpoint.$Shape;
+
+            /**
+             * Creates an Endpoint message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Endpoint
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Endpoint;
+
+            /**
+             * Creates a plain object from an Endpoint message. Also converts values to other types if specified.
+             * @param message Endpoint
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Endpoint, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Endpoint to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Endpoint
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Endpoint {
+
+            /** Properties of an Endpoint. */
+            interface $Properties {
+
+                /** Endpoint spec */
+                spec?: (skep.objects.EndpointSpec.$Properties|null);
+
+                /** Endpoint ports */
+                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+
+                /** Endpoint virtualIps */
+                virtualIps?: (skep.objects.VirtualIp.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Endpoint. */
+            type $Shape = skep.objects.Endpoint.$Properties;
+        }
+
+        /**
+         * Properties of a TaskSpec.
+         * @deprecated Use skep.objects.TaskSpec.$Properties instead.
+         */
+        interface ITaskSpec extends skep.objects.TaskSpec.$Properties {
+        }
+
+        /** Represents a TaskSpec. */
+        class TaskSpec {
+
+            /**
+             * Constructs a new TaskSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TaskSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskSpec containerSpec. */
+            containerSpec?: (skep.objects.ContainerSpec.$Properties|null);
+
+            /** TaskSpec pluginSpec. */
+            pluginSpec?: (skep.objects.PluginSpec.$Properties|null);
+
+            /** TaskSpec networkAttachmentSpec. */
+            networkAttachmentSpec?: (skep.objects.NetworkAttachmentSpec.$Properties|null);
+
+            /** TaskSpec resources. */
+            resources?: (skep.objects.ResourceRequirements.$Properties|null);
+
+            /** TaskSpec restartPolicy. */
+            restartPolicy?: (skep.objects.RestartPolicy.$Properties|null);
+
+            /** TaskSpec placement. */
+            placement?: (skep.objects.Placement.$Properties|null);
+
+            /** TaskSpec forceUpdate. */
+            forceUpdate: number;
+
+            /** TaskSpec runtime. */
+            runtime: string;
+
+            /** TaskSpec networks. */
+            networks: skep.objects.NetworkAttachmentConfig.$Properties[];
+
+            /** TaskSpec logDriver. */
+            logDriver?: (skep.objects.Driver.$Properties|null);
+
+            /** TaskSpec kind. */
+            kind?: ("containerSpec"|"pluginSpec"|"networkAttachmentSpec");
+
+            /**
+             * Creates a new TaskSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskSpec instance
+             */
+            static create(properties: skep.objects.TaskSpec.$Shape): skep.objects.TaskSpec & skep.objects.TaskSpec.$Shape;
+            static create(properties?: skep.objects.TaskSpec.$Properties): skep.objects.TaskSpec;
+
+            /**
+             * Encodes the specified TaskSpec message. Does not implicitly {@link skep.objects.TaskSpec.verify|verify} messages.
+             * @param message TaskSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TaskSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TaskSpec & skep.objects.TaskSpec.$Shape} TaskSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskSpec & skep.objects.TaskSpec.$Shape;
+
+            /**
+             * Creates a TaskSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TaskSpec;
+
+            /**
+             * Creates a plain object from a TaskSpec message. Also converts values to other types if specified.
+             * @param message TaskSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TaskSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskSpec {
+
+            /** Properties of a TaskSpec. */
+            interface $Properties {
+
+                /** TaskSpec containerSpec */
+                containerSpec?: (skep.objects.ContainerSpec.$Properties|null);
+
+                /** TaskSpec pluginSpec */
+                pluginSpec?: (skep.objects.PluginSpec.$Properties|null);
+
+                /** TaskSpec networkAttachmentSpec */
+                networkAttachmentSpec?: (skep.objects.NetworkAttachmentSpec.$Properties|null);
+
+                /** TaskSpec resources */
+                resources?: (skep.objects.ResourceRequirements.$Properties|null);
+
+                /** TaskSpec restartPolicy */
+                restartPolicy?: (skep.objects.RestartPolicy.$Properties|null);
+
+                /** TaskSpec placement */
+                placement?: (skep.objects.Placement.$Properties|null);
+
+                /** TaskSpec forceUpdate */
+                forceUpdate?: (number|null);
+
+                /** TaskSpec runtime */
+                runtime?: (string|null);
+
+                /** TaskSpec networks */
+                networks?: (skep.objects.NetworkAttachmentConfig.$Properties[]|null);
+
+                /** TaskSpec logDriver */
+                logDriver?: (skep.objects.Driver.$Properties|null);
+
+                /** TaskSpec kind */
+                kind?: ("containerSpec"|"pluginSpec"|"networkAttachmentSpec");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a TaskSpec. */
+            type $Shape = {
+              containerSpec?: skep.objects.ContainerSpec.$Shape|null;
+              pluginSpec?: skep.objects.PluginSpec.$Shape|null;
+              networkAttachmentSpec?: skep.objects.NetworkAttachmentSpec.$Shape|null;
+              resources?: skep.objects.ResourceRequirements.$Shape|null;
+              restartPolicy?: skep.objects.RestartPolicy.$Shape|null;
+              placement?: skep.objects.Placement.$Shape|null;
+              forceUpdate?: number|null;
+              runtime?: string|null;
+              networks?: skep.objects.NetworkAttachmentConfig.$Shape[]|null;
+              logDriver?: skep.objects.Driver.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ kind?: undefined; containerSpec?: null; pluginSpec?: null; networkAttachmentSpec?: null }|{ kind?: "containerSpec"; containerSpec: skep.objects.ContainerSpec.$Shape; pluginSpec?: null; networkAttachmentSpec?: null }|{ kind?: "pluginSpec"; containerSpec?: null; pluginSpec: skep.objects.PluginSpec.$Shape; networkAttachmentSpec?: null }|{ kind?: "networkAttachmentSpec"; containerSpec?: null; pluginSpec?: null; networkAttachmentSpec: skep.objects.NetworkAttachmentSpec.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a PluginPrivilege.
+         * @deprecated Use skep.objects.PluginPrivilege.$Properties instead.
+         */
+        interface IPluginPrivilege extends skep.objects.PluginPrivilege.$Properties {
+        }
+
+        /** Represents a PluginPrivilege. */
+        class PluginPrivilege {
+
+            /**
+             * Constructs a new PluginPrivilege.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PluginPrivilege.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PluginPrivilege name. */
+            name: string;
+
+            /** PluginPrivilege description. */
+            description: string;
+
+            /** PluginPrivilege value. */
+            value: string[];
+
+            /**
+             * Creates a new PluginPrivilege instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PluginPrivilege instance
+             */
+            static create(properties: skep.objects.PluginPrivilege.$Shape): skep.objects.PluginPrivilege & skep.objects.PluginPrivilege.$Shape;
+            static create(properties?: skep.objects.PluginPrivilege.$Properties): skep.objects.PluginPrivilege;
+
+            /**
+             * Encodes the specified PluginPrivilege message. Does not implicitly {@link skep.objects.PluginPrivilege.verify|verify} messages.
+             * @param message PluginPrivilege message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PluginPrivilege.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PluginPrivilege message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PluginPrivilege & skep.objects.PluginPrivilege.$Shape} PluginPrivilege
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PluginPrivilege & skep.objects.PluginPrivilege.$Shape;
+
+            /**
+             * Creates a PluginPrivilege message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PluginPrivilege
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PluginPrivilege;
+
+            /**
+             * Creates a plain object from a PluginPrivilege message. Also converts values to other types if specified.
+             * @param message PluginPrivilege
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PluginPrivilege, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PluginPrivilege to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PluginPrivilege
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PluginPrivilege {
+
+            /** Properties of a PluginPrivilege. */
+            interface $Properties {
+
+                /** PluginPrivilege name */
+                name?: (string|null);
+
+                /** PluginPrivilege description */
+                description?: (string|null);
+
+                /** PluginPrivilege value */
+                value?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PluginPrivilege. */
+            type $Shape = skep.objects.PluginPrivilege.$Properties;
+        }
+
+        /**
+         * Properties of a PluginSpec.
+         * @deprecated Use skep.objects.PluginSpec.$Properties instead.
+         */
+        interface IPluginSpec extends skep.objects.PluginSpec.$Properties {
+        }
+
+        /** Represents a PluginSpec. */
+        class PluginSpec {
+
+            /**
+             * Constructs a new PluginSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PluginSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PluginSpec name. */
+            name: string;
+
+            /** PluginSpec remote. */
+            remote: string;
+
+            /** PluginSpec disabled. */
+            disabled: boolean;
+
+            /** PluginSpec pluginPrivilege. */
+            pluginPrivilege: skep.objects.PluginPrivilege.$Properties[];
+
+            /** PluginSpec env. */
+            env: string[];
+
+            /**
+             * Creates a new PluginSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PluginSpec instance
+             */
+            static create(properties: skep.objects.PluginSpec.$Shape): skep.objects.PluginSpec & skep.objects.PluginSpec.$Shape;
+            static create(properties?: skep.objects.PluginSpec.$Properties): skep.objects.PluginSpec;
+
+            /**
+             * Encodes the specified PluginSpec message. Does not implicitly {@link skep.objects.PluginSpec.verify|verify} messages.
+             * @param message PluginSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PluginSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PluginSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PluginSpec & skep.objects.PluginSpec.$Shape} PluginSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PluginSpec & skep.objects.PluginSpec.$Shape;
+
+            /**
+             * Creates a PluginSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PluginSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PluginSpec;
+
+            /**
+             * Creates a plain object from a PluginSpec message. Also converts values to other types if specified.
+             * @param message PluginSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PluginSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PluginSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PluginSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PluginSpec {
+
+            /** Properties of a PluginSpec. */
+            interface $Properties {
+
+                /** PluginSpec name */
+                name?: (string|null);
+
+                /** PluginSpec remote */
+                remote?: (string|null);
+
+                /** PluginSpec disabled */
+                disabled?: (boolean|null);
+
+                /** PluginSpec pluginPrivilege */
+                pluginPrivilege?: (skep.objects.PluginPrivilege.$Properties[]|null);
+
+                /** PluginSpec env */
+                env?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PluginSpec. */
+            type $Shape = skep.objects.PluginSpec.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkAttachmentSpec.
+         * @deprecated Use skep.objects.NetworkAttachmentSpec.$Properties instead.
+         */
+        interface INetworkAttachmentSpec extends skep.objects.NetworkAttachmentSpec.$Properties {
+        }
+
+        /** Represents a NetworkAttachmentSpec. */
+        class NetworkAttachmentSpec {
+
+            /**
+             * Constructs a new NetworkAttachmentSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkAttachmentSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkAttachmentSpec containerId. */
+            containerId: string;
+
+            /**
+             * Creates a new NetworkAttachmentSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkAttachmentSpec instance
+             */
+            static create(properties: skep.objects.NetworkAttachmentSpec.$Shape): skep.objects.NetworkAttachmentSpec & skep.objects.NetworkAttachmentSpec.$Shape;
+            static create(properties?: skep.objects.NetworkAttachmentSpec.$Properties): skep.objects.NetworkAttachmentSpec;
+
+            /**
+             * Encodes the specified NetworkAttachmentSpec message. Does not implicitly {@link skep.objects.NetworkAttachmentSpec.verify|verify} messages.
+             * @param message NetworkAttachmentSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkAttachmentSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkAttachmentSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkAttachmentSpec & skep.objects.NetworkAttachmentSpec.$Shape} NetworkAttachmentSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachmentSpec & skep.objects.NetworkAttachmentSpec.$Shape;
+
+            /**
+             * Creates a NetworkAttachmentSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkAttachmentSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachmentSpec;
+
+            /**
+             * Creates a plain object from a NetworkAttachmentSpec message. Also converts values to other types if specified.
+             * @param message NetworkAttachmentSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkAttachmentSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkAttachmentSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkAttachmentSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkAttachmentSpec {
+
+            /** Properties of a NetworkAttachmentSpec. */
+            interface $Properties {
+
+                /** NetworkAttachmentSpec containerId */
+                containerId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkAttachmentSpec. */
+            type $Shape = skep.objects.NetworkAttachmentSpec.$Properties;
+        }
+
+        /**
+         * Properties of a ResourceRequirements.
+         * @deprecated Use skep.objects.ResourceRequirements.$Properties instead.
+         */
+        interface IResourceRequirements extends skep.objects.ResourceRequirements.$Properties {
+        }
+
+        /** Represents a ResourceRequirements. */
+        class ResourceRequirements {
+
+            /**
+             * Constructs a new ResourceRequirements.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ResourceRequirements.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ResourceRequirements limits. */
+            limits?: (skep.objects.Limits.$Properties|null);
+
+            /** ResourceRequirements reservations. */
+            reservations?: (skep.objects.Resources.$Properties|null);
+
+            /** ResourceRequirements swapBytes. */
+            swapBytes?: (number|null);
+
+            /** ResourceRequirements memorySwappiness. */
+            memorySwappiness?: (number|null);
+
+            /**
+             * Creates a new ResourceRequirements instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ResourceRequirements instance
+             */
+            static create(properties: skep.objects.ResourceRequirements.$Shape): skep.objects.ResourceRequirements & skep.objects.ResourceRequirements.$Shape;
+            static create(properties?: skep.objects.ResourceRequirements.$Properties): skep.objects.ResourceRequirements;
+
+            /**
+             * Encodes the specified ResourceRequirements message. Does not implicitly {@link skep.objects.ResourceRequirements.verify|verify} messages.
+             * @param message ResourceRequirements message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ResourceRequirements.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ResourceRequirements message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ResourceRequirements & skep.objects.ResourceRequirements.$Shape} ResourceRequirements
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ResourceRequirements & skep.objects.ResourceRequirements.$Shape;
+
+            /**
+             * Creates a ResourceRequirements message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ResourceRequirements
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ResourceRequirements;
+
+            /**
+             * Creates a plain object from a ResourceRequirements message. Also converts values to other types if specified.
+             * @param message ResourceRequirements
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ResourceRequirements, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ResourceRequirements to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ResourceRequirements
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ResourceRequirements {
+
+            /** Properties of a ResourceRequirements. */
+            interface $Properties {
+
+                /** ResourceRequirements limits */
+                limits?: (skep.objects.Limits.$Properties|null);
+
+                /** ResourceRequirements reservations */
+                reservations?: (skep.objects.Resources.$Properties|null);
+
+                /** ResourceRequirements swapBytes */
+                swapBytes?: (number|null);
+
+                /** ResourceRequirements memorySwappiness */
+                memorySwappiness?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ResourceRequirements. */
+            type $Shape = {
+              limits?: skep.objects.Limits.$Shape|null;
+              reservations?: skep.objects.Resources.$Shape|null;
+              swapBytes?: number|null;
+              memorySwappiness?: number|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /** RestartCondition enum. */
+        enum RestartCondition {
+
+            /** RESTART_ANY value */
+            RESTART_ANY = 0,
+
+            /** RESTART_ON_FAILURE value */
+            RESTART_ON_FAILURE = 1,
+
+            /** RESTART_NONE value */
+            RESTART_NONE = 2
+        }
+
+        /**
+         * Properties of a RestartPolicy.
+         * @deprecated Use skep.objects.RestartPolicy.$Properties instead.
+         */
+        interface IRestartPolicy extends skep.objects.RestartPolicy.$Properties {
+        }
+
+        /** Represents a RestartPolicy. */
+        class RestartPolicy {
+
+            /**
+             * Constructs a new RestartPolicy.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RestartPolicy.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RestartPolicy condition. */
+            condition: skep.objects.RestartCondition;
+
+            /** RestartPolicy delay. */
+            delay?: (skep.objects.Duration.$Properties|null);
+
+            /** RestartPolicy maxAttempts. */
+            maxAttempts?: (number|null);
+
+            /** RestartPolicy window. */
+            window?: (skep.objects.Duration.$Properties|null);
+
+            /**
+             * Creates a new RestartPolicy instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RestartPolicy instance
+             */
+            static create(properties: skep.objects.RestartPolicy.$Shape): skep.objects.RestartPolicy & skep.objects.RestartPolicy.$Shape;
+            static create(properties?: skep.objects.RestartPolicy.$Properties): skep.objects.RestartPolicy;
+
+            /**
+             * Encodes the specified RestartPolicy message. Does not implicitly {@link skep.objects.RestartPolicy.verify|verify} messages.
+             * @param message RestartPolicy message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RestartPolicy.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RestartPolicy message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RestartPolicy & skep.objects.RestartPolicy.$Shape} RestartPolicy
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RestartPolicy & skep.objects.RestartPolicy.$Shape;
+
+            /**
+             * Creates a RestartPolicy message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RestartPolicy
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RestartPolicy;
+
+            /**
+             * Creates a plain object from a RestartPolicy message. Also converts values to other types if specified.
+             * @param message RestartPolicy
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RestartPolicy, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RestartPolicy to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RestartPolicy
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RestartPolicy {
+
+            /** Properties of a RestartPolicy. */
+            interface $Properties {
+
+                /** RestartPolicy condition */
+                condition?: (skep.objects.RestartCondition|null);
+
+                /** RestartPolicy delay */
+                delay?: (skep.objects.Duration.$Properties|null);
+
+                /** RestartPolicy maxAttempts */
+                maxAttempts?: (number|null);
+
+                /** RestartPolicy window */
+                window?: (skep.objects.Duration.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RestartPolicy. */
+            type $Shape = skep.objects.RestartPolicy.$Properties;
+        }
+
+        /**
+         * Properties of a SpreadOver.
+         * @deprecated Use skep.objects.SpreadOver.$Properties instead.
+         */
+        interface ISpreadOver extends skep.objects.SpreadOver.$Properties {
+        }
+
+        /** Represents a SpreadOver. */
+        class SpreadOver {
+
+            /**
+             * Constructs a new SpreadOver.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.SpreadOver.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SpreadOver spreadDescriptor. */
+            spreadDescriptor: string;
+
+            /**
+             * Creates a new SpreadOver instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SpreadOver instance
+             */
+            static create(properties: skep.objects.SpreadOver.$Shape): skep.objects.SpreadOver & skep.objects.SpreadOver.$Shape;
+            static create(properties?: skep.objects.SpreadOver.$Properties): skep.objects.SpreadOver;
+
+            /**
+             * Encodes the specified SpreadOver message. Does not implicitly {@link skep.objects.SpreadOver.verify|verify} messages.
+             * @param message SpreadOver message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.SpreadOver.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SpreadOver message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.SpreadOver & skep.objects.SpreadOver.$Shape} SpreadOver
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SpreadOver & skep.objects.SpreadOver.$Shape;
+
+            /**
+             * Creates a SpreadOver message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SpreadOver
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.SpreadOver;
+
+            /**
+             * Creates a plain object from a SpreadOver message. Also converts values to other types if specified.
+             * @param message SpreadOver
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.SpreadOver, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SpreadOver to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SpreadOver
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SpreadOver {
+
+            /** Properties of a SpreadOver. */
+            interface $Properties {
+
+                /** SpreadOver spreadDescriptor */
+                spreadDescriptor?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SpreadOver. */
+            type $Shape = skep.objects.SpreadOver.$Properties;
+        }
+
+        /**
+         * Properties of a PlacementPreference.
+         * @deprecated Use skep.objects.PlacementPreference.$Properties instead.
+         */
+        interface IPlacementPreference extends skep.objects.PlacementPreference.$Properties {
+        }
+
+        /** Represents a PlacementPreference. */
+        class PlacementPreference {
+
+            /**
+             * Constructs a new PlacementPreference.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PlacementPreference.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PlacementPreference spread. */
+            spread?: (skep.objects.SpreadOver.$Properties|null);
+
+            /**
+             * Creates a new PlacementPreference instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PlacementPreference instance
+             */
+            static create(properties: skep.objects.PlacementPreference.$Shape): skep.objects.PlacementPreference & skep.objects.PlacementPreference.$Shape;
+            static create(properties?: skep.objects.PlacementPreference.$Properties): skep.objects.PlacementPreference;
+
+            /**
+             * Encodes the specified PlacementPreference message. Does not implicitly {@link skep.objects.PlacementPreference.verify|verify} messages.
+             * @param message PlacementPreference message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PlacementPreference.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PlacementPreference message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PlacementPreference & skep.objects.PlacementPreference.$Shape} PlacementPreference
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PlacementPreference & skep.objects.PlacementPreference.$Shape;
+
+            /**
+             * Creates a PlacementPreference message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PlacementPreference
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PlacementPreference;
+
+            /**
+             * Creates a plain object from a PlacementPreference message. Also converts values to other types if specified.
+             * @param message PlacementPreference
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PlacementPreference, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PlacementPreference to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PlacementPreference
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PlacementPreference {
+
+            /** Properties of a PlacementPreference. */
+            interface $Properties {
+
+                /** PlacementPreference spread */
+                spread?: (skep.objects.SpreadOver.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PlacementPreference. */
+            type $Shape = skep.objects.PlacementPreference.$Properties;
+        }
+
+        /**
+         * Properties of a Placement.
+         * @deprecated Use skep.objects.Placement.$Properties instead.
+         */
+        interface IPlacement extends skep.objects.Placement.$Properties {
+        }
+
+        /** Represents a Placement. */
+        class Placement {
+
+            /**
+             * Constructs a new Placement.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Placement.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Placement constraints. */
+            constraints: string[];
+
+            /** Placement preferences. */
+            preferences: skep.objects.PlacementPreference.$Properties[];
+
+            /** Placement maxReplicas. */
+            maxReplicas: number;
+
+            /** Placement platforms. */
+            platforms: skep.objects.Platform.$Properties[];
+
+            /**
+             * Creates a new Placement instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Placement instance
+             */
+            static create(properties: skep.objects.Placement.$Shape): skep.objects.Placement & skep.objects.Placement.$Shape;
+            static create(properties?: skep.objects.Placement.$Properties): skep.objects.Placement;
+
+            /**
+             * Encodes the specified Placement message. Does not implicitly {@link skep.objects.Placement.verify|verify} messages.
+             * @param message Placement message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Placement.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Placement message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Placement & skep.objects.Placement.$Shape} Placement
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Placement & skep.objects.Placement.$Shape;
+
+            /**
+             * Creates a Placement message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Placement
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Placement;
+
+            /**
+             * Creates a plain object from a Placement message. Also converts values to other types if specified.
+             * @param message Placement
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Placement, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Placement to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Placement
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Placement {
+
+            /** Properties of a Placement. */
+            interface $Properties {
+
+                /** Placement constraints */
+                constraints?: (string[]|null);
+
+                /** Placement preferences */
+                preferences?: (skep.objects.PlacementPreference.$Properties[]|null);
+
+                /** Placement maxReplicas */
+                maxReplicas?: (number|null);
+
+                /** Placement platforms */
+                platforms?: (skep.objects.Platform.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Placement. */
+            type $Shape = skep.objects.Placement.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkAttachmentConfig.
+         * @deprecated Use skep.objects.NetworkAttachmentConfig.$Properties instead.
+         */
+        interface INetworkAttachmentConfig extends skep.objects.NetworkAttachmentConfig.$Properties {
+        }
+
+        /** Represents a NetworkAttachmentConfig. */
+        class NetworkAttachmentConfig {
+
+            /**
+             * Constructs a new NetworkAttachmentConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkAttachmentConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkAttachmentConfig target. */
+            target: string;
+
+            /** NetworkAttachmentConfig aliases. */
+            aliases: string[];
+
+            /** NetworkAttachmentConfig driverOpts. */
+            driverOpts: { [k: string]: string };
+
+            /** NetworkAttachmentConfig addresses. */
+            addresses: string[];
+
+            /**
+             * Creates a new NetworkAttachmentConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkAttachmentConfig instance
+             */
+            static create(properties: skep.objects.NetworkAttachmentConfig.$Shape): skep.objects.NetworkAttachmentConfig & skep.objects.NetworkAttachmentConfig.$Shape;
+            static create(properties?: skep.objects.NetworkAttachmentConfig.$Properties): skep.objects.NetworkAttachmentConfig;
+
+            /**
+             * Encodes the specified NetworkAttachmentConfig message. Does not implicitly {@link skep.objects.NetworkAttachmentConfig.verify|verify} messages.
+             * @param message NetworkAttachmentConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkAttachmentConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkAttachmentConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkAttachmentConfig & skep.objects.NetworkAttachmentConfig.$Shape} NetworkAttachmentConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachmentConfig & skep.objects.NetworkAttachmentConfig.$Shape;
+
+            /**
+             * Creates a NetworkAttachmentConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkAttachmentConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachmentConfig;
+
+            /**
+             * Creates a plain object from a NetworkAttachmentConfig message. Also converts values to other types if specified.
+             * @param message NetworkAttachmentConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkAttachmentConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkAttachmentConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkAttachmentConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkAttachmentConfig {
+
+            /** Properties of a NetworkAttachmentConfig. */
+            interface $Properties {
+
+                /** NetworkAttachmentConfig target */
+                target?: (string|null);
+
+                /** NetworkAttachmentConfig aliases */
+                aliases?: (string[]|null);
+
+                /** NetworkAttachmentConfig driverOpts */
+                driverOpts?: ({ [k: string]: string }|null);
+
+                /** NetworkAttachmentConfig addresses */
+                addresses?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkAttachmentConfig. */
+            type $Shape = skep.objects.NetworkAttachmentConfig.$Properties;
+        }
+
+        /**
+         * Properties of a ContainerSpec.
+         * @deprecated Use skep.objects.ContainerSpec.$Properties instead.
+         */
+        interface IContainerSpec extends skep.objects.ContainerSpec.$Properties {
+        }
+
+        /** Represents a ContainerSpec. */
+        class ContainerSpec {
+
+            /**
+             * Constructs a new ContainerSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ContainerSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ContainerSpec image. */
+            image: string;
+
+            /** ContainerSpec labels. */
+            labels: { [k: string]: string };
+
+            /** ContainerSpec command. */
+            command: string[];
+
+            /** ContainerSpec args. */
+            args: string[];
+
+            /** ContainerSpec hostname. */
+            hostname: string;
+
+            /** ContainerSpec env. */
+            env: string[];
+
+            /** ContainerSpec dir. */
+            dir: string;
+
+            /** ContainerSpec user. */
+            user: string;
+
+            /** ContainerSpec groups. */
+            groups: string[];
+
+            /** ContainerSpec privileges. */
+            privileges?: (skep.objects.Privileges.$Properties|null);
+
+            /** ContainerSpec tty. */
+            tty: boolean;
+
+            /** ContainerSpec openStdin. */
+            openStdin: boolean;
+
+            /** ContainerSpec readOnly. */
+            readOnly: boolean;
+
+            /** ContainerSpec mounts. */
+            mounts: skep.objects.Mount.$Properties[];
+
+            /** ContainerSpec stopSignal. */
+            stopSignal: string;
+
+            /** ContainerSpec stopGracePeriod. */
+            stopGracePeriod?: (skep.objects.Duration.$Properties|null);
+
+            /** ContainerSpec healthCheck. */
+            healthCheck?: (skep.objects.HealthConfig.$Properties|null);
+
+            /** ContainerSpec hosts. */
+            hosts: string[];
+
+            /** ContainerSpec dnsConfig. */
+            dnsConfig?: (skep.objects.DnsConfig.$Properties|null);
+
+            /** ContainerSpec secrets. */
+            secrets: skep.objects.SecretReference.$Properties[];
+
+            /** ContainerSpec configs. */
+            configs: skep.objects.ConfigReference.$Properties[];
+
+            /** ContainerSpec isolation. */
+            isolation: string;
+
+            /** ContainerSpec init. */
+            init?: (boolean|null);
+
+            /** ContainerSpec sysctls. */
+            sysctls: { [k: string]: string };
+
+            /** ContainerSpec capabilityAdd. */
+            capabilityAdd: string[];
+
+            /** ContainerSpec capabilityDrop. */
+            capabilityDrop: string[];
+
+            /** ContainerSpec ulimits. */
+            ulimits: skep.objects.Ulimit.$Properties[];
+
+            /** ContainerSpec oomScoreAdj. */
+            oomScoreAdj: number;
+
+            /** ContainerSpec pullOptions. */
+            pullOptions?: (skep.objects.PullOptions.$Properties|null);
+
+            /**
+             * Creates a new ContainerSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ContainerSpec instance
+             */
+            static create(properties: skep.objects.ContainerSpec.$Shape): skep.objects.ContainerSpec & skep.objects.ContainerSpec.$Shape;
+            static create(properties?: skep.objects.ContainerSpec.$Properties): skep.objects.ContainerSpec;
+
+            /**
+             * Encodes the specified ContainerSpec message. Does not implicitly {@link skep.objects.ContainerSpec.verify|verify} messages.
+             * @param message ContainerSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ContainerSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ContainerSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ContainerSpec & skep.objects.ContainerSpec.$Shape} ContainerSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ContainerSpec & skep.objects.ContainerSpec.$Shape;
+
+            /**
+             * Creates a ContainerSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ContainerSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ContainerSpec;
+
+            /**
+             * Creates a plain object from a ContainerSpec message. Also converts values to other types if specified.
+             * @param message ContainerSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ContainerSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ContainerSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ContainerSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ContainerSpec {
+
+            /** Properties of a ContainerSpec. */
+            interface $Properties {
+
+                /** ContainerSpec image */
+                image?: (string|null);
+
+                /** ContainerSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** ContainerSpec command */
+                command?: (string[]|null);
+
+                /** ContainerSpec args */
+                args?: (string[]|null);
+
+                /** ContainerSpec hostname */
+                hostname?: (string|null);
+
+                /** ContainerSpec env */
+                env?: (string[]|null);
+
+                /** ContainerSpec dir */
+                dir?: (string|null);
+
+                /** ContainerSpec user */
+                user?: (string|null);
+
+                /** ContainerSpec groups */
+                groups?: (string[]|null);
+
+                /** ContainerSpec privileges */
+                privileges?: (skep.objects.Privileges.$Properties|null);
+
+                /** ContainerSpec tty */
+                tty?: (boolean|null);
+
+                /** ContainerSpec openStdin */
+                openStdin?: (boolean|null);
+
+                /** ContainerSpec readOnly */
+                readOnly?: (boolean|null);
+
+                /** ContainerSpec mounts */
+                mounts?: (skep.objects.Mount.$Properties[]|null);
+
+                /** ContainerSpec stopSignal */
+                stopSignal?: (string|null);
+
+                /** ContainerSpec stopGracePeriod */
+                stopGracePeriod?: (skep.objects.Duration.$Properties|null);
+
+                /** ContainerSpec healthCheck */
+                healthCheck?: (skep.objects.HealthConfig.$Properties|null);
+
+                /** ContainerSpec hosts */
+                hosts?: (string[]|null);
+
+                /** ContainerSpec dnsConfig */
+                dnsConfig?: (skep.objects.DnsConfig.$Properties|null);
+
+                /** ContainerSpec secrets */
+                secrets?: (skep.objects.SecretReference.$Properties[]|null);
+
+                /** ContainerSpec configs */
+                configs?: (skep.objects.ConfigReference.$Properties[]|null);
+
+                /** ContainerSpec isolation */
+                isolation?: (string|null);
+
+                /** ContainerSpec init */
+                init?: (boolean|null);
+
+                /** ContainerSpec sysctls */
+                sysctls?: ({ [k: string]: string }|null);
+
+                /** ContainerSpec capabilityAdd */
+                capabilityAdd?: (string[]|null);
+
+                /** ContainerSpec capabilityDrop */
+                capabilityDrop?: (string[]|null);
+
+                /** ContainerSpec ulimits */
+                ulimits?: (skep.objects.Ulimit.$Properties[]|null);
+
+                /** ContainerSpec oomScoreAdj */
+                oomScoreAdj?: (number|null);
+
+                /** ContainerSpec pullOptions */
+                pullOptions?: (skep.objects.PullOptions.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ContainerSpec. */
+            type $Shape = {
+              image?: string|null;
+              labels?: { [k: string]: string }|null;
+              command?: string[]|null;
+              args?: string[]|null;
+              hostname?: string|null;
+              env?: string[]|null;
+              dir?: string|null;
+              user?: string|null;
+              groups?: string[]|null;
+              privileges?: skep.objects.Privileges.$Shape|null;
+              tty?: boolean|null;
+              openStdin?: boolean|null;
+              readOnly?: boolean|null;
+              mounts?: skep.objects.Mount.$Shape[]|null;
+              stopSignal?: string|null;
+              stopGracePeriod?: skep.objects.Duration.$Shape|null;
+              healthCheck?: skep.objects.HealthConfig.$Shape|null;
+              hosts?: string[]|null;
+              dnsConfig?: skep.objects.DnsConfig.$Shape|null;
+              secrets?: skep.objects.SecretReference.$Shape[]|null;
+              configs?: skep.objects.ConfigReference.$Shape[]|null;
+              isolation?: string|null;
+              init?: boolean|null;
+              sysctls?: { [k: string]: string }|null;
+              capabilityAdd?: string[]|null;
+              capabilityDrop?: string[]|null;
+              ulimits?: skep.objects.Ulimit.$Shape[]|null;
+              oomScoreAdj?: number|null;
+              pullOptions?: skep.objects.PullOptions.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a PullOptions.
+         * @deprecated Use skep.objects.PullOptions.$Properties instead.
+         */
+        interface IPullOptions extends skep.objects.PullOptions.$Properties {
+        }
+
+        /** Represents a PullOptions. */
+        class PullOptions {
+
+            /**
+             * Constructs a new PullOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PullOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PullOptions registryAuth. */
+            registryAuth: string;
+
+            /**
+             * Creates a new PullOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PullOptions instance
+             */
+            static create(properties: skep.objects.PullOptions.$Shape): skep.objects.PullOptions & skep.objects.PullOptions.$Shape;
+            static create(properties?: skep.objects.PullOptions.$Properties): skep.objects.PullOptions;
+
+            /**
+             * Encodes the specified PullOptions message. Does not implicitly {@link skep.objects.PullOptions.verify|verify} messages.
+             * @param message PullOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PullOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PullOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PullOptions & skep.objects.PullOptions.$Shape} PullOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PullOptions & skep.objects.PullOptions.$Shape;
+
+            /**
+             * Creates a PullOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PullOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PullOptions;
+
+            /**
+             * Creates a plain object from a PullOptions message. Also converts values to other types if specified.
+             * @param message PullOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PullOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PullOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PullOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PullOptions {
+
+            /** Properties of a PullOptions. */
+            interface $Properties {
+
+                /** PullOptions registryAuth */
+                registryAuth?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PullOptions. */
+            type $Shape = skep.objects.PullOptions.$Properties;
+        }
+
+        /**
+         * Properties of a CredentialSpec.
+         * @deprecated Use skep.objects.CredentialSpec.$Properties instead.
+         */
+        interface ICredentialSpec extends skep.objects.CredentialSpec.$Properties {
+        }
+
+        /** Represents a CredentialSpec. */
+        class CredentialSpec {
+
+            /**
+             * Constructs a new CredentialSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.CredentialSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CredentialSpec config. */
+            config: string;
+
+            /** CredentialSpec file. */
+            file: string;
+
+            /** CredentialSpec registry. */
+            registry: string;
+
+            /**
+             * Creates a new CredentialSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CredentialSpec instance
+             */
+            static create(properties: skep.objects.CredentialSpec.$Shape): skep.objects.CredentialSpec & skep.objects.CredentialSpec.$Shape;
+            static create(properties?: skep.objects.CredentialSpec.$Properties): skep.objects.CredentialSpec;
+
+            /**
+             * Encodes the specified CredentialSpec message. Does not implicitly {@link skep.objects.CredentialSpec.verify|verify} messages.
+             * @param message CredentialSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.CredentialSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CredentialSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.CredentialSpec & skep.objects.CredentialSpec.$Shape} CredentialSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CredentialSpec & skep.objects.CredentialSpec.$Shape;
+
+            /**
+             * Creates a CredentialSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CredentialSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.CredentialSpec;
+
+            /**
+             * Creates a plain object from a CredentialSpec message. Also converts values to other types if specified.
+             * @param message CredentialSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.CredentialSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CredentialSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CredentialSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CredentialSpec {
+
+            /** Properties of a CredentialSpec. */
+            interface $Properties {
+
+                /** CredentialSpec config */
+                config?: (string|null);
+
+                /** CredentialSpec file */
+                file?: (string|null);
+
+                /** CredentialSpec registry */
+                registry?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CredentialSpec. */
+            type $Shape = skep.objects.CredentialSpec.$Properties;
+        }
+
+        /**
+         * Properties of a SelinuxContext.
+         * @deprecated Use skep.objects.SelinuxContext.$Properties instead.
+         */
+        interface ISelinuxContext extends skep.objects.SelinuxContext.$Properties {
+        }
+
+        /** Represents a SelinuxContext. */
+        class SelinuxContext {
+
+            /**
+             * Constructs a new SelinuxContext.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.SelinuxContext.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SelinuxContext disable. */
+            disable: boolean;
+
+            /** SelinuxContext user. */
+            user: string;
+
+            /** SelinuxContext role. */
+            role: string;
+
+            /** SelinuxContext type. */
+            type: string;
+
+            /** SelinuxContext level. */
+            level: string;
+
+            /**
+             * Creates a new SelinuxContext instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SelinuxContext instance
+             */
+            static create(properties: skep.objects.SelinuxContext.$Shape): skep.objects.SelinuxContext & skep.objects.SelinuxContext.$Shape;
+            static create(properties?: skep.objects.SelinuxContext.$Properties): skep.objects.SelinuxContext;
+
+            /**
+             * Encodes the specified SelinuxContext message. Does not implicitly {@link skep.objects.SelinuxContext.verify|verify} messages.
+             * @param message SelinuxContext message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.SelinuxContext.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SelinuxContext message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.SelinuxContext & skep.objects.SelinuxContext.$Shape} SelinuxContext
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SelinuxContext & skep.objects.SelinuxContext.$Shape;
+
+            /**
+             * Creates a SelinuxContext message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SelinuxContext
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.SelinuxContext;
+
+            /**
+             * Creates a plain object from a SelinuxContext message. Also converts values to other types if specified.
+             * @param message SelinuxContext
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.SelinuxContext, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SelinuxContext to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SelinuxContext
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SelinuxContext {
+
+            /** Properties of a SelinuxContext. */
+            interface $Properties {
+
+                /** SelinuxContext disable */
+                disable?: (boolean|null);
+
+                /** SelinuxContext user */
+                user?: (string|null);
+
+                /** SelinuxContext role */
+                role?: (string|null);
+
+                /** SelinuxContext type */
+                type?: (string|null);
+
+                /** SelinuxContext level */
+                level?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SelinuxContext. */
+            type $Shape = skep.objects.SelinuxContext.$Properties;
+        }
+
+        /**
+         * Properties of a SeccompOptions.
+         * @deprecated Use skep.objects.SeccompOptions.$Properties instead.
+         */
+        interface ISeccompOptions extends skep.objects.SeccompOptions.$Properties {
+        }
+
+        /** Represents a SeccompOptions. */
+        class SeccompOptions {
+
+            /**
+             * Constructs a new SeccompOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.SeccompOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SeccompOptions mode. */
+            mode: string;
+
+            /** SeccompOptions profile. */
+            profile: Uint8Array;
+
+            /**
+             * Creates a new SeccompOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SeccompOptions instance
+             */
+            static create(properties: skep.objects.SeccompOptions.$Shape): skep.objects.SeccompOptions & skep.objects.SeccompOptions.$Shape;
+            static create(properties?: skep.objects.SeccompOptions.$Properties): skep.objects.SeccompOptions;
+
+            /**
+             * Encodes the specified SeccompOptions message. Does not implicitly {@link skep.objects.SeccompOptions.verify|verify} messages.
+             * @param message SeccompOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.SeccompOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SeccompOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.SeccompOptions & skep.objects.SeccompOptions.$Shape} SeccompOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SeccompOptions & skep.objects.SeccompOptions.$Shape;
+
+            /**
+             * Creates a SeccompOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SeccompOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.SeccompOptions;
+
+            /**
+             * Creates a plain object from a SeccompOptions message. Also converts values to other types if specified.
+             * @param message SeccompOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.SeccompOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SeccompOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SeccompOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SeccompOptions {
+
+            /** Properties of a SeccompOptions. */
+            interface $Properties {
+
+                /** SeccompOptions mode */
+                mode?: (string|null);
+
+                /** SeccompOptions profile */
+                profile?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SeccompOptions. */
+            type $Shape = skep.objects.SeccompOptions.$Properties;
+        }
+
+        /**
+         * Properties of an AppArmorOptions.
+         * @deprecated Use skep.objects.AppArmorOptions.$Properties instead.
+         */
+        interface IAppArmorOptions extends skep.objects.AppArmorOptions.$Properties {
+        }
+
+        /** Represents an AppArmorOptions. */
+        class AppArmorOptions {
+
+            /**
+             * Constructs a new AppArmorOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.AppArmorOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AppArmorOptions mode. */
+            mode: string;
+
+            /**
+             * Creates a new AppArmorOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns AppArmorOptions instance
+             */
+            static create(properties: skep.objects.AppArmorOptions.$Shape): skep.objects.AppArmorOptions & skep.objects.AppArmorOptions.$Shape;
+            static create(properties?: skep.objects.AppArmorOptions.$Properties): skep.objects.AppArmorOptions;
+
+            /**
+             * Encodes the specified AppArmorOptions message. Does not implicitly {@link skep.objects.AppArmorOptions.verify|verify} messages.
+             * @param message AppArmorOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.AppArmorOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AppArmorOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.AppArmorOptions & skep.objects.AppArmorOptions.$Shape} AppArmorOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.AppArmorOptions & skep.objects.AppArmorOptions.$Shape;
+
+            /**
+             * Creates an AppArmorOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns AppArmorOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.AppArmorOptions;
+
+            /**
+             * Creates a plain object from an AppArmorOptions message. Also converts values to other types if specified.
+             * @param message AppArmorOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.AppArmorOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this AppArmorOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for AppArmorOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AppArmorOptions {
+
+            /** Properties of an AppArmorOptions. */
+            interface $Properties {
+
+                /** AppArmorOptions mode */
+                mode?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an AppArmorOptions. */
+            type $Shape = skep.objects.AppArmorOptions.$Properties;
+        }
+
+        /**
+         * Properties of a Privileges.
+         * @deprecated Use skep.objects.Privileges.$Properties instead.
+         */
+        interface IPrivileges extends skep.objects.Privileges.$Properties {
+        }
+
+        /** Represents a Privileges. */
+        class Privileges {
+
+            /**
+             * Constructs a new Privileges.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Privileges.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Privileges credentialSpec. */
+            credentialSpec?: (skep.objects.CredentialSpec.$Properties|null);
+
+            /** Privileges selinuxContext. */
+            selinuxContext?: (skep.objects.SelinuxContext.$Properties|null);
+
+            /** Privileges seccomp. */
+            seccomp?: (skep.objects.SeccompOptions.$Properties|null);
+
+            /** Privileges appArmor. */
+            appArmor?: (skep.objects.AppArmorOptions.$Properties|null);
+
+            /** Privileges noNewPrivileges. */
+            noNewPrivileges: boolean;
+
+            /**
+             * Creates a new Privileges instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Privileges instance
+             */
+            static create(properties: skep.objects.Privileges.$Shape): skep.objects.Privileges & skep.objects.Privileges.$Shape;
+            static create(properties?: skep.objects.Privileges.$Properties): skep.objects.Privileges;
+
+            /**
+             * Encodes the specified Privileges message. Does not implicitly {@link skep.objects.Privileges.verify|verify} messages.
+             * @param message Privileges message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Privileges.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Privileges message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Privileges & skep.objects.Privileges.$Shape} Privileges
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Privileges & skep.objects.Privileges.$Shape;
+
+            /**
+             * Creates a Privileges message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Privileges
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Privileges;
+
+            /**
+             * Creates a plain object from a Privileges message. Also converts values to other types if specified.
+             * @param message Privileges
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Privileges, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Privileges to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Privileges
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Privileges {
+
+            /** Properties of a Privileges. */
+            interface $Properties {
+
+                /** Privileges credentialSpec */
+                credentialSpec?: (skep.objects.CredentialSpec.$Properties|null);
+
+                /** Privileges selinuxContext */
+                selinuxContext?: (skep.objects.SelinuxContext.$Properties|null);
+
+                /** Privileges seccomp */
+                seccomp?: (skep.objects.SeccompOptions.$Properties|null);
+
+                /** Privileges appArmor */
+                appArmor?: (skep.objects.AppArmorOptions.$Properties|null);
+
+                /** Privileges noNewPrivileges */
+                noNewPrivileges?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Privileges. */
+            type $Shape = skep.objects.Privileges.$Properties;
+        }
+
+        /**
+         * Properties of a HealthConfig.
+         * @deprecated Use skep.objects.HealthConfig.$Properties instead.
+         */
+        interface IHealthConfig extends skep.objects.HealthConfig.$Properties {
+        }
+
+        /** Represents a HealthConfig. */
+        class HealthConfig {
+
+            /**
+             * Constructs a new HealthConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.HealthConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HealthConfig test. */
+            test: string[];
+
+            /** HealthConfig interval. */
+            interval?: (skep.objects.Duration.$Properties|null);
+
+            /** HealthConfig timeout. */
+            timeout?: (skep.objects.Duration.$Properties|null);
+
+            /** HealthConfig retries. */
+            retries: number;
+
+            /** HealthConfig startPeriod. */
+            startPeriod?: (skep.objects.Duration.$Properties|null);
+
+            /** HealthConfig startInterval. */
+            startInterval?: (skep.objects.Duration.$Properties|null);
+
+            /**
+             * Creates a new HealthConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns HealthConfig instance
+             */
+            static create(properties: skep.objects.HealthConfig.$Shape): skep.objects.HealthConfig & skep.objects.HealthConfig.$Shape;
+            static create(properties?: skep.objects.HealthConfig.$Properties): skep.objects.HealthConfig;
+
+            /**
+             * Encodes the specified HealthConfig message. Does not implicitly {@link skep.objects.HealthConfig.verify|verify} messages.
+             * @param message HealthConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.HealthConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HealthConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.HealthConfig & skep.objects.HealthConfig.$Shape} HealthConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.HealthConfig & skep.objects.HealthConfig.$Shape;
+
+            /**
+             * Creates a HealthConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns HealthConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.HealthConfig;
+
+            /**
+             * Creates a plain object from a HealthConfig message. Also converts values to other types if specified.
+             * @param message HealthConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.HealthConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this HealthConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for HealthConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HealthConfig {
+
+            /** Properties of a HealthConfig. */
+            interface $Properties {
+
+                /** HealthConfig test */
+                test?: (string[]|null);
+
+                /** HealthConfig interval */
+                interval?: (skep.objects.Duration.$Properties|null);
+
+                /** HealthConfig timeout */
+                timeout?: (skep.objects.Duration.$Properties|null);
+
+                /** HealthConfig retries */
+                retries?: (number|null);
+
+                /** HealthConfig startPeriod */
+                startPeriod?: (skep.objects.Duration.$Properties|null);
+
+                /** HealthConfig startInterval */
+                startInterval?: (skep.objects.Duration.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HealthConfig. */
+            type $Shape = skep.objects.HealthConfig.$Properties;
+        }
+
+        /**
+         * Properties of a DnsConfig.
+         * @deprecated Use skep.objects.DnsConfig.$Properties instead.
+         */
+        interface IDnsConfig extends skep.objects.DnsConfig.$Properties {
+        }
+
+        /** Represents a DnsConfig. */
+        class DnsConfig {
+
+            /**
+             * Constructs a new DnsConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.DnsConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DnsConfig nameservers. */
+            nameservers: string[];
+
+            /** DnsConfig search. */
+            search: string[];
+
+            /** DnsConfig options. */
+            options: string[];
+
+            /**
+             * Creates a new DnsConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns DnsConfig instance
+             */
+            static create(properties: skep.objects.DnsConfig.$Shape): skep.objects.DnsConfig & skep.objects.DnsConfig.$Shape;
+            static create(properties?: skep.objects.DnsConfig.$Properties): skep.objects.DnsConfig;
+
+            /**
+             * Encodes the specified DnsConfig message. Does not implicitly {@link skep.objects.DnsConfig.verify|verify} messages.
+             * @param message DnsConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.DnsConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DnsConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.DnsConfig & skep.objects.DnsConfig.$Shape} DnsConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DnsConfig & skep.objects.DnsConfig.$Shape;
+
+            /**
+             * Creates a DnsConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns DnsConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.DnsConfig;
+
+            /**
+             * Creates a plain object from a DnsConfig message. Also converts values to other types if specified.
+             * @param message DnsConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.DnsConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this DnsConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for DnsConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DnsConfig {
+
+            /** Properties of a DnsConfig. */
+            interface $Properties {
+
+                /** DnsConfig nameservers */
+                nameservers?: (string[]|null);
+
+                /** DnsConfig search */
+                search?: (string[]|null);
+
+                /** DnsConfig options */
+                options?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DnsConfig. */
+            type $Shape = skep.objects.DnsConfig.$Properties;
+        }
+
+        /**
+         * Properties of a FileTarget.
+         * @deprecated Use skep.objects.FileTarget.$Properties instead.
+         */
+        interface IFileTarget extends skep.objects.FileTarget.$Properties {
+        }
+
+        /** Represents a FileTarget. */
+        class FileTarget {
+
+            /**
+             * Constructs a new FileTarget.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.FileTarget.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** FileTarget name. */
+            name: string;
+
+            /** FileTarget uid. */
+            uid: string;
+
+            /** FileTarget gid. */
+            gid: string;
+
+            /** FileTarget mode. */
+            mode: number;
+
+            /**
+             * Creates a new FileTarget instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns FileTarget instance
+             */
+            static create(properties: skep.objects.FileTarget.$Shape): skep.objects.FileTarget & skep.objects.FileTarget.$Shape;
+            static create(properties?: skep.objects.FileTarget.$Properties): skep.objects.FileTarget;
+
+            /**
+             * Encodes the specified FileTarget message. Does not implicitly {@link skep.objects.FileTarget.verify|verify} messages.
+             * @param message FileTarget message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.FileTarget.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a FileTarget message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.FileTarget & skep.objects.FileTarget.$Shape} FileTarget
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.FileTarget & skep.objects.FileTarget.$Shape;
+
+            /**
+             * Creates a FileTarget message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns FileTarget
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.FileTarget;
+
+            /**
+             * Creates a plain object from a FileTarget message. Also converts values to other types if specified.
+             * @param message FileTarget
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.FileTarget, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this FileTarget to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for FileTarget
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace FileTarget {
+
+            /** Properties of a FileTarget. */
+            interface $Properties {
+
+                /** FileTarget name */
+                name?: (string|null);
+
+                /** FileTarget uid */
+                uid?: (string|null);
+
+                /** FileTarget gid */
+                gid?: (string|null);
+
+                /** FileTarget mode */
+                mode?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a FileTarget. */
+            type $Shape = skep.objects.FileTarget.$Properties;
+        }
+
+        /**
+         * Properties of a SecretReference.
+         * @deprecated Use skep.objects.SecretReference.$Properties instead.
+         */
+        interface ISecretReference extends skep.objects.SecretReference.$Properties {
+        }
+
+        /** Represents a SecretReference. */
+        class SecretReference {
+
+            /**
+             * Constructs a new SecretReference.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.SecretReference.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SecretReference file. */
+            file?: (skep.objects.FileTarget.$Properties|null);
+
+            /** SecretReference secretId. */
+            secretId: string;
+
+            /** SecretReference secretName. */
+            secretName: string;
+
+            /**
+             * Creates a new SecretReference instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SecretReference instance
+             */
+            static create(properties: skep.objects.SecretReference.$Shape): skep.objects.SecretReference & skep.objects.SecretReference.$Shape;
+            static create(properties?: skep.objects.SecretReference.$Properties): skep.objects.SecretReference;
+
+            /**
+             * Encodes the specified SecretReference message. Does not implicitly {@link skep.objects.SecretReference.verify|verify} messages.
+             * @param message SecretReference message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.SecretReference.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SecretReference message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.SecretReference & skep.objects.SecretReference.$Shape} SecretReference
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SecretReference & skep.objects.SecretReference.$Shape;
+
+            /**
+             * Creates a SecretReference message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SecretReference
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.SecretReference;
+
+            /**
+             * Creates a plain object from a SecretReference message. Also converts values to other types if specified.
+             * @param message SecretReference
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.SecretReference, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SecretReference to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SecretReference
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SecretReference {
+
+            /** Properties of a SecretReference. */
+            interface $Properties {
+
+                /** SecretReference file */
+                file?: (skep.objects.FileTarget.$Properties|null);
+
+                /** SecretReference secretId */
+                secretId?: (string|null);
+
+                /** SecretReference secretName */
+                secretName?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SecretReference. */
+            type $Shape = skep.objects.SecretReference.$Properties;
+        }
+
+        /**
+         * Properties of a RuntimeTarget.
+         * @deprecated Use skep.objects.RuntimeTarget.$Properties instead.
+         */
+        interface IRuntimeTarget extends skep.objects.RuntimeTarget.$Properties {
+        }
+
+        /** Represents a RuntimeTarget. */
+        class RuntimeTarget {
+
+            /**
+             * Constructs a new RuntimeTarget.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RuntimeTarget.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new RuntimeTarget instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RuntimeTarget instance
+             */
+            static create(properties: skep.objects.RuntimeTarget.$Shape): skep.objects.RuntimeTarget & skep.objects.RuntimeTarget.$Shape;
+            static create(properties?: skep.objects.RuntimeTarget.$Properties): skep.objects.RuntimeTarget;
+
+            /**
+             * Encodes the specified RuntimeTarget message. Does not implicitly {@link skep.objects.RuntimeTarget.verify|verify} messages.
+             * @param message RuntimeTarget message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RuntimeTarget.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RuntimeTarget message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RuntimeTarget & skep.objects.RuntimeTarget.$Shape} RuntimeTarget
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RuntimeTarget & skep.objects.RuntimeTarget.$Shape;
+
+            /**
+             * Creates a RuntimeTarget message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RuntimeTarget
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RuntimeTarget;
+
+            /**
+             * Creates a plain object from a RuntimeTarget message. Also converts values to other types if specified.
+             * @param message RuntimeTarget
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RuntimeTarget, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RuntimeTarget to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RuntimeTarget
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RuntimeTarget {
+
+            /** Properties of a RuntimeTarget. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RuntimeTarget. */
+            type $Shape = skep.objects.RuntimeTarget.$Properties;
+        }
+
+        /**
+         * Properties of a ConfigReference.
+         * @deprecated Use skep.objects.ConfigReference.$Properties instead.
+         */
+        interface IConfigReference extends skep.objects.ConfigReference.$Properties {
+        }
+
+        /** Represents a ConfigReference. */
+        class ConfigReference {
+
+            /**
+             * Constructs a new ConfigReference.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ConfigReference.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ConfigReference file. */
+            file?: (skep.objects.FileTarget.$Properties|null);
+
+            /** ConfigReference runtime. */
+            runtime?: (skep.objects.RuntimeTarget.$Properties|null);
+
+            /** ConfigReference configId. */
+            configId: string;
+
+            /** ConfigReference configName. */
+            configName: string;
+
+            /** ConfigReference target. */
+            target?: ("file"|"runtime");
+
+            /**
+             * Creates a new ConfigReference instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ConfigReference instance
+             */
+            static create(properties: skep.objects.ConfigReference.$Shape): skep.objects.ConfigReference & skep.objects.ConfigReference.$Shape;
+            static create(properties?: skep.objects.ConfigReference.$Properties): skep.objects.ConfigReference;
+
+            /**
+             * Encodes the specified ConfigReference message. Does not implicitly {@link skep.objects.ConfigReference.verify|verify} messages.
+             * @param message ConfigReference message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ConfigReference.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ConfigReference message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ConfigReference & skep.objects.ConfigReference.$Shape} ConfigReference
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ConfigReference & skep.objects.ConfigReference.$Shape;
+
+            /**
+             * Creates a ConfigReference message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ConfigReference
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ConfigReference;
+
+            /**
+             * Creates a plain object from a ConfigReference message. Also converts values to other types if specified.
+             * @param message ConfigReference
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ConfigReference, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ConfigReference to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ConfigReference
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ConfigReference {
+
+            /** Properties of a ConfigReference. */
+            interface $Properties {
+
+                /** ConfigReference file */
+                file?: (skep.objects.FileTarget.$Properties|null);
+
+                /** ConfigReference runtime */
+                runtime?: (skep.objects.RuntimeTarget.$Properties|null);
+
+                /** ConfigReference configId */
+                configId?: (string|null);
+
+                /** ConfigReference configName */
+                configName?: (string|null);
+
+                /** ConfigReference target */
+                target?: ("file"|"runtime");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a ConfigReference. */
+            type $Shape = {
+              file?: skep.objects.FileTarget.$Shape|null;
+              runtime?: skep.objects.RuntimeTarget.$Shape|null;
+              configId?: string|null;
+              configName?: string|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ target?: undefined; file?: null; runtime?: null }|{ target?: "file"; file: skep.objects.FileTarget.$Shape; runtime?: null }|{ target?: "runtime"; file?: null; runtime: skep.objects.RuntimeTarget.$Shape })
+            );
+        }
+
+        /**
+         * Properties of an Ulimit.
+         * @deprecated Use skep.objects.Ulimit.$Properties instead.
+         */
+        interface IUlimit extends skep.objects.Ulimit.$Properties {
+        }
+
+        /** Represents an Ulimit. */
+        class Ulimit {
+
+            /**
+             * Constructs a new Ulimit.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Ulimit.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Ulimit name. */
+            name: string;
+
+            /** Ulimit soft. */
+            soft: number;
+
+            /** Ulimit hard. */
+            hard: number;
+
+            /**
+             * Creates a new Ulimit instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Ulimit instance
+             */
+            static create(properties: skep.objects.Ulimit.$Shape): skep.objects.Ulimit & skep.objects.Ulimit.$Shape;
+            static create(properties?: skep.objects.Ulimit.$Properties): skep.objects.Ulimit;
+
+            /**
+             * Encodes the specified Ulimit message. Does not implicitly {@link skep.objects.Ulimit.verify|verify} messages.
+             * @param message Ulimit message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Ulimit.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Ulimit message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Ulimit & skep.objects.Ulimit.$Shape} Ulimit
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Ulimit & skep.objects.Ulimit.$Shape;
+
+            /**
+             * Creates an Ulimit message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Ulimit
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Ulimit;
+
+            /**
+             * Creates a plain object from an Ulimit message. Also converts values to other types if specified.
+             * @param message Ulimit
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Ulimit, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Ulimit to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Ulimit
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Ulimit {
+
+            /** Properties of an Ulimit. */
+            interface $Properties {
+
+                /** Ulimit name */
+                name?: (string|null);
+
+                /** Ulimit soft */
+                soft?: (number|null);
+
+                /** Ulimit hard */
+                hard?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Ulimit. */
+            type $Shape = skep.objects.Ulimit.$Properties;
+        }
+
+        /**
+         * Properties of a BindOptions.
+         * @deprecated Use skep.objects.BindOptions.$Properties instead.
+         */
+        interface IBindOptions extends skep.objects.BindOptions.$Properties {
+        }
+
+        /** Represents a BindOptions. */
+        class BindOptions {
+
+            /**
+             * Constructs a new BindOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.BindOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** BindOptions propagation. */
+            propagation: string;
+
+            /** BindOptions nonRecursive. */
+            nonRecursive: boolean;
+
+            /** BindOptions createMountpoint. */
+            createMountpoint: boolean;
+
+            /** BindOptions readOnlyNonRecursive. */
+            readOnlyNonRecursive: boolean;
+
+            /** BindOptions readOnlyForceRecursive. */
+            readOnlyForceRecursive: boolean;
+
+            /**
+             * Creates a new BindOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns BindOptions instance
+             */
+            static create(properties: skep.objects.BindOptions.$Shape): skep.objects.BindOptions & skep.objects.BindOptions.$Shape;
+            static create(properties?: skep.objects.BindOptions.$Properties): skep.objects.BindOptions;
+
+            /**
+             * Encodes the specified BindOptions message. Does not implicitly {@link skep.objects.BindOptions.verify|verify} messages.
+             * @param message BindOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.BindOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a BindOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.BindOptions & skep.objects.BindOptions.$Shape} BindOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.BindOptions & skep.objects.BindOptions.$Shape;
+
+            /**
+             * Creates a BindOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns BindOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.BindOptions;
+
+            /**
+             * Creates a plain object from a BindOptions message. Also converts values to other types if specified.
+             * @param message BindOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.BindOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this BindOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for BindOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace BindOptions {
+
+            /** Properties of a BindOptions. */
+            interface $Properties {
+
+                /** BindOptions propagation */
+                propagation?: (string|null);
+
+                /** BindOptions nonRecursive */
+                nonRecursive?: (boolean|null);
+
+                /** BindOptions createMountpoint */
+                createMountpoint?: (boolean|null);
+
+                /** BindOptions readOnlyNonRecursive */
+                readOnlyNonRecursive?: (boolean|null);
+
+                /** BindOptions readOnlyForceRecursive */
+                readOnlyForceRecursive?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a BindOptions. */
+            type $Shape = skep.objects.BindOptions.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeOptions.
+         * @deprecated Use skep.objects.VolumeOptions.$Properties instead.
+         */
+        interface IVolumeOptions extends skep.objects.VolumeOptions.$Properties {
+        }
+
+        /** Represents a VolumeOptions. */
+        class VolumeOptions {
+
+            /**
+             * Constructs a new VolumeOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeOptions noCopy. */
+            noCopy: boolean;
+
+            /** VolumeOptions labels. */
+            labels: { [k: string]: string };
+
+            /** VolumeOptions driverConfig. */
+            driverConfig?: (skep.objects.Driver.$Properties|null);
+
+            /** VolumeOptions subpath. */
+            subpath: string;
+
+            /**
+             * Creates a new VolumeOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeOptions instance
+             */
+            static create(properties: skep.objects.VolumeOptions.$Shape): skep.objects.VolumeOptions & skep.objects.VolumeOptions.$Shape;
+            static create(properties?: skep.objects.VolumeOptions.$Properties): skep.objects.VolumeOptions;
+
+            /**
+             * Encodes the specified VolumeOptions message. Does not implicitly {@link skep.objects.VolumeOptions.verify|verify} messages.
+             * @param message VolumeOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeOptions & skep.objects.VolumeOptions.$Shape} VolumeOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeOptions & skep.objects.VolumeOptions.$Shape;
+
+            /**
+             * Creates a VolumeOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeOptions;
+
+            /**
+             * Creates a plain object from a VolumeOptions message. Also converts values to other types if specified.
+             * @param message VolumeOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeOptions {
+
+            /** Properties of a VolumeOptions. */
+            interface $Properties {
+
+                /** VolumeOptions noCopy */
+                noCopy?: (boolean|null);
+
+                /** VolumeOptions labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** VolumeOptions driverConfig */
+                driverConfig?: (skep.objects.Driver.$Properties|null);
+
+                /** VolumeOptions subpath */
+                subpath?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeOptions. */
+            type $Shape = skep.objects.VolumeOptions.$Properties;
+        }
+
+        /**
+         * Properties of an ImageOptions.
+         * @deprecated Use skep.objects.ImageOptions.$Properties instead.
+         */
+        interface IImageOptions extends skep.objects.ImageOptions.$Properties {
+        }
+
+        /** Represents an ImageOptions. */
+        class ImageOptions {
+
+            /**
+             * Constructs a new ImageOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ImageOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ImageOptions subpath. */
+            subpath: string;
+
+            /**
+             * Creates a new ImageOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ImageOptions instance
+             */
+            static create(properties: skep.objects.ImageOptions.$Shape): skep.objects.ImageOptions & skep.objects.ImageOptions.$Shape;
+            static create(properties?: skep.objects.ImageOptions.$Properties): skep.objects.ImageOptions;
+
+            /**
+             * Encodes the specified ImageOptions message. Does not implicitly {@link skep.objects.ImageOptions.verify|verify} messages.
+             * @param message ImageOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ImageOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ImageOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ImageOptions & skep.objects.ImageOptions.$Shape} ImageOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ImageOptions & skep.objects.ImageOptions.$Shape;
+
+            /**
+             * Creates an ImageOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ImageOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ImageOptions;
+
+            /**
+             * Creates a plain object from an ImageOptions message. Also converts values to other types if specified.
+             * @param message ImageOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ImageOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ImageOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ImageOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ImageOptions {
+
+            /** Properties of an ImageOptions. */
+            interface $Properties {
+
+                /** ImageOptions subpath */
+                subpath?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an ImageOptions. */
+            type $Shape = skep.objects.ImageOptions.$Properties;
+        }
+
+        /**
+         * Properties of a StringList.
+         * @deprecated Use skep.objects.StringList.$Properties instead.
+         */
+        interface IStringList extends skep.objects.StringList.$Properties {
+        }
+
+        /** Represents a StringList. */
+        class StringList {
+
+            /**
+             * Constructs a new StringList.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.StringList.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** StringList values. */
+            values: string[];
+
+            /**
+             * Creates a new StringList instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns StringList instance
+             */
+            static create(properties: skep.objects.StringList.$Shape): skep.objects.StringList & skep.objects.StringList.$Shape;
+            static create(properties?: skep.objects.StringList.$Properties): skep.objects.StringList;
+
+            /**
+             * Encodes the specified StringList message. Does not implicitly {@link skep.objects.StringList.verify|verify} messages.
+             * @param message StringList message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.StringList.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a StringList message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.StringList & skep.objects.StringList.$Shape} StringList
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.StringList & skep.objects.StringList.$Shape;
+
+            /**
+             * Creates a StringList message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns StringList
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.StringList;
+
+            /**
+             * Creates a plain object from a StringList message. Also converts values to other types if specified.
+             * @param message StringList
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.StringList, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this StringList to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for StringList
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace StringList {
+
+            /** Properties of a StringList. */
+            interface $Properties {
+
+                /** StringList values */
+                values?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a StringList. */
+            type $Shape = skep.objects.StringList.$Properties;
+        }
+
+        /**
+         * Properties of a TmpfsOptions.
+         * @deprecated Use skep.objects.TmpfsOptions.$Properties instead.
+         */
+        interface ITmpfsOptions extends skep.objects.TmpfsOptions.$Properties {
+        }
+
+        /** Represents a TmpfsOptions. */
+        class TmpfsOptions {
+
+            /**
+             * Constructs a new TmpfsOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TmpfsOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TmpfsOptions sizeBytes. */
+            sizeBytes: number;
+
+            /** TmpfsOptions mode. */
+            mode: number;
+
+            /** TmpfsOptions options. */
+            options: skep.objects.StringList.$Properties[];
+
+            /**
+             * Creates a new TmpfsOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TmpfsOptions instance
+             */
+            static create(properties: skep.objects.TmpfsOptions.$Shape): skep.objects.TmpfsOptions & skep.objects.TmpfsOptions.$Shape;
+            static create(properties?: skep.objects.TmpfsOptions.$Properties): skep.objects.TmpfsOptions;
+
+            /**
+             * Encodes the specified TmpfsOptions message. Does not implicitly {@link skep.objects.TmpfsOptions.verify|verify} messages.
+             * @param message TmpfsOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TmpfsOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TmpfsOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TmpfsOptions & skep.objects.TmpfsOptions.$Shape} TmpfsOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TmpfsOptions & skep.objects.TmpfsOptions.$Shape;
+
+            /**
+             * Creates a TmpfsOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TmpfsOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TmpfsOptions;
+
+            /**
+             * Creates a plain object from a TmpfsOptions message. Also converts values to other types if specified.
+             * @param message TmpfsOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TmpfsOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TmpfsOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TmpfsOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TmpfsOptions {
+
+            /** Properties of a TmpfsOptions. */
+            interface $Properties {
+
+                /** TmpfsOptions sizeBytes */
+                sizeBytes?: (number|null);
+
+                /** TmpfsOptions mode */
+                mode?: (number|null);
+
+                /** TmpfsOptions options */
+                options?: (skep.objects.StringList.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TmpfsOptions. */
+            type $Shape = skep.objects.TmpfsOptions.$Properties;
+        }
+
+        /**
+         * Properties of a Mount.
+         * @deprecated Use skep.objects.Mount.$Properties instead.
+         */
+        interface IMount extends skep.objects.Mount.$Properties {
+        }
+
+        /** Represents a Mount. */
+        class Mount {
+
+            /**
+             * Constructs a new Mount.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Mount.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Mount target. */
+            target: string;
+
+            /** Mount source. */
+            source: string;
+
+            /** Mount type. */
+            type: string;
+
+            /** Mount readOnly. */
+            readOnly: boolean;
+
+            /** Mount consistency. */
+            consistency: string;
+
+            /** Mount bindOptions. */
+            bindOptions?: (skep.objects.BindOptions.$Properties|null);
+
+            /** Mount volumeOptions. */
+            volumeOptions?: (skep.objects.VolumeOptions.$Properties|null);
+
+            /** Mount imageOptions. */
+            imageOptions?: (skep.objects.ImageOptions.$Properties|null);
+
+            /** Mount tmpfsOptions. */
+            tmpfsOptions?: (skep.objects.TmpfsOptions.$Properties|null);
+
+            /**
+             * Creates a new Mount instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Mount instance
+             */
+            static create(properties: skep.objects.Mount.$Shape): skep.objects.Mount & skep.objects.Mount.$Shape;
+            static create(properties?: skep.objects.Mount.$Properties): skep.objects.Mount;
+
+            /**
+             * Encodes the specified Mount message. Does not implicitly {@link skep.objects.Mount.verify|verify} messages.
+             * @param message Mount message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Mount.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Mount message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Mount & skep.objects.Mount.$Shape} Mount
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Mount & skep.objects.Mount.$Shape;
+
+            /**
+             * Creates a Mount message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Mount
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Mount;
+
+            /**
+             * Creates a plain object from a Mount message. Also converts values to other types if specified.
+             * @param message Mount
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Mount, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Mount to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Mount
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Mount {
+
+            /** Properties of a Mount. */
+            interface $Properties {
+
+                /** Mount target */
+                target?: (string|null);
+
+                /** Mount source */
+                source?: (string|null);
+
+                /** Mount type */
+                type?: (string|null);
+
+                /** Mount readOnly */
+                readOnly?: (boolean|null);
+
+                /** Mount consistency */
+                consistency?: (string|null);
+
+                /** Mount bindOptions */
+                bindOptions?: (skep.objects.BindOptions.$Properties|null);
+
+                /** Mount volumeOptions */
+                volumeOptions?: (skep.objects.VolumeOptions.$Properties|null);
+
+                /** Mount imageOptions */
+                imageOptions?: (skep.objects.ImageOptions.$Properties|null);
+
+                /** Mount tmpfsOptions */
+                tmpfsOptions?: (skep.objects.TmpfsOptions.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Mount. */
+            type $Shape = skep.objects.Mount.$Properties;
+        }
+
+        /** TaskState enum. */
+        enum TaskState {
+
+            /** NEW value */
+            NEW = 0,
+
+            /** PENDING value */
+            PENDING = 64,
+
+            /** ASSIGNED value */
+            ASSIGNED = 192,
+
+            /** ACCEPTED value */
+            ACCEPTED = 256,
+
+            /** PREPARING value */
+            PREPARING = 320,
+
+            /** READY value */
+            READY = 384,
+
+            /** STARTING value */
+            STARTING = 448,
+
+            /** RUNNING value */
+            RUNNING = 512,
+
+            /** COMPLETE value */
+            COMPLETE = 576,
+
+            /** SHUTDOWN value */
+            SHUTDOWN = 640,
+
+            /** FAILED value */
+            FAILED = 704,
+
+            /** REJECTED value */
+            REJECTED = 768,
+
+            /** REMOVE value */
+            REMOVE = 800,
+
+            /** ORPHANED value */
+            ORPHANED = 832
+        }
+
+        /**
+         * Properties of a Task.
+         * @deprecated Use skep.objects.Task.$Properties instead.
+         */
+        interface ITask extends skep.objects.Task.$Properties {
+        }
+
+        /** Represents a Task. */
+        class Task {
+
+            /**
+             * Constructs a new Task.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Task.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Task id. */
+            id: string;
+
+            /** Task meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Task name. */
+            name: string;
+
+            /** Task labels. */
+            labels: { [k: string]: string };
+
+            /** Task spec. */
+            spec?: (skep.objects.TaskSpec.$Properties|null);
+
+            /** Task serviceId. */
+            serviceId: string;
+
+            /** Task slot. */
+            slot: number;
+
+            /** Task nodeId. */
+            nodeId: string;
+
+            /** Task assignedGenericResources. */
+            assignedGenericResources: skep.objects.GenericResource.$Properties[];
+
+            /** Task status. */
+            status?: (skep.objects.TaskStatus.$Properties|null);
+
+            /** Task desiredState. */
+            desiredState: skep.objects.TaskState;
+
+            /** Task jobIteration. */
+            jobIteration?: (number|null);
+
+            /** Task networksAttachments. */
+            networksAttachments: skep.objects.NetworkAttachment.$Properties[];
+
+            /** Task specVersion. */
+            specVersion: number;
+
+            /** Task serviceAnnotations. */
+            serviceAnnotations?: (skep.objects.Annotations.$Properties|null);
+
+            /** Task endpoint. */
+            endpoint?: (skep.objects.Endpoint.$Properties|null);
+
+            /** Task volumes. */
+            volumes: skep.objects.VolumeAttachment.$Properties[];
+
+            /** Task updateId. */
+            updateId: number;
+
+            /**
+             * Creates a new Task instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Task instance
+             */
+            static create(properties: skep.objects.Task.$Shape): skep.objects.Task & skep.objects.Task.$Shape;
+            static create(properties?: skep.objects.Task.$Properties): skep.objects.Task;
+
+            /**
+             * Encodes the specified Task message. Does not implicitly {@link skep.objects.Task.verify|verify} messages.
+             * @param message Task message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Task.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Task message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Task & skep.objects.Task.$Shape} Task
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Task & skep.objects.Task.$Shape;
+
+            /**
+             * Creates a Task message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Task
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Task;
+
+            /**
+             * Creates a plain object from a Task message. Also converts values to other types if specified.
+             * @param message Task
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Task, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Task to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Task
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Task {
+
+            /** Properties of a Task. */
+            interface $Properties {
+
+                /** Task id */
+                id?: (string|null);
+
+                /** Task meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Task name */
+                name?: (string|null);
+
+                /** Task labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** Task spec */
+                spec?: (skep.objects.TaskSpec.$Properties|null);
+
+                /** Task serviceId */
+                serviceId?: (string|null);
+
+                /** Task slot */
+                slot?: (number|null);
+
+                /** Task nodeId */
+                nodeId?: (string|null);
+
+                /** Task assignedGenericResources */
+                assignedGenericResources?: (skep.objects.GenericResource.$Properties[]|null);
+
+                /** Task status */
+                status?: (skep.objects.TaskStatus.$Properties|null);
+
+                /** Task desiredState */
+                desiredState?: (skep.objects.TaskState|null);
+
+                /** Task jobIteration */
+                jobIteration?: (number|null);
+
+                /** Task networksAttachments */
+                networksAttachments?: (skep.objects.NetworkAttachment.$Properties[]|null);
+
+                /** Task specVersion */
+                specVersion?: (number|null);
+
+                /** Task serviceAnnotations */
+                serviceAnnotations?: (skep.objects.Annotations.$Properties|null);
+
+                /** Task endpoint */
+                endpoint?: (skep.objects.Endpoint.$Properties|null);
+
+                /** Task volumes */
+                volumes?: (skep.objects.VolumeAttachment.$Properties[]|null);
+
+                /** Task updateId */
+                updateId?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Task. */
+            type $Shape = {
+              id?: string|null;
+              meta?: skep.objects.Meta.$Shape|null;
+              name?: string|null;
+              labels?: { [k: string]: string }|null;
+              spec?: skep.objects.TaskSpec.$Shape|null;
+              serviceId?: string|null;
+              slot?: number|null;
+              nodeId?: string|null;
+              assignedGenericResources?: skep.objects.GenericResource.$Shape[]|null;
+              status?: skep.objects.TaskStatus.$Shape|null;
+              desiredState?: skep.objects.TaskState|null;
+              jobIteration?: number|null;
+              networksAttachments?: skep.objects.NetworkAttachment.$Shape[]|null;
+              specVersion?: number|null;
+              serviceAnnotations?: skep.objects.Annotations.$Shape|null;
+              endpoint?: skep.objects.Endpoint.$Shape|null;
+              volumes?: skep.objects.VolumeAttachment.$Shape[]|null;
+              updateId?: number|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a TaskStatus.
+         * @deprecated Use skep.objects.TaskStatus.$Properties instead.
+         */
+        interface ITaskStatus extends skep.objects.TaskStatus.$Properties {
+        }
+
+        /** Represents a TaskStatus. */
+        class TaskStatus {
+
+            /**
+             * Constructs a new TaskStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TaskStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskStatus timestampUs. */
+            timestampUs: number;
+
+            /** TaskStatus state. */
+            state: skep.objects.TaskState;
+
+            /** TaskStatus message. */
+            message: string;
+
+            /** TaskStatus err. */
+            err: string;
+
+            /** TaskStatus containerStatus. */
+            containerStatus?: (skep.objects.ContainerStatus.$Properties|null);
+
+            /** TaskStatus portStatus. */
+            portStatus?: (skep.objects.PortStatus.$Properties|null);
+
+            /** TaskStatus reason. */
+            reason?: (skep.objects.Reason.$Properties|null);
+
+            /** TaskStatus appliedBy. */
+            appliedBy: string;
+
+            /**
+             * Creates a new TaskStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskStatus instance
+             */
+            static create(properties: skep.objects.TaskStatus.$Shape): skep.objects.TaskStatus & skep.objects.TaskStatus.$Shape;
+            static create(properties?: skep.objects.TaskStatus.$Properties): skep.objects.TaskStatus;
+
+            /**
+             * Encodes the specified TaskStatus message. Does not implicitly {@link skep.objects.TaskStatus.verify|verify} messages.
+             * @param message TaskStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TaskStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TaskStatus & skep.objects.TaskStatus.$Shape} TaskStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskStatus & skep.objects.TaskStatus.$Shape;
+
+            /**
+             * Creates a TaskStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TaskStatus;
+
+            /**
+             * Creates a plain object from a TaskStatus message. Also converts values to other types if specified.
+             * @param message TaskStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TaskStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskStatus {
+
+            /** Properties of a TaskStatus. */
+            interface $Properties {
+
+                /** TaskStatus timestampUs */
+                timestampUs?: (number|null);
+
+                /** TaskStatus state */
+                state?: (skep.objects.TaskState|null);
+
+                /** TaskStatus message */
+                message?: (string|null);
+
+                /** TaskStatus err */
+                err?: (string|null);
+
+                /** TaskStatus containerStatus */
+                containerStatus?: (skep.objects.ContainerStatus.$Properties|null);
+
+                /** TaskStatus portStatus */
+                portStatus?: (skep.objects.PortStatus.$Properties|null);
+
+                /** TaskStatus reason */
+                reason?: (skep.objects.Reason.$Properties|null);
+
+                /** TaskStatus appliedBy */
+                appliedBy?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskStatus. */
+            type $Shape = {
+              timestampUs?: number|null;
+              state?: skep.objects.TaskState|null;
+              message?: string|null;
+              err?: string|null;
+              containerStatus?: skep.objects.ContainerStatus.$Shape|null;
+              portStatus?: skep.objects.PortStatus.$Shape|null;
+              reason?: skep.objects.Reason.$Shape|null;
+              appliedBy?: string|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a ContainerStatus.
+         * @deprecated Use skep.objects.ContainerStatus.$Properties instead.
+         */
+        interface IContainerStatus extends skep.objects.ContainerStatus.$Properties {
+        }
+
+        /** Represents a ContainerStatus. */
+        class ContainerStatus {
+
+            /**
+             * Constructs a new ContainerStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ContainerStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ContainerStatus containerId. */
+            containerId: string;
+
+            /** ContainerStatus pid. */
+            pid: number;
+
+            /** ContainerStatus exitCode. */
+            exitCode: number;
+
+            /**
+             * Creates a new ContainerStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ContainerStatus instance
+             */
+            static create(properties: skep.objects.ContainerStatus.$Shape): skep.objects.ContainerStatus & skep.objects.ContainerStatus.$Shape;
+            static create(properties?: skep.objects.ContainerStatus.$Properties): skep.objects.ContainerStatus;
+
+            /**
+             * Encodes the specified ContainerStatus message. Does not implicitly {@link skep.objects.ContainerStatus.verify|verify} messages.
+             * @param message ContainerStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ContainerStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ContainerStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ContainerStatus & skep.objects.ContainerStatus.$Shape} ContainerStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ContainerStatus & skep.objects.ContainerStatus.$Shape;
+
+            /**
+             * Creates a ContainerStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ContainerStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ContainerStatus;
+
+            /**
+             * Creates a plain object from a ContainerStatus message. Also converts values to other types if specified.
+             * @param message ContainerStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ContainerStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ContainerStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ContainerStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ContainerStatus {
+
+            /** Properties of a ContainerStatus. */
+            interface $Properties {
+
+                /** ContainerStatus containerId */
+                containerId?: (string|null);
+
+                /** ContainerStatus pid */
+                pid?: (number|null);
+
+                /** ContainerStatus exitCode */
+                exitCode?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ContainerStatus. */
+            type $Shape = skep.objects.ContainerStatus.$Properties;
+        }
+
+        /**
+         * Properties of a PortStatus.
+         * @deprecated Use skep.objects.PortStatus.$Properties instead.
+         */
+        interface IPortStatus extends skep.objects.PortStatus.$Properties {
+        }
+
+        /** Represents a PortStatus. */
+        class PortStatus {
+
+            /**
+             * Constructs a new PortStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PortStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PortStatus ports. */
+            ports: skep.objects.EndpointPortConfig.$Properties[];
+
+            /**
+             * Creates a new PortStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PortStatus instance
+             */
+            static create(properties: skep.objects.PortStatus.$Shape): skep.objects.PortStatus & skep.objects.PortStatus.$Shape;
+            static create(properties?: skep.objects.PortStatus.$Properties): skep.objects.PortStatus;
+
+            /**
+             * Encodes the specified PortStatus message. Does not implicitly {@link skep.objects.PortStatus.verify|verify} messages.
+             * @param message PortStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PortStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PortStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PortStatus & skep.objects.PortStatus.$Shape} PortStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PortStatus & skep.objects.PortStatus.$Shape;
+
+            /**
+             * Creates a PortStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PortStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PortStatus;
+
+            /**
+             * Creates a plain object from a PortStatus message. Also converts values to other types if specified.
+             * @param message PortStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PortStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PortStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PortStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PortStatus {
+
+            /** Properties of a PortStatus. */
+            interface $Properties {
+
+                /** PortStatus ports */
+                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PortStatus. */
+            type $Shape = skep.objects.PortStatus.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeAttachment.
+         * @deprecated Use skep.objects.VolumeAttachment.$Properties instead.
+         */
+        interface IVolumeAttachment extends skep.objects.VolumeAttachment.$Properties {
+        }
+
+        /** Represents a VolumeAttachment. */
+        class VolumeAttachment {
+
+            /**
+             * Constructs a new VolumeAttachment.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeAttachment.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeAttachment id. */
+            id: string;
+
+            /** VolumeAttachment source. */
+            source: string;
+
+            /** VolumeAttachment target. */
+            target: string;
+
+            /**
+             * Creates a new VolumeAttachment instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeAttachment instance
+             */
+            static create(properties: skep.objects.VolumeAttachment.$Shape): skep.objects.VolumeAttachment & skep.objects.VolumeAttachment.$Shape;
+            static create(properties?: skep.objects.VolumeAttachment.$Properties): skep.objects.VolumeAttachment;
+
+            /**
+             * Encodes the specified VolumeAttachment message. Does not implicitly {@link skep.objects.VolumeAttachment.verify|verify} messages.
+             * @param message VolumeAttachment message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeAttachment.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeAttachment message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeAttachment & skep.objects.VolumeAttachment.$Shape} VolumeAttachment
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeAttachment & skep.objects.VolumeAttachment.$Shape;
+
+            /**
+             * Creates a VolumeAttachment message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeAttachment
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeAttachment;
+
+            /**
+             * Creates a plain object from a VolumeAttachment message. Also converts values to other types if specified.
+             * @param message VolumeAttachment
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeAttachment, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeAttachment to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeAttachment
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeAttachment {
+
+            /** Properties of a VolumeAttachment. */
+            interface $Properties {
+
+                /** VolumeAttachment id */
+                id?: (string|null);
+
+                /** VolumeAttachment source */
+                source?: (string|null);
+
+                /** VolumeAttachment target */
+                target?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeAttachment. */
+            type $Shape = skep.objects.VolumeAttachment.$Properties;
+        }
+
+        /**
+         * Properties of a Reason.
+         * @deprecated Use skep.objects.Reason.$Properties instead.
+         */
+        interface IReason extends skep.objects.Reason.$Properties {
+        }
+
+        /** Represents a Reason. */
+        class Reason {
+
+            /**
+             * Constructs a new Reason.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Reason.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Reason addressPoolFull. */
+            addressPoolFull?: (skep.objects.AddressPoolFull.$Properties|null);
+
+            /** Reason noSuitableNode. */
+            noSuitableNode?: (skep.objects.NoSuitableNode.$Properties|null);
+
+            /** Reason restartDelay. */
+            restartDelay?: (skep.objects.RestartDelay.$Properties|null);
+
+            /** Reason waitingForOldTask. */
+            waitingForOldTask?: (skep.objects.WaitingForOldTask.$Properties|null);
+
+            /** Reason pulling. */
+            pulling?: (skep.objects.Pulling.$Properties|null);
+
+            /** Reason unhealthy. */
+            unhealthy?: (skep.objects.Unhealthy.$Properties|null);
+
+            /** Reason portInUse. */
+            portInUse?: (skep.objects.PortInUse.$Properties|null);
+
+            /** Reason networkNotReady. */
+            networkNotReady?: (skep.objects.NetworkNotReady.$Properties|null);
+
+            /** Reason volumeNotReady. */
+            volumeNotReady?: (skep.objects.VolumeNotReady.$Properties|null);
+
+            /** Reason failure. */
+            failure?: (skep.objects.TaskFailure.$Properties|null);
+
+            /** Reason nodeLost. */
+            nodeLost?: (skep.objects.NodeLost.$Properties|null);
+
+            /** Reason dependencyMissing. */
+            dependencyMissing?: (skep.objects.DependencyMissing.$Properties|null);
+
+            /** Reason sinceUs. */
+            sinceUs: number;
+
+            /** Reason cause. */
+            cause?: ("addressPoolFull"|"noSuitableNode"|"restartDelay"|"waitingForOldTask"|"pulling"|"unhealthy"|"portInUse"|"networkNotReady"|"volumeNotReady"|"failure"|"nodeLost"|"dependencyMissing");
+
+            /**
+             * Creates a new Reason instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Reason instance
+             */
+            static create(properties: skep.objects.Reason.$Shape): skep.objects.Reason & skep.objects.Reason.$Shape;
+            static create(properties?: skep.objects.Reason.$Properties): skep.objects.Reason;
+
+            /**
+             * Encodes the specified Reason message. Does not implicitly {@link skep.objects.Reason.verify|verify} messages.
+             * @param message Reason message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Reason.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Reason message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Reason & skep.objects.Reason.$Shape} Reason
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Reason & skep.objects.Reason.$Shape;
+
+            /**
+             * Creates a Reason message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Reason
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Reason;
+
+            /**
+             * Creates a plain object from a Reason message. Also converts values to other types if specified.
+             * @param message Reason
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Reason, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Reason to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Reason
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Reason {
+
+            /** Properties of a Reason. */
+            interface $Properties {
+
+                /** Reason addressPoolFull */
+                addressPoolFull?: (skep.objects.AddressPoolFull.$Properties|null);
+
+                /** Reason noSuitableNode */
+                noSuitableNode?: (skep.objects.NoSuitableNode.$Properties|null);
+
+                /** Reason restartDelay */
+                restartDelay?: (skep.objects.RestartDelay.$Properties|null);
+
+                /** Reason waitingForOldTask */
+                waitingForOldTask?: (skep.objects.WaitingForOldTask.$Properties|null);
+
+                /** Reason pulling */
+                pulling?: (skep.objects.Pulling.$Properties|null);
+
+                /** Reason unhealthy */
+                unhealthy?: (skep.objects.Unhealthy.$Properties|null);
+
+                /** Reason portInUse */
+                portInUse?: (skep.objects.PortInUse.$Properties|null);
+
+                /** Reason networkNotReady */
+                networkNotReady?: (skep.objects.NetworkNotReady.$Properties|null);
+
+                /** Reason volumeNotReady */
+                volumeNotReady?: (skep.objects.VolumeNotReady.$Properties|null);
+
+                /** Reason failure */
+                failure?: (skep.objects.TaskFailure.$Properties|null);
+
+                /** Reason nodeLost */
+                nodeLost?: (skep.objects.NodeLost.$Properties|null);
+
+                /** Reason dependencyMissing */
+                dependencyMissing?: (skep.objects.DependencyMissing.$Properties|null);
+
+                /** Reason sinceUs */
+                sinceUs?: (number|null);
+
+                /** Reason cause */
+                cause?: ("addressPoolFull"|"noSuitableNode"|"restartDelay"|"waitingForOldTask"|"pulling"|"unhealthy"|"portInUse"|"networkNotReady"|"volumeNotReady"|"failure"|"nodeLost"|"dependencyMissing");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a Reason. */
+            type $Shape = {
+              addressPoolFull?: skep.objects.AddressPoolFull.$Shape|null;
+              noSuitableNode?: skep.objects.NoSuitableNode.$Shape|null;
+              restartDelay?: skep.objects.RestartDelay.$Shape|null;
+              waitingForOldTask?: skep.objects.WaitingForOldTask.$Shape|null;
+              pulling?: skep.objects.Pulling.$Shape|null;
+              unhealthy?: skep.objects.Unhealthy.$Shape|null;
+              portInUse?: skep.objects.PortInUse.$Shape|null;
+              networkNotReady?: skep.objects.NetworkNotReady.$Shape|null;
+              volumeNotReady?: skep.objects.VolumeNotReady.$Shape|null;
+              failure?: skep.objects.TaskFailure.$Shape|null;
+              nodeLost?: skep.objects.NodeLost.$Shape|null;
+              dependencyMissing?: skep.objects.DependencyMissing.$Shape|null;
+              sinceUs?: number|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ cause?: undefined; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "addressPoolFull"; addressPoolFull: skep.objects.AddressPoolFull.$Shape; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "noSuitableNode"; addressPoolFull?: null; noSuitableNode: skep.objects.NoSuitableNode.$Shape; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "restartDelay"; addressPoolFull?: null; noSuitableNode?: null; restartDelay: skep.objects.RestartDelay.$Shape; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "waitingForOldTask"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask: skep.objects.WaitingForOldTask.$Shape; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "pulling"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling: skep.objects.Pulling.$Shape; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "unhealthy"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy: skep.objects.Unhealthy.$Shape; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "portInUse"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse: skep.objects.PortInUse.$Shape; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "networkNotReady"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady: skep.objects.NetworkNotReady.$Shape; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "volumeNotReady"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady: skep.objects.VolumeNotReady.$Shape; failure?: null; nodeLost?: null; dependencyMissing?: null }|{ cause?: "failure"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure: skep.objects.TaskFailure.$Shape; nodeLost?: null; dependencyMissing?: null }|{ cause?: "nodeLost"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost: skep.objects.NodeLost.$Shape; dependencyMissing?: null }|{ cause?: "dependencyMissing"; addressPoolFull?: null; noSuitableNode?: null; restartDelay?: null; waitingForOldTask?: null; pulling?: null; unhealthy?: null; portInUse?: null; networkNotReady?: null; volumeNotReady?: null; failure?: null; nodeLost?: null; dependencyMissing: skep.objects.DependencyMissing.$Shape })
+            );
+        }
+
+        /**
+         * Properties of an AddressPoolFull.
+         * @deprecated Use skep.objects.AddressPoolFull.$Properties instead.
+         */
+        interface IAddressPoolFull extends skep.objects.AddressPoolFull.$Properties {
+        }
+
+        /** Represents an AddressPoolFull. */
+        class AddressPoolFull {
+
+            /**
+             * Constructs a new AddressPoolFull.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.AddressPoolFull.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AddressPoolFull networkId. */
+            networkId: string;
+
+            /** AddressPoolFull subnet. */
+            subnet: string;
+
+            /** AddressPoolFull size. */
+            size: number;
+
+            /** AddressPoolFull used. */
+            used: number;
+
+            /**
+             * Creates a new AddressPoolFull instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns AddressPoolFull instance
+             */
+            static create(properties: skep.objects.AddressPoolFull.$Shape): skep.objects.AddressPoolFull & skep.objects.AddressPoolFull.$Shape;
+            static create(properties?: skep.objects.AddressPoolFull.$Properties): skep.objects.AddressPoolFull;
+
+            /**
+             * Encodes the specified AddressPoolFull message. Does not implicitly {@link skep.objects.AddressPoolFull.verify|verify} messages.
+             * @param message AddressPoolFull message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.AddressPoolFull.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AddressPoolFull message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.AddressPoolFull & skep.objects.AddressPoolFull.$Shape} AddressPoolFull
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.AddressPoolFull & skep.objects.AddressPoolFull.$Shape;
+
+            /**
+             * Creates an AddressPoolFull message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns AddressPoolFull
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.AddressPoolFull;
+
+            /**
+             * Creates a plain object from an AddressPoolFull message. Also converts values to other types if specified.
+             * @param message AddressPoolFull
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.AddressPoolFull, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this AddressPoolFull to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for AddressPoolFull
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AddressPoolFull {
+
+            /** Properties of an AddressPoolFull. */
+            interface $Properties {
+
+                /** AddressPoolFull networkId */
+                networkId?: (string|null);
+
+                /** AddressPoolFull subnet */
+                subnet?: (string|null);
+
+                /** AddressPoolFull size */
+                size?: (number|null);
+
+                /** AddressPoolFull used */
+                used?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an AddressPoolFull. */
+            type $Shape = skep.objects.AddressPoolFull.$Properties;
+        }
+
+        /**
+         * Properties of a NoSuitableNode.
+         * @deprecated Use skep.objects.NoSuitableNode.$Properties instead.
+         */
+        interface INoSuitableNode extends skep.objects.NoSuitableNode.$Properties {
+        }
+
+        /** Represents a NoSuitableNode. */
+        class NoSuitableNode {
+
+            /**
+             * Constructs a new NoSuitableNode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NoSuitableNode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NoSuitableNode nodes. */
+            nodes: number;
+
+            /** NoSuitableNode refusals. */
+            refusals: skep.objects.FilterRefusal.$Properties[];
+
+            /** NoSuitableNode nearestNodeId. */
+            nearestNodeId: string;
+
+            /** NoSuitableNode nearestMiss. */
+            nearestMiss: string[];
+
+            /**
+             * Creates a new NoSuitableNode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NoSuitableNode instance
+             */
+            static create(properties: skep.objects.NoSuitableNode.$Shape): skep.objects.NoSuitableNode & skep.objects.NoSuitableNode.$Shape;
+            static create(properties?: skep.objects.NoSuitableNode.$Properties): skep.objects.NoSuitableNode;
+
+            /**
+             * Encodes the specified NoSuitableNode message. Does not implicitly {@link skep.objects.NoSuitableNode.verify|verify} messages.
+             * @param message NoSuitableNode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NoSuitableNode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NoSuitableNode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NoSuitableNode & skep.objects.NoSuitableNode.$Shape} NoSuitableNode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NoSuitableNode & skep.objects.NoSuitableNode.$Shape;
+
+            /**
+             * Creates a NoSuitableNode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NoSuitableNode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NoSuitableNode;
+
+            /**
+             * Creates a plain object from a NoSuitableNode message. Also converts values to other types if specified.
+             * @param message NoSuitableNode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NoSuitableNode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NoSuitableNode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NoSuitableNode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NoSuitableNode {
+
+            /** Properties of a NoSuitableNode. */
+            interface $Properties {
+
+                /** NoSuitableNode nodes */
+                nodes?: (number|null);
+
+                /** NoSuitableNode refusals */
+                refusals?: (skep.objects.FilterRefusal.$Properties[]|null);
+
+                /** NoSuitableNode nearestNodeId */
+                nearestNodeId?: (string|null);
+
+                /** NoSuitableNode nearestMiss */
+                nearestMiss?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NoSuitableNode. */
+            type $Shape = skep.objects.NoSuitableNode.$Properties;
+        }
+
+        /**
+         * Properties of a FilterRefusal.
+         * @deprecated Use skep.objects.FilterRefusal.$Properties instead.
+         */
+        interface IFilterRefusal extends skep.objects.FilterRefusal.$Properties {
+        }
+
+        /** Represents a FilterRefusal. */
+        class FilterRefusal {
+
+            /**
+             * Constructs a new FilterRefusal.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.FilterRefusal.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** FilterRefusal filter. */
+            filter: string;
+
+            /** FilterRefusal nodes. */
+            nodes: number;
+
+            /** FilterRefusal detail. */
+            detail: string;
+
+            /**
+             * Creates a new FilterRefusal instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns FilterRefusal instance
+             */
+            static create(properties: skep.objects.FilterRefusal.$Shape): skep.objects.FilterRefusal & skep.objects.FilterRefusal.$Shape;
+            static create(properties?: skep.objects.FilterRefusal.$Properties): skep.objects.FilterRefusal;
+
+            /**
+             * Encodes the specified FilterRefusal message. Does not implicitly {@link skep.objects.FilterRefusal.verify|verify} messages.
+             * @param message FilterRefusal message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.FilterRefusal.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a FilterRefusal message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.FilterRefusal & skep.objects.FilterRefusal.$Shape} FilterRefusal
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.FilterRefusal & skep.objects.FilterRefusal.$Shape;
+
+            /**
+             * Creates a FilterRefusal message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns FilterRefusal
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.FilterRefusal;
+
+            /**
+             * Creates a plain object from a FilterRefusal message. Also converts values to other types if specified.
+             * @param message FilterRefusal
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.FilterRefusal, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this FilterRefusal to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for FilterRefusal
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace FilterRefusal {
+
+            /** Properties of a FilterRefusal. */
+            interface $Properties {
+
+                /** FilterRefusal filter */
+                filter?: (string|null);
+
+                /** FilterRefusal nodes */
+                nodes?: (number|null);
+
+                /** FilterRefusal detail */
+                detail?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a FilterRefusal. */
+            type $Shape = skep.objects.FilterRefusal.$Properties;
+        }
+
+        /**
+         * Properties of a RestartDelay.
+         * @deprecated Use skep.objects.RestartDelay.$Properties instead.
+         */
+        interface IRestartDelay extends skep.objects.RestartDelay.$Properties {
+        }
+
+        /** Represents a RestartDelay. */
+        class RestartDelay {
+
+            /**
+             * Constructs a new RestartDelay.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.RestartDelay.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RestartDelay untilUs. */
+            untilUs: number;
+
+            /** RestartDelay attempt. */
+            attempt: number;
+
+            /** RestartDelay attemptsMax. */
+            attemptsMax: number;
+
+            /**
+             * Creates a new RestartDelay instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RestartDelay instance
+             */
+            static create(properties: skep.objects.RestartDelay.$Shape): skep.objects.RestartDelay & skep.objects.RestartDelay.$Shape;
+            static create(properties?: skep.objects.RestartDelay.$Properties): skep.objects.RestartDelay;
+
+            /**
+             * Encodes the specified RestartDelay message. Does not implicitly {@link skep.objects.RestartDelay.verify|verify} messages.
+             * @param message RestartDelay message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.RestartDelay.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RestartDelay message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.RestartDelay & skep.objects.RestartDelay.$Shape} RestartDelay
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RestartDelay & skep.objects.RestartDelay.$Shape;
+
+            /**
+             * Creates a RestartDelay message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RestartDelay
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.RestartDelay;
+
+            /**
+             * Creates a plain object from a RestartDelay message. Also converts values to other types if specified.
+             * @param message RestartDelay
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.RestartDelay, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RestartDelay to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RestartDelay
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RestartDelay {
+
+            /** Properties of a RestartDelay. */
+            interface $Properties {
+
+                /** RestartDelay untilUs */
+                untilUs?: (number|null);
+
+                /** RestartDelay attempt */
+                attempt?: (number|null);
+
+                /** RestartDelay attemptsMax */
+                attemptsMax?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RestartDelay. */
+            type $Shape = skep.objects.RestartDelay.$Properties;
+        }
+
+        /**
+         * Properties of a WaitingForOldTask.
+         * @deprecated Use skep.objects.WaitingForOldTask.$Properties instead.
+         */
+        interface IWaitingForOldTask extends skep.objects.WaitingForOldTask.$Properties {
+        }
+
+        /** Represents a WaitingForOldTask. */
+        class WaitingForOldTask {
+
+            /**
+             * Constructs a new WaitingForOldTask.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.WaitingForOldTask.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WaitingForOldTask taskId. */
+            taskId: string;
+
+            /** WaitingForOldTask untilUs. */
+            untilUs: number;
+
+            /**
+             * Creates a new WaitingForOldTask instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WaitingForOldTask instance
+             */
+            static create(properties: skep.objects.WaitingForOldTask.$Shape): skep.objects.WaitingForOldTask & skep.objects.WaitingForOldTask.$Shape;
+            static create(properties?: skep.objects.WaitingForOldTask.$Properties): skep.objects.WaitingForOldTask;
+
+            /**
+             * Encodes the specified WaitingForOldTask message. Does not implicitly {@link skep.objects.WaitingForOldTask.verify|verify} messages.
+             * @param message WaitingForOldTask message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.WaitingForOldTask.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WaitingForOldTask message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.WaitingForOldTask & skep.objects.WaitingForOldTask.$Shape} WaitingForOldTask
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.WaitingForOldTask & skep.objects.WaitingForOldTask.$Shape;
+
+            /**
+             * Creates a WaitingForOldTask message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WaitingForOldTask
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.WaitingForOldTask;
+
+            /**
+             * Creates a plain object from a WaitingForOldTask message. Also converts values to other types if specified.
+             * @param message WaitingForOldTask
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.WaitingForOldTask, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WaitingForOldTask to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WaitingForOldTask
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WaitingForOldTask {
+
+            /** Properties of a WaitingForOldTask. */
+            interface $Properties {
+
+                /** WaitingForOldTask taskId */
+                taskId?: (string|null);
+
+                /** WaitingForOldTask untilUs */
+                untilUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WaitingForOldTask. */
+            type $Shape = skep.objects.WaitingForOldTask.$Properties;
+        }
+
+        /**
+         * Properties of a Pulling.
+         * @deprecated Use skep.objects.Pulling.$Properties instead.
+         */
+        interface IPulling extends skep.objects.Pulling.$Properties {
+        }
+
+        /** Represents a Pulling. */
+        class Pulling {
+
+            /**
+             * Constructs a new Pulling.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Pulling.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Pulling image. */
+            image: string;
+
+            /** Pulling bytesDone. */
+            bytesDone: number;
+
+            /** Pulling bytesTotal. */
+            bytesTotal: number;
+
+            /**
+             * Creates a new Pulling instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Pulling instance
+             */
+            static create(properties: skep.objects.Pulling.$Shape): skep.objects.Pulling & skep.objects.Pulling.$Shape;
+            static create(properties?: skep.objects.Pulling.$Properties): skep.objects.Pulling;
+
+            /**
+             * Encodes the specified Pulling message. Does not implicitly {@link skep.objects.Pulling.verify|verify} messages.
+             * @param message Pulling message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Pulling.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Pulling message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Pulling & skep.objects.Pulling.$Shape} Pulling
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Pulling & skep.objects.Pulling.$Shape;
+
+            /**
+             * Creates a Pulling message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Pulling
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Pulling;
+
+            /**
+             * Creates a plain object from a Pulling message. Also converts values to other types if specified.
+             * @param message Pulling
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Pulling, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Pulling to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Pulling
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Pulling {
+
+            /** Properties of a Pulling. */
+            interface $Properties {
+
+                /** Pulling image */
+                image?: (string|null);
+
+                /** Pulling bytesDone */
+                bytesDone?: (number|null);
+
+                /** Pulling bytesTotal */
+                bytesTotal?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Pulling. */
+            type $Shape = skep.objects.Pulling.$Properties;
+        }
+
+        /**
+         * Properties of an Unhealthy.
+         * @deprecated Use skep.objects.Unhealthy.$Properties instead.
+         */
+        interface IUnhealthy extends skep.objects.Unhealthy.$Properties {
+        }
+
+        /** Represents an Unhealthy. */
+        class Unhealthy {
+
+            /**
+             * Constructs a new Unhealthy.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Unhealthy.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Unhealthy failingStreak. */
+            failingStreak: number;
+
+            /** Unhealthy exitCode. */
+            exitCode: number;
+
+            /** Unhealthy output. */
+            output: string;
+
+            /**
+             * Creates a new Unhealthy instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Unhealthy instance
+             */
+            static create(properties: skep.objects.Unhealthy.$Shape): skep.objects.Unhealthy & skep.objects.Unhealthy.$Shape;
+            static create(properties?: skep.objects.Unhealthy.$Properties): skep.objects.Unhealthy;
+
+            /**
+             * Encodes the specified Unhealthy message. Does not implicitly {@link skep.objects.Unhealthy.verify|verify} messages.
+             * @param message Unhealthy message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Unhealthy.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Unhealthy message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Unhealthy & skep.objects.Unhealthy.$Shape} Unhealthy
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Unhealthy & skep.objects.Unhealthy.$Shape;
+
+            /**
+             * Creates an Unhealthy message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Unhealthy
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Unhealthy;
+
+            /**
+             * Creates a plain object from an Unhealthy message. Also converts values to other types if specified.
+             * @param message Unhealthy
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Unhealthy, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Unhealthy to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Unhealthy
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Unhealthy {
+
+            /** Properties of an Unhealthy. */
+            interface $Properties {
+
+                /** Unhealthy failingStreak */
+                failingStreak?: (number|null);
+
+                /** Unhealthy exitCode */
+                exitCode?: (number|null);
+
+                /** Unhealthy output */
+                output?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Unhealthy. */
+            type $Shape = skep.objects.Unhealthy.$Properties;
+        }
+
+        /**
+         * Properties of a PortInUse.
+         * @deprecated Use skep.objects.PortInUse.$Properties instead.
+         */
+        interface IPortInUse extends skep.objects.PortInUse.$Properties {
+        }
+
+        /** Represents a PortInUse. */
+        class PortInUse {
+
+            /**
+             * Constructs a new PortInUse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.PortInUse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PortInUse port. */
+            port?: (skep.objects.EndpointPortConfig.$Properties|null);
+
+            /** PortInUse usedBy. */
+            usedBy: string;
+
+            /**
+             * Creates a new PortInUse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PortInUse instance
+             */
+            static create(properties: skep.objects.PortInUse.$Shape): skep.objects.PortInUse & skep.objects.PortInUse.$Shape;
+            static create(properties?: skep.objects.PortInUse.$Properties): skep.objects.PortInUse;
+
+            /**
+             * Encodes the specified PortInUse message. Does not implicitly {@link skep.objects.PortInUse.verify|verify} messages.
+             * @param message PortInUse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.PortInUse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PortInUse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.PortInUse & skep.objects.PortInUse.$Shape} PortInUse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PortInUse & skep.objects.PortInUse.$Shape;
+
+            /**
+             * Creates a PortInUse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PortInUse
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.PortInUse;
+
+            /**
+             * Creates a plain object from a PortInUse message. Also converts values to other types if specified.
+             * @param message PortInUse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.PortInUse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PortInUse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PortInUse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PortInUse {
+
+            /** Properties of a PortInUse. */
+            interface $Properties {
+
+                /** PortInUse port */
+                port?: (skep.objects.EndpointPortConfig.$Properties|null);
+
+                /** PortInUse usedBy */
+                usedBy?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PortInUse. */
+            type $Shape = skep.objects.PortInUse.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkNotReady.
+         * @deprecated Use skep.objects.NetworkNotReady.$Properties instead.
+         */
+        interface INetworkNotReady extends skep.objects.NetworkNotReady.$Properties {
+        }
+
+        /** Represents a NetworkNotReady. */
+        class NetworkNotReady {
+
+            /**
+             * Constructs a new NetworkNotReady.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkNotReady.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkNotReady networkId. */
+            networkId: string;
+
+            /** NetworkNotReady detail. */
+            detail: string;
+
+            /**
+             * Creates a new NetworkNotReady instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkNotReady instance
+             */
+            static create(properties: skep.objects.NetworkNotReady.$Shape): skep.objects.NetworkNotReady & skep.objects.NetworkNotReady.$Shape;
+            static create(properties?: skep.objects.NetworkNotReady.$Properties): skep.objects.NetworkNotReady;
+
+            /**
+             * Encodes the specified NetworkNotReady message. Does not implicitly {@link skep.objects.NetworkNotReady.verify|verify} messages.
+             * @param message NetworkNotReady message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkNotReady.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkNotReady message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkNotReady & skep.objects.NetworkNotReady.$Shape} NetworkNotReady
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkNotReady & skep.objects.NetworkNotReady.$Shape;
+
+            /**
+             * Creates a NetworkNotReady message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkNotReady
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkNotReady;
+
+            /**
+             * Creates a plain object from a NetworkNotReady message. Also converts values to other types if specified.
+             * @param message NetworkNotReady
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkNotReady, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkNotReady to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkNotReady
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkNotReady {
+
+            /** Properties of a NetworkNotReady. */
+            interface $Properties {
+
+                /** NetworkNotReady networkId */
+                networkId?: (string|null);
+
+                /** NetworkNotReady detail */
+                detail?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkNotReady. */
+            type $Shape = skep.objects.NetworkNotReady.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeNotReady.
+         * @deprecated Use skep.objects.VolumeNotReady.$Properties instead.
+         */
+        interface IVolumeNotReady extends skep.objects.VolumeNotReady.$Properties {
+        }
+
+        /** Represents a VolumeNotReady. */
+        class VolumeNotReady {
+
+            /**
+             * Constructs a new VolumeNotReady.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeNotReady.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeNotReady volumeId. */
+            volumeId: string;
+
+            /** VolumeNotReady detail. */
+            detail: string;
+
+            /**
+             * Creates a new VolumeNotReady instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeNotReady instance
+             */
+            static create(properties: skep.objects.VolumeNotReady.$Shape): skep.objects.VolumeNotReady & skep.objects.VolumeNotReady.$Shape;
+            static create(properties?: skep.objects.VolumeNotReady.$Properties): skep.objects.VolumeNotReady;
+
+            /**
+             * Encodes the specified VolumeNotReady message. Does not implicitly {@link skep.objects.VolumeNotReady.verify|verify} messages.
+             * @param message VolumeNotReady message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeNotReady.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeNotReady message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeNotReady & skep.objects.VolumeNotReady.$Shape} VolumeNotReady
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeNotReady & skep.objects.VolumeNotReady.$Shape;
+
+            /**
+             * Creates a VolumeNotReady message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeNotReady
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeNotReady;
+
+            /**
+             * Creates a plain object from a VolumeNotReady message. Also converts values to other types if specified.
+             * @param message VolumeNotReady
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeNotReady, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeNotReady to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeNotReady
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeNotReady {
+
+            /** Properties of a VolumeNotReady. */
+            interface $Properties {
+
+                /** VolumeNotReady volumeId */
+                volumeId?: (string|null);
+
+                /** VolumeNotReady detail */
+                detail?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeNotReady. */
+            type $Shape = skep.objects.VolumeNotReady.$Properties;
+        }
+
+        /**
+         * Properties of a TaskFailure.
+         * @deprecated Use skep.objects.TaskFailure.$Properties instead.
+         */
+        interface ITaskFailure extends skep.objects.TaskFailure.$Properties {
+        }
+
+        /** Represents a TaskFailure. */
+        class TaskFailure {
+
+            /**
+             * Constructs a new TaskFailure.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TaskFailure.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskFailure code. */
+            code: string;
+
+            /** TaskFailure detail. */
+            detail: string;
+
+            /** TaskFailure fix. */
+            fix: string;
+
+            /** TaskFailure exitCode. */
+            exitCode: number;
+
+            /** TaskFailure oomKilled. */
+            oomKilled: boolean;
+
+            /**
+             * Creates a new TaskFailure instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskFailure instance
+             */
+            static create(properties: skep.objects.TaskFailure.$Shape): skep.objects.TaskFailure & skep.objects.TaskFailure.$Shape;
+            static create(properties?: skep.objects.TaskFailure.$Properties): skep.objects.TaskFailure;
+
+            /**
+             * Encodes the specified TaskFailure message. Does not implicitly {@link skep.objects.TaskFailure.verify|verify} messages.
+             * @param message TaskFailure message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TaskFailure.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskFailure message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TaskFailure & skep.objects.TaskFailure.$Shape} TaskFailure
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskFailure & skep.objects.TaskFailure.$Shape;
+
+            /**
+             * Creates a TaskFailure message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskFailure
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TaskFailure;
+
+            /**
+             * Creates a plain object from a TaskFailure message. Also converts values to other types if specified.
+             * @param message TaskFailure
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TaskFailure, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskFailure to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskFailure
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskFailure {
+
+            /** Properties of a TaskFailure. */
+            interface $Properties {
+
+                /** TaskFailure code */
+                code?: (string|null);
+
+                /** TaskFailure detail */
+                detail?: (string|null);
+
+                /** TaskFailure fix */
+                fix?: (string|null);
+
+                /** TaskFailure exitCode */
+                exitCode?: (number|null);
+
+                /** TaskFailure oomKilled */
+                oomKilled?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskFailure. */
+            type $Shape = skep.objects.TaskFailure.$Properties;
+        }
+
+        /**
+         * Properties of a NodeLost.
+         * @deprecated Use skep.objects.NodeLost.$Properties instead.
+         */
+        interface INodeLost extends skep.objects.NodeLost.$Properties {
+        }
+
+        /** Represents a NodeLost. */
+        class NodeLost {
+
+            /**
+             * Constructs a new NodeLost.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeLost.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeLost nodeId. */
+            nodeId: string;
+
+            /** NodeLost lastSeenUs. */
+            lastSeenUs: number;
+
+            /**
+             * Creates a new NodeLost instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeLost instance
+             */
+            static create(properties: skep.objects.NodeLost.$Shape): skep.objects.NodeLost & skep.objects.NodeLost.$Shape;
+            static create(properties?: skep.objects.NodeLost.$Properties): skep.objects.NodeLost;
+
+            /**
+             * Encodes the specified NodeLost message. Does not implicitly {@link skep.objects.NodeLost.verify|verify} messages.
+             * @param message NodeLost message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeLost.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeLost message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeLost & skep.objects.NodeLost.$Shape} NodeLost
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeLost & skep.objects.NodeLost.$Shape;
+
+            /**
+             * Creates a NodeLost message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeLost
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeLost;
+
+            /**
+             * Creates a plain object from a NodeLost message. Also converts values to other types if specified.
+             * @param message NodeLost
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeLost, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeLost to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeLost
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeLost {
+
+            /** Properties of a NodeLost. */
+            interface $Properties {
+
+                /** NodeLost nodeId */
+                nodeId?: (string|null);
+
+                /** NodeLost lastSeenUs */
+                lastSeenUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeLost. */
+            type $Shape = skep.objects.NodeLost.$Properties;
+        }
+
+        /**
+         * Properties of a DependencyMissing.
+         * @deprecated Use skep.objects.DependencyMissing.$Properties instead.
+         */
+        interface IDependencyMissing extends skep.objects.DependencyMissing.$Properties {
+        }
+
+        /** Represents a DependencyMissing. */
+        class DependencyMissing {
+
+            /**
+             * Constructs a new DependencyMissing.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.DependencyMissing.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DependencyMissing kind. */
+            kind: string;
+
+            /** DependencyMissing reference. */
+            reference: string;
+
+            /**
+             * Creates a new DependencyMissing instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns DependencyMissing instance
+             */
+            static create(properties: skep.objects.DependencyMissing.$Shape): skep.objects.DependencyMissing & skep.objects.DependencyMissing.$Shape;
+            static create(properties?: skep.objects.DependencyMissing.$Properties): skep.objects.DependencyMissing;
+
+            /**
+             * Encodes the specified DependencyMissing message. Does not implicitly {@link skep.objects.DependencyMissing.verify|verify} messages.
+             * @param message DependencyMissing message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.DependencyMissing.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DependencyMissing message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.DependencyMissing & skep.objects.DependencyMissing.$Shape} DependencyMissing
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DependencyMissing & skep.objects.DependencyMissing.$Shape;
+
+            /**
+             * Creates a DependencyMissing message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns DependencyMissing
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.DependencyMissing;
+
+            /**
+             * Creates a plain object from a DependencyMissing message. Also converts values to other types if specified.
+             * @param message DependencyMissing
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.DependencyMissing, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this DependencyMissing to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for DependencyMissing
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DependencyMissing {
+
+            /** Properties of a DependencyMissing. */
+            interface $Properties {
+
+                /** DependencyMissing kind */
+                kind?: (string|null);
+
+                /** DependencyMissing reference */
+                reference?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DependencyMissing. */
+            type $Shape = skep.objects.DependencyMissing.$Properties;
+        }
+
+        /**
+         * Properties of a Network.
+         * @deprecated Use skep.objects.Network.$Properties instead.
+         */
+        interface INetwork extends skep.objects.Network.$Properties {
+        }
+
+        /** Represents a Network. */
+        class Network {
+
+            /**
+             * Constructs a new Network.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Network.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Network id. */
+            id: string;
+
+            /** Network meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Network spec. */
+            spec?: (skep.objects.NetworkSpec.$Properties|null);
+
+            /** Network ipam. */
+            ipam?: (skep.objects.Ipam.$Properties|null);
+
+            /** Network vni. */
+            vni: number;
+
+            /** Network driverState. */
+            driverState?: (skep.objects.Driver.$Properties|null);
+
+            /** Network pendingDelete. */
+            pendingDelete: boolean;
+
+            /**
+             * Creates a new Network instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Network instance
+             */
+            static create(properties: skep.objects.Network.$Shape): skep.objects.Network & skep.objects.Network.$Shape;
+            static create(properties?: skep.objects.Network.$Properties): skep.objects.Network;
+
+            /**
+             * Encodes the specified Network message. Does not implicitly {@link skep.objects.Network.verify|verify} messages.
+             * @param message Network message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Network.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Network message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Network & skep.objects.Network.$Shape} Network
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Network & skep.objects.Network.$Shape;
+
+            /**
+             * Creates a Network message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Network
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Network;
+
+            /**
+             * Creates a plain object from a Network message. Also converts values to other types if specified.
+             * @param message Network
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Network, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Network to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Network
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Network {
+
+            /** Properties of a Network. */
+            interface $Properties {
+
+                /** Network id */
+                id?: (string|null);
+
+                /** Network meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Network spec */
+                spec?: (skep.objects.NetworkSpec.$Properties|null);
+
+                /** Network ipam */
+                ipam?: (skep.objects.Ipam.$Properties|null);
+
+                /** Network vni */
+                vni?: (number|null);
+
+                /** Network driverState */
+                driverState?: (skep.objects.Driver.$Properties|null);
+
+                /** Network pendingDelete */
+                pendingDelete?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Network. */
+            type $Shape = skep.objects.Network.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkSpec.
+         * @deprecated Use skep.objects.NetworkSpec.$Properties instead.
+         */
+        interface INetworkSpec extends skep.objects.NetworkSpec.$Properties {
+        }
+
+        /** Represents a NetworkSpec. */
+        class NetworkSpec {
+
+            /**
+             * Constructs a new NetworkSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkSpec name. */
+            name: string;
+
+            /** NetworkSpec labels. */
+            labels: { [k: string]: string };
+
+            /** NetworkSpec driver. */
+            driver?: (skep.objects.Driver.$Properties|null);
+
+            /** NetworkSpec ipam. */
+            ipam?: (skep.objects.Ipam.$Properties|null);
+
+            /** NetworkSpec internal. */
+            internal: boolean;
+
+            /** NetworkSpec attachable. */
+            attachable: boolean;
+
+            /** NetworkSpec ingress. */
+            ingress: boolean;
+
+            /** NetworkSpec enableIpv6. */
+            enableIpv6: boolean;
+
+            /** NetworkSpec enableIpv4. */
+            enableIpv4?: (boolean|null);
+
+            /** NetworkSpec configFrom. */
+            configFrom: string;
+
+            /** NetworkSpec configOnly. */
+            configOnly: boolean;
+
+            /** NetworkSpec scope. */
+            scope: string;
+
+            /**
+             * Creates a new NetworkSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkSpec instance
+             */
+            static create(properties: skep.objects.NetworkSpec.$Shape): skep.objects.NetworkSpec & skep.objects.NetworkSpec.$Shape;
+            static create(properties?: skep.objects.NetworkSpec.$Properties): skep.objects.NetworkSpec;
+
+            /**
+             * Encodes the specified NetworkSpec message. Does not implicitly {@link skep.objects.NetworkSpec.verify|verify} messages.
+             * @param message NetworkSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkSpec & skep.objects.NetworkSpec.$Shape} NetworkSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkSpec & skep.objects.NetworkSpec.$Shape;
+
+            /**
+             * Creates a NetworkSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkSpec;
+
+            /**
+             * Creates a plain object from a NetworkSpec message. Also converts values to other types if specified.
+             * @param message NetworkSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkSpec {
+
+            /** Properties of a NetworkSpec. */
+            interface $Properties {
+
+                /** NetworkSpec name */
+                name?: (string|null);
+
+                /** NetworkSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** NetworkSpec driver */
+                driver?: (skep.objects.Driver.$Properties|null);
+
+                /** NetworkSpec ipam */
+                ipam?: (skep.objects.Ipam.$Properties|null);
+
+                /** NetworkSpec internal */
+                internal?: (boolean|null);
+
+                /** NetworkSpec attachable */
+                attachable?: (boolean|null);
+
+                /** NetworkSpec ingress */
+                ingress?: (boolean|null);
+
+                /** NetworkSpec enableIpv6 */
+                enableIpv6?: (boolean|null);
+
+                /** NetworkSpec enableIpv4 */
+                enableIpv4?: (boolean|null);
+
+                /** NetworkSpec configFrom */
+                configFrom?: (string|null);
+
+                /** NetworkSpec configOnly */
+                configOnly?: (boolean|null);
+
+                /** NetworkSpec scope */
+                scope?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkSpec. */
+            type $Shape = skep.objects.NetworkSpec.$Properties;
+        }
+
+        /**
+         * Properties of an Ipam.
+         * @deprecated Use skep.objects.Ipam.$Properties instead.
+         */
+        interface IIpam extends skep.objects.Ipam.$Properties {
+        }
+
+        /** Represents an Ipam. */
+        class Ipam {
+
+            /**
+             * Constructs a new Ipam.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Ipam.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Ipam driver. */
+            driver: string;
+
+            /** Ipam config. */
+            config: skep.objects.IpamConfig.$Properties[];
+
+            /** Ipam options. */
+            options: { [k: string]: string };
+
+            /**
+             * Creates a new Ipam instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Ipam instance
+             */
+            static create(properties: skep.objects.Ipam.$Shape): skep.objects.Ipam & skep.objects.Ipam.$Shape;
+            static create(properties?: skep.objects.Ipam.$Properties): skep.objects.Ipam;
+
+            /**
+             * Encodes the specified Ipam message. Does not implicitly {@link skep.objects.Ipam.verify|verify} messages.
+             * @param message Ipam message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Ipam.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Ipam message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Ipam & skep.objects.Ipam.$Shape} Ipam
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Ipam & skep.objects.Ipam.$Shape;
+
+            /**
+             * Creates an Ipam message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Ipam
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Ipam;
+
+            /**
+             * Creates a plain object from an Ipam message. Also converts values to other types if specified.
+             * @param message Ipam
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Ipam, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Ipam to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Ipam
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Ipam {
+
+            /** Properties of an Ipam. */
+            interface $Properties {
+
+                /** Ipam driver */
+                driver?: (string|null);
+
+                /** Ipam config */
+                config?: (skep.objects.IpamConfig.$Properties[]|null);
+
+                /** Ipam options */
+                options?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Ipam. */
+            type $Shape = skep.objects.Ipam.$Properties;
+        }
+
+        /**
+         * Properties of an IpamConfig.
+         * @deprecated Use skep.objects.IpamConfig.$Properties instead.
+         */
+        interface IIpamConfig extends skep.objects.IpamConfig.$Properties {
+        }
+
+        /** Represents an IpamConfig. */
+        class IpamConfig {
+
+            /**
+             * Constructs a new IpamConfig.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.IpamConfig.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** IpamConfig subnet. */
+            subnet: string;
+
+            /** IpamConfig ipRange. */
+            ipRange: string;
+
+            /** IpamConfig gateway. */
+            gateway: string;
+
+            /** IpamConfig auxiliaryAddresses. */
+            auxiliaryAddresses: { [k: string]: string };
+
+            /**
+             * Creates a new IpamConfig instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns IpamConfig instance
+             */
+            static create(properties: skep.objects.IpamConfig.$Shape): skep.objects.IpamConfig & skep.objects.IpamConfig.$Shape;
+            static create(properties?: skep.objects.IpamConfig.$Properties): skep.objects.IpamConfig;
+
+            /**
+             * Encodes the specified IpamConfig message. Does not implicitly {@link skep.objects.IpamConfig.verify|verify} messages.
+             * @param message IpamConfig message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.IpamConfig.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an IpamConfig message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.IpamConfig & skep.objects.IpamConfig.$Shape} IpamConfig
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.IpamConfig & skep.objects.IpamConfig.$Shape;
+
+            /**
+             * Creates an IpamConfig message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns IpamConfig
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.IpamConfig;
+
+            /**
+             * Creates a plain object from an IpamConfig message. Also converts values to other types if specified.
+             * @param message IpamConfig
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.IpamConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this IpamConfig to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for IpamConfig
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace IpamConfig {
+
+            /** Properties of an IpamConfig. */
+            interface $Properties {
+
+                /** IpamConfig subnet */
+                subnet?: (string|null);
+
+                /** IpamConfig ipRange */
+                ipRange?: (string|null);
+
+                /** IpamConfig gateway */
+                gateway?: (string|null);
+
+                /** IpamConfig auxiliaryAddresses */
+                auxiliaryAddresses?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an IpamConfig. */
+            type $Shape = skep.objects.IpamConfig.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkAttachment.
+         * @deprecated Use skep.objects.NetworkAttachment.$Properties instead.
+         */
+        interface INetworkAttachment extends skep.objects.NetworkAttachment.$Properties {
+        }
+
+        /** Represents a NetworkAttachment. */
+        class NetworkAttachment {
+
+            /**
+             * Constructs a new NetworkAttachment.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkAttachment.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkAttachment networkId. */
+            networkId: string;
+
+            /** NetworkAttachment addresses. */
+            addresses: string[];
+
+            /** NetworkAttachment aliases. */
+            aliases: string[];
+
+            /** NetworkAttachment driverOpts. */
+            driverOpts: { [k: string]: string };
+
+            /**
+             * Creates a new NetworkAttachment instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkAttachment instance
+             */
+            static create(properties: skep.objects.NetworkAttachment.$Shape): skep.objects.NetworkAttachment & skep.objects.NetworkAttachment.$Shape;
+            static create(properties?: skep.objects.NetworkAttachment.$Properties): skep.objects.NetworkAttachment;
+
+            /**
+             * Encodes the specified NetworkAttachment message. Does not implicitly {@link skep.objects.NetworkAttachment.verify|verify} messages.
+             * @param message NetworkAttachment message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkAttachment.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkAttachment message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkAttachment & skep.objects.NetworkAttachment.$Shape} NetworkAttachment
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachment & skep.objects.NetworkAttachment.$Shape;
+
+            /**
+             * Creates a NetworkAttachment message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkAttachment
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachment;
+
+            /**
+             * Creates a plain object from a NetworkAttachment message. Also converts values to other types if specified.
+             * @param message NetworkAttachment
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkAttachment, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkAttachment to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkAttachment
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkAttachment {
+
+            /** Properties of a NetworkAttachment. */
+            interface $Properties {
+
+                /** NetworkAttachment networkId */
+                networkId?: (string|null);
+
+                /** NetworkAttachment addresses */
+                addresses?: (string[]|null);
+
+                /** NetworkAttachment aliases */
+                aliases?: (string[]|null);
+
+                /** NetworkAttachment driverOpts */
+                driverOpts?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkAttachment. */
+            type $Shape = skep.objects.NetworkAttachment.$Properties;
+        }
+
+        /**
+         * Properties of a Secret.
+         * @deprecated Use skep.objects.Secret.$Properties instead.
+         */
+        interface ISecret extends skep.objects.Secret.$Properties {
+        }
+
+        /** Represents a Secret. */
+        class Secret {
+
+            /**
+             * Constructs a new Secret.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Secret.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Secret id. */
+            id: string;
+
+            /** Secret meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Secret spec. */
+            spec?: (skep.objects.SecretSpec.$Properties|null);
+
+            /** Secret internal. */
+            internal: boolean;
+
+            /**
+             * Creates a new Secret instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Secret instance
+             */
+            static create(properties: skep.objects.Secret.$Shape): skep.objects.Secret & skep.objects.Secret.$Shape;
+            static create(properties?: skep.objects.Secret.$Properties): skep.objects.Secret;
+
+            /**
+             * Encodes the specified Secret message. Does not implicitly {@link skep.objects.Secret.verify|verify} messages.
+             * @param message Secret message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Secret.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Secret message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Secret & skep.objects.Secret.$Shape} Secret
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Secret & skep.objects.Secret.$Shape;
+
+            /**
+             * Creates a Secret message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Secret
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Secret;
+
+            /**
+             * Creates a plain object from a Secret message. Also converts values to other types if specified.
+             * @param message Secret
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Secret, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Secret to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Secret
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Secret {
+
+            /** Properties of a Secret. */
+            interface $Properties {
+
+                /** Secret id */
+                id?: (string|null);
+
+                /** Secret meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Secret spec */
+                spec?: (skep.objects.SecretSpec.$Properties|null);
+
+                /** Secret internal */
+                internal?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Secret. */
+            type $Shape = skep.objects.Secret.$Properties;
+        }
+
+        /**
+         * Properties of a SecretSpec.
+         * @deprecated Use skep.objects.SecretSpec.$Properties instead.
+         */
+        interface ISecretSpec extends skep.objects.SecretSpec.$Properties {
+        }
+
+        /** Represents a SecretSpec. */
+        class SecretSpec {
+
+            /**
+             * Constructs a new SecretSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.SecretSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SecretSpec name. */
+            name: string;
+
+            /** SecretSpec labels. */
+            labels: { [k: string]: string };
+
+            /** SecretSpec data. */
+            data: Uint8Array;
+
+            /** SecretSpec driver. */
+            driver?: (skep.objects.Driver.$Properties|null);
+
+            /** SecretSpec templating. */
+            templating?: (skep.objects.Driver.$Properties|null);
+
+            /**
+             * Creates a new SecretSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SecretSpec instance
+             */
+            static create(properties: skep.objects.SecretSpec.$Shape): skep.objects.SecretSpec & skep.objects.SecretSpec.$Shape;
+            static create(properties?: skep.objects.SecretSpec.$Properties): skep.objects.SecretSpec;
+
+            /**
+             * Encodes the specified SecretSpec message. Does not implicitly {@link skep.objects.SecretSpec.verify|verify} messages.
+             * @param message SecretSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.SecretSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SecretSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.SecretSpec & skep.objects.SecretSpec.$Shape} SecretSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SecretSpec & skep.objects.SecretSpec.$Shape;
+
+            /**
+             * Creates a SecretSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SecretSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.SecretSpec;
+
+            /**
+             * Creates a plain object from a SecretSpec message. Also converts values to other types if specified.
+             * @param message SecretSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.SecretSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SecretSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SecretSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SecretSpec {
+
+            /** Properties of a SecretSpec. */
+            interface $Properties {
+
+                /** SecretSpec name */
+                name?: (string|null);
+
+                /** SecretSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** SecretSpec data */
+                data?: (Uint8Array|null);
+
+                /** SecretSpec driver */
+                driver?: (skep.objects.Driver.$Properties|null);
+
+                /** SecretSpec templating */
+                templating?: (skep.objects.Driver.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SecretSpec. */
+            type $Shape = skep.objects.SecretSpec.$Properties;
+        }
+
+        /**
+         * Properties of a Config.
+         * @deprecated Use skep.objects.Config.$Properties instead.
+         */
+        interface IConfig extends skep.objects.Config.$Properties {
+        }
+
+        /** Represents a Config. */
+        class Config {
+
+            /**
+             * Constructs a new Config.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Config.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Config id. */
+            id: string;
+
+            /** Config meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Config spec. */
+            spec?: (skep.objects.ConfigSpec.$Properties|null);
+
+            /**
+             * Creates a new Config instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Config instance
+             */
+            static create(properties: skep.objects.Config.$Shape): skep.objects.Config & skep.objects.Config.$Shape;
+            static create(properties?: skep.objects.Config.$Properties): skep.objects.Config;
+
+            /**
+             * Encodes the specified Config message. Does not implicitly {@link skep.objects.Config.verify|verify} messages.
+             * @param message Config message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Config.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Config message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Config & skep.objects.Config.$Shape} Config
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Config & skep.objects.Config.$Shape;
+
+            /**
+             * Creates a Config message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Config
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Config;
+
+            /**
+             * Creates a plain object from a Config message. Also converts values to other types if specified.
+             * @param message Config
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Config, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Config to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Config
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Config {
+
+            /** Properties of a Config. */
+            interface $Properties {
+
+                /** Config id */
+                id?: (string|null);
+
+                /** Config meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Config spec */
+                spec?: (skep.objects.ConfigSpec.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Config. */
+            type $Shape = skep.objects.Config.$Properties;
+        }
+
+        /**
+         * Properties of a ConfigSpec.
+         * @deprecated Use skep.objects.ConfigSpec.$Properties instead.
+         */
+        interface IConfigSpec extends skep.objects.ConfigSpec.$Properties {
+        }
+
+        /** Represents a ConfigSpec. */
+        class ConfigSpec {
+
+            /**
+             * Constructs a new ConfigSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.ConfigSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ConfigSpec name. */
+            name: string;
+
+            /** ConfigSpec labels. */
+            labels: { [k: string]: string };
+
+            /** ConfigSpec data. */
+            data: Uint8Array;
+
+            /** ConfigSpec templating. */
+            templating?: (skep.objects.Driver.$Properties|null);
+
+            /**
+             * Creates a new ConfigSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ConfigSpec instance
+             */
+            static create(properties: skep.objects.ConfigSpec.$Shape): skep.objects.ConfigSpec & skep.objects.ConfigSpec.$Shape;
+            static create(properties?: skep.objects.ConfigSpec.$Properties): skep.objects.ConfigSpec;
+
+            /**
+             * Encodes the specified ConfigSpec message. Does not implicitly {@link skep.objects.ConfigSpec.verify|verify} messages.
+             * @param message ConfigSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.ConfigSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ConfigSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.ConfigSpec & skep.objects.ConfigSpec.$Shape} ConfigSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ConfigSpec & skep.objects.ConfigSpec.$Shape;
+
+            /**
+             * Creates a ConfigSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ConfigSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.ConfigSpec;
+
+            /**
+             * Creates a plain object from a ConfigSpec message. Also converts values to other types if specified.
+             * @param message ConfigSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.ConfigSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ConfigSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ConfigSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ConfigSpec {
+
+            /** Properties of a ConfigSpec. */
+            interface $Properties {
+
+                /** ConfigSpec name */
+                name?: (string|null);
+
+                /** ConfigSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** ConfigSpec data */
+                data?: (Uint8Array|null);
+
+                /** ConfigSpec templating */
+                templating?: (skep.objects.Driver.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ConfigSpec. */
+            type $Shape = skep.objects.ConfigSpec.$Properties;
+        }
+
+        /**
+         * Properties of a Volume.
+         * @deprecated Use skep.objects.Volume.$Properties instead.
+         */
+        interface IVolume extends skep.objects.Volume.$Properties {
+        }
+
+        /** Represents a Volume. */
+        class Volume {
+
+            /**
+             * Constructs a new Volume.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Volume.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Volume id. */
+            id: string;
+
+            /** Volume meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Volume spec. */
+            spec?: (skep.objects.VolumeSpec.$Properties|null);
+
+            /** Volume info. */
+            info?: (skep.objects.VolumeInfo.$Properties|null);
+
+            /** Volume publishStatus. */
+            publishStatus: skep.objects.VolumePublishStatus.$Properties[];
+
+            /** Volume pendingDelete. */
+            pendingDelete: boolean;
+
+            /**
+             * Creates a new Volume instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Volume instance
+             */
+            static create(properties: skep.objects.Volume.$Shape): skep.objects.Volume & skep.objects.Volume.$Shape;
+            static create(properties?: skep.objects.Volume.$Properties): skep.objects.Volume;
+
+            /**
+             * Encodes the specified Volume message. Does not implicitly {@link skep.objects.Volume.verify|verify} messages.
+             * @param message Volume message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Volume.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Volume message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Volume & skep.objects.Volume.$Shape} Volume
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Volume & skep.objects.Volume.$Shape;
+
+            /**
+             * Creates a Volume message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Volume
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Volume;
+
+            /**
+             * Creates a plain object from a Volume message. Also converts values to other types if specified.
+             * @param message Volume
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Volume, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Volume to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Volume
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Volume {
+
+            /** Properties of a Volume. */
+            interface $Properties {
+
+                /** Volume id */
+                id?: (string|null);
+
+                /** Volume meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Volume spec */
+                spec?: (skep.objects.VolumeSpec.$Properties|null);
+
+                /** Volume info */
+                info?: (skep.objects.VolumeInfo.$Properties|null);
+
+                /** Volume publishStatus */
+                publishStatus?: (skep.objects.VolumePublishStatus.$Properties[]|null);
+
+                /** Volume pendingDelete */
+                pendingDelete?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Volume. */
+            type $Shape = skep.objects.Volume.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeSpec.
+         * @deprecated Use skep.objects.VolumeSpec.$Properties instead.
+         */
+        interface IVolumeSpec extends skep.objects.VolumeSpec.$Properties {
+        }
+
+        /** Represents a VolumeSpec. */
+        class VolumeSpec {
+
+            /**
+             * Constructs a new VolumeSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeSpec name. */
+            name: string;
+
+            /** VolumeSpec labels. */
+            labels: { [k: string]: string };
+
+            /** VolumeSpec driver. */
+            driver?: (skep.objects.Driver.$Properties|null);
+
+            /** VolumeSpec group. */
+            group: string;
+
+            /** VolumeSpec accessMode. */
+            accessMode?: (skep.objects.VolumeAccessMode.$Properties|null);
+
+            /** VolumeSpec secrets. */
+            secrets: skep.objects.VolumeSecret.$Properties[];
+
+            /** VolumeSpec accessibilityRequirements. */
+            accessibilityRequirements?: (skep.objects.TopologyRequirement.$Properties|null);
+
+            /** VolumeSpec capacityRange. */
+            capacityRange?: (skep.objects.CapacityRange.$Properties|null);
+
+            /** VolumeSpec availability. */
+            availability: skep.objects.NodeAvailability;
+
+            /**
+             * Creates a new VolumeSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeSpec instance
+             */
+            static create(properties: skep.objects.VolumeSpec.$Shape): skep.objects.VolumeSpec & skep.objects.VolumeSpec.$Shape;
+            static create(properties?: skep.objects.VolumeSpec.$Properties): skep.objects.VolumeSpec;
+
+            /**
+             * Encodes the specified VolumeSpec message. Does not implicitly {@link skep.objects.VolumeSpec.verify|verify} messages.
+             * @param message VolumeSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeSpec & skep.objects.VolumeSpec.$Shape} VolumeSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeSpec & skep.objects.VolumeSpec.$Shape;
+
+            /**
+             * Creates a VolumeSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeSpec;
+
+            /**
+             * Creates a plain object from a VolumeSpec message. Also converts values to other types if specified.
+             * @param message VolumeSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeSpec {
+
+            /** Properties of a VolumeSpec. */
+            interface $Properties {
+
+                /** VolumeSpec name */
+                name?: (string|null);
+
+                /** VolumeSpec labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** VolumeSpec driver */
+                driver?: (skep.objects.Driver.$Properties|null);
+
+                /** VolumeSpec group */
+                group?: (string|null);
+
+                /** VolumeSpec accessMode */
+                accessMode?: (skep.objects.VolumeAccessMode.$Properties|null);
+
+                /** VolumeSpec secrets */
+                secrets?: (skep.objects.VolumeSecret.$Properties[]|null);
+
+                /** VolumeSpec accessibilityRequirements */
+                accessibilityRequirements?: (skep.objects.TopologyRequirement.$Properties|null);
+
+                /** VolumeSpec capacityRange */
+                capacityRange?: (skep.objects.CapacityRange.$Properties|null);
+
+                /** VolumeSpec availability */
+                availability?: (skep.objects.NodeAvailability|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeSpec. */
+            type $Shape = skep.objects.VolumeSpec.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeAccessMode.
+         * @deprecated Use skep.objects.VolumeAccessMode.$Properties instead.
+         */
+        interface IVolumeAccessMode extends skep.objects.VolumeAccessMode.$Properties {
+        }
+
+        /** Represents a VolumeAccessMode. */
+        class VolumeAccessMode {
+
+            /**
+             * Constructs a new VolumeAccessMode.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeAccessMode.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeAccessMode scope. */
+            scope: string;
+
+            /** VolumeAccessMode sharing. */
+            sharing: string;
+
+            /** VolumeAccessMode mountVolume. */
+            mountVolume?: (skep.objects.MountVolume.$Properties|null);
+
+            /**
+             * Creates a new VolumeAccessMode instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeAccessMode instance
+             */
+            static create(properties: skep.objects.VolumeAccessMode.$Shape): skep.objects.VolumeAccessMode & skep.objects.VolumeAccessMode.$Shape;
+            static create(properties?: skep.objects.VolumeAccessMode.$Properties): skep.objects.VolumeAccessMode;
+
+            /**
+             * Encodes the specified VolumeAccessMode message. Does not implicitly {@link skep.objects.VolumeAccessMode.verify|verify} messages.
+             * @param message VolumeAccessMode message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeAccessMode.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeAccessMode message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeAccessMode & skep.objects.VolumeAccessMode.$Shape} VolumeAccessMode
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeAccessMode & skep.objects.VolumeAccessMode.$Shape;
+
+            /**
+             * Creates a VolumeAccessMode message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeAccessMode
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeAccessMode;
+
+            /**
+             * Creates a plain object from a VolumeAccessMode message. Also converts values to other types if specified.
+             * @param message VolumeAccessMode
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeAccessMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeAccessMode to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeAccessMode
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeAccessMode {
+
+            /** Properties of a VolumeAccessMode. */
+            interface $Properties {
+
+                /** VolumeAccessMode scope */
+                scope?: (string|null);
+
+                /** VolumeAccessMode sharing */
+                sharing?: (string|null);
+
+                /** VolumeAccessMode mountVolume */
+                mountVolume?: (skep.objects.MountVolume.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeAccessMode. */
+            type $Shape = skep.objects.VolumeAccessMode.$Properties;
+        }
+
+        /**
+         * Properties of a MountVolume.
+         * @deprecated Use skep.objects.MountVolume.$Properties instead.
+         */
+        interface IMountVolume extends skep.objects.MountVolume.$Properties {
+        }
+
+        /** Represents a MountVolume. */
+        class MountVolume {
+
+            /**
+             * Constructs a new MountVolume.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.MountVolume.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** MountVolume fsType. */
+            fsType: string;
+
+            /** MountVolume mountFlags. */
+            mountFlags: string[];
+
+            /**
+             * Creates a new MountVolume instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns MountVolume instance
+             */
+            static create(properties: skep.objects.MountVolume.$Shape): skep.objects.MountVolume & skep.objects.MountVolume.$Shape;
+            static create(properties?: skep.objects.MountVolume.$Properties): skep.objects.MountVolume;
+
+            /**
+             * Encodes the specified MountVolume message. Does not implicitly {@link skep.objects.MountVolume.verify|verify} messages.
+             * @param message MountVolume message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.MountVolume.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a MountVolume message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.MountVolume & skep.objects.MountVolume.$Shape} MountVolume
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.MountVolume & skep.objects.MountVolume.$Shape;
+
+            /**
+             * Creates a MountVolume message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns MountVolume
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.MountVolume;
+
+            /**
+             * Creates a plain object from a MountVolume message. Also converts values to other types if specified.
+             * @param message MountVolume
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.MountVolume, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this MountVolume to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for MountVolume
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace MountVolume {
+
+            /** Properties of a MountVolume. */
+            interface $Properties {
+
+                /** MountVolume fsType */
+                fsType?: (string|null);
+
+                /** MountVolume mountFlags */
+                mountFlags?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a MountVolume. */
+            type $Shape = skep.objects.MountVolume.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeSecret.
+         * @deprecated Use skep.objects.VolumeSecret.$Properties instead.
+         */
+        interface IVolumeSecret extends skep.objects.VolumeSecret.$Properties {
+        }
+
+        /** Represents a VolumeSecret. */
+        class VolumeSecret {
+
+            /**
+             * Constructs a new VolumeSecret.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeSecret.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeSecret key. */
+            key: string;
+
+            /** VolumeSecret secret. */
+            secret: string;
+
+            /**
+             * Creates a new VolumeSecret instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeSecret instance
+             */
+            static create(properties: skep.objects.VolumeSecret.$Shape): skep.objects.VolumeSecret & skep.objects.VolumeSecret.$Shape;
+            static create(properties?: skep.objects.VolumeSecret.$Properties): skep.objects.VolumeSecret;
+
+            /**
+             * Encodes the specified VolumeSecret message. Does not implicitly {@link skep.objects.VolumeSecret.verify|verify} messages.
+             * @param message VolumeSecret message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeSecret.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeSecret message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeSecret & skep.objects.VolumeSecret.$Shape} VolumeSecret
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeSecret & skep.objects.VolumeSecret.$Shape;
+
+            /**
+             * Creates a VolumeSecret message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeSecret
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeSecret;
+
+            /**
+             * Creates a plain object from a VolumeSecret message. Also converts values to other types if specified.
+             * @param message VolumeSecret
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeSecret, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeSecret to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeSecret
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeSecret {
+
+            /** Properties of a VolumeSecret. */
+            interface $Properties {
+
+                /** VolumeSecret key */
+                key?: (string|null);
+
+                /** VolumeSecret secret */
+                secret?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeSecret. */
+            type $Shape = skep.objects.VolumeSecret.$Properties;
+        }
+
+        /**
+         * Properties of a Topology.
+         * @deprecated Use skep.objects.Topology.$Properties instead.
+         */
+        interface ITopology extends skep.objects.Topology.$Properties {
+        }
+
+        /** Represents a Topology. */
+        class Topology {
+
+            /**
+             * Constructs a new Topology.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Topology.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Topology segments. */
+            segments: { [k: string]: string };
+
+            /**
+             * Creates a new Topology instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Topology instance
+             */
+            static create(properties: skep.objects.Topology.$Shape): skep.objects.Topology & skep.objects.Topology.$Shape;
+            static create(properties?: skep.objects.Topology.$Properties): skep.objects.Topology;
+
+            /**
+             * Encodes the specified Topology message. Does not implicitly {@link skep.objects.Topology.verify|verify} messages.
+             * @param message Topology message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Topology.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Topology message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Topology & skep.objects.Topology.$Shape} Topology
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Topology & skep.objects.Topology.$Shape;
+
+            /**
+             * Creates a Topology message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Topology
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Topology;
+
+            /**
+             * Creates a plain object from a Topology message. Also converts values to other types if specified.
+             * @param message Topology
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Topology, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Topology to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Topology
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Topology {
+
+            /** Properties of a Topology. */
+            interface $Properties {
+
+                /** Topology segments */
+                segments?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Topology. */
+            type $Shape = skep.objects.Topology.$Properties;
+        }
+
+        /**
+         * Properties of a TopologyRequirement.
+         * @deprecated Use skep.objects.TopologyRequirement.$Properties instead.
+         */
+        interface ITopologyRequirement extends skep.objects.TopologyRequirement.$Properties {
+        }
+
+        /** Represents a TopologyRequirement. */
+        class TopologyRequirement {
+
+            /**
+             * Constructs a new TopologyRequirement.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.TopologyRequirement.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TopologyRequirement requisite. */
+            requisite: skep.objects.Topology.$Properties[];
+
+            /** TopologyRequirement preferred. */
+            preferred: skep.objects.Topology.$Properties[];
+
+            /**
+             * Creates a new TopologyRequirement instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TopologyRequirement instance
+             */
+            static create(properties: skep.objects.TopologyRequirement.$Shape): skep.objects.TopologyRequirement & skep.objects.TopologyRequirement.$Shape;
+            static create(properties?: skep.objects.TopologyRequirement.$Properties): skep.objects.TopologyRequirement;
+
+            /**
+             * Encodes the specified TopologyRequirement message. Does not implicitly {@link skep.objects.TopologyRequirement.verify|verify} messages.
+             * @param message TopologyRequirement message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.TopologyRequirement.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TopologyRequirement message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.TopologyRequirement & skep.objects.TopologyRequirement.$Shape} TopologyRequirement
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TopologyRequirement & skep.objects.TopologyRequirement.$Shape;
+
+            /**
+             * Creates a TopologyRequirement message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TopologyRequirement
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.TopologyRequirement;
+
+            /**
+             * Creates a plain object from a TopologyRequirement message. Also converts values to other types if specified.
+             * @param message TopologyRequirement
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.TopologyRequirement, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TopologyRequirement to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TopologyRequirement
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TopologyRequirement {
+
+            /** Properties of a TopologyRequirement. */
+            interface $Properties {
+
+                /** TopologyRequirement requisite */
+                requisite?: (skep.objects.Topology.$Properties[]|null);
+
+                /** TopologyRequirement preferred */
+                preferred?: (skep.objects.Topology.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TopologyRequirement. */
+            type $Shape = skep.objects.TopologyRequirement.$Properties;
+        }
+
+        /**
+         * Properties of a CapacityRange.
+         * @deprecated Use skep.objects.CapacityRange.$Properties instead.
+         */
+        interface ICapacityRange extends skep.objects.CapacityRange.$Properties {
+        }
+
+        /** Represents a CapacityRange. */
+        class CapacityRange {
+
+            /**
+             * Constructs a new CapacityRange.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.CapacityRange.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CapacityRange requiredBytes. */
+            requiredBytes: number;
+
+            /** CapacityRange limitBytes. */
+            limitBytes: number;
+
+            /**
+             * Creates a new CapacityRange instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CapacityRange instance
+             */
+            static create(properties: skep.objects.CapacityRange.$Shape): skep.objects.CapacityRange & skep.objects.CapacityRange.$Shape;
+            static create(properties?: skep.objects.CapacityRange.$Properties): skep.objects.CapacityRange;
+
+            /**
+             * Encodes the specified CapacityRange message. Does not implicitly {@link skep.objects.CapacityRange.verify|verify} messages.
+             * @param message CapacityRange message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.CapacityRange.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CapacityRange message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.CapacityRange & skep.objects.CapacityRange.$Shape} CapacityRange
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CapacityRange & skep.objects.CapacityRange.$Shape;
+
+            /**
+             * Creates a CapacityRange message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CapacityRange
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.CapacityRange;
+
+            /**
+             * Creates a plain object from a CapacityRange message. Also converts values to other types if specified.
+             * @param message CapacityRange
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.CapacityRange, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CapacityRange to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CapacityRange
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CapacityRange {
+
+            /** Properties of a CapacityRange. */
+            interface $Properties {
+
+                /** CapacityRange requiredBytes */
+                requiredBytes?: (number|null);
+
+                /** CapacityRange limitBytes */
+                limitBytes?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CapacityRange. */
+            type $Shape = skep.objects.CapacityRange.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeInfo.
+         * @deprecated Use skep.objects.VolumeInfo.$Properties instead.
+         */
+        interface IVolumeInfo extends skep.objects.VolumeInfo.$Properties {
+        }
+
+        /** Represents a VolumeInfo. */
+        class VolumeInfo {
+
+            /**
+             * Constructs a new VolumeInfo.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumeInfo.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeInfo capacityBytes. */
+            capacityBytes: number;
+
+            /** VolumeInfo volumeContext. */
+            volumeContext: { [k: string]: string };
+
+            /** VolumeInfo volumeId. */
+            volumeId: string;
+
+            /** VolumeInfo accessibleTopology. */
+            accessibleTopology: skep.objects.Topology.$Properties[];
+
+            /**
+             * Creates a new VolumeInfo instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeInfo instance
+             */
+            static create(properties: skep.objects.VolumeInfo.$Shape): skep.objects.VolumeInfo & skep.objects.VolumeInfo.$Shape;
+            static create(properties?: skep.objects.VolumeInfo.$Properties): skep.objects.VolumeInfo;
+
+            /**
+             * Encodes the specified VolumeInfo message. Does not implicitly {@link skep.objects.VolumeInfo.verify|verify} messages.
+             * @param message VolumeInfo message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumeInfo.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeInfo message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumeInfo & skep.objects.VolumeInfo.$Shape} VolumeInfo
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeInfo & skep.objects.VolumeInfo.$Shape;
+
+            /**
+             * Creates a VolumeInfo message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeInfo
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumeInfo;
+
+            /**
+             * Creates a plain object from a VolumeInfo message. Also converts values to other types if specified.
+             * @param message VolumeInfo
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumeInfo, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeInfo to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeInfo
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeInfo {
+
+            /** Properties of a VolumeInfo. */
+            interface $Properties {
+
+                /** VolumeInfo capacityBytes */
+                capacityBytes?: (number|null);
+
+                /** VolumeInfo volumeContext */
+                volumeContext?: ({ [k: string]: string }|null);
+
+                /** VolumeInfo volumeId */
+                volumeId?: (string|null);
+
+                /** VolumeInfo accessibleTopology */
+                accessibleTopology?: (skep.objects.Topology.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeInfo. */
+            type $Shape = skep.objects.VolumeInfo.$Properties;
+        }
+
+        /** VolumePublishState enum. */
+        enum VolumePublishState {
+
+            /** PENDING_PUBLISH value */
+            PENDING_PUBLISH = 0,
+
+            /** PUBLISHED value */
+            PUBLISHED = 1,
+
+            /** PENDING_NODE_UNPUBLISH value */
+            PENDING_NODE_UNPUBLISH = 2,
+
+            /** PENDING_CONTROLLER_UNPUBLISH value */
+            PENDING_CONTROLLER_UNPUBLISH = 3
+        }
+
+        /**
+         * Properties of a VolumePublishStatus.
+         * @deprecated Use skep.objects.VolumePublishStatus.$Properties instead.
+         */
+        interface IVolumePublishStatus extends skep.objects.VolumePublishStatus.$Properties {
+        }
+
+        /** Represents a VolumePublishStatus. */
+        class VolumePublishStatus {
+
+            /**
+             * Constructs a new VolumePublishStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.VolumePublishStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumePublishStatus nodeId. */
+            nodeId: string;
+
+            /** VolumePublishStatus state. */
+            state: skep.objects.VolumePublishState;
+
+            /** VolumePublishStatus publishContext. */
+            publishContext: { [k: string]: string };
+
+            /**
+             * Creates a new VolumePublishStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumePublishStatus instance
+             */
+            static create(properties: skep.objects.VolumePublishStatus.$Shape): skep.objects.VolumePublishStatus & skep.objects.VolumePublishStatus.$Shape;
+            static create(properties?: skep.objects.VolumePublishStatus.$Properties): skep.objects.VolumePublishStatus;
+
+            /**
+             * Encodes the specified VolumePublishStatus message. Does not implicitly {@link skep.objects.VolumePublishStatus.verify|verify} messages.
+             * @param message VolumePublishStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.VolumePublishStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumePublishStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.VolumePublishStatus & skep.objects.VolumePublishStatus.$Shape} VolumePublishStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumePublishStatus & skep.objects.VolumePublishStatus.$Shape;
+
+            /**
+             * Creates a VolumePublishStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumePublishStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.VolumePublishStatus;
+
+            /**
+             * Creates a plain object from a VolumePublishStatus message. Also converts values to other types if specified.
+             * @param message VolumePublishStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.VolumePublishStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumePublishStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumePublishStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumePublishStatus {
+
+            /** Properties of a VolumePublishStatus. */
+            interface $Properties {
+
+                /** VolumePublishStatus nodeId */
+                nodeId?: (string|null);
+
+                /** VolumePublishStatus state */
+                state?: (skep.objects.VolumePublishState|null);
+
+                /** VolumePublishStatus publishContext */
+                publishContext?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumePublishStatus. */
+            type $Shape = skep.objects.VolumePublishStatus.$Properties;
+        }
+
+        /**
+         * Properties of a Resource.
+         * @deprecated Use skep.objects.Resource.$Properties instead.
+         */
+        interface IResource extends skep.objects.Resource.$Properties {
+        }
+
+        /** Represents a Resource. */
+        class Resource {
+
+            /**
+             * Constructs a new Resource.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Resource.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Resource id. */
+            id: string;
+
+            /** Resource meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Resource annotations. */
+            annotations?: (skep.objects.Annotations.$Properties|null);
+
+            /** Resource kind. */
+            kind: string;
+
+            /** Resource payload. */
+            payload: Uint8Array;
+
+            /**
+             * Creates a new Resource instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Resource instance
+             */
+            static create(properties: skep.objects.Resource.$Shape): skep.objects.Resource & skep.objects.Resource.$Shape;
+            static create(properties?: skep.objects.Resource.$Properties): skep.objects.Resource;
+
+            /**
+             * Encodes the specified Resource message. Does not implicitly {@link skep.objects.Resource.verify|verify} messages.
+             * @param message Resource message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Resource.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Resource message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Resource & skep.objects.Resource.$Shape} Resource
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Resource & skep.objects.Resource.$Shape;
+
+            /**
+             * Creates a Resource message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Resource
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Resource;
+
+            /**
+             * Creates a plain object from a Resource message. Also converts values to other types if specified.
+             * @param message Resource
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Resource, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Resource to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Resource
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Resource {
+
+            /** Properties of a Resource. */
+            interface $Properties {
+
+                /** Resource id */
+                id?: (string|null);
+
+                /** Resource meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Resource annotations */
+                annotations?: (skep.objects.Annotations.$Properties|null);
+
+                /** Resource kind */
+                kind?: (string|null);
+
+                /** Resource payload */
+                payload?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Resource. */
+            type $Shape = skep.objects.Resource.$Properties;
+        }
+
+        /**
+         * Properties of an Extension.
+         * @deprecated Use skep.objects.Extension.$Properties instead.
+         */
+        interface IExtension extends skep.objects.Extension.$Properties {
+        }
+
+        /** Represents an Extension. */
+        class Extension {
+
+            /**
+             * Constructs a new Extension.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.Extension.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Extension id. */
+            id: string;
+
+            /** Extension meta. */
+            meta?: (skep.objects.Meta.$Properties|null);
+
+            /** Extension annotations. */
+            annotations?: (skep.objects.Annotations.$Properties|null);
+
+            /** Extension description. */
+            description: string;
+
+            /**
+             * Creates a new Extension instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Extension instance
+             */
+            static create(properties: skep.objects.Extension.$Shape): skep.objects.Extension & skep.objects.Extension.$Shape;
+            static create(properties?: skep.objects.Extension.$Properties): skep.objects.Extension;
+
+            /**
+             * Encodes the specified Extension message. Does not implicitly {@link skep.objects.Extension.verify|verify} messages.
+             * @param message Extension message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.Extension.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Extension message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.Extension & skep.objects.Extension.$Shape} Extension
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Extension & skep.objects.Extension.$Shape;
+
+            /**
+             * Creates an Extension message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Extension
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.Extension;
+
+            /**
+             * Creates a plain object from an Extension message. Also converts values to other types if specified.
+             * @param message Extension
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.Extension, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Extension to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Extension
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Extension {
+
+            /** Properties of an Extension. */
+            interface $Properties {
+
+                /** Extension id */
+                id?: (string|null);
+
+                /** Extension meta */
+                meta?: (skep.objects.Meta.$Properties|null);
+
+                /** Extension annotations */
+                annotations?: (skep.objects.Annotations.$Properties|null);
+
+                /** Extension description */
+                description?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Extension. */
+            type $Shape = skep.objects.Extension.$Properties;
+        }
+    }
+
+    /** Namespace dispatcher. */
+    namespace dispatcher {
+
+        /** Represents a Dispatcher */
+        class Dispatcher extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new Dispatcher service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new Dispatcher service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): Dispatcher;
+
+            /** Calls Session. */
+            session: skep.dispatcher.Dispatcher.Session;
+        }
+
+        namespace Dispatcher {
+
+            /**
+             * Callback as used by {@link skep.dispatcher.Dispatcher#session}.
+             * @param error Error, if any
+             * @param [response] ManagerMessage
+             */
+            type SessionCallback = (error: (Error|null), response?: skep.dispatcher.ManagerMessage) => void;
+
+            /** Calls Session. */
+            type Session = {
+              (request: skep.dispatcher.IAgentMessage, callback: skep.dispatcher.Dispatcher.SessionCallback): void;
+              (request: skep.dispatcher.IAgentMessage): Promise<skep.dispatcher.ManagerMessage>;
+              readonly name: "Session";
+              readonly path: "/skep.dispatcher.Dispatcher/Session";
+              readonly requestType: "AgentMessage";
+              readonly responseType: "ManagerMessage";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+        }
+
+        /**
+         * Properties of an AgentMessage.
+         * @deprecated Use skep.dispatcher.AgentMessage.$Properties instead.
+         */
+        interface IAgentMessage extends skep.dispatcher.AgentMessage.$Properties {
+        }
+
+        /** Represents an AgentMessage. */
+        class AgentMessage {
+
+            /**
+             * Constructs a new AgentMessage.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.AgentMessage.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AgentMessage hello. */
+            hello?: (skep.dispatcher.Hello.$Properties|null);
+
+            /** AgentMessage heartbeat. */
+            heartbeat?: (skep.dispatcher.Heartbeat.$Properties|null);
+
+            /** AgentMessage statusUpdate. */
+            statusUpdate?: (skep.dispatcher.StatusUpdate.$Properties|null);
+
+            /** AgentMessage applied. */
+            applied?: (skep.dispatcher.Applied.$Properties|null);
+
+            /** AgentMessage resync. */
+            resync?: (skep.dispatcher.Resync.$Properties|null);
+
+            /** AgentMessage describe. */
+            describe?: (skep.dispatcher.Describe.$Properties|null);
+
+            /** AgentMessage message. */
+            message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe");
+
+            /**
+             * Creates a new AgentMessage instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns AgentMessage instance
+             */
+            static create(properties: skep.dispatcher.AgentMessage.$Shape): skep.dispatcher.AgentMessage & skep.dispatcher.AgentMessage.$Shape;
+            static create(properties?: skep.dispatcher.AgentMessage.$Properties): skep.dispatcher.AgentMessage;
+
+            /**
+             * Encodes the specified AgentMessage message. Does not implicitly {@link skep.dispatcher.AgentMessage.verify|verify} messages.
+             * @param message AgentMessage message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.AgentMessage.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AgentMessage message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.AgentMessage & skep.dispatcher.AgentMessage.$Shape} AgentMessage
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.AgentMessage & skep.dispatcher.AgentMessage.$Shape;
+
+            /**
+             * Creates an AgentMessage message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns AgentMessage
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.AgentMessage;
+
+            /**
+             * Creates a plain object from an AgentMessage message. Also converts values to other types if specified.
+             * @param message AgentMessage
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.AgentMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this AgentMessage to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for AgentMessage
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AgentMessage {
+
+            /** Properties of an AgentMessage. */
+            interface $Properties {
+
+                /** AgentMessage hello */
+                hello?: (skep.dispatcher.Hello.$Properties|null);
+
+                /** AgentMessage heartbeat */
+                heartbeat?: (skep.dispatcher.Heartbeat.$Properties|null);
+
+                /** AgentMessage statusUpdate */
+                statusUpdate?: (skep.dispatcher.StatusUpdate.$Properties|null);
+
+                /** AgentMessage applied */
+                applied?: (skep.dispatcher.Applied.$Properties|null);
+
+                /** AgentMessage resync */
+                resync?: (skep.dispatcher.Resync.$Properties|null);
+
+                /** AgentMessage describe */
+                describe?: (skep.dispatcher.Describe.$Properties|null);
+
+                /** AgentMessage message */
+                message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an AgentMessage. */
+            type $Shape = {
+              hello?: skep.dispatcher.Hello.$Shape|null;
+              heartbeat?: skep.dispatcher.Heartbeat.$Shape|null;
+              statusUpdate?: skep.dispatcher.StatusUpdate.$Shape|null;
+              applied?: skep.dispatcher.Applied.$Shape|null;
+              resync?: skep.dispatcher.Resync.$Shape|null;
+              describe?: skep.dispatcher.Describe.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ message?: undefined; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "hello"; hello: skep.dispatcher.Hello.$Shape; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "heartbeat"; hello?: null; heartbeat: skep.dispatcher.Heartbeat.$Shape; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "statusUpdate"; hello?: null; heartbeat?: null; statusUpdate: skep.dispatcher.StatusUpdate.$Shape; applied?: null; resync?: null; describe?: null }|{ message?: "applied"; hello?: null; heartbeat?: null; statusUpdate?: null; applied: skep.dispatcher.Applied.$Shape; resync?: null; describe?: null }|{ message?: "resync"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync: skep.dispatcher.Resync.$Shape; describe?: null }|{ message?: "describe"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe: skep.dispatcher.Describe.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a Hello.
+         * @deprecated Use skep.dispatcher.Hello.$Properties instead.
+         */
+        interface IHello extends skep.dispatcher.Hello.$Properties {
+        }
+
+        /** Represents a Hello. */
+        class Hello {
+
+            /**
+             * Constructs a new Hello.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Hello.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Hello protocol. */
+            protocol: number;
+
+            /** Hello description. */
+            description?: (skep.objects.NodeDescription.$Properties|null);
+
+            /** Hello sessionId. */
+            sessionId: string;
+
+            /** Hello revision. */
+            revision: number;
+
+            /** Hello addr. */
+            addr: string;
+
+            /** Hello featureLevel. */
+            featureLevel: number;
+
+            /**
+             * Creates a new Hello instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Hello instance
+             */
+            static create(properties: skep.dispatcher.Hello.$Shape): skep.dispatcher.Hello & skep.dispatcher.Hello.$Shape;
+            static create(properties?: skep.dispatcher.Hello.$Properties): skep.dispatcher.Hello;
+
+            /**
+             * Encodes the specified Hello message. Does not implicitly {@link skep.dispatcher.Hello.verify|verify} messages.
+             * @param message Hello message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Hello.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Hello message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Hello & skep.dispatcher.Hello.$Shape} Hello
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Hello & skep.dispatcher.Hello.$Shape;
+
+            /**
+             * Creates a Hello message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Hello
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Hello;
+
+            /**
+             * Creates a plain object from a Hello message. Also converts values to other types if specified.
+             * @param message Hello
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Hello, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Hello to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Hello
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Hello {
+
+            /** Properties of a Hello. */
+            interface $Properties {
+
+                /** Hello protocol */
+                protocol?: (number|null);
+
+                /** Hello description */
+                description?: (skep.objects.NodeDescription.$Properties|null);
+
+                /** Hello sessionId */
+                sessionId?: (string|null);
+
+                /** Hello revision */
+                revision?: (number|null);
+
+                /** Hello addr */
+                addr?: (string|null);
+
+                /** Hello featureLevel */
+                featureLevel?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Hello. */
+            type $Shape = {
+              protocol?: number|null;
+              description?: skep.objects.NodeDescription.$Shape|null;
+              sessionId?: string|null;
+              revision?: number|null;
+              addr?: string|null;
+              featureLevel?: number|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a Heartbeat.
+         * @deprecated Use skep.dispatcher.Heartbeat.$Properties instead.
+         */
+        interface IHeartbeat extends skep.dispatcher.Heartbeat.$Properties {
+        }
+
+        /** Represents a Heartbeat. */
+        class Heartbeat {
+
+            /**
+             * Constructs a new Heartbeat.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Heartbeat.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Heartbeat sentAtUs. */
+            sentAtUs: number;
+
+            /**
+             * Creates a new Heartbeat instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Heartbeat instance
+             */
+            static create(properties: skep.dispatcher.Heartbeat.$Shape): skep.dispatcher.Heartbeat & skep.dispatcher.Heartbeat.$Shape;
+            static create(properties?: skep.dispatcher.Heartbeat.$Properties): skep.dispatcher.Heartbeat;
+
+            /**
+             * Encodes the specified Heartbeat message. Does not implicitly {@link skep.dispatcher.Heartbeat.verify|verify} messages.
+             * @param message Heartbeat message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Heartbeat.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Heartbeat message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Heartbeat & skep.dispatcher.Heartbeat.$Shape} Heartbeat
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Heartbeat & skep.dispatcher.Heartbeat.$Shape;
+
+            /**
+             * Creates a Heartbeat message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Heartbeat
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Heartbeat;
+
+            /**
+             * Creates a plain object from a Heartbeat message. Also converts values to other types if specified.
+             * @param message Heartbeat
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Heartbeat, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Heartbeat to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Heartbeat
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Heartbeat {
+
+            /** Properties of a Heartbeat. */
+            interface $Properties {
+
+                /** Heartbeat sentAtUs */
+                sentAtUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Heartbeat. */
+            type $Shape = skep.dispatcher.Heartbeat.$Properties;
+        }
+
+        /**
+         * Properties of a Describe.
+         * @deprecated Use skep.dispatcher.Describe.$Properties instead.
+         */
+        interface IDescribe extends skep.dispatcher.Describe.$Properties {
+        }
+
+        /** Represents a Describe. */
+        class Describe {
+
+            /**
+             * Constructs a new Describe.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Describe.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Describe description. */
+            description?: (skep.objects.NodeDescription.$Properties|null);
+
+            /**
+             * Creates a new Describe instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Describe instance
+             */
+            static create(properties: skep.dispatcher.Describe.$Shape): skep.dispatcher.Describe & skep.dispatcher.Describe.$Shape;
+            static create(properties?: skep.dispatcher.Describe.$Properties): skep.dispatcher.Describe;
+
+            /**
+             * Encodes the specified Describe message. Does not implicitly {@link skep.dispatcher.Describe.verify|verify} messages.
+             * @param message Describe message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Describe.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Describe message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Describe & skep.dispatcher.Describe.$Shape} Describe
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Describe & skep.dispatcher.Describe.$Shape;
+
+            /**
+             * Creates a Describe message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Describe
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Describe;
+
+            /**
+             * Creates a plain object from a Describe message. Also converts values to other types if specified.
+             * @param message Describe
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Describe, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Describe to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Describe
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Describe {
+
+            /** Properties of a Describe. */
+            interface $Properties {
+
+                /** Describe description */
+                description?: (skep.objects.NodeDescription.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Describe. */
+            type $Shape = {
+              description?: skep.objects.NodeDescription.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a StatusUpdate.
+         * @deprecated Use skep.dispatcher.StatusUpdate.$Properties instead.
+         */
+        interface IStatusUpdate extends skep.dispatcher.StatusUpdate.$Properties {
+        }
+
+        /** Represents a StatusUpdate. */
+        class StatusUpdate {
+
+            /**
+             * Constructs a new StatusUpdate.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.StatusUpdate.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** StatusUpdate number. */
+            number: number;
+
+            /** StatusUpdate tasks. */
+            tasks: skep.dispatcher.TaskStatusChange.$Properties[];
+
+            /** StatusUpdate volumes. */
+            volumes: skep.dispatcher.VolumeStatusChange.$Properties[];
+
+            /**
+             * Creates a new StatusUpdate instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns StatusUpdate instance
+             */
+            static create(properties: skep.dispatcher.StatusUpdate.$Shape): skep.dispatcher.StatusUpdate & skep.dispatcher.StatusUpdate.$Shape;
+            static create(properties?: skep.dispatcher.StatusUpdate.$Properties): skep.dispatcher.StatusUpdate;
+
+            /**
+             * Encodes the specified StatusUpdate message. Does not implicitly {@link skep.dispatcher.StatusUpdate.verify|verify} messages.
+             * @param message StatusUpdate message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.StatusUpdate.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a StatusUpdate message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.StatusUpdate & skep.dispatcher.StatusUpdate.$Shape} StatusUpdate
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.StatusUpdate & skep.dispatcher.StatusUpdate.$Shape;
+
+            /**
+             * Creates a StatusUpdate message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns StatusUpdate
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.StatusUpdate;
+
+            /**
+             * Creates a plain object from a StatusUpdate message. Also converts values to other types if specified.
+             * @param message StatusUpdate
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.StatusUpdate, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this StatusUpdate to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for StatusUpdate
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace StatusUpdate {
+
+            /** Properties of a StatusUpdate. */
+            interface $Properties {
+
+                /** StatusUpdate number */
+                number?: (number|null);
+
+                /** StatusUpdate tasks */
+                tasks?: (skep.dispatcher.TaskStatusChange.$Properties[]|null);
+
+                /** StatusUpdate volumes */
+                volumes?: (skep.dispatcher.VolumeStatusChange.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a StatusUpdate. */
+            type $Shape = {
+              number?: number|null;
+              tasks?: skep.dispatcher.TaskStatusChange.$Shape[]|null;
+              volumes?: skep.dispatcher.VolumeStatusChange.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a TaskStatusChange.
+         * @deprecated Use skep.dispatcher.TaskStatusChange.$Properties instead.
+         */
+        interface ITaskStatusChange extends skep.dispatcher.TaskStatusChange.$Properties {
+        }
+
+        /** Represents a TaskStatusChange. */
+        class TaskStatusChange {
+
+            /**
+             * Constructs a new TaskStatusChange.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.TaskStatusChange.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskStatusChange taskId. */
+            taskId: string;
+
+            /** TaskStatusChange status. */
+            status?: (skep.objects.TaskStatus.$Properties|null);
+
+            /**
+             * Creates a new TaskStatusChange instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskStatusChange instance
+             */
+            static create(properties: skep.dispatcher.TaskStatusChange.$Shape): skep.dispatcher.TaskStatusChange & skep.dispatcher.TaskStatusChange.$Shape;
+            static create(properties?: skep.dispatcher.TaskStatusChange.$Properties): skep.dispatcher.TaskStatusChange;
+
+            /**
+             * Encodes the specified TaskStatusChange message. Does not implicitly {@link skep.dispatcher.TaskStatusChange.verify|verify} messages.
+             * @param message TaskStatusChange message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.TaskStatusChange.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskStatusChange message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.TaskStatusChange & skep.dispatcher.TaskStatusChange.$Shape} TaskStatusChange
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.TaskStatusChange & skep.dispatcher.TaskStatusChange.$Shape;
+
+            /**
+             * Creates a TaskStatusChange message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskStatusChange
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.TaskStatusChange;
+
+            /**
+             * Creates a plain object from a TaskStatusChange message. Also converts values to other types if specified.
+             * @param message TaskStatusChange
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.TaskStatusChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskStatusChange to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskStatusChange
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskStatusChange {
+
+            /** Properties of a TaskStatusChange. */
+            interface $Properties {
+
+                /** TaskStatusChange taskId */
+                taskId?: (string|null);
+
+                /** TaskStatusChange status */
+                status?: (skep.objects.TaskStatus.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskStatusChange. */
+            type $Shape = {
+              taskId?: string|null;
+              status?: skep.objects.TaskStatus.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a VolumeStatusChange.
+         * @deprecated Use skep.dispatcher.VolumeStatusChange.$Properties instead.
+         */
+        interface IVolumeStatusChange extends skep.dispatcher.VolumeStatusChange.$Properties {
+        }
+
+        /** Represents a VolumeStatusChange. */
+        class VolumeStatusChange {
+
+            /**
+             * Constructs a new VolumeStatusChange.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.VolumeStatusChange.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeStatusChange volumeId. */
+            volumeId: string;
+
+            /** VolumeStatusChange unpublished. */
+            unpublished: boolean;
+
+            /**
+             * Creates a new VolumeStatusChange instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeStatusChange instance
+             */
+            static create(properties: skep.dispatcher.VolumeStatusChange.$Shape): skep.dispatcher.VolumeStatusChange & skep.dispatcher.VolumeStatusChange.$Shape;
+            static create(properties?: skep.dispatcher.VolumeStatusChange.$Properties): skep.dispatcher.VolumeStatusChange;
+
+            /**
+             * Encodes the specified VolumeStatusChange message. Does not implicitly {@link skep.dispatcher.VolumeStatusChange.verify|verify} messages.
+             * @param message VolumeStatusChange message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.VolumeStatusChange.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeStatusChange message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.VolumeStatusChange & skep.dispatcher.VolumeStatusChange.$Shape} VolumeStatusChange
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.VolumeStatusChange & skep.dispatcher.VolumeStatusChange.$Shape;
+
+            /**
+             * Creates a VolumeStatusChange message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeStatusChange
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.VolumeStatusChange;
+
+            /**
+             * Creates a plain object from a VolumeStatusChange message. Also converts values to other types if specified.
+             * @param message VolumeStatusChange
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.VolumeStatusChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeStatusChange to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeStatusChange
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeStatusChange {
+
+            /** Properties of a VolumeStatusChange. */
+            interface $Properties {
+
+                /** VolumeStatusChange volumeId */
+                volumeId?: (string|null);
+
+                /** VolumeStatusChange unpublished */
+                unpublished?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeStatusChange. */
+            type $Shape = skep.dispatcher.VolumeStatusChange.$Properties;
+        }
+
+        /**
+         * Properties of an Applied.
+         * @deprecated Use skep.dispatcher.Applied.$Properties instead.
+         */
+        interface IApplied extends skep.dispatcher.Applied.$Properties {
+        }
+
+        /** Represents an Applied. */
+        class Applied {
+
+            /**
+             * Constructs a new Applied.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Applied.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Applied revision. */
+            revision: number;
+
+            /**
+             * Creates a new Applied instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Applied instance
+             */
+            static create(properties: skep.dispatcher.Applied.$Shape): skep.dispatcher.Applied & skep.dispatcher.Applied.$Shape;
+            static create(properties?: skep.dispatcher.Applied.$Properties): skep.dispatcher.Applied;
+
+            /**
+             * Encodes the specified Applied message. Does not implicitly {@link skep.dispatcher.Applied.verify|verify} messages.
+             * @param message Applied message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Applied.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Applied message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Applied & skep.dispatcher.Applied.$Shape} Applied
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Applied & skep.dispatcher.Applied.$Shape;
+
+            /**
+             * Creates an Applied message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Applied
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Applied;
+
+            /**
+             * Creates a plain object from an Applied message. Also converts values to other types if specified.
+             * @param message Applied
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Applied, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Applied to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Applied
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Applied {
+
+            /** Properties of an Applied. */
+            interface $Properties {
+
+                /** Applied revision */
+                revision?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Applied. */
+            type $Shape = skep.dispatcher.Applied.$Properties;
+        }
+
+        /**
+         * Properties of a Resync.
+         * @deprecated Use skep.dispatcher.Resync.$Properties instead.
+         */
+        interface IResync extends skep.dispatcher.Resync.$Properties {
+        }
+
+        /** Represents a Resync. */
+        class Resync {
+
+            /**
+             * Constructs a new Resync.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Resync.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Resync revision. */
+            revision: number;
+
+            /**
+             * Creates a new Resync instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Resync instance
+             */
+            static create(properties: skep.dispatcher.Resync.$Shape): skep.dispatcher.Resync & skep.dispatcher.Resync.$Shape;
+            static create(properties?: skep.dispatcher.Resync.$Properties): skep.dispatcher.Resync;
+
+            /**
+             * Encodes the specified Resync message. Does not implicitly {@link skep.dispatcher.Resync.verify|verify} messages.
+             * @param message Resync message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Resync.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Resync message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Resync & skep.dispatcher.Resync.$Shape} Resync
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Resync & skep.dispatcher.Resync.$Shape;
+
+            /**
+             * Creates a Resync message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Resync
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Resync;
+
+            /**
+             * Creates a plain object from a Resync message. Also converts values to other types if specified.
+             * @param message Resync
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Resync, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Resync to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Resync
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Resync {
+
+            /** Properties of a Resync. */
+            interface $Properties {
+
+                /** Resync revision */
+                revision?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Resync. */
+            type $Shape = skep.dispatcher.Resync.$Properties;
+        }
+
+        /**
+         * Properties of a ManagerMessage.
+         * @deprecated Use skep.dispatcher.ManagerMessage.$Properties instead.
+         */
+        interface IManagerMessage extends skep.dispatcher.ManagerMessage.$Properties {
+        }
+
+        /** Represents a ManagerMessage. */
+        class ManagerMessage {
+
+            /**
+             * Constructs a new ManagerMessage.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.ManagerMessage.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ManagerMessage welcome. */
+            welcome?: (skep.dispatcher.Welcome.$Properties|null);
+
+            /** ManagerMessage assignments. */
+            assignments?: (skep.dispatcher.Assignments.$Properties|null);
+
+            /** ManagerMessage statusAck. */
+            statusAck?: (skep.dispatcher.StatusAck.$Properties|null);
+
+            /** ManagerMessage heartbeatAck. */
+            heartbeatAck?: (skep.dispatcher.HeartbeatAck.$Properties|null);
+
+            /** ManagerMessage managers. */
+            managers?: (skep.dispatcher.ManagerList.$Properties|null);
+
+            /** ManagerMessage node. */
+            node?: (skep.dispatcher.NodeUpdate.$Properties|null);
+
+            /** ManagerMessage goodbye. */
+            goodbye?: (skep.dispatcher.Goodbye.$Properties|null);
+
+            /** ManagerMessage message. */
+            message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye");
+
+            /**
+             * Creates a new ManagerMessage instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ManagerMessage instance
+             */
+            static create(properties: skep.dispatcher.ManagerMessage.$Shape): skep.dispatcher.ManagerMessage & skep.dispatcher.ManagerMessage.$Shape;
+            static create(properties?: skep.dispatcher.ManagerMessage.$Properties): skep.dispatcher.ManagerMessage;
+
+            /**
+             * Encodes the specified ManagerMessage message. Does not implicitly {@link skep.dispatcher.ManagerMessage.verify|verify} messages.
+             * @param message ManagerMessage message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.ManagerMessage.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ManagerMessage message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.ManagerMessage & skep.dispatcher.ManagerMessage.$Shape} ManagerMessage
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerMessage & skep.dispatcher.ManagerMessage.$Shape;
+
+            /**
+             * Creates a ManagerMessage message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ManagerMessage
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerMessage;
+
+            /**
+             * Creates a plain object from a ManagerMessage message. Also converts values to other types if specified.
+             * @param message ManagerMessage
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.ManagerMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ManagerMessage to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ManagerMessage
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ManagerMessage {
+
+            /** Properties of a ManagerMessage. */
+            interface $Properties {
+
+                /** ManagerMessage welcome */
+                welcome?: (skep.dispatcher.Welcome.$Properties|null);
+
+                /** ManagerMessage assignments */
+                assignments?: (skep.dispatcher.Assignments.$Properties|null);
+
+                /** ManagerMessage statusAck */
+                statusAck?: (skep.dispatcher.StatusAck.$Properties|null);
+
+                /** ManagerMessage heartbeatAck */
+                heartbeatAck?: (skep.dispatcher.HeartbeatAck.$Properties|null);
+
+                /** ManagerMessage managers */
+                managers?: (skep.dispatcher.ManagerList.$Properties|null);
+
+                /** ManagerMessage node */
+                node?: (skep.dispatcher.NodeUpdate.$Properties|null);
+
+                /** ManagerMessage goodbye */
+                goodbye?: (skep.dispatcher.Goodbye.$Properties|null);
+
+                /** ManagerMessage message */
+                message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a ManagerMessage. */
+            type $Shape = {
+              welcome?: skep.dispatcher.Welcome.$Shape|null;
+              assignments?: skep.dispatcher.Assignments.$Shape|null;
+              statusAck?: skep.dispatcher.StatusAck.$Shape|null;
+              heartbeatAck?: skep.dispatcher.HeartbeatAck.$Shape|null;
+              managers?: skep.dispatcher.ManagerList.$Shape|null;
+              node?: skep.dispatcher.NodeUpdate.$Shape|null;
+              goodbye?: skep.dispatcher.Goodbye.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a Welcome.
+         * @deprecated Use skep.dispatcher.Welcome.$Properties instead.
+         */
+        interface IWelcome extends skep.dispatcher.Welcome.$Properties {
+        }
+
+        /** Represents a Welcome. */
+        class Welcome {
+
+            /**
+             * Constructs a new Welcome.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Welcome.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Welcome sessionId. */
+            sessionId: string;
+
+            /** Welcome heartbeatPeriod. */
+            heartbeatPeriod?: (skep.objects.Duration.$Properties|null);
+
+            /** Welcome featureLevel. */
+            featureLevel: number;
+
+            /**
+             * Creates a new Welcome instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Welcome instance
+             */
+            static create(properties: skep.dispatcher.Welcome.$Shape): skep.dispatcher.Welcome & skep.dispatcher.Welcome.$Shape;
+            static create(properties?: skep.dispatcher.Welcome.$Properties): skep.dispatcher.Welcome;
+
+            /**
+             * Encodes the specified Welcome message. Does not implicitly {@link skep.dispatcher.Welcome.verify|verify} messages.
+             * @param message Welcome message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Welcome.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Welcome message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Welcome & skep.dispatcher.Welcome.$Shape} Welcome
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Welcome & skep.dispatcher.Welcome.$Shape;
+
+            /**
+             * Creates a Welcome message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Welcome
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Welcome;
+
+            /**
+             * Creates a plain object from a Welcome message. Also converts values to other types if specified.
+             * @param message Welcome
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Welcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Welcome to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Welcome
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Welcome {
+
+            /** Properties of a Welcome. */
+            interface $Properties {
+
+                /** Welcome sessionId */
+                sessionId?: (string|null);
+
+                /** Welcome heartbeatPeriod */
+                heartbeatPeriod?: (skep.objects.Duration.$Properties|null);
+
+                /** Welcome featureLevel */
+                featureLevel?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Welcome. */
+            type $Shape = skep.dispatcher.Welcome.$Properties;
+        }
+
+        /** AssignmentsKind enum. */
+        enum AssignmentsKind {
+
+            /** COMPLETE value */
+            COMPLETE = 0,
+
+            /** INCREMENTAL value */
+            INCREMENTAL = 1
+        }
+
+        /**
+         * Properties of an Assignments.
+         * @deprecated Use skep.dispatcher.Assignments.$Properties instead.
+         */
+        interface IAssignments extends skep.dispatcher.Assignments.$Properties {
+        }
+
+        /** Represents an Assignments. */
+        class Assignments {
+
+            /**
+             * Constructs a new Assignments.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Assignments.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Assignments kind. */
+            kind: skep.dispatcher.AssignmentsKind;
+
+            /** Assignments appliesTo. */
+            appliesTo: number;
+
+            /** Assignments revision. */
+            revision: number;
+
+            /** Assignments changes. */
+            changes: skep.dispatcher.Assignment.$Properties[];
+
+            /** Assignments last. */
+            last: boolean;
+
+            /**
+             * Creates a new Assignments instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Assignments instance
+             */
+            static create(properties: skep.dispatcher.Assignments.$Shape): skep.dispatcher.Assignments & skep.dispatcher.Assignments.$Shape;
+            static create(properties?: skep.dispatcher.Assignments.$Properties): skep.dispatcher.Assignments;
+
+            /**
+             * Encodes the specified Assignments message. Does not implicitly {@link skep.dispatcher.Assignments.verify|verify} messages.
+             * @param message Assignments message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Assignments.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Assignments message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Assignments & skep.dispatcher.Assignments.$Shape} Assignments
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Assignments & skep.dispatcher.Assignments.$Shape;
+
+            /**
+             * Creates an Assignments message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Assignments
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Assignments;
+
+            /**
+             * Creates a plain object from an Assignments message. Also converts values to other types if specified.
+             * @param message Assignments
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Assignments, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Assignments to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Assignments
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Assignments {
+
+            /** Properties of an Assignments. */
+            interface $Properties {
+
+                /** Assignments kind */
+                kind?: (skep.dispatcher.AssignmentsKind|null);
+
+                /** Assignments appliesTo */
+                appliesTo?: (number|null);
+
+                /** Assignments revision */
+                revision?: (number|null);
+
+                /** Assignments changes */
+                changes?: (skep.dispatcher.Assignment.$Properties[]|null);
+
+                /** Assignments last */
+                last?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Assignments. */
+            type $Shape = {
+              kind?: skep.dispatcher.AssignmentsKind|null;
+              appliesTo?: number|null;
+              revision?: number|null;
+              changes?: skep.dispatcher.Assignment.$Shape[]|null;
+              last?: boolean|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of an Assignment.
+         * @deprecated Use skep.dispatcher.Assignment.$Properties instead.
+         */
+        interface IAssignment extends skep.dispatcher.Assignment.$Properties {
+        }
+
+        /** Represents an Assignment. */
+        class Assignment {
+
+            /**
+             * Constructs a new Assignment.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Assignment.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Assignment removed. */
+            removed: boolean;
+
+            /** Assignment task. */
+            task?: (skep.objects.Task.$Properties|null);
+
+            /** Assignment secret. */
+            secret?: (skep.objects.Secret.$Properties|null);
+
+            /** Assignment config. */
+            config?: (skep.objects.Config.$Properties|null);
+
+            /** Assignment network. */
+            network?: (skep.objects.Network.$Properties|null);
+
+            /** Assignment table. */
+            table?: (skep.dispatcher.NetworkTable.$Properties|null);
+
+            /** Assignment key. */
+            key?: (skep.objects.NetworkKey.$Properties|null);
+
+            /** Assignment volume. */
+            volume?: (skep.objects.Volume.$Properties|null);
+
+            /** Assignment item. */
+            item?: ("task"|"secret"|"config"|"network"|"table"|"key"|"volume");
+
+            /**
+             * Creates a new Assignment instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Assignment instance
+             */
+            static create(properties: skep.dispatcher.Assignment.$Shape): skep.dispatcher.Assignment & skep.dispatcher.Assignment.$Shape;
+            static create(properties?: skep.dispatcher.Assignment.$Properties): skep.dispatcher.Assignment;
+
+            /**
+             * Encodes the specified Assignment message. Does not implicitly {@link skep.dispatcher.Assignment.verify|verify} messages.
+             * @param message Assignment message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Assignment.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Assignment message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Assignment & skep.dispatcher.Assignment.$Shape} Assignment
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Assignment & skep.dispatcher.Assignment.$Shape;
+
+            /**
+             * Creates an Assignment message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Assignment
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Assignment;
+
+            /**
+             * Creates a plain object from an Assignment message. Also converts values to other types if specified.
+             * @param message Assignment
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Assignment, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Assignment to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Assignment
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Assignment {
+
+            /** Properties of an Assignment. */
+            interface $Properties {
+
+                /** Assignment removed */
+                removed?: (boolean|null);
+
+                /** Assignment task */
+                task?: (skep.objects.Task.$Properties|null);
+
+                /** Assignment secret */
+                secret?: (skep.objects.Secret.$Properties|null);
+
+                /** Assignment config */
+                config?: (skep.objects.Config.$Properties|null);
+
+                /** Assignment network */
+                network?: (skep.objects.Network.$Properties|null);
+
+                /** Assignment table */
+                table?: (skep.dispatcher.NetworkTable.$Properties|null);
+
+                /** Assignment key */
+                key?: (skep.objects.NetworkKey.$Properties|null);
+
+                /** Assignment volume */
+                volume?: (skep.objects.Volume.$Properties|null);
+
+                /** Assignment item */
+                item?: ("task"|"secret"|"config"|"network"|"table"|"key"|"volume");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an Assignment. */
+            type $Shape = {
+              removed?: boolean|null;
+              task?: skep.objects.Task.$Shape|null;
+              secret?: skep.objects.Secret.$Shape|null;
+              config?: skep.objects.Config.$Shape|null;
+              network?: skep.objects.Network.$Shape|null;
+              table?: skep.dispatcher.NetworkTable.$Shape|null;
+              key?: skep.objects.NetworkKey.$Shape|null;
+              volume?: skep.objects.Volume.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ item?: undefined; task?: null; secret?: null; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "task"; task: skep.objects.Task.$Shape; secret?: null; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "secret"; task?: null; secret: skep.objects.Secret.$Shape; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "config"; task?: null; secret?: null; config: skep.objects.Config.$Shape; network?: null; table?: null; key?: null; volume?: null }|{ item?: "network"; task?: null; secret?: null; config?: null; network: skep.objects.Network.$Shape; table?: null; key?: null; volume?: null }|{ item?: "table"; task?: null; secret?: null; config?: null; network?: null; table: skep.dispatcher.NetworkTable.$Shape; key?: null; volume?: null }|{ item?: "key"; task?: null; secret?: null; config?: null; network?: null; table?: null; key: skep.objects.NetworkKey.$Shape; volume?: null }|{ item?: "volume"; task?: null; secret?: null; config?: null; network?: null; table?: null; key?: null; volume: skep.objects.Volume.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a NetworkTable.
+         * @deprecated Use skep.dispatcher.NetworkTable.$Properties instead.
+         */
+        interface INetworkTable extends skep.dispatcher.NetworkTable.$Properties {
+        }
+
+        /** Represents a NetworkTable. */
+        class NetworkTable {
+
+            /**
+             * Constructs a new NetworkTable.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.NetworkTable.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkTable networkId. */
+            networkId: string;
+
+            /** NetworkTable endpoints. */
+            endpoints: skep.dispatcher.EndpointRecord.$Properties[];
+
+            /** NetworkTable services. */
+            services: skep.dispatcher.ServiceRecord.$Properties[];
+
+            /** NetworkTable peers. */
+            peers: skep.dispatcher.PeerRecord.$Properties[];
+
+            /**
+             * Creates a new NetworkTable instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkTable instance
+             */
+            static create(properties: skep.dispatcher.NetworkTable.$Shape): skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape;
+            static create(properties?: skep.dispatcher.NetworkTable.$Properties): skep.dispatcher.NetworkTable;
+
+            /**
+             * Encodes the specified NetworkTable message. Does not implicitly {@link skep.dispatcher.NetworkTable.verify|verify} messages.
+             * @param message NetworkTable message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.NetworkTable.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkTable message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape} NetworkTable
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape;
+
+            /**
+             * Creates a NetworkTable message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkTable
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.NetworkTable;
+
+            /**
+             * Creates a plain object from a NetworkTable message. Also converts values to other types if specified.
+             * @param message NetworkTable
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.NetworkTable, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkTable to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkTable
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkTable {
+
+            /** Properties of a NetworkTable. */
+            interface $Properties {
+
+                /** NetworkTable networkId */
+                networkId?: (string|null);
+
+                /** NetworkTable endpoints */
+                endpoints?: (skep.dispatcher.EndpointRecord.$Properties[]|null);
+
+                /** NetworkTable services */
+                services?: (skep.dispatcher.ServiceRecord.$Properties[]|null);
+
+                /** NetworkTable peers */
+                peers?: (skep.dispatcher.PeerRecord.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkTable. */
+            type $Shape = skep.dispatcher.NetworkTable.$Properties;
+        }
+
+        /**
+         * Properties of an EndpointRecord.
+         * @deprecated Use skep.dispatcher.EndpointRecord.$Properties instead.
+         */
+        interface IEndpointRecord extends skep.dispatcher.EndpointRecord.$Properties {
+        }
+
+        /** Represents an EndpointRecord. */
+        class EndpointRecord {
+
+            /**
+             * Constructs a new EndpointRecord.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.EndpointRecord.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** EndpointRecord taskId. */
+            taskId: string;
+
+            /** EndpointRecord name. */
+            name: string;
+
+            /** EndpointRecord serviceId. */
+            serviceId: string;
+
+            /** EndpointRecord nodeId. */
+            nodeId: string;
+
+            /** EndpointRecord addresses. */
+            addresses: string[];
+
+            /** EndpointRecord aliases. */
+            aliases: string[];
+
+            /** EndpointRecord healthy. */
+            healthy: boolean;
+
+            /**
+             * Creates a new EndpointRecord instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns EndpointRecord instance
+             */
+            static create(properties: skep.dispatcher.EndpointRecord.$Shape): skep.dispatcher.EndpointRecord & skep.dispatcher.EndpointRecord.$Shape;
+            static create(properties?: skep.dispatcher.EndpointRecord.$Properties): skep.dispatcher.EndpointRecord;
+
+            /**
+             * Encodes the specified EndpointRecord message. Does not implicitly {@link skep.dispatcher.EndpointRecord.verify|verify} messages.
+             * @param message EndpointRecord message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.EndpointRecord.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an EndpointRecord message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.EndpointRecord & skep.dispatcher.EndpointRecord.$Shape} EndpointRecord
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.EndpointRecord & skep.dispatcher.EndpointRecord.$Shape;
+
+            /**
+             * Creates an EndpointRecord message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns EndpointRecord
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.EndpointRecord;
+
+            /**
+             * Creates a plain object from an EndpointRecord message. Also converts values to other types if specified.
+             * @param message EndpointRecord
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.EndpointRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this EndpointRecord to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for EndpointRecord
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace EndpointRecord {
+
+            /** Properties of an EndpointRecord. */
+            interface $Properties {
+
+                /** EndpointRecord taskId */
+                taskId?: (string|null);
+
+                /** EndpointRecord name */
+                name?: (string|null);
+
+                /** EndpointRecord serviceId */
+                serviceId?: (string|null);
+
+                /** EndpointRecord nodeId */
+                nodeId?: (string|null);
+
+                /** EndpointRecord addresses */
+                addresses?: (string[]|null);
+
+                /** EndpointRecord aliases */
+                aliases?: (string[]|null);
+
+                /** EndpointRecord healthy */
+                healthy?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an EndpointRecord. */
+            type $Shape = skep.dispatcher.EndpointRecord.$Properties;
+        }
+
+        /**
+         * Properties of a ServiceRecord.
+         * @deprecated Use skep.dispatcher.ServiceRecord.$Properties instead.
+         */
+        interface IServiceRecord extends skep.dispatcher.ServiceRecord.$Properties {
+        }
+
+        /** Represents a ServiceRecord. */
+        class ServiceRecord {
+
+            /**
+             * Constructs a new ServiceRecord.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.ServiceRecord.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ServiceRecord serviceId. */
+            serviceId: string;
+
+            /** ServiceRecord name. */
+            name: string;
+
+            /** ServiceRecord aliases. */
+            aliases: string[];
+
+            /** ServiceRecord virtualIps. */
+            virtualIps: skep.objects.VirtualIp.$Properties[];
+
+            /** ServiceRecord ports. */
+            ports: skep.objects.EndpointPortConfig.$Properties[];
+
+            /** ServiceRecord mode. */
+            mode: skep.objects.EndpointMode;
+
+            /**
+             * Creates a new ServiceRecord instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ServiceRecord instance
+             */
+            static create(properties: skep.dispatcher.ServiceRecord.$Shape): skep.dispatcher.ServiceRecord & skep.dispatcher.ServiceRecord.$Shape;
+            static create(properties?: skep.dispatcher.ServiceRecord.$Properties): skep.dispatcher.ServiceRecord;
+
+            /**
+             * Encodes the specified ServiceRecord message. Does not implicitly {@link skep.dispatcher.ServiceRecord.verify|verify} messages.
+             * @param message ServiceRecord message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.ServiceRecord.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ServiceRecord message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.ServiceRecord & skep.dispatcher.ServiceRecord.$Shape} ServiceRecord
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ServiceRecord & skep.dispatcher.ServiceRecord.$Shape;
+
+            /**
+             * Creates a ServiceRecord message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ServiceRecord
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.ServiceRecord;
+
+            /**
+             * Creates a plain object from a ServiceRecord message. Also converts values to other types if specified.
+             * @param message ServiceRecord
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.ServiceRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ServiceRecord to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ServiceRecord
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ServiceRecord {
+
+            /** Properties of a ServiceRecord. */
+            interface $Properties {
+
+                /** ServiceRecord serviceId */
+                serviceId?: (string|null);
+
+                /** ServiceRecord name */
+                name?: (string|null);
+
+                /** ServiceRecord aliases */
+                aliases?: (string[]|null);
+
+                /** ServiceRecord virtualIps */
+                virtualIps?: (skep.objects.VirtualIp.$Properties[]|null);
+
+                /** ServiceRecord ports */
+                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+
+                /** ServiceRecord mode */
+                mode?: (skep.objects.EndpointMode|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ServiceRecord. */
+            type $Shape = skep.dispatcher.ServiceRecord.$Properties;
+        }
+
+        /**
+         * Properties of a PeerRecord.
+         * @deprecated Use skep.dispatcher.PeerRecord.$Properties instead.
+         */
+        interface IPeerRecord extends skep.dispatcher.PeerRecord.$Properties {
+        }
+
+        /** Represents a PeerRecord. */
+        class PeerRecord {
+
+            /**
+             * Constructs a new PeerRecord.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.PeerRecord.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PeerRecord nodeId. */
+            nodeId: string;
+
+            /** PeerRecord addr. */
+            addr: string;
+
+            /** PeerRecord publicKey. */
+            publicKey: Uint8Array;
+
+            /** PeerRecord addresses. */
+            addresses: string[];
+
+            /**
+             * Creates a new PeerRecord instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PeerRecord instance
+             */
+            static create(properties: skep.dispatcher.PeerRecord.$Shape): skep.dispatcher.PeerRecord & skep.dispatcher.PeerRecord.$Shape;
+            static create(properties?: skep.dispatcher.PeerRecord.$Properties): skep.dispatcher.PeerRecord;
+
+            /**
+             * Encodes the specified PeerRecord message. Does not implicitly {@link skep.dispatcher.PeerRecord.verify|verify} messages.
+             * @param message PeerRecord message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.PeerRecord.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PeerRecord message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.PeerRecord & skep.dispatcher.PeerRecord.$Shape} PeerRecord
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.PeerRecord & skep.dispatcher.PeerRecord.$Shape;
+
+            /**
+             * Creates a PeerRecord message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PeerRecord
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.PeerRecord;
+
+            /**
+             * Creates a plain object from a PeerRecord message. Also converts values to other types if specified.
+             * @param message PeerRecord
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.PeerRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PeerRecord to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PeerRecord
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PeerRecord {
+
+            /** Properties of a PeerRecord. */
+            interface $Properties {
+
+                /** PeerRecord nodeId */
+                nodeId?: (string|null);
+
+                /** PeerRecord addr */
+                addr?: (string|null);
+
+                /** PeerRecord publicKey */
+                publicKey?: (Uint8Array|null);
+
+                /** PeerRecord addresses */
+                addresses?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PeerRecord. */
+            type $Shape = skep.dispatcher.PeerRecord.$Properties;
+        }
+
+        /**
+         * Properties of a StatusAck.
+         * @deprecated Use skep.dispatcher.StatusAck.$Properties instead.
+         */
+        interface IStatusAck extends skep.dispatcher.StatusAck.$Properties {
+        }
+
+        /** Represents a StatusAck. */
+        class StatusAck {
+
+            /**
+             * Constructs a new StatusAck.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.StatusAck.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** StatusAck number. */
+            number: number;
+
+            /**
+             * Creates a new StatusAck instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns StatusAck instance
+             */
+            static create(properties: skep.dispatcher.StatusAck.$Shape): skep.dispatcher.StatusAck & skep.dispatcher.StatusAck.$Shape;
+            static create(properties?: skep.dispatcher.StatusAck.$Properties): skep.dispatcher.StatusAck;
+
+            /**
+             * Encodes the specified StatusAck message. Does not implicitly {@link skep.dispatcher.StatusAck.verify|verify} messages.
+             * @param message StatusAck message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.StatusAck.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a StatusAck message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.StatusAck & skep.dispatcher.StatusAck.$Shape} StatusAck
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.StatusAck & skep.dispatcher.StatusAck.$Shape;
+
+            /**
+             * Creates a StatusAck message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns StatusAck
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.StatusAck;
+
+            /**
+             * Creates a plain object from a StatusAck message. Also converts values to other types if specified.
+             * @param message StatusAck
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.StatusAck, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this StatusAck to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for StatusAck
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace StatusAck {
+
+            /** Properties of a StatusAck. */
+            interface $Properties {
+
+                /** StatusAck number */
+                number?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a StatusAck. */
+            type $Shape = skep.dispatcher.StatusAck.$Properties;
+        }
+
+        /**
+         * Properties of a HeartbeatAck.
+         * @deprecated Use skep.dispatcher.HeartbeatAck.$Properties instead.
+         */
+        interface IHeartbeatAck extends skep.dispatcher.HeartbeatAck.$Properties {
+        }
+
+        /** Represents a HeartbeatAck. */
+        class HeartbeatAck {
+
+            /**
+             * Constructs a new HeartbeatAck.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.HeartbeatAck.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HeartbeatAck sentAtUs. */
+            sentAtUs: number;
+
+            /**
+             * Creates a new HeartbeatAck instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns HeartbeatAck instance
+             */
+            static create(properties: skep.dispatcher.HeartbeatAck.$Shape): skep.dispatcher.HeartbeatAck & skep.dispatcher.HeartbeatAck.$Shape;
+            static create(properties?: skep.dispatcher.HeartbeatAck.$Properties): skep.dispatcher.HeartbeatAck;
+
+            /**
+             * Encodes the specified HeartbeatAck message. Does not implicitly {@link skep.dispatcher.HeartbeatAck.verify|verify} messages.
+             * @param message HeartbeatAck message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.HeartbeatAck.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HeartbeatAck message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.HeartbeatAck & skep.dispatcher.HeartbeatAck.$Shape} HeartbeatAck
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.HeartbeatAck & skep.dispatcher.HeartbeatAck.$Shape;
+
+            /**
+             * Creates a HeartbeatAck message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns HeartbeatAck
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.HeartbeatAck;
+
+            /**
+             * Creates a plain object from a HeartbeatAck message. Also converts values to other types if specified.
+             * @param message HeartbeatAck
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.HeartbeatAck, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this HeartbeatAck to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for HeartbeatAck
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HeartbeatAck {
+
+            /** Properties of a HeartbeatAck. */
+            interface $Properties {
+
+                /** HeartbeatAck sentAtUs */
+                sentAtUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HeartbeatAck. */
+            type $Shape = skep.dispatcher.HeartbeatAck.$Properties;
+        }
+
+        /**
+         * Properties of a ManagerList.
+         * @deprecated Use skep.dispatcher.ManagerList.$Properties instead.
+         */
+        interface IManagerList extends skep.dispatcher.ManagerList.$Properties {
+        }
+
+        /** Represents a ManagerList. */
+        class ManagerList {
+
+            /**
+             * Constructs a new ManagerList.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.ManagerList.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ManagerList managers. */
+            managers: skep.dispatcher.ManagerAddress.$Properties[];
+
+            /**
+             * Creates a new ManagerList instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ManagerList instance
+             */
+            static create(properties: skep.dispatcher.ManagerList.$Shape): skep.dispatcher.ManagerList & skep.dispatcher.ManagerList.$Shape;
+            static create(properties?: skep.dispatcher.ManagerList.$Properties): skep.dispatcher.ManagerList;
+
+            /**
+             * Encodes the specified ManagerList message. Does not implicitly {@link skep.dispatcher.ManagerList.verify|verify} messages.
+             * @param message ManagerList message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.ManagerList.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ManagerList message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.ManagerList & skep.dispatcher.ManagerList.$Shape} ManagerList
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerList & skep.dispatcher.ManagerList.$Shape;
+
+            /**
+             * Creates a ManagerList message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ManagerList
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerList;
+
+            /**
+             * Creates a plain object from a ManagerList message. Also converts values to other types if specified.
+             * @param message ManagerList
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.ManagerList, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ManagerList to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ManagerList
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ManagerList {
+
+            /** Properties of a ManagerList. */
+            interface $Properties {
+
+                /** ManagerList managers */
+                managers?: (skep.dispatcher.ManagerAddress.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ManagerList. */
+            type $Shape = skep.dispatcher.ManagerList.$Properties;
+        }
+
+        /**
+         * Properties of a ManagerAddress.
+         * @deprecated Use skep.dispatcher.ManagerAddress.$Properties instead.
+         */
+        interface IManagerAddress extends skep.dispatcher.ManagerAddress.$Properties {
+        }
+
+        /** Represents a ManagerAddress. */
+        class ManagerAddress {
+
+            /**
+             * Constructs a new ManagerAddress.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.ManagerAddress.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ManagerAddress nodeId. */
+            nodeId: string;
+
+            /** ManagerAddress addr. */
+            addr: string;
+
+            /** ManagerAddress leader. */
+            leader: boolean;
+
+            /**
+             * Creates a new ManagerAddress instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ManagerAddress instance
+             */
+            static create(properties: skep.dispatcher.ManagerAddress.$Shape): skep.dispatcher.ManagerAddress & skep.dispatcher.ManagerAddress.$Shape;
+            static create(properties?: skep.dispatcher.ManagerAddress.$Properties): skep.dispatcher.ManagerAddress;
+
+            /**
+             * Encodes the specified ManagerAddress message. Does not implicitly {@link skep.dispatcher.ManagerAddress.verify|verify} messages.
+             * @param message ManagerAddress message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.ManagerAddress.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ManagerAddress message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.ManagerAddress & skep.dispatcher.ManagerAddress.$Shape} ManagerAddress
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerAddress & skep.dispatcher.ManagerAddress.$Shape;
+
+            /**
+             * Creates a ManagerAddress message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ManagerAddress
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerAddress;
+
+            /**
+             * Creates a plain object from a ManagerAddress message. Also converts values to other types if specified.
+             * @param message ManagerAddress
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.ManagerAddress, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ManagerAddress to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ManagerAddress
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ManagerAddress {
+
+            /** Properties of a ManagerAddress. */
+            interface $Properties {
+
+                /** ManagerAddress nodeId */
+                nodeId?: (string|null);
+
+                /** ManagerAddress addr */
+                addr?: (string|null);
+
+                /** ManagerAddress leader */
+                leader?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ManagerAddress. */
+            type $Shape = skep.dispatcher.ManagerAddress.$Properties;
+        }
+
+        /**
+         * Properties of a NodeUpdate.
+         * @deprecated Use skep.dispatcher.NodeUpdate.$Properties instead.
+         */
+        interface INodeUpdate extends skep.dispatcher.NodeUpdate.$Properties {
+        }
+
+        /** Represents a NodeUpdate. */
+        class NodeUpdate {
+
+            /**
+             * Constructs a new NodeUpdate.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.NodeUpdate.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeUpdate node. */
+            node?: (skep.objects.Node.$Properties|null);
+
+            /**
+             * Creates a new NodeUpdate instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeUpdate instance
+             */
+            static create(properties: skep.dispatcher.NodeUpdate.$Shape): skep.dispatcher.NodeUpdate & skep.dispatcher.NodeUpdate.$Shape;
+            static create(properties?: skep.dispatcher.NodeUpdate.$Properties): skep.dispatcher.NodeUpdate;
+
+            /**
+             * Encodes the specified NodeUpdate message. Does not implicitly {@link skep.dispatcher.NodeUpdate.verify|verify} messages.
+             * @param message NodeUpdate message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.NodeUpdate.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeUpdate message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.NodeUpdate & skep.dispatcher.NodeUpdate.$Shape} NodeUpdate
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.NodeUpdate & skep.dispatcher.NodeUpdate.$Shape;
+
+            /**
+             * Creates a NodeUpdate message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeUpdate
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.NodeUpdate;
+
+            /**
+             * Creates a plain object from a NodeUpdate message. Also converts values to other types if specified.
+             * @param message NodeUpdate
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.NodeUpdate, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeUpdate to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeUpdate
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeUpdate {
+
+            /** Properties of a NodeUpdate. */
+            interface $Properties {
+
+                /** NodeUpdate node */
+                node?: (skep.objects.Node.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeUpdate. */
+            type $Shape = {
+              node?: skep.objects.Node.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a Goodbye.
+         * @deprecated Use skep.dispatcher.Goodbye.$Properties instead.
+         */
+        interface IGoodbye extends skep.dispatcher.Goodbye.$Properties {
+        }
+
+        /** Represents a Goodbye. */
+        class Goodbye {
+
+            /**
+             * Constructs a new Goodbye.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Goodbye.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Goodbye code. */
+            code: string;
+
+            /** Goodbye message. */
+            message: string;
+
+            /** Goodbye leaderAddr. */
+            leaderAddr: string;
+
+            /**
+             * Creates a new Goodbye instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Goodbye instance
+             */
+            static create(properties: skep.dispatcher.Goodbye.$Shape): skep.dispatcher.Goodbye & skep.dispatcher.Goodbye.$Shape;
+            static create(properties?: skep.dispatcher.Goodbye.$Properties): skep.dispatcher.Goodbye;
+
+            /**
+             * Encodes the specified Goodbye message. Does not implicitly {@link skep.dispatcher.Goodbye.verify|verify} messages.
+             * @param message Goodbye message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Goodbye.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Goodbye message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Goodbye & skep.dispatcher.Goodbye.$Shape} Goodbye
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Goodbye & skep.dispatcher.Goodbye.$Shape;
+
+            /**
+             * Creates a Goodbye message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Goodbye
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Goodbye;
+
+            /**
+             * Creates a plain object from a Goodbye message. Also converts values to other types if specified.
+             * @param message Goodbye
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Goodbye, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Goodbye to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Goodbye
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Goodbye {
+
+            /** Properties of a Goodbye. */
+            interface $Properties {
+
+                /** Goodbye code */
+                code?: (string|null);
+
+                /** Goodbye message */
+                message?: (string|null);
+
+                /** Goodbye leaderAddr */
+                leaderAddr?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Goodbye. */
+            type $Shape = skep.dispatcher.Goodbye.$Properties;
+        }
+    }
+
     /** Namespace raft. */
     namespace raft {
 
