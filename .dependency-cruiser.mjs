@@ -3,7 +3,7 @@
  * lib < proto < rooms of manager/ or worker/ < manager.ts, worker.ts < api < daemon; cli and web know only lib and the
  * HTTP API; test/ may use everything and nothing uses test/.
  */
-const tests = "(^test/|\\.test\\.ts$|/testing/)";
+const tests = "(^test/|\\.test\\.ts$|/testing/|^proto/generate\\.mjs$)";
 const forbid = (name, comment, from, to) => ({ name, comment, severity: "error", from, to });
 
 /** @type {import("dependency-cruiser").IConfiguration} */
