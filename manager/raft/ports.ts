@@ -2,7 +2,7 @@
  * What raft needs from outside: a disk, a network, a state machine. The real ones and the simulator's implement the
  * same interfaces. Callbacks, not promises, so that the simulator decides the order of every event.
  */
-import type { Entry, HardState, MemberId, Message, SnapshotMeta } from "./core/types.ts";
+import type { Entry, HardState, MemberId, Message, SnapshotMeta, SnapshotRequest } from "./core/types.ts";
 
 /** One durable step. Steps become durable in the order in which they were given. */
 export interface SaveBatch {
@@ -23,15 +23,43 @@ export interface LogStorage {
   save(batch: SaveBatch, done: (error: Error | undefined) => void): void;
   /** Entries up to `index` are covered by a durable snapshot; their segments may go. */
   compact(index: number): void;
-  /** An installed snapshot replaces the whole log: the next entry is `meta.index + 1`. */
+  /**
+   * An installed snapshot replaces the whole log: the next entry is `meta.index + 1`. Its bytes have been received and
+   * verified before; this makes them the snapshot in force, atomically: a crash leaves the old state or the new one.
+   */
   reset(meta: SnapshotMeta, hardState: HardState, done: (error: Error | undefined) => void): void;
+}
+
+/** Snapshot files. Only whole, verified ones are ever visible here. */
+export interface SnapshotStore {
+  /**
+   * Encodes `source` in short slices into a new file and makes it durable; from then on it is the one in force and
+   * older ones go, unless a transfer still reads them.
+   * @param done  once: the error, or the size of the file
+   */
+  create(meta: SnapshotMeta, source: SnapshotSource, done: (error: Error | undefined, sizeBytes: number) => void): void;
+  /** Feeds the snapshot at `meta` into `sink` in short slices, and calls its `finish`. Calls back once. */
+  load(meta: SnapshotMeta, sink: SnapshotSink, done: (error: Error | undefined) => void): void;
+}
+
+/** The turns of the event loop. Functions run once each, in the order given. */
+export interface Scheduler {
+  /** Runs `turn` after the input that waits by now has been delivered (setImmediate; an event at the same virtual time). */
+  defer(turn: () => void): void;
+  /** Monotonic milliseconds with a fraction; only differences mean anything. */
+  nowMs(): number;
 }
 
 /** Best effort and ordered per peer while a stream lasts; loss is reported, never an error. */
 export interface Transport {
   send(message: Message): void;
-  /** Moves the bytes of the snapshot at `meta` on a stream of its own; reports exactly once. */
-  sendSnapshot(to: MemberId, meta: SnapshotMeta, done: (error: Error | undefined) => void): void;
+  /**
+   * Moves the bytes of the snapshot at `request.meta` on a stream of its own. The receiver spools and verifies them, and
+   * then takes `request` in as a message. Reports exactly once: without an error when the receiver has the whole.
+   */
+  sendSnapshot(request: SnapshotRequest, done: (error: Error | undefined) => void): void;
+  /** A command for the leader from one of the members themselves, not from a client (a vote on a state hash). Best effort. */
+  forward(to: MemberId, command: Uint8Array): void;
 }
 
 /**
