@@ -13,6 +13,7 @@ const steps = [
   ["types", "tsc", []],
   ["import rules", "depcruise", ["--config", ".dependency-cruiser.mjs", "--output-type", "err", ...rooms]],
   ["generated code", "node", ["proto/generate.mjs", "--check"]],
+  ["words", "node", ["deploy/words.mjs"]],
   ["unused code", "knip", ["--no-progress"]],
 ];
 
