@@ -98,16 +98,21 @@ export interface AppendResponse extends MessageBase {
 export interface Heartbeat extends MessageBase {
   readonly type: "heartbeat";
   readonly commit: number;
-  /** Number of the read-index round this heartbeat confirms; 0 means none. Never reused by one member. */
-  readonly readRound: number;
+  /** Number of this round of heartbeats, at least 1. One leader never uses a number twice in its term, so an answer
+   *  proves that it was given after the round began: read index, lease and check-quorum all rest on that. */
+  readonly round: number;
 }
 
 export interface HeartbeatResponse extends MessageBase {
   readonly type: "heartbeatResponse";
-  readonly readRound: number;
+  /** The round of the heartbeat answered. */
+  readonly round: number;
 }
 
-/** The offer; the bytes travel on a stream of their own, moved by the shell. */
+/**
+ * On the leader an order to the shell: bring this snapshot to `to`, then call `reportSnapshot`. The bytes travel on a
+ * stream of their own. The receiving shell steps this message when the bytes are complete and verified, not before.
+ */
 export interface SnapshotRequest extends MessageBase {
   readonly type: "snapshot";
   readonly meta: SnapshotMeta;
@@ -127,6 +132,8 @@ export interface ReadIndexResponse extends MessageBase {
   readonly type: "readIndexResponse";
   readonly requestId: number;
   readonly index: number;
+  /** The asked member does not lead (or no longer): ask again, with a new id. */
+  readonly refused: boolean;
 }
 
 export type Message =
@@ -152,6 +159,8 @@ export interface SoftState {
 export interface ReadState {
   readonly requestId: number;
   readonly index: number;
+  /** Served under the leader lease: read first, then ask `leaseHolds()`; if it does not, read again by a new request. */
+  readonly lease: boolean;
 }
 
 /**
@@ -160,17 +169,26 @@ export interface ReadState {
  * `persisted(token)` and only then send `messagesAfterPersist`; apply `committed`, then call `applied(index)`.
  */
 export interface Ready {
+  /**
+   * Grows by one with each Ready. `persisted(token)` covers all earlier ones too, since storage works in order. A Ready
+   * without anything to persist is durable when the one before it is; reporting it is optional.
+   */
   readonly token: number;
   readonly softState: SoftState | undefined;
+  /** Set when term or vote changed, and with entries. A new commit index alone is not worth a write. */
   readonly hardState: HardState | undefined;
   /** Consecutive. If the storage already holds `entries[0].index`, everything from there on is replaced. */
   readonly entries: readonly Entry[];
+  /** Install it (state machine, then log) before `entries`; `committed` pauses until its token is durable. */
   readonly snapshot: SnapshotMeta | undefined;
   readonly messages: readonly Message[];
+  /** Empty whenever nothing is left to become durable; such messages are then among `messages`. */
   readonly messagesAfterPersist: readonly Message[];
   /** At most maxApplyBytes a turn; the core hands out more as `applied` advances. */
   readonly committed: readonly Entry[];
   readonly readStates: readonly ReadState[];
+  /** Request ids of reads that ended without an answer (leader lost, timed out). Ask again with a new id. */
+  readonly readFailures: readonly number[];
 }
 
 export interface CoreConfig {
@@ -188,13 +206,23 @@ export interface CoreConfig {
   readonly maxUncommittedBytes: number;
   readonly maxUncommittedEntries: number;
   readonly maxApplyBytes: number;
+  /** One proposal may not be larger. */
+  readonly maxEntryBytes: number;
+  /** Reads that wait for a quorum round at one time. */
+  readonly maxPendingReads: number;
+  /** Ceiling of the pause between two attempts to send a snapshot to one follower. */
+  readonly snapshotRetryTicksMax: number;
+  /** A learner this near to the commit index counts as caught up. */
+  readonly promotionLagEntries: number;
   readonly readMode: "readIndex" | "lease";
 }
 
-/** What storage recovered. `entries` start right after `snapshot.index` and are consecutive. */
+/** What storage recovered. `bootstrapState()` and `joinerState()` make the first ones. */
 export interface InitialState {
   readonly hardState: HardState;
+  /** The newest durable snapshot. */
   readonly snapshot: SnapshotMeta;
+  /** Consecutive. They start at `snapshot.index + 1` or before it (trailing entries); if they end before it, they are dropped. */
   readonly entries: readonly Entry[];
   /** Everything up to here is already in the state machine; at least `snapshot.index`. */
   readonly applied: number;
@@ -207,6 +235,7 @@ export interface PeerProgress {
   readonly inflightMsgs: number;
   readonly inflightBytes: number;
   readonly paused: boolean;
+  /** Answered within the last election timeout. */
   readonly recentActive: boolean;
   readonly isLearner: boolean;
 }
@@ -219,6 +248,14 @@ export interface Status extends SoftState {
   readonly applied: number;
   readonly firstIndex: number;
   readonly lastIndex: number;
+  /** Last index known to be durable on this member. */
+  readonly durableIndex: number;
+  /** Bytes of the entries kept in memory. */
+  readonly logBytes: number;
+  /** Proposed in this term by this leader and not committed yet. */
+  readonly uncommittedBytes: number;
+  readonly uncommittedEntries: number;
+  readonly pendingReads: number;
   readonly conf: ConfState;
   readonly transferTo: MemberId;
   /** Empty unless leader. */
