@@ -1,0 +1,51 @@
+/**
+ * Store: the objects of the whole control plane, the same on every member.
+ * In:    committed entries from a replicated log, in order; update functions from the other rooms of the leader.
+ * Out:   immutable views, linearizable reads, ordered watches; entries for the log; snapshots.
+ * core/  tables, transactions, sessions, feature levels, state hash. Pure: the same entries give the same state.
+ * Uses:  proto, lib.   Used by: every other room of manager/.   Design: docs/design/store.md
+ */
+export type {
+  Change,
+  ChangeAct,
+  ChangeOf,
+  Committed,
+  Leadership,
+  Mutable,
+  Outcome,
+  ProposeOutcome,
+  Range,
+  ReadIndexOutcome,
+  ReplicatedLog,
+  SessionOptions,
+  SessionRequest,
+  Store,
+  Tx,
+  UpdateOptions,
+  View,
+  Watch,
+  WatchEvent,
+  WatchOptions,
+} from "./api.ts";
+export type { Codec, In, IndexOf, IndexSchema, Kind, Meta, Out, Schema, TableSchema } from "./core/schema.ts";
+export {
+  Backpressure,
+  Conflict,
+  EntryTooLarge,
+  Incompatible,
+  LevelRefused,
+  NameInUse,
+  NotLeader,
+  ObjectExists,
+  ObjectNotFound,
+  OutcomeUnknown,
+  SessionExpired,
+  SessionLimit,
+  SessionStale,
+  SnapshotInvalid,
+  StateDiverged,
+  StoreClosed,
+  UpdateFailed,
+  VersionConflict,
+} from "./core/errors.ts";
+export { clusterSchema, slotKey, type ClusterSchema } from "./schema.ts";

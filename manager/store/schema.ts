@@ -1,0 +1,188 @@
+/**
+ * The kinds of a cluster and the keys by which rooms look them up.
+ * Numbers stand in the log and in snapshots: never reuse one. A changed key needs a higher feature level.
+ */
+import { skep } from "../../proto/index.ts";
+import type { Codec, IndexSchema, Meta, TableSchema } from "./core/schema.ts";
+
+/** What protobufjs generates for a message. */
+interface MessageType<Out, In> {
+  encode(message: In): { finish(): Uint8Array };
+  decode(bytes: Uint8Array): Out;
+}
+
+function codec<
+  Out extends { id: string; meta?: skep.objects.Meta.$Properties | null },
+  In extends { id?: string | null; meta?: skep.objects.Meta.$Properties | null },
+>(message: MessageType<Out, In>): Codec<Out, In> {
+  return {
+    encode: (object) => message.encode({ ...object, id: undefined, meta: undefined }).finish(),
+    decode: (bytes: Uint8Array, id: string, meta: Meta) => {
+      const object = message.decode(bytes);
+      object.id = id;
+      object.meta = meta;
+      return object;
+    },
+  };
+}
+
+type Keys<Out> = IndexSchema<Out>["keys"];
+
+/** First the indexes in which a key has one object, then those in which it may have many. */
+function table<Out, In, Unique extends string, Multi extends string>(
+  number: number,
+  codec: Codec<Out, In>,
+  unique: Readonly<Record<Unique, Keys<Out>>>,
+  multi: Readonly<Record<Multi, Keys<Out>>>,
+): TableSchema<Out, In, Unique | Multi> {
+  const indexes: Record<string, IndexSchema<Out>> = {};
+  for (const [name, keys] of Object.entries<Keys<Out>>(unique)) indexes[name] = { unique: true, keys };
+  for (const [name, keys] of Object.entries<Keys<Out>>(multi)) indexes[name] = { unique: false, keys };
+  return { number, codec, indexes: indexes as Record<Unique | Multi, IndexSchema<Out>>, sinceLevel: 1 };
+}
+
+/** Empty text is how protobuf says "none". */
+const text = (value: string | null | undefined): string | undefined =>
+  value === null || value === undefined || value === "" ? undefined : value;
+
+const texts = (values: Iterable<string | null | undefined>): string[] => {
+  const found = new Set<string>();
+  for (const value of values) if (value !== null && value !== undefined && value !== "") found.add(value);
+  return [...found];
+};
+
+type TaskSpec = skep.objects.TaskSpec.$Properties | null | undefined;
+
+const secretsOf = (spec: TaskSpec): string[] =>
+  texts((spec?.containerSpec?.secrets ?? []).map((reference) => reference.secretId));
+const configsOf = (spec: TaskSpec): string[] =>
+  texts([
+    ...(spec?.containerSpec?.configs ?? []).map((reference) => reference.configId),
+    spec?.containerSpec?.privileges?.credentialSpec?.config,
+  ]);
+const networksOf = (spec: TaskSpec): string[] => texts((spec?.networks ?? []).map((network) => network.target));
+
+/** The slot of a replicated service, or the node's place of a global one: successive tasks share it. */
+export const slotKey = (serviceId: string, slot: number, nodeId: string): string =>
+  slot > 0 ? `${serviceId}/${slot}` : `${serviceId}//${nodeId}`;
+
+const { objects } = skep;
+
+/** The keys by which rooms look objects up, besides the id. Numbers (states, roles) are keys in decimal. */
+export const clusterSchema = {
+  cluster: table(
+    1,
+    codec<skep.objects.Cluster, skep.objects.Cluster.$Properties>(objects.Cluster),
+    {
+      name: (cluster) => text(cluster.spec?.name),
+    },
+    {},
+  ),
+  node: table(
+    2,
+    codec<skep.objects.Node, skep.objects.Node.$Properties>(objects.Node),
+    {},
+    {
+      /** Names and host names may repeat: the id is what identifies a node. */
+      name: (node) => text(node.spec?.name),
+      hostname: (node) => text(node.description?.hostname),
+      role: (node) => String(node.role),
+      state: (node) => String(node.status?.state ?? 0),
+      /** The consensus member that the node is. */
+      member: (node) => (node.managerStatus?.memberId ? String(node.managerStatus.memberId) : undefined),
+    },
+  ),
+  service: table(
+    3,
+    codec<skep.objects.Service, skep.objects.Service.$Properties>(objects.Service),
+    {
+      name: (service) => text(service.spec?.name),
+    },
+    {
+      /** As the spec names them: a network's id, or its name. */
+      network: (service) =>
+        texts([
+          ...networksOf(service.spec?.taskTemplate),
+          ...(service.spec?.networks ?? []).map((network) => network.target),
+        ]),
+      secret: (service) => secretsOf(service.spec?.taskTemplate),
+      config: (service) => configsOf(service.spec?.taskTemplate),
+    },
+  ),
+  task: table(
+    4,
+    codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task),
+    {},
+    {
+      service: (task) => text(task.serviceId),
+      node: (task) => text(task.nodeId),
+      /** See slotKey. */
+      slot: (task) => (task.serviceId === "" ? undefined : slotKey(task.serviceId, task.slot, task.nodeId)),
+      desiredState: (task) => String(task.desiredState),
+      state: (task) => String(task.status?.state ?? 0),
+      network: (task) => texts(task.networksAttachments.map((attachment) => attachment.networkId)),
+      secret: (task) => secretsOf(task.spec),
+      config: (task) => configsOf(task.spec),
+      volume: (task) => texts(task.volumes.map((volume) => volume.id)),
+    },
+  ),
+  network: table(
+    5,
+    codec<skep.objects.Network, skep.objects.Network.$Properties>(objects.Network),
+    {
+      name: (network) => text(network.spec?.name),
+      /** Unique, so that no two networks can ever share a VXLAN, whatever the allocator believes. */
+      vni: (network) => (network.vni === 0 ? undefined : String(network.vni)),
+    },
+    {},
+  ),
+  secret: table(
+    6,
+    codec<skep.objects.Secret, skep.objects.Secret.$Properties>(objects.Secret),
+    {
+      name: (secret) => text(secret.spec?.name),
+    },
+    {},
+  ),
+  config: table(
+    7,
+    codec<skep.objects.Config, skep.objects.Config.$Properties>(objects.Config),
+    {
+      name: (config) => text(config.spec?.name),
+    },
+    {},
+  ),
+  volume: table(
+    8,
+    codec<skep.objects.Volume, skep.objects.Volume.$Properties>(objects.Volume),
+    {
+      name: (volume) => text(volume.spec?.name),
+    },
+    {
+      group: (volume) => text(volume.spec?.group),
+      secret: (volume) => texts((volume.spec?.secrets ?? []).map((secret) => secret.secret)),
+    },
+  ),
+  resource: table(
+    9,
+    codec<skep.objects.Resource, skep.objects.Resource.$Properties>(objects.Resource),
+    {
+      /** "kind/name". */
+      name: (resource) =>
+        text(resource.annotations?.name) === undefined ? undefined : `${resource.kind}/${resource.annotations?.name}`,
+    },
+    {
+      kind: (resource) => text(resource.kind),
+    },
+  ),
+  extension: table(
+    10,
+    codec<skep.objects.Extension, skep.objects.Extension.$Properties>(objects.Extension),
+    {
+      name: (extension) => text(extension.annotations?.name),
+    },
+    {},
+  ),
+};
+
+export type ClusterSchema = typeof clusterSchema;
