@@ -64,7 +64,8 @@ export interface Transport {
 
 /**
  * The replicated state. `apply` is deterministic and total: it never throws for what a client sent. A thrown error or
- * an unknown entry means that this binary cannot follow the cluster, and stops the process.
+ * an unknown entry means that this binary cannot follow the cluster, and stops the process; one with the code
+ * STATE_DIVERGED means that this member's state is wrong, and puts it into quarantine.
  */
 export interface StateMachine {
   /** Applies one committed entry; the result is handed to the local proposer, if there is one. */

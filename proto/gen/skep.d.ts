@@ -16750,6 +16750,327 @@ export namespace skep {
     /** Namespace raft. */
     namespace raft {
 
+        /**
+         * Properties of a MemberRecord.
+         * @deprecated Use skep.raft.MemberRecord.$Properties instead.
+         */
+        interface IMemberRecord extends skep.raft.MemberRecord.$Properties {
+        }
+
+        /** Represents a MemberRecord. */
+        class MemberRecord {
+
+            /**
+             * Constructs a new MemberRecord.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.MemberRecord.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** MemberRecord id. */
+            id: number;
+
+            /** MemberRecord address. */
+            address: string;
+
+            /** MemberRecord nodeId. */
+            nodeId: string;
+
+            /** MemberRecord labels. */
+            labels: { [k: string]: string };
+
+            /** MemberRecord autoPromote. */
+            autoPromote: boolean;
+
+            /** MemberRecord featureLevel. */
+            featureLevel: number;
+
+            /**
+             * Creates a new MemberRecord instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns MemberRecord instance
+             */
+            static create(properties: skep.raft.MemberRecord.$Shape): skep.raft.MemberRecord & skep.raft.MemberRecord.$Shape;
+            static create(properties?: skep.raft.MemberRecord.$Properties): skep.raft.MemberRecord;
+
+            /**
+             * Encodes the specified MemberRecord message. Does not implicitly {@link skep.raft.MemberRecord.verify|verify} messages.
+             * @param message MemberRecord message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.MemberRecord.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a MemberRecord message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.MemberRecord & skep.raft.MemberRecord.$Shape} MemberRecord
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.MemberRecord & skep.raft.MemberRecord.$Shape;
+
+            /**
+             * Creates a MemberRecord message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns MemberRecord
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.MemberRecord;
+
+            /**
+             * Creates a plain object from a MemberRecord message. Also converts values to other types if specified.
+             * @param message MemberRecord
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.MemberRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this MemberRecord to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for MemberRecord
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace MemberRecord {
+
+            /** Properties of a MemberRecord. */
+            interface $Properties {
+
+                /** MemberRecord id */
+                id?: (number|null);
+
+                /** MemberRecord address */
+                address?: (string|null);
+
+                /** MemberRecord nodeId */
+                nodeId?: (string|null);
+
+                /** MemberRecord labels */
+                labels?: ({ [k: string]: string }|null);
+
+                /** MemberRecord autoPromote */
+                autoPromote?: (boolean|null);
+
+                /** MemberRecord featureLevel */
+                featureLevel?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a MemberRecord. */
+            type $Shape = skep.raft.MemberRecord.$Properties;
+        }
+
+        /**
+         * Properties of a ConfChangeContext.
+         * @deprecated Use skep.raft.ConfChangeContext.$Properties instead.
+         */
+        interface IConfChangeContext extends skep.raft.ConfChangeContext.$Properties {
+        }
+
+        /** Represents a ConfChangeContext. */
+        class ConfChangeContext {
+
+            /**
+             * Constructs a new ConfChangeContext.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ConfChangeContext.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ConfChangeContext members. */
+            members: skep.raft.MemberRecord.$Properties[];
+
+            /** ConfChangeContext requestId. */
+            requestId: number;
+
+            /**
+             * Creates a new ConfChangeContext instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ConfChangeContext instance
+             */
+            static create(properties: skep.raft.ConfChangeContext.$Shape): skep.raft.ConfChangeContext & skep.raft.ConfChangeContext.$Shape;
+            static create(properties?: skep.raft.ConfChangeContext.$Properties): skep.raft.ConfChangeContext;
+
+            /**
+             * Encodes the specified ConfChangeContext message. Does not implicitly {@link skep.raft.ConfChangeContext.verify|verify} messages.
+             * @param message ConfChangeContext message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ConfChangeContext.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ConfChangeContext message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ConfChangeContext & skep.raft.ConfChangeContext.$Shape} ConfChangeContext
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ConfChangeContext & skep.raft.ConfChangeContext.$Shape;
+
+            /**
+             * Creates a ConfChangeContext message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ConfChangeContext
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ConfChangeContext;
+
+            /**
+             * Creates a plain object from a ConfChangeContext message. Also converts values to other types if specified.
+             * @param message ConfChangeContext
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ConfChangeContext, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ConfChangeContext to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ConfChangeContext
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ConfChangeContext {
+
+            /** Properties of a ConfChangeContext. */
+            interface $Properties {
+
+                /** ConfChangeContext members */
+                members?: (skep.raft.MemberRecord.$Properties[]|null);
+
+                /** ConfChangeContext requestId */
+                requestId?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ConfChangeContext. */
+            type $Shape = skep.raft.ConfChangeContext.$Properties;
+        }
+
+        /**
+         * Properties of a MemberTable.
+         * @deprecated Use skep.raft.MemberTable.$Properties instead.
+         */
+        interface IMemberTable extends skep.raft.MemberTable.$Properties {
+        }
+
+        /** Represents a MemberTable. */
+        class MemberTable {
+
+            /**
+             * Constructs a new MemberTable.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.MemberTable.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** MemberTable members. */
+            members: skep.raft.MemberRecord.$Properties[];
+
+            /** MemberTable removed. */
+            removed: number[];
+
+            /**
+             * Creates a new MemberTable instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns MemberTable instance
+             */
+            static create(properties: skep.raft.MemberTable.$Shape): skep.raft.MemberTable & skep.raft.MemberTable.$Shape;
+            static create(properties?: skep.raft.MemberTable.$Properties): skep.raft.MemberTable;
+
+            /**
+             * Encodes the specified MemberTable message. Does not implicitly {@link skep.raft.MemberTable.verify|verify} messages.
+             * @param message MemberTable message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.MemberTable.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a MemberTable message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.MemberTable & skep.raft.MemberTable.$Shape} MemberTable
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.MemberTable & skep.raft.MemberTable.$Shape;
+
+            /**
+             * Creates a MemberTable message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns MemberTable
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.MemberTable;
+
+            /**
+             * Creates a plain object from a MemberTable message. Also converts values to other types if specified.
+             * @param message MemberTable
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.MemberTable, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this MemberTable to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for MemberTable
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace MemberTable {
+
+            /** Properties of a MemberTable. */
+            interface $Properties {
+
+                /** MemberTable members */
+                members?: (skep.raft.MemberRecord.$Properties[]|null);
+
+                /** MemberTable removed */
+                removed?: (number[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a MemberTable. */
+            type $Shape = skep.raft.MemberTable.$Properties;
+        }
+
         /** EntryKind enum. */
         enum EntryKind {
 
