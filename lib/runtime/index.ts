@@ -1,0 +1,13 @@
+/**
+ * Runtime: what every shell needs to wait, to own work and to tell.
+ * clock          monotonic and wall time, timers, waits that take a signal; virtual-clock moves only when told
+ * task-group     owns started work until it ends
+ * bounded-queue  waits, refuses, or drops and tells to resync when full
+ * logger         JSON lines without secrets
+ * Uses: lib/pure, pino.   Used by: every shell.
+ */
+export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
+export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } from "./clock.ts";
+export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
+export { TaskGroup } from "./task-group.ts";
+export { VirtualClock } from "./virtual-clock.ts";
