@@ -1,0 +1,58 @@
+/** Time passes by one tick: the only clock that the core knows. */
+import { campaign, isPromotable } from "./election.ts";
+import { followThrough, tickLearners } from "./membership.ts";
+import { type Progress, never } from "./progress.ts";
+import { sendHeartbeats } from "./replication.ts";
+import { becomeFollower } from "./roles.ts";
+import type { Raft } from "./state.ts";
+import { tickTransfer } from "./transfer.ts";
+
+export function tick(raft: Raft): void {
+  raft.tickCount++;
+  if (raft.voteGuardTicks > 0) raft.voteGuardTicks--;
+  for (const requestId of raft.reads.expire(raft.tickCount)) raft.readFailures.push(requestId);
+  if (raft.role === "leader") tickLeader(raft);
+  else tickOthers(raft);
+}
+
+function tickOthers(raft: Raft): void {
+  raft.electionElapsed++;
+  if (raft.electionElapsed >= raft.randomizedElectionTicks && isPromotable(raft)) campaign(raft, false);
+}
+
+function tickLeader(raft: Raft): void {
+  raft.leaderTick++;
+  raft.heartbeatElapsed++;
+  const self = raft.self;
+  if (self !== undefined) self.heardTick = raft.leaderTick;
+  if (!hasQuorumAnswering(raft)) {
+    becomeFollower(raft, raft.term, 0);
+    return;
+  }
+  tickTransfer(raft);
+  tickLearners(raft);
+  followThrough(raft);
+  // followThrough may have ended the office.
+  if (raft.leader === raft.id && raft.heartbeatElapsed >= raft.config.heartbeatTicks) sendHeartbeats(raft);
+}
+
+/** Check-quorum (Raft thesis §6.2): without an answer from a majority for one election timeout, a leader is none. */
+function hasQuorumAnswering(raft: Raft): boolean {
+  if (!raft.config.checkQuorum || raft.leaderTick < raft.quorumGraceTick) return true;
+  return raft.reached(heardTickOf) >= raft.leaderTick - raft.config.electionTicks;
+}
+
+const heardTickOf = (progress: Progress): number => progress.heardTick;
+
+/** The process stood still for longer than it can tell by ticks: nothing known about the others is fresh (D14). */
+export function afterStall(raft: Raft): void {
+  if (raft.role !== "leader") return;
+  for (const progress of raft.peers) {
+    if (progress.id === raft.id) continue;
+    progress.heardTick = never;
+    progress.confirmedTick = never;
+  }
+  raft.quorumGraceTick = raft.leaderTick + raft.config.electionTicks;
+  raft.confirmFromRound = raft.round + 1;
+  sendHeartbeats(raft);
+}
