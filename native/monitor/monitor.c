@@ -8,6 +8,7 @@
 #include "monitor/fault.h"
 #include "monitor/frame.h"
 #include "monitor/loop.h"
+#include "monitor/mounted.h"
 #include "monitor/overlay.h"
 
 #include <fcntl.h>
@@ -687,6 +688,8 @@ int monitor_main(int argc, char **argv)
     static struct monitor monitor;
     struct monitor *m = &monitor;
     struct error error = {0};
+    if (argc > 1 && strcmp(argv[1], "mounted") == 0)
+        return mounted_main(argc - 1, argv + 1);
     m->state = m->epoll = m->signals = m->listen_packet = m->listen_stream = m->console_listener = -1;
     m->out = m->err = m->in = m->init_pidfd = m->mount_pin = m->oom_fd = -1;
     m->log.fd = m->log.previous_fd = m->log.directory = -1;
