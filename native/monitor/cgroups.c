@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 
-bool cgroup_parse_membership(char *line, const char **controllers, const char **path)
+bool membership_parse(char *line, const char **controllers, const char **path)
 {
     /* `4:memory:/a/b`, `0::/a/b`, `1:name=systemd:/` */
     char *first = strchr(line, ':');
@@ -21,7 +21,7 @@ bool cgroup_parse_membership(char *line, const char **controllers, const char **
     return strncmp(first + 1, "name=", 5) != 0;
 }
 
-bool cgroup_parse_mount(char *line, const char **root, const char **point, bool *version2, const char **options)
+bool cgroup_mount_parse(char *line, const char **root, const char **point, bool *version2, const char **options)
 {
     /* proc(5): id parent major:minor root point options [optional...] - type source super-options */
     char *separator = strstr(line, " - ");
@@ -68,7 +68,7 @@ static int resolve_mounts(struct cgroups *groups, struct error *error)
     while (fgets(line, sizeof line, mounts) != NULL) {
         const char *root, *point, *options;
         bool version2;
-        if (!cgroup_parse_mount(line, &root, &point, &version2, &options))
+        if (!cgroup_mount_parse(line, &root, &point, &version2, &options))
             continue;
         for (unsigned i = 0; i < groups->count; i++) {
             struct cgroup_place *place = &groups->place[i];
@@ -113,7 +113,7 @@ static int memberships(const char *file, struct cgroups *out, struct error *erro
     while (out->count < CGROUPS_MAX && fgets(line, sizeof line, list) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         const char *controllers, *path;
-        if (!cgroup_parse_membership(line, &controllers, &path))
+        if (!membership_parse(line, &controllers, &path))
             continue;
         struct cgroup_place *place = &out->place[out->count];
         int a = snprintf(place->controllers, sizeof place->controllers, "%s", controllers);

@@ -27,8 +27,8 @@ struct cgroups {
 int cgroups_of(pid_t pid, struct cgroups *out, struct error *error);
 
 /* One line of /proc/PID/cgroup and one of mountinfo, apart for the tests and the fuzzer; false when it is not for us. */
-bool cgroup_parse_membership(char *line, const char **controllers, const char **path);
-bool cgroup_parse_mount(char *line, const char **root, const char **point, bool *version2, const char **options);
+bool membership_parse(char *line, const char **controllers, const char **path);
+bool cgroup_mount_parse(char *line, const char **root, const char **point, bool *version2, const char **options);
 
 /* The directory that accounts memory, or NULL. */
 const struct cgroup_place *cgroups_memory(const struct cgroups *groups, bool *version2);
