@@ -1,0 +1,523 @@
+/**
+ * Checks after every event (N8, B1 to B9), incremental: each costs about as much as the event that it looks at.
+ * They see what leaves the core (`ready`), what becomes durable, what is sent and what is applied, and keep a shadow of
+ * each member's log as terms and chained hashes, both as the member believes it and as its disk holds it.
+ */
+import type { ConfState, Entry, HardState, MemberId, Message, Ready, SnapshotMeta } from "../../manager/raft/core/types.ts";
+import { SimFailure } from "./failure.ts";
+
+/** A log as terms and chained hashes by index; below `first` it is a snapshot. */
+class ShadowLog {
+  first = 0;
+  last = 0;
+  readonly terms: number[] = [];
+  readonly chains: number[] = [];
+
+  reset(index: number, term: number, chain: number): void {
+    this.first = index;
+    this.last = index;
+    this.terms[index] = term;
+    this.chains[index] = chain;
+  }
+
+  set(index: number, term: number, chain: number): void {
+    this.terms[index] = term;
+    this.chains[index] = chain;
+    this.last = index;
+  }
+
+  copy(from: ShadowLog): void {
+    this.first = from.first;
+    this.last = from.last;
+    for (let index = from.first; index <= from.last; index++) {
+      this.terms[index] = from.terms[index] as number;
+      this.chains[index] = from.chains[index] as number;
+    }
+  }
+}
+
+interface MemberView {
+  readonly id: MemberId;
+  alive: boolean;
+  role: string;
+  term: number;
+  vote: MemberId;
+  commit: number;
+  applied: number;
+  conf: ConfState | undefined;
+  readonly log: ShadowLog;
+  readonly durable: ShadowLog;
+  durableTerm: number;
+  durableVote: MemberId;
+  /** Highest index that an accepted append or an installed snapshot made durable in this incarnation. */
+  readonly votes: Map<number, MemberId>;
+}
+
+const emptyConf: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+
+/** What the checks report back: events on which faults are armed, and marks. */
+export interface ChecksListener {
+  becameLeader(id: MemberId, term: number): void;
+  steppedDown(id: MemberId): void;
+  truncated(id: MemberId, terms: number): void;
+  committedOldTerm(id: MemberId): void;
+}
+
+export class Checks {
+  readonly #members = new Map<MemberId, MemberView>();
+  readonly #listener: ChecksListener;
+  readonly #leaders = new Map<number, MemberId>();
+  /** Chained hash of each (index, term) that any log ever held. */
+  readonly #chains = new Map<number, number>();
+  /** Members, as bits, that ever held (index, term) durably. */
+  readonly #holders = new Map<number, number>();
+  /** Members, as bits, whose durable vote of a term went to that term's candidate: key term * 4096 + candidate. */
+  readonly #ballots = new Map<number, number>();
+  /** Content hash of each command applied, by index. */
+  readonly #applied: number[] = [];
+  readonly #stateHashes = new Map<number, string>();
+  readonly #committedChain: number[] = [];
+  readonly #committedTerm: number[] = [];
+  /** Highest index committed by the leader of each term. */
+  readonly #commits = new Map<number, number>();
+  readonly #intersects = new Map<string, boolean>();
+  maxCommit = 0;
+  maxTerm = 0;
+
+  constructor(listener: ChecksListener) {
+    this.#listener = listener;
+  }
+
+  /** A member's first start, or a restart with what its disk gave back. */
+  started(id: MemberId, hard: HardState, snapshot: SnapshotMeta, entries: readonly Entry[], applied: number): void {
+    let view = this.#members.get(id);
+    if (view === undefined) {
+      view = {
+        id,
+        alive: true,
+        role: "follower",
+        term: 0,
+        vote: 0,
+        commit: 0,
+        applied: 0,
+        conf: undefined,
+        log: new ShadowLog(),
+        durable: new ShadowLog(),
+        durableTerm: 0,
+        durableVote: 0,
+        votes: new Map(),
+      };
+      this.#members.set(id, view);
+    }
+    if (hard.term < view.durableTerm) {
+      throw new SimFailure("B7", "a term went back across a restart", { id, was: view.durableTerm, now: hard.term });
+    }
+    if (hard.term === view.durableTerm && view.durableVote !== 0 && hard.vote !== view.durableVote) {
+      throw new SimFailure("B7", "a durable vote was forgotten across a restart", {
+        id,
+        term: hard.term,
+        was: view.durableVote,
+        now: hard.vote,
+      });
+    }
+    const lastIndex = entries.at(-1)?.index ?? snapshot.index;
+    view.log.last = -1;
+    this.#restore(view, snapshot);
+    for (const entry of entries) this.#append(view, entry);
+    this.#checkRecovered(view, snapshot.index, lastIndex);
+    view.durable.copy(view.log);
+    view.alive = true;
+    view.role = "follower";
+    view.term = hard.term;
+    view.vote = hard.vote;
+    view.durableTerm = hard.term;
+    view.durableVote = hard.vote;
+    view.commit = Math.max(hard.commit, snapshot.index);
+    view.applied = applied;
+    view.conf = snapshot.conf;
+    this.maxTerm = Math.max(this.maxTerm, hard.term);
+    this.#noteHolders(view, snapshot.index + 1);
+    this.#noteBallot(view);
+  }
+
+  stopped(id: MemberId): void {
+    const view = this.#members.get(id);
+    if (view === undefined) return;
+    view.alive = false;
+    view.role = "follower";
+  }
+
+  /** Its data is gone or untrusted on purpose: what it held no longer counts as held by it. */
+  forgotten(id: MemberId): void {
+    this.#members.delete(id);
+  }
+
+  ready(id: MemberId, ready: Ready, commit: number, term: number): void {
+    const view = this.#view(id);
+    if (ready.snapshot !== undefined) this.#restore(view, ready.snapshot);
+    const first = ready.entries[0];
+    if (first !== undefined) {
+      if (first.index <= view.log.last) this.#truncate(view, first.index);
+      for (const entry of ready.entries) this.#append(view, entry);
+    }
+    const hard = ready.hardState;
+    if (hard !== undefined) {
+      if (hard.term < view.term) throw new SimFailure("B7", "a term went back", { id, was: view.term, now: hard.term });
+      if (hard.term === view.term && view.vote !== 0 && hard.vote !== view.vote) {
+        throw new SimFailure("B7", "a vote was changed within a term", { id, term, was: view.vote, now: hard.vote });
+      }
+      view.term = hard.term;
+      view.vote = hard.vote;
+      if (hard.term > this.maxTerm) this.maxTerm = hard.term;
+    }
+    const role = ready.softState?.role;
+    if (role !== undefined && role !== view.role) {
+      const was = view.role;
+      view.role = role;
+      if (role === "leader") this.#becameLeader(view, term);
+      else if (was === "leader") this.#listener.steppedDown(id);
+    }
+    if (commit !== view.commit) this.#commit(view, commit, term, role === "leader");
+    for (const entry of ready.committed) this.#checkCommitted(view, entry);
+  }
+
+  /** `hard` and `entries` are on this member's disk now. */
+  durable(id: MemberId, hard: HardState | undefined, entries: readonly Entry[]): void {
+    const view = this.#view(id);
+    const first = entries[0];
+    if (first !== undefined) {
+      for (const entry of entries) {
+        const chain = this.#chains.get(keyOf(entry.index, entry.term));
+        if (chain === undefined) throw new SimFailure("N8", "an entry became durable that no log held", { id, index: entry.index });
+        view.durable.set(entry.index, entry.term, chain);
+      }
+      this.#noteHolders(view, first.index);
+    }
+    if (hard !== undefined) {
+      view.durableTerm = hard.term;
+      view.durableVote = hard.vote;
+      this.#noteBallot(view);
+    }
+  }
+
+  durableSnapshot(id: MemberId, meta: SnapshotMeta, hard: HardState): void {
+    const view = this.#view(id);
+    view.durable.reset(meta.index, meta.term, this.#committedChain[meta.index] ?? 0);
+    view.durableTerm = hard.term;
+    view.durableVote = hard.vote;
+    this.#noteBallot(view);
+  }
+
+  /** A message is about to leave: does this member's disk hold what it promises? */
+  sent(message: Message): void {
+    const view = this.#view(message.from);
+    switch (message.type) {
+      case "voteResponse": {
+        if (!message.granted) return;
+        if (view.durableTerm !== message.term || view.durableVote !== message.to) {
+          throw new SimFailure("C7", "a vote left before it was durable", {
+            from: message.from,
+            to: message.to,
+            term: message.term,
+            durableTerm: view.durableTerm,
+            durableVote: view.durableVote,
+          });
+        }
+        const given = view.votes.get(message.term);
+        if (given !== undefined && given !== message.to) {
+          throw new SimFailure("B7", "two votes in one term", { id: view.id, term: message.term, given, now: message.to });
+        }
+        view.votes.set(message.term, message.to);
+        return;
+      }
+      case "appendResponse":
+        if (message.rejected) return;
+        if (view.durable.last < message.index) {
+          throw new SimFailure("B8", "an acknowledgement covers entries that are not durable", {
+            from: message.from,
+            index: message.index,
+            durable: view.durable.last,
+          });
+        }
+        return;
+      default:
+        return;
+    }
+  }
+
+  applied(id: MemberId, index: number, content: number): void {
+    const view = this.#view(id);
+    if (index !== view.applied + 1) {
+      throw new SimFailure("B5", "entries were not applied one after the other", { id, applied: view.applied, index });
+    }
+    view.applied = index;
+    const known = this.#applied[index];
+    if (known === undefined) this.#applied[index] = content;
+    else if (known !== content) throw new SimFailure("B5", "two members applied different commands", { id, index });
+  }
+
+  /** Its state machine now holds the state as of a snapshot. */
+  installed(id: MemberId, index: number): void {
+    const view = this.#view(id);
+    if (index < view.applied) throw new SimFailure("B5", "a snapshot took the state back", { id, index, applied: view.applied });
+    view.applied = index;
+  }
+
+  stateHash(id: MemberId, index: number, hash: string): void {
+    const known = this.#stateHashes.get(index);
+    if (known === undefined) this.#stateHashes.set(index, hash);
+    else if (known !== hash) throw new SimFailure("B5", "two members differ in state at one index", { id, index, known, hash });
+  }
+
+  configured(id: MemberId, conf: ConfState): void {
+    const view = this.#view(id);
+    if (conf.voters.length === 0) throw new SimFailure("F15", "a configuration without voters", { id });
+    view.conf = conf;
+    if (view.role === "leader") this.#checkConfigurations(view);
+  }
+
+  /** B8, at a leader that has just taken in an acknowledgement. */
+  matched(leaderTerm: number, follower: MemberId, match: number): void {
+    const view = this.#members.get(follower);
+    // A newer leader may have shortened the follower's log since; what an older one counted is history.
+    if (view === undefined || view.term > leaderTerm) return;
+    if (match > view.durable.last) {
+      throw new SimFailure("B8", "a leader counts entries that the follower does not hold", {
+        follower,
+        match,
+        durable: view.durable.last,
+      });
+    }
+  }
+
+  leaderIds(): MemberId[] {
+    return [...this.#members.values()].filter((view) => view.alive && view.role === "leader").map((view) => view.id);
+  }
+
+  durableLast(id: MemberId): { index: number; term: number } {
+    const log = this.#members.get(id)?.durable;
+    return log === undefined ? { index: 0, term: 0 } : { index: log.last, term: log.terms[log.last] ?? 0 };
+  }
+
+  #view(id: MemberId): MemberView {
+    const view = this.#members.get(id);
+    if (view === undefined) throw new SimFailure("N8", "an unknown member acted", { id });
+    return view;
+  }
+
+  /** What was durable is there again, except where a later write, of a higher term, had begun to replace it. */
+  #checkRecovered(view: MemberView, snapshotIndex: number, lastIndex: number): void {
+    const { log, durable, id } = view;
+    for (let index = Math.max(durable.first, snapshotIndex) + 1; index <= durable.last; index++) {
+      if (index > lastIndex) {
+        throw new SimFailure("K4", "the durable end of a log was lost across a restart", {
+          id,
+          was: durable.last,
+          now: lastIndex,
+        });
+      }
+      if (log.chains[index] === durable.chains[index]) continue;
+      if ((log.terms[index] as number) > (durable.terms[index] as number)) return;
+      throw new SimFailure("K4", "a durable entry changed across a restart", { id, index });
+    }
+  }
+
+  #restore(view: MemberView, meta: SnapshotMeta): void {
+    const chain = this.#committedChain[meta.index];
+    if (meta.index > 0 && chain === undefined && this.maxCommit > 0) {
+      throw new SimFailure("G11", "a snapshot of an index that nobody committed", { id: view.id, index: meta.index });
+    }
+    const term = this.#committedTerm[meta.index];
+    if (term !== undefined && term !== meta.term) {
+      throw new SimFailure("G11", "a snapshot with the term of another entry", { id: view.id, index: meta.index, term: meta.term });
+    }
+    if (chain === undefined) {
+      this.#committedChain[meta.index] = 1;
+      this.#committedTerm[meta.index] = meta.term;
+      this.#chains.set(keyOf(meta.index, meta.term), 1);
+      this.maxCommit = Math.max(this.maxCommit, meta.index);
+    }
+    // A snapshot that the log already contains moves the commit only (G3).
+    if (meta.index <= view.log.last && view.log.chains[meta.index] === chain && meta.index >= view.log.first) return;
+    view.log.reset(meta.index, meta.term, chain ?? 1);
+  }
+
+  #append(view: MemberView, entry: Entry): void {
+    const log = view.log;
+    if (entry.index !== log.last + 1) {
+      throw new SimFailure("B3", "a hole in a log", { id: view.id, last: log.last, index: entry.index });
+    }
+    const previousTerm = log.terms[log.last] as number;
+    if (entry.term < previousTerm) {
+      throw new SimFailure("B3", "terms fall within a log", { id: view.id, index: entry.index, term: entry.term, previousTerm });
+    }
+    const chain = mix(mix(log.chains[log.last] as number, entry.term), contentHash(entry));
+    const key = keyOf(entry.index, entry.term);
+    const known = this.#chains.get(key);
+    if (known === undefined) this.#chains.set(key, chain);
+    else if (known !== chain) {
+      throw new SimFailure("B3", "two logs agree on index and term but not on content", {
+        id: view.id,
+        index: entry.index,
+        term: entry.term,
+      });
+    }
+    log.set(entry.index, entry.term, chain);
+  }
+
+  #truncate(view: MemberView, from: number): void {
+    const log = view.log;
+    if (view.role === "leader") throw new SimFailure("B2", "a leader rewrote its log", { id: view.id, from, last: log.last });
+    if (from <= view.commit) throw new SimFailure("E6", "a committed entry was truncated", { id: view.id, from, commit: view.commit });
+    const terms = new Set<number>();
+    for (let index = from; index <= log.last; index++) terms.add(log.terms[index] as number);
+    log.last = from - 1;
+    this.#listener.truncated(view.id, terms.size);
+  }
+
+  #becameLeader(view: MemberView, term: number): void {
+    const known = this.#leaders.get(term);
+    if (known !== undefined && known !== view.id) throw new SimFailure("B1", "two leaders in one term", { term, known, id: view.id });
+    this.#leaders.set(term, view.id);
+    let mustHold = 0;
+    for (const [at, index] of this.#commits) if (at < term && index > mustHold) mustHold = index;
+    if (mustHold > view.log.last) {
+      throw new SimFailure("B4", "a leader lacks committed entries", { id: view.id, term, last: view.log.last, mustHold });
+    }
+    if (mustHold > view.log.first && view.log.chains[mustHold] !== this.#committedChain[mustHold]) {
+      throw new SimFailure("B4", "a leader holds another entry than the committed one", { id: view.id, term, mustHold });
+    }
+    if (view.conf !== undefined && view.conf.voters.length > 0) {
+      const ballots = this.#ballots.get(term * 4096 + view.id) ?? 0;
+      if (!isQuorum(view.conf, (id) => ((ballots >>> id) & 1) === 1)) {
+        throw new SimFailure("C8", "a leader without a quorum of durable votes", { id: view.id, term, ballots, conf: view.conf });
+      }
+      this.#checkConfigurations(view);
+    }
+    this.#listener.becameLeader(view.id, term);
+  }
+
+  #commit(view: MemberView, commit: number, term: number, isFresh: boolean): void {
+    if (commit < view.commit) throw new SimFailure("B6", "a commit index went back", { id: view.id, was: view.commit, now: commit });
+    if (commit > view.log.last) throw new SimFailure("B6", "a commit index past the log", { id: view.id, commit, last: view.log.last });
+    const from = Math.max(view.commit + 1, view.log.first + 1);
+    view.commit = commit;
+    for (let index = from; index <= commit; index++) {
+      const chain = view.log.chains[index] as number;
+      const known = this.#committedChain[index];
+      if (known === undefined) {
+        this.#committedChain[index] = chain;
+        this.#committedTerm[index] = view.log.terms[index] as number;
+      } else if (known !== chain) {
+        throw new SimFailure("B5", "two members committed different entries at one index", { id: view.id, index });
+      }
+    }
+    if (commit > this.maxCommit) this.maxCommit = commit;
+    if (commit > (this.#commits.get(term) ?? 0)) this.#commits.set(term, commit);
+    if (view.role !== "leader") return;
+    const lastTerm = view.log.terms[commit] as number;
+    if (lastTerm !== term) {
+      // It may have learnt this commit as a follower, and have won its election within the same turn.
+      if (isFresh) return;
+      throw new SimFailure("E4", "a leader committed an entry of an older term by counting", { id: view.id, commit, lastTerm, term });
+    }
+    if (from < commit && (view.log.terms[from] as number) < term) this.#listener.committedOldTerm(view.id);
+    const conf = view.conf;
+    if (conf === undefined || conf.voters.length === 0) return;
+    const holders = this.#holders.get(keyOf(commit, lastTerm)) ?? 0;
+    if (!isQuorum(conf, (id) => ((holders >>> id) & 1) === 1)) {
+      throw new SimFailure("B6", "a commit without a durable quorum", { id: view.id, commit, term, holders, conf });
+    }
+  }
+
+  #checkCommitted(view: MemberView, entry: Entry): void {
+    if (entry.index > view.commit) {
+      throw new SimFailure("B6", "an entry was handed out before its commit", { id: view.id, index: entry.index, commit: view.commit });
+    }
+    const known = this.#chains.get(keyOf(entry.index, entry.term));
+    if (known === undefined || this.#committedChain[entry.index] !== known) {
+      throw new SimFailure("B5", "an entry was handed out that is not the committed one", { id: view.id, index: entry.index });
+    }
+  }
+
+  /** B9: two leaders whose configurations could both gather a quorum now must share a member of each pair of quorums. */
+  #checkConfigurations(view: MemberView): void {
+    for (const other of this.#members.values()) {
+      if (other === view || !other.alive || other.role !== "leader" || other.conf === undefined || view.conf === undefined) continue;
+      if (!this.#canGather(view) || !this.#canGather(other)) continue;
+      if (!this.#intersect(view.conf, other.conf)) {
+        throw new SimFailure("B9", "two configurations in force have quorums without a common member", {
+          one: view.id,
+          conf: view.conf,
+          two: other.id,
+          otherConf: other.conf,
+        });
+      }
+    }
+  }
+
+  #canGather(leader: MemberView): boolean {
+    return isQuorum(leader.conf ?? emptyConf, (id) => (this.#members.get(id)?.term ?? 0) <= leader.term);
+  }
+
+  #intersect(a: ConfState, b: ConfState): boolean {
+    const key = `${a.voters.join()}/${a.votersOutgoing.join()}|${b.voters.join()}/${b.votersOutgoing.join()}`;
+    let answer = this.#intersects.get(key);
+    if (answer === undefined) {
+      answer = intersecting(a, b);
+      this.#intersects.set(key, answer);
+    }
+    return answer;
+  }
+
+  #noteHolders(view: MemberView, from: number): void {
+    for (let index = from; index <= view.durable.last; index++) {
+      const key = keyOf(index, view.durable.terms[index] as number);
+      this.#holders.set(key, (this.#holders.get(key) ?? 0) | (1 << view.id));
+    }
+  }
+
+  #noteBallot(view: MemberView): void {
+    if (view.durableVote === 0) return;
+    const key = view.durableTerm * 4096 + view.durableVote;
+    this.#ballots.set(key, (this.#ballots.get(key) ?? 0) | (1 << view.id));
+  }
+}
+
+/** Simulated ids are small (below 31), so that sets of members are bits. */
+export function isQuorum(conf: ConfState, holds: (id: MemberId) => boolean): boolean {
+  return isMajority(conf.voters, holds) && (conf.votersOutgoing.length === 0 || isMajority(conf.votersOutgoing, holds));
+}
+
+function isMajority(voters: readonly MemberId[], holds: (id: MemberId) => boolean): boolean {
+  let count = 0;
+  for (const id of voters) if (holds(id)) count++;
+  return count > voters.length / 2;
+}
+
+function intersecting(a: ConfState, b: ConfState): boolean {
+  const all = [...new Set([...a.voters, ...a.votersOutgoing, ...b.voters, ...b.votersOutgoing])];
+  // Two quorums are disjoint exactly if a set is a quorum of one while its complement is a quorum of the other.
+  for (let set = 0; set < 1 << all.length; set++) {
+    const inside = (id: MemberId): boolean => ((set >> all.indexOf(id)) & 1) === 1;
+    if (isQuorum(a, inside) && isQuorum(b, (id) => !inside(id))) return false;
+  }
+  return true;
+}
+
+function keyOf(index: number, term: number): number {
+  return index * 65_536 + term;
+}
+
+export function mix(hash: number, value: number): number {
+  let mixed = Math.imul(hash ^ value, 0x01000193);
+  mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b);
+  return (mixed ^ (mixed >>> 13)) | 0;
+}
+
+export function contentHash(entry: Pick<Entry, "kind" | "data">): number {
+  let hash = entry.kind === "normal" ? 1 : entry.kind === "confChange" ? 2 : 3;
+  const data = entry.data;
+  for (let at = 0; at < data.length; at++) hash = Math.imul(hash ^ (data[at] as number), 0x01000193);
+  return mix(hash, data.length);
+}
