@@ -3,7 +3,15 @@
  * They see what leaves the core (`ready`), what becomes durable, what is sent and what is applied, and keep a shadow of
  * each member's log as terms and chained hashes, both as the member believes it and as its disk holds it.
  */
-import type { ConfState, Entry, HardState, MemberId, Message, Ready, SnapshotMeta } from "../../manager/raft/core/types.ts";
+import type {
+  ConfState,
+  Entry,
+  HardState,
+  MemberId,
+  Message,
+  Ready,
+  SnapshotMeta,
+} from "../../manager/raft/core/types.ts";
 import { SimFailure } from "./failure.ts";
 
 /** A log as terms and chained hashes by index; below `first` it is a snapshot. */
@@ -51,6 +59,9 @@ interface MemberView {
   durableVote: MemberId;
   /** Highest index that an accepted append or an installed snapshot made durable in this incarnation. */
   readonly votes: Map<number, MemberId>;
+  /** Indexes of configuration changes handed out and not applied yet, and the last one applied. */
+  confQueue: number[];
+  confApplied: number;
 }
 
 const emptyConf: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
@@ -61,6 +72,8 @@ export interface ChecksListener {
   steppedDown(id: MemberId): void;
   truncated(id: MemberId, terms: number): void;
   committedOldTerm(id: MemberId): void;
+  /** A leader's commit index moved. */
+  committed(id: MemberId): void;
 }
 
 export class Checks {
@@ -81,6 +94,7 @@ export class Checks {
   /** Highest index committed by the leader of each term. */
   readonly #commits = new Map<number, number>();
   readonly #intersects = new Map<string, boolean>();
+  #lastConfChange = 0;
   maxCommit = 0;
   maxTerm = 0;
 
@@ -106,6 +120,8 @@ export class Checks {
         durableTerm: 0,
         durableVote: 0,
         votes: new Map(),
+        confQueue: [],
+        confApplied: 0,
       };
       this.#members.set(id, view);
     }
@@ -123,9 +139,11 @@ export class Checks {
     const lastIndex = entries.at(-1)?.index ?? snapshot.index;
     view.log.last = -1;
     this.#restore(view, snapshot);
-    for (const entry of entries) this.#append(view, entry);
+    // Trailing entries before the snapshot are committed and were checked when they were appended.
+    for (const entry of entries) if (entry.index > snapshot.index) this.#append(view, entry);
     this.#checkRecovered(view, snapshot.index, lastIndex);
     view.durable.copy(view.log);
+    view.confQueue = [];
     view.alive = true;
     view.role = "follower";
     view.term = hard.term;
@@ -178,7 +196,10 @@ export class Checks {
       else if (was === "leader") this.#listener.steppedDown(id);
     }
     if (commit !== view.commit) this.#commit(view, commit, term, role === "leader");
-    for (const entry of ready.committed) this.#checkCommitted(view, entry);
+    for (const entry of ready.committed) {
+      if (entry.kind === "confChange") view.confQueue.push(entry.index);
+      this.#checkCommitted(view, entry);
+    }
   }
 
   /** `hard` and `entries` are on this member's disk now. */
@@ -188,7 +209,8 @@ export class Checks {
     if (first !== undefined) {
       for (const entry of entries) {
         const chain = this.#chains.get(keyOf(entry.index, entry.term));
-        if (chain === undefined) throw new SimFailure("N8", "an entry became durable that no log held", { id, index: entry.index });
+        if (chain === undefined)
+          throw new SimFailure("N8", "an entry became durable that no log held", { id, index: entry.index });
         view.durable.set(entry.index, entry.term, chain);
       }
       this.#noteHolders(view, first.index);
@@ -225,7 +247,12 @@ export class Checks {
         }
         const given = view.votes.get(message.term);
         if (given !== undefined && given !== message.to) {
-          throw new SimFailure("B7", "two votes in one term", { id: view.id, term: message.term, given, now: message.to });
+          throw new SimFailure("B7", "two votes in one term", {
+            id: view.id,
+            term: message.term,
+            given,
+            now: message.to,
+          });
         }
         view.votes.set(message.term, message.to);
         return;
@@ -245,11 +272,18 @@ export class Checks {
     }
   }
 
+  /** A command reached the state machine. Entries that are none of its business have indexes in between. */
   applied(id: MemberId, index: number, content: number): void {
     const view = this.#view(id);
-    if (index !== view.applied + 1) {
-      throw new SimFailure("B5", "entries were not applied one after the other", { id, applied: view.applied, index });
+    if (index <= view.applied) {
+      throw new SimFailure("B5", "an entry was applied again, or late", { id, applied: view.applied, index });
     }
+    for (let skipped = view.applied + 1; skipped < index; skipped++) {
+      if (this.#applied[skipped] === undefined) continue;
+      throw new SimFailure("B5", "a command was skipped that another member applied", { id, skipped });
+    }
+    if (index > view.commit)
+      throw new SimFailure("B6", "a command was applied before its commit", { id, index, commit: view.commit });
     view.applied = index;
     const known = this.#applied[index];
     if (known === undefined) this.#applied[index] = content;
@@ -259,20 +293,23 @@ export class Checks {
   /** Its state machine now holds the state as of a snapshot. */
   installed(id: MemberId, index: number): void {
     const view = this.#view(id);
-    if (index < view.applied) throw new SimFailure("B5", "a snapshot took the state back", { id, index, applied: view.applied });
+    if (index < view.applied)
+      throw new SimFailure("B5", "a snapshot took the state back", { id, index, applied: view.applied });
     view.applied = index;
   }
 
   stateHash(id: MemberId, index: number, hash: string): void {
     const known = this.#stateHashes.get(index);
     if (known === undefined) this.#stateHashes.set(index, hash);
-    else if (known !== hash) throw new SimFailure("B5", "two members differ in state at one index", { id, index, known, hash });
+    else if (known !== hash)
+      throw new SimFailure("B5", "two members differ in state at one index", { id, index, known, hash });
   }
 
   configured(id: MemberId, conf: ConfState): void {
     const view = this.#view(id);
     if (conf.voters.length === 0) throw new SimFailure("F15", "a configuration without voters", { id });
     view.conf = conf;
+    view.confApplied = Math.max(view.confApplied, view.confQueue.shift() ?? 0);
     if (view.role === "leader") this.#checkConfigurations(view);
   }
 
@@ -288,6 +325,13 @@ export class Checks {
         durable: view.durable.last,
       });
     }
+  }
+
+  /** Whether some log holds a configuration change that is newer than any that was applied anywhere. */
+  isConfChanging(): boolean {
+    let applied = 0;
+    for (const view of this.#members.values()) applied = Math.max(applied, view.confApplied);
+    return this.#lastConfChange > applied;
   }
 
   leaderIds(): MemberId[] {
@@ -329,7 +373,11 @@ export class Checks {
     }
     const term = this.#committedTerm[meta.index];
     if (term !== undefined && term !== meta.term) {
-      throw new SimFailure("G11", "a snapshot with the term of another entry", { id: view.id, index: meta.index, term: meta.term });
+      throw new SimFailure("G11", "a snapshot with the term of another entry", {
+        id: view.id,
+        index: meta.index,
+        term: meta.term,
+      });
     }
     if (chain === undefined) {
       this.#committedChain[meta.index] = 1;
@@ -349,7 +397,12 @@ export class Checks {
     }
     const previousTerm = log.terms[log.last] as number;
     if (entry.term < previousTerm) {
-      throw new SimFailure("B3", "terms fall within a log", { id: view.id, index: entry.index, term: entry.term, previousTerm });
+      throw new SimFailure("B3", "terms fall within a log", {
+        id: view.id,
+        index: entry.index,
+        term: entry.term,
+        previousTerm,
+      });
     }
     const chain = mix(mix(log.chains[log.last] as number, entry.term), contentHash(entry));
     const key = keyOf(entry.index, entry.term);
@@ -363,12 +416,15 @@ export class Checks {
       });
     }
     log.set(entry.index, entry.term, chain);
+    if (entry.kind === "confChange" && entry.index > this.#lastConfChange) this.#lastConfChange = entry.index;
   }
 
   #truncate(view: MemberView, from: number): void {
     const log = view.log;
-    if (view.role === "leader") throw new SimFailure("B2", "a leader rewrote its log", { id: view.id, from, last: log.last });
-    if (from <= view.commit) throw new SimFailure("E6", "a committed entry was truncated", { id: view.id, from, commit: view.commit });
+    if (view.role === "leader")
+      throw new SimFailure("B2", "a leader rewrote its log", { id: view.id, from, last: log.last });
+    if (from <= view.commit)
+      throw new SimFailure("E6", "a committed entry was truncated", { id: view.id, from, commit: view.commit });
     const terms = new Set<number>();
     for (let index = from; index <= log.last; index++) terms.add(log.terms[index] as number);
     log.last = from - 1;
@@ -377,20 +433,35 @@ export class Checks {
 
   #becameLeader(view: MemberView, term: number): void {
     const known = this.#leaders.get(term);
-    if (known !== undefined && known !== view.id) throw new SimFailure("B1", "two leaders in one term", { term, known, id: view.id });
+    if (known !== undefined && known !== view.id)
+      throw new SimFailure("B1", "two leaders in one term", { term, known, id: view.id });
     this.#leaders.set(term, view.id);
     let mustHold = 0;
     for (const [at, index] of this.#commits) if (at < term && index > mustHold) mustHold = index;
     if (mustHold > view.log.last) {
-      throw new SimFailure("B4", "a leader lacks committed entries", { id: view.id, term, last: view.log.last, mustHold });
+      throw new SimFailure("B4", "a leader lacks committed entries", {
+        id: view.id,
+        term,
+        last: view.log.last,
+        mustHold,
+      });
     }
     if (mustHold > view.log.first && view.log.chains[mustHold] !== this.#committedChain[mustHold]) {
-      throw new SimFailure("B4", "a leader holds another entry than the committed one", { id: view.id, term, mustHold });
+      throw new SimFailure("B4", "a leader holds another entry than the committed one", {
+        id: view.id,
+        term,
+        mustHold,
+      });
     }
     if (view.conf !== undefined && view.conf.voters.length > 0) {
       const ballots = this.#ballots.get(term * 4096 + view.id) ?? 0;
       if (!isQuorum(view.conf, (id) => ((ballots >>> id) & 1) === 1)) {
-        throw new SimFailure("C8", "a leader without a quorum of durable votes", { id: view.id, term, ballots, conf: view.conf });
+        throw new SimFailure("C8", "a leader without a quorum of durable votes", {
+          id: view.id,
+          term,
+          ballots,
+          conf: view.conf,
+        });
       }
       this.#checkConfigurations(view);
     }
@@ -398,8 +469,10 @@ export class Checks {
   }
 
   #commit(view: MemberView, commit: number, term: number, isFresh: boolean): void {
-    if (commit < view.commit) throw new SimFailure("B6", "a commit index went back", { id: view.id, was: view.commit, now: commit });
-    if (commit > view.log.last) throw new SimFailure("B6", "a commit index past the log", { id: view.id, commit, last: view.log.last });
+    if (commit < view.commit)
+      throw new SimFailure("B6", "a commit index went back", { id: view.id, was: view.commit, now: commit });
+    if (commit > view.log.last)
+      throw new SimFailure("B6", "a commit index past the log", { id: view.id, commit, last: view.log.last });
     const from = Math.max(view.commit + 1, view.log.first + 1);
     view.commit = commit;
     for (let index = from; index <= commit; index++) {
@@ -415,11 +488,18 @@ export class Checks {
     if (commit > this.maxCommit) this.maxCommit = commit;
     if (commit > (this.#commits.get(term) ?? 0)) this.#commits.set(term, commit);
     if (view.role !== "leader") return;
+    this.#listener.committed(view.id);
+    if (!view.alive) return;
     const lastTerm = view.log.terms[commit] as number;
     if (lastTerm !== term) {
       // It may have learnt this commit as a follower, and have won its election within the same turn.
       if (isFresh) return;
-      throw new SimFailure("E4", "a leader committed an entry of an older term by counting", { id: view.id, commit, lastTerm, term });
+      throw new SimFailure("E4", "a leader committed an entry of an older term by counting", {
+        id: view.id,
+        commit,
+        lastTerm,
+        term,
+      });
     }
     if (from < commit && (view.log.terms[from] as number) < term) this.#listener.committedOldTerm(view.id);
     const conf = view.conf;
@@ -432,18 +512,32 @@ export class Checks {
 
   #checkCommitted(view: MemberView, entry: Entry): void {
     if (entry.index > view.commit) {
-      throw new SimFailure("B6", "an entry was handed out before its commit", { id: view.id, index: entry.index, commit: view.commit });
+      throw new SimFailure("B6", "an entry was handed out before its commit", {
+        id: view.id,
+        index: entry.index,
+        commit: view.commit,
+      });
     }
     const known = this.#chains.get(keyOf(entry.index, entry.term));
     if (known === undefined || this.#committedChain[entry.index] !== known) {
-      throw new SimFailure("B5", "an entry was handed out that is not the committed one", { id: view.id, index: entry.index });
+      throw new SimFailure("B5", "an entry was handed out that is not the committed one", {
+        id: view.id,
+        index: entry.index,
+      });
     }
   }
 
   /** B9: two leaders whose configurations could both gather a quorum now must share a member of each pair of quorums. */
   #checkConfigurations(view: MemberView): void {
     for (const other of this.#members.values()) {
-      if (other === view || !other.alive || other.role !== "leader" || other.conf === undefined || view.conf === undefined) continue;
+      if (
+        other === view ||
+        !other.alive ||
+        other.role !== "leader" ||
+        other.conf === undefined ||
+        view.conf === undefined
+      )
+        continue;
       if (!this.#canGather(view) || !this.#canGather(other)) continue;
       if (!this.#intersect(view.conf, other.conf)) {
         throw new SimFailure("B9", "two configurations in force have quorums without a common member", {
@@ -516,8 +610,11 @@ export function mix(hash: number, value: number): number {
 }
 
 export function contentHash(entry: Pick<Entry, "kind" | "data">): number {
-  let hash = entry.kind === "normal" ? 1 : entry.kind === "confChange" ? 2 : 3;
-  const data = entry.data;
+  return mix(bytesHash(entry.data), entry.kind === "normal" ? 1 : entry.kind === "confChange" ? 2 : 3);
+}
+
+export function bytesHash(data: Uint8Array): number {
+  let hash = 17;
   for (let at = 0; at < data.length; at++) hash = Math.imul(hash ^ (data[at] as number), 0x01000193);
   return mix(hash, data.length);
 }

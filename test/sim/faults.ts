@@ -80,14 +80,7 @@ export type Loss = "none" | "all" | "prefix" | "subset";
 export type Shape = "isolate" | "split" | "bridge" | "ring" | "majority ring" | "one way" | "last majority";
 
 export type MembershipChange =
-  | "add learner"
-  | "promote"
-  | "demote"
-  | "remove"
-  | "remove leader"
-  | "replace"
-  | "swap jointly"
-  | "leave joint";
+  "add learner" | "promote" | "demote" | "remove" | "remove leader" | "replace" | "swap jointly" | "leave joint";
 
 export type MessageType =
   | "preVote"
@@ -136,7 +129,13 @@ export type Act =
   | { readonly kind: "disk slow"; readonly who: Who; readonly latencyUs: number; readonly forUs: number }
   | { readonly kind: "disk stall"; readonly who: Who; readonly forUs: number }
   | { readonly kind: "disk error"; readonly who: Who; readonly error: DiskErrorKind; readonly forUs: number }
-  | { readonly kind: "corrupt"; readonly who: Who; readonly how: CorruptionKind; readonly downUs: number; readonly salt: number }
+  | {
+      readonly kind: "corrupt";
+      readonly who: Who;
+      readonly how: CorruptionKind;
+      readonly downUs: number;
+      readonly salt: number;
+    }
   | { readonly kind: "membership"; readonly change: MembershipChange; readonly salt: number }
   | { readonly kind: "transfer"; readonly salt: number }
   | { readonly kind: "drop type"; readonly type: MessageType; readonly forUs: number }
@@ -196,7 +195,10 @@ function draw(kind: FaultKind, options: Drawn, electionUs: number, random: Rando
       if (random.chance(0.4)) {
         return { when: anyTime, act: { kind: "tick burst", who: someone, ticks: random.int(2, 50) } };
       }
-      return { when: anyTime, act: { kind: "clock", who: someone, rate: 0.5 + 1.5 * random.float(), forUs: 4 * forUs } };
+      return {
+        when: anyTime,
+        act: { kind: "clock", who: someone, rate: 0.5 + 1.5 * random.float(), forUs: 4 * forUs },
+      };
     case "disk slow":
       if (random.chance(0.5)) return { when: anyTime, act: { kind: "disk stall", who: someone, forUs } };
       return {
@@ -233,7 +235,12 @@ function draw(kind: FaultKind, options: Drawn, electionUs: number, random: Rando
     case "crash at vote": {
       const on = random.pick<Trigger>(["vote durable", "vote about to leave", "campaign"]);
       return {
-        when: { on, nth: random.int(1, 10), afterUs: random.pick([0, 0, random.int(1, 2_000)]), every: random.int(2, 6) },
+        when: {
+          on,
+          nth: random.int(1, 10),
+          afterUs: random.pick([0, 0, random.int(1, 2_000)]),
+          every: random.int(2, 6),
+        },
         act: { kind: "crash", who: "subject", downUs: random.int(100, Math.ceil(electionUs / 2)), loss, salt },
       };
     }
@@ -269,7 +276,11 @@ function draw(kind: FaultKind, options: Drawn, electionUs: number, random: Rando
       return {
         when: random.chance(0.5)
           ? anyTime
-          : { on: random.pick<Trigger>(["append partly sent", "entry durable", "commit"]), nth: random.int(1, 80), afterUs: 0 },
+          : {
+              on: random.pick<Trigger>(["append partly sent", "entry durable", "commit"]),
+              nth: random.int(1, 80),
+              afterUs: 0,
+            },
         act: { kind: "partition", shape: "last majority", forUs: 3 * forUs, salt },
       };
     case "delay old":
@@ -277,19 +288,40 @@ function draw(kind: FaultKind, options: Drawn, electionUs: number, random: Rando
         when: anyTime,
         act: {
           kind: "delay old",
-          type: random.pick<MessageType>(["append", "append", "snapshot", "appendResponse", "voteResponse", "preVoteResponse"]),
+          type: random.pick<MessageType>([
+            "append",
+            "append",
+            "snapshot",
+            "appendResponse",
+            "voteResponse",
+            "preVoteResponse",
+          ]),
           count: random.int(1, 4),
         },
       };
     case "alternate leaders":
-      return { when: anyTime, act: { kind: "alternate", everyUs: random.int(electionUs, 4 * electionUs), times: random.int(2, 8) } };
+      return {
+        when: anyTime,
+        act: { kind: "alternate", everyUs: random.int(electionUs, 4 * electionUs), times: random.int(2, 8) },
+      };
     case "conf and crash": {
       if (random.chance(0.5)) {
-        const change = random.pick<MembershipChange>(["add learner", "promote", "demote", "swap jointly", "replace", "remove leader"]);
+        const change = random.pick<MembershipChange>([
+          "add learner",
+          "promote",
+          "demote",
+          "swap jointly",
+          "replace",
+          "remove leader",
+        ]);
         return { when: anyTime, act: { kind: "membership", change, salt } };
       }
       return {
-        when: { on: random.pick<Trigger>(["conf proposed", "conf applied"]), nth: random.int(1, 6), afterUs: random.pick([0, 0, random.int(0, 5_000)]) },
+        when: {
+          on: random.pick<Trigger>(["conf proposed", "conf applied"]),
+          nth: random.int(1, 6),
+          afterUs: random.pick([0, 0, random.int(0, 5_000)]),
+        },
         act: { kind: "crash", who: random.pick<Who>(["subject", "leader", "follower"]), downUs, loss, salt },
       };
     }

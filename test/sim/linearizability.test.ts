@@ -50,11 +50,7 @@ const good: Record<string, readonly RegisterOperation[]> = {
     op(5, 6, get, saw(null)),
     op(7, 8, get, saw("a")),
   ],
-  "one of two creations wins": [
-    op(1, 3, create("a"), done),
-    op(2, 4, create("b"), refused),
-    op(5, 6, get, saw("a")),
-  ],
+  "one of two creations wins": [op(1, 3, create("a"), done), op(2, 4, create("b"), refused), op(5, 6, get, saw("a"))],
   "a compare-and-set on what was read": [
     op(1, 2, put("a"), done),
     op(3, 4, cas("a", "b"), done),
@@ -77,11 +73,7 @@ const bad: Record<string, readonly RegisterOperation[]> = {
   "a read of a value never written": [op(1, 2, get, saw("a"))],
   "a stale read": [op(1, 2, put("a"), done), op(3, 4, put("b"), done), op(5, 6, get, saw("a"))],
   "a lost write": [op(1, 2, put("a"), done), op(3, 4, get, saw(null))],
-  "reads that go back in time": [
-    op(1, 10, put("a"), done),
-    op(2, 3, get, saw("a")),
-    op(4, 5, get, saw(null)),
-  ],
+  "reads that go back in time": [op(1, 10, put("a"), done), op(2, 3, get, saw("a")), op(4, 5, get, saw(null))],
   "two readers who disagree on the order of two writes": [
     op(1, 2, put("a"), done),
     op(1, 2, put("b"), done),
@@ -103,11 +95,7 @@ const bad: Record<string, readonly RegisterOperation[]> = {
     op(6, 7, get, saw("a")),
   ],
   "an unknown write that is seen before it was called": [op(5, undefined, put("a")), op(1, 2, get, saw("a"))],
-  "a write done twice": [
-    op(1, 2, put("a"), done),
-    op(3, 4, remove, done),
-    op(5, 6, get, saw("a")),
-  ],
+  "a write done twice": [op(1, 2, put("a"), done), op(3, 4, remove, done), op(5, 6, get, saw("a"))],
   "a deletion of nothing that reports success": [op(1, 2, remove, done)],
 };
 
@@ -147,7 +135,9 @@ test("N13: the checker accepts a transfer between two accounts and refuses a tor
 });
 
 test("N13: a search that runs out of steps says so instead of passing", () => {
-  const history = Array.from({ length: 40 }, (_, i) => op(1, 100, put(`v${i}`), done)).concat(op(101, 102, get, saw("x")));
+  const history = Array.from({ length: 40 }, (_, i) => op(1, 100, put(`v${i}`), done)).concat(
+    op(101, 102, get, saw("x")),
+  );
   assert.equal(checkLinearizable(registerModel, history, { ...defaultLimits, stepsMax: 10_000 }).kind, "undecided");
   let nowMs = 0;
   const clock = (): number => (nowMs += 5_000);

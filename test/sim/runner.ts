@@ -87,6 +87,9 @@ export function* seedOrders(from: number, count: number, size = 10): Iterator<Or
   }
 }
 
-export function* caseOrders(cases: readonly Extract<Order, { kind: "cases" }>["cases"][number][], size = 10): Iterator<Order> {
+export function* caseOrders(
+  cases: readonly Extract<Order, { kind: "cases" }>["cases"][number][],
+  size = 10,
+): Iterator<Order> {
   for (let at = 0; at < cases.length; at += size) yield { kind: "cases", cases: cases.slice(at, at + size) };
 }

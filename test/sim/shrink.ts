@@ -30,7 +30,7 @@ export function shrink(
     best = candidate;
     return true;
   };
-  for (let before = ""; before !== JSON.stringify(best) && runs < limits.runsMax; ) {
+  for (let before = ""; before !== JSON.stringify(best) && runs < limits.runsMax;) {
     before = JSON.stringify(best);
     shrinkFaults(best, accept);
     for (const smaller of reductions) {
@@ -67,14 +67,14 @@ function same(a: SimOptions, b: SimOptions): boolean {
 
 /** Ways to make a run smaller; each returns its argument unchanged (by value) when it is at its end. */
 const reductions: readonly ((options: SimOptions) => SimOptions)[] = [
-    (o) => ({ ...o, learners: Math.max(0, o.learners - 1) }),
-    (o) => ({ ...o, voters: Math.max(1, o.voters - 1) }),
-    (o) => ({ ...o, workload: { ...o.workload, clients: Math.max(1, Math.floor(o.workload.clients / 2)) } }),
-    (o) => ({ ...o, workload: { ...o.workload, operationsMax: Math.max(1, Math.floor(o.workload.operationsMax / 2)) } }),
-    (o) => ({ ...o, workload: { ...o.workload, registers: Math.max(1, Math.floor(o.workload.registers / 2)) } }),
-    (o) => ({ ...o, workload: { ...o.workload, accounts: o.workload.accounts > 2 ? 2 : 0 } }),
-    (o) => ({ ...o, durationUs: Math.max(500_000, Math.floor(o.durationUs * 0.7)) }),
-    (o) => ({ ...o, coreEventsMax: Math.max(50, Math.floor(o.coreEventsMax * 0.7)) }),
-    (o) => ({ ...o, network: { ...o.network, loss: 0, duplicate: 0 } }),
-    (o) => ({ ...o, coreQuorumOnly: false }),
+  (o) => ({ ...o, learners: Math.max(0, o.learners - 1) }),
+  (o) => ({ ...o, voters: Math.max(1, o.voters - 1) }),
+  (o) => ({ ...o, workload: { ...o.workload, clients: Math.max(1, Math.floor(o.workload.clients / 2)) } }),
+  (o) => ({ ...o, workload: { ...o.workload, operationsMax: Math.max(1, Math.floor(o.workload.operationsMax / 2)) } }),
+  (o) => ({ ...o, workload: { ...o.workload, registers: Math.max(1, Math.floor(o.workload.registers / 2)) } }),
+  (o) => ({ ...o, workload: { ...o.workload, accounts: o.workload.accounts > 2 ? 2 : 0 } }),
+  (o) => ({ ...o, durationUs: Math.max(500_000, Math.floor(o.durationUs * 0.7)) }),
+  (o) => ({ ...o, coreEventsMax: Math.max(50, Math.floor(o.coreEventsMax * 0.7)) }),
+  (o) => ({ ...o, network: { ...o.network, loss: 0, duplicate: 0 } }),
+  (o) => ({ ...o, coreQuorumOnly: false }),
 ];

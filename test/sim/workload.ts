@@ -199,7 +199,12 @@ export class Workload {
           const key = `r${at}`;
           const row = found.get(key) ?? null;
           client.seen.set(key, row);
-          this.#history(key).push({ calledAt, returnedAt, input: { act: "get" }, output: { value: row?.value ?? null } });
+          this.#history(key).push({
+            calledAt,
+            returnedAt,
+            input: { act: "get" },
+            output: { value: row?.value ?? null },
+          });
           if (row !== null) this.#checkVersion(key, row.version, floors.get(key) ?? 0);
         }
       }
@@ -259,7 +264,8 @@ export class Workload {
     const id = `u${this.#tag(client)}`;
     this.#submit(client, { guards: [{ id, version: 0 }], writes: [{ id, value: id }] }, (reply) => {
       if (reply !== undefined && reply !== "refused") {
-        if (!reply.done) throw new SimFailure("L1", "an object under a unique id was there before it was created", { id });
+        if (!reply.done)
+          throw new SimFailure("L1", "an object under a unique id was there before it was created", { id });
         this.#uniqueAcked.add(id);
       }
       done();
@@ -378,7 +384,11 @@ export class Workload {
 
   #checkVersion(key: string, version: number, floor: number): void {
     if (version < floor) {
-      throw new SimFailure("N14", "a read saw an older version than one acknowledged before it began", { key, version, floor });
+      throw new SimFailure("N14", "a read saw an older version than one acknowledged before it began", {
+        key,
+        version,
+        floor,
+      });
     }
     this.#told(key, version, 0);
   }

@@ -1,0 +1,527 @@
+/**
+ * One run: a cluster of real members over a simulated world, its clients, its faults and its judges, all from one seed.
+ * First everything may go wrong; then the world heals, a quorum lives, and the cluster must come to one leader, one
+ * state and no open request (N8).
+ */
+import type { MemberId, Message, SnapshotRequest } from "../../manager/raft/core/types.ts";
+import type { MemberRecord } from "../../manager/raft/member-table.ts";
+import { Random } from "../../lib/pure/prng.ts";
+import { Checks, isQuorum, mix } from "./checks.ts";
+import { SimDisk } from "./disk.ts";
+import { SimFailure } from "./failure.ts";
+import type { Fault, Trigger, Who } from "./faults.ts";
+import { strike, type StrikeHost } from "./injector.ts";
+import type { Command, Reply, Row } from "./machine.ts";
+import { Marks, type MarkName } from "./marks.ts";
+import { Network } from "./network.ts";
+import { electionUs, type SimOptions } from "./options.ts";
+import { SimProcess, type ProcessHost } from "./process.ts";
+import { EventQueue } from "./queue.ts";
+import type { RunFailure, RunResult } from "./result.ts";
+import { SimMachine } from "./sim-machine.ts";
+import { withTraps } from "./traps.ts";
+import { Workload, type Attempt, type WorkloadHost } from "./workload.ts";
+
+export interface RunSettings {
+  /** Keep the last events as text: slow, and only wanted for a report. */
+  readonly trace?: boolean;
+  readonly traceMax?: number;
+}
+
+/** Members are numbered from 1; bits of a word stand for sets of them. */
+export const membersMax = 20;
+
+const healElections = 50;
+
+export function runSimulation(options: SimOptions, settings: RunSettings = {}): RunResult {
+  const clock = performance.now.bind(performance);
+  const simulation = new Simulation(options, settings, clock);
+  return withTraps(() => simulation.run());
+}
+
+export class Simulation implements ProcessHost, StrikeHost {
+  readonly options: SimOptions;
+  readonly #settings: RunSettings;
+  readonly #clock: () => number;
+  readonly #queue = new EventQueue();
+  readonly marks = new Marks();
+  readonly checks: Checks;
+  readonly network: Network;
+  readonly processes: SimProcess[] = [];
+  readonly #workload: Workload;
+  readonly #chance: Random;
+  nowUs = 0;
+  coreEvents = 0;
+  #events = 0;
+  #hashA = 0x1234567;
+  #hashB = 0x89abcde;
+  readonly #trace: string[] = [];
+  readonly #triggerCounts = new Map<Trigger, number>();
+  readonly #armed = new Map<Trigger, Fault[]>();
+  isHealed = false;
+  /** Requests handed to a member that has not answered; by the life that took them. */
+  #requestsOpen = 0;
+  #lastLeader: MemberId = 0;
+  #wasJoint = false;
+
+  constructor(options: SimOptions, settings: RunSettings, clock: () => number) {
+    this.options = options;
+    this.#settings = settings;
+    this.#clock = clock;
+    this.#chance = Random.stream(options.seed, "chance");
+    this.checks = new Checks({
+      becameLeader: (id, term) => this.#becameLeader(id, term),
+      steppedDown: (id) => this.note(() => `n${id} leads no more`),
+      truncated: (id, terms) => {
+        this.mark("truncation");
+        if (terms > 1) this.mark("truncation of more than one term");
+        this.note(() => `n${id} truncates entries of ${terms} terms`);
+      },
+      committedOldTerm: () => this.mark("old-term entry committed through a new one"),
+      committed: (id) => {
+        const process = this.process(id);
+        if (process !== undefined) this.trigger("commit", process);
+      },
+    });
+    this.network = new Network(
+      {
+        now: () => this.nowUs,
+        schedule: (atUs, run) => this.schedule(atUs, run),
+        deliver: (message) => this.#deliver(message),
+        unreachable: (from, to) => this.process(from)?.enter(() => this.process(from)?.member?.unreachable(to)),
+        mark: (name) => this.mark(name),
+      },
+      options.network,
+      Random.stream(options.seed, "network"),
+    );
+    this.#workload = new Workload(this.#workloadHost(), options.workload, Random.stream(options.seed, "workload"));
+  }
+
+  run(): RunResult {
+    let failure: RunFailure | undefined;
+    try {
+      this.#runAll();
+    } catch (error) {
+      const thrown = error instanceof Error ? error : new Error(String(error));
+      const check = thrown instanceof SimFailure ? thrown.check : thrown.name;
+      failure = { check, message: thrown.message, stack: thrown.stack ?? "" };
+      this.note(() => `FAILED ${thrown.message}`);
+    }
+    return {
+      options: this.options,
+      failure,
+      coreEvents: this.coreEvents,
+      events: this.#events,
+      virtualUs: this.nowUs,
+      operations: this.#workload.operations,
+      traceHash: `${(this.#hashA >>> 0).toString(16)}-${(this.#hashB >>> 0).toString(16)}`,
+      marks: this.marks.toJSON(),
+      trace: this.#trace,
+    };
+  }
+
+  #runAll(): void {
+    const { options } = this;
+    const voters = Array.from({ length: options.voters }, (_, at) => at + 1);
+    const learners = Array.from({ length: options.learners }, (_, at) => options.voters + at + 1);
+    const conf = { voters, votersOutgoing: [], learners, learnersNext: [], autoLeave: false };
+    for (const id of [...voters, ...learners]) this.#addProcess(id, { index: 0, term: 0, conf }).start();
+    for (const fault of options.faults) this.#plan(fault);
+    this.#workload.start();
+    this.#runUntil(() => this.nowUs >= options.durationUs || this.coreEvents >= options.coreEventsMax);
+    this.#heal();
+    const untilUs = this.nowUs + healElections * electionUs(options);
+    let checkedUs = 0;
+    let calmSinceUs = 0;
+    const isCalm = (): boolean => {
+      if (this.nowUs - checkedUs < 4 * options.tickUs) return false;
+      checkedUs = this.nowUs;
+      if (this.#unrest() !== undefined) calmSinceUs = 0;
+      else if (calmSinceUs === 0) calmSinceUs = this.nowUs;
+      return calmSinceUs > 0 && this.nowUs - calmSinceUs >= 2 * options.tickUs * options.heartbeatTicks;
+    };
+    this.#runUntil(() => isCalm() || this.nowUs > untilUs + options.workload.patienceUs);
+    const unrest = this.#unrest();
+    if (unrest !== undefined) throw new SimFailure("N8", `no rest after healing: ${unrest.what}`, unrest.facts);
+    this.#checkEnd();
+  }
+
+  #runUntil(isOver: () => boolean): void {
+    const queue = this.#queue;
+    while (!isOver()) {
+      const event = queue.pop();
+      if (event === undefined) return;
+      this.nowUs = event.atUs;
+      this.#events++;
+      event.run();
+      if (queue.size > 200_000) throw new SimFailure("N8", "the queue of events grows without bound", {});
+    }
+  }
+
+  schedule(atUs: number, run: () => void): void {
+    this.#queue.push(atUs, run);
+  }
+
+  coreEvent(): void {
+    this.coreEvents++;
+  }
+
+  /** Mixes what happened into the hash by which two runs are compared. */
+  fold(kind: number, a: number, b: number): void {
+    this.#hashA = mix(this.#hashA ^ kind, this.nowUs ^ a);
+    this.#hashB = mix(this.#hashB ^ b, this.#hashA);
+  }
+
+  note(what: () => string): void {
+    if (this.#settings.trace !== true) return;
+    this.#trace.push(`${(this.nowUs / 1_000).toFixed(3).padStart(12)} ms  ${what()}`);
+    if (this.#trace.length > (this.#settings.traceMax ?? 200)) this.#trace.shift();
+  }
+
+  mark(name: MarkName): void {
+    this.marks.hit(name);
+  }
+
+  process(id: MemberId): SimProcess | undefined {
+    return this.processes[id - 1];
+  }
+
+  #addProcess(id: MemberId, snapshot: ConstructorParameters<typeof SimDisk>[0]): SimProcess {
+    const process = new SimProcess(id, new SimDisk(snapshot), this, Random.stream(this.options.seed, `process/${id}`));
+    this.processes[id - 1] = process;
+    return process;
+  }
+
+  /** A member that nobody knows yet, with an empty disk; undefined when there are enough. */
+  newcomer(): SimProcess | undefined {
+    const id = this.processes.length + 1;
+    if (id > membersMax) return undefined;
+    const conf = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+    const process = this.#addProcess(id, { index: 0, term: 0, conf });
+    process.start();
+    return process;
+  }
+
+  record(id: MemberId, autoPromote: boolean): MemberRecord {
+    return { id, address: `10.0.0.${id}:2377`, nodeId: `node${id}`, labels: {}, autoPromote, featureLevel: 1 };
+  }
+
+  // ---- Messages ----------------------------------------------------------------------------------------------------
+
+  send(message: Message): void {
+    this.note(() => `n${message.from} -> n${message.to} ${describe(message)}`);
+    this.fold(1, message.from * 64 + message.to, message.term);
+    this.network.send(message);
+  }
+
+  #deliver(message: Message): void {
+    const process = this.process(message.to);
+    if (process === undefined) return;
+    this.note(() => `n${message.to} <- n${message.from} ${describe(message)}${process.alive ? "" : " (down)"}`);
+    this.fold(2, message.from * 64 + message.to, message.term);
+    process.enter(() => process.member?.receive(message));
+  }
+
+  forward(from: MemberId, to: MemberId, command: Uint8Array): void {
+    const arrive = (): void => {
+      const process = this.process(to);
+      process?.enter(() => process.member?.receiveForwarded(command));
+    };
+    this.network.carry(from, to, command.length, arrive, () => {});
+  }
+
+  /** Chunk by chunk over the link; the receiver keeps the file only when it is whole. */
+  sendSnapshot(sender: SimProcess, request: SnapshotRequest, done: (error: Error | undefined) => void): void {
+    const file = sender.disk.snapshots.get(request.meta.index);
+    if (file === undefined) {
+      this.schedule(this.nowUs + 1, () => done(new Error("the snapshot is gone")));
+      return;
+    }
+    this.mark("snapshot sent");
+    const fail = (): void => {
+      this.mark("snapshot transfer failed");
+      done(new Error("the stream broke"));
+    };
+    const receiver = this.process(request.to);
+    const life = receiver?.life;
+    const step = (next: number): void => {
+      if (receiver === undefined || !receiver.alive || receiver.life !== life) return fail();
+      if (next < file.chunks.length) {
+        this.network.carry(request.from, request.to, file.chunks[next]?.length ?? 0, () => step(next + 1), fail);
+        return;
+      }
+      receiver.disk.snapshots.set(request.meta.index, file);
+      this.#deliver(request);
+      done(undefined);
+    };
+    this.network.carry(request.from, request.to, 100, () => step(0), fail);
+  }
+
+  // ---- Faults ------------------------------------------------------------------------------------------------------
+
+  #plan(fault: Fault): void {
+    if ("atUs" in fault.when) {
+      this.schedule(fault.when.atUs, () => this.#strike(fault, undefined));
+      return;
+    }
+    const armed = this.#armed.get(fault.when.on) ?? [];
+    armed.push(fault);
+    this.#armed.set(fault.when.on, armed);
+  }
+
+  trigger(name: Trigger, process: SimProcess): void {
+    const count = (this.#triggerCounts.get(name) ?? 0) + 1;
+    this.#triggerCounts.set(name, count);
+    if (this.isHealed) return;
+    for (const fault of this.#armed.get(name) ?? []) {
+      if ("atUs" in fault.when) continue;
+      const { nth, every, afterUs } = fault.when;
+      const strikes = count === nth || (every !== undefined && count > nth && (count - nth) % every === 0);
+      if (!strikes) continue;
+      if (afterUs === 0) this.#strike(fault, process, name);
+      else this.schedule(this.nowUs + afterUs, () => this.#strike(fault, process, name));
+    }
+  }
+
+  #strike(fault: Fault, subject: SimProcess | undefined, on?: Trigger): void {
+    if (this.isHealed) return;
+    this.note(
+      () => `fault ${fault.id}: ${JSON.stringify(fault.act)}${on === undefined ? "" : ` on ${on} of n${subject?.id}`}`,
+    );
+    this.fold(3, fault.id, subject?.id ?? 0);
+    strike(this, fault, subject, on);
+  }
+
+  who(who: Who, subject: SimProcess | undefined): SimProcess | undefined {
+    if (who === "subject") return subject;
+    if (who === "leader") return this.leader();
+    if (who === "follower") {
+      const followers = this.processes.filter((process) => process.alive && process.member?.role !== "leader");
+      return followers.length === 0 ? undefined : this.#chance.pick(followers);
+    }
+    return this.processes[who % this.processes.length];
+  }
+
+  /** The leader of the highest term among those alive. */
+  leader(): SimProcess | undefined {
+    let found: SimProcess | undefined;
+    for (const process of this.processes) {
+      if (!process.alive || process.member?.role !== "leader") continue;
+      if (found === undefined || process.member.term > (found.member?.term ?? 0)) found = process;
+    }
+    return found;
+  }
+
+  #becameLeader(id: MemberId, term: number): void {
+    this.mark("leader elected");
+    this.note(() => `n${id} leads term ${term}`);
+    const process = this.process(id);
+    if (process === undefined) return;
+    if (this.checks.leaderIds().length > 1) this.mark("two leaders at once");
+    if (this.#wasJoint && id !== this.#lastLeader) this.mark("leader changed in a joint configuration");
+    this.#lastLeader = id;
+    this.trigger("leader", process);
+  }
+
+  confApplied(process: SimProcess): void {
+    const conf = process.member?.conf;
+    this.note(() => `n${process.id} has the configuration ${JSON.stringify(conf)}`);
+    if (conf === undefined) return;
+    const isJoint = conf.votersOutgoing.length > 0;
+    if (process.id === this.#lastLeader) this.#wasJoint = isJoint;
+    if (isJoint) this.mark("joint configuration");
+    this.mark("configuration change applied");
+    this.trigger("conf applied", process);
+  }
+
+  exited(process: SimProcess, error: Error): void {
+    const isInjected = process.diskError !== undefined || process.isDamaged || process.diskStalls > 0;
+    const code = (error as { code?: string }).code ?? error.name;
+    if (!isInjected || (code !== "RAFT_DISK_FAILED" && code !== "RAFT_DISK_STALLED")) throw error;
+    this.mark("disk error");
+    const downUs = this.#chance.int(1_000, 2_000_000);
+    this.schedule(this.nowUs + downUs, () => process.start());
+  }
+
+  quarantined(process: SimProcess, reason: string): void {
+    this.mark("quarantine");
+    this.note(() => `n${process.id} is quarantined: ${reason}`);
+    if (!process.isDamaged)
+      throw new SimFailure("N8", "quarantine without an injected disk fault", { id: process.id, reason });
+  }
+
+  // ---- The last phase ----------------------------------------------------------------------------------------------
+
+  #heal(): void {
+    this.isHealed = true;
+    this.note(() => "the world heals");
+    this.#workload.stop();
+    this.network.heal();
+    for (const process of this.processes) {
+      process.diskError = undefined;
+      process.diskStalledUntilUs = 0;
+      process.diskSlowUntilUs = 0;
+      process.setRate(1);
+      if (process.isPaused) process.resume();
+    }
+    const confs = this.processes.flatMap((process) => (process.lastConf === undefined ? [] : [process.lastConf]));
+    const mayKill = this.options.coreQuorumOnly && !this.checks.isConfChanging();
+    const lives = new Set(this.processes.filter((process) => !process.isUnfit).map((process) => process.id));
+    if (mayKill) {
+      for (const process of this.#chance.shuffle(this.processes)) {
+        lives.delete(process.id);
+        if (confs.every((conf) => isQuorum(conf, (id) => lives.has(id)))) {
+          this.mark("recovered by the core quorum alone");
+          process.crash("all", this.#chance);
+        } else if (!process.isUnfit) lives.add(process.id);
+      }
+    }
+    for (const process of this.processes) if (lives.has(process.id)) process.start();
+  }
+
+  /** Why the cluster has not come to rest, or undefined when it has. */
+  #unrest(): { what: string; facts: Record<string, unknown> } | undefined {
+    const leader = this.leader();
+    if (leader?.member === undefined) return { what: "no leader", facts: this.#facts() };
+    const conf = leader.member.conf;
+    const members = [...new Set([...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext])];
+    const applied = leader.member.appliedIndex;
+    for (const id of members) {
+      const process = this.process(id);
+      const member = process?.member;
+      if (process === undefined || member === undefined || !process.alive || process.isUnfit) continue;
+      if (member.leader !== leader.id) return { what: `n${id} does not follow the leader`, facts: this.#facts() };
+      if (member.appliedIndex !== applied) return { what: `n${id} has not applied everything`, facts: this.#facts() };
+      if (process.machine.stateHash() !== leader.machine.stateHash()) {
+        throw new SimFailure("B5", "two members differ in state at rest", { one: leader.id, two: id });
+      }
+    }
+    if (conf.votersOutgoing.length > 0 && conf.autoLeave)
+      return { what: "the configuration stays joint", facts: this.#facts() };
+    if (this.#workload.open > 0) return { what: "clients still wait", facts: { open: this.#workload.open } };
+    const status = leader.member.status();
+    if (status.proposalsQueued + status.proposalsWaiting + status.readsWaiting > 0) {
+      return { what: "requests are not resolved", facts: this.#facts() };
+    }
+    return undefined;
+  }
+
+  #facts(): Record<string, unknown> {
+    return Object.fromEntries(
+      this.processes.map((process) => {
+        const member = process.member;
+        if (member === undefined) return [`n${process.id}`, process.isQuarantined ? "quarantined" : "down"];
+        const { state, role, term, leader, appliedIndex } = member;
+        return [`n${process.id}`, { state, role, term, leader, appliedIndex, voters: member.conf.voters.join() }];
+      }),
+    );
+  }
+
+  #checkEnd(): void {
+    const leader = this.leader();
+    if (leader === undefined) return;
+    this.note(() => "at rest; judging the histories");
+    this.#workload.checkEnd((prefix) => leader.machine.rows(prefix), this.#clock);
+  }
+
+  // ---- Clients -----------------------------------------------------------------------------------------------------
+
+  #workloadHost(): WorkloadHost {
+    const hopUs = (): number => this.#chance.int(50, 500);
+    const now = (): number => this.nowUs;
+    return {
+      get nowUs() {
+        return now();
+      },
+      schedule: (atUs, run) => this.schedule(atUs, run),
+      mark: (name) => this.mark(name),
+      note: (what) => this.note(what),
+      targets: () => this.#targets(),
+      propose: (target, command, done) => {
+        this.schedule(this.nowUs + hopUs(), () => {
+          const process = this.process(target);
+          if (process === undefined || !process.alive)
+            return this.#answer(hopUs(), () => done({ kind: "refused", leader: undefined }));
+          process.enter(() => this.#propose(process, command, (attempt) => this.#answer(hopUs(), () => done(attempt))));
+        });
+      },
+      read: (target, done) => {
+        this.schedule(this.nowUs + hopUs(), () => {
+          const process = this.process(target);
+          if (process === undefined || !process.alive) return this.#answer(hopUs(), () => done(undefined, undefined));
+          process.enter(() => this.#readAt(process, (rows, leader) => this.#answer(hopUs(), () => done(rows, leader))));
+        });
+      },
+    };
+  }
+
+  #answer(afterUs: number, run: () => void): void {
+    this.schedule(this.nowUs + afterUs, run);
+  }
+
+  #targets(): readonly number[] {
+    const known = this.processes.filter((process) => !process.isRemoved).map((process) => process.id);
+    return known.length > 0 ? known : [1];
+  }
+
+  #propose(process: SimProcess, command: Command, done: (attempt: Attempt) => void): void {
+    const data = SimMachine.encode(command);
+    this.note(
+      () => `client ${command.session}#${command.seq} proposes at n${process.id}: ${JSON.stringify(command.writes)}`,
+    );
+    const life = process.life;
+    process.member?.propose(data, (outcome) => {
+      if (process.life !== life) return;
+      this.fold(4, process.id, command.seq);
+      this.note(() => `client ${command.session}#${command.seq} hears from n${process.id}: ${outcome.kind}`);
+      switch (outcome.kind) {
+        case "committed":
+          return done({ kind: "done", reply: outcome.result as Reply });
+        case "unknown":
+          return done({ kind: "unknown" });
+        case "backpressure":
+          this.mark("backpressure");
+          return done({ kind: "refused", leader: process.id });
+        case "notLeader":
+          return done({ kind: "refused", leader: outcome.leader === 0 ? undefined : outcome.leader });
+        case "failed":
+        case "tooLarge":
+        case "stopped":
+          return done({ kind: "refused", leader: undefined });
+      }
+    });
+  }
+
+  #readAt(
+    process: SimProcess,
+    done: (rows: ((prefix: string) => Row[]) | undefined, leader: number | undefined) => void,
+  ): void {
+    const life = process.life;
+    process.member?.readIndex((outcome) => {
+      if (process.life !== life) return;
+      this.fold(5, process.id, 0);
+      if (outcome.kind !== "ready") return done(undefined, undefined);
+      // Read now: later the state may have moved on, which is fine, but not before.
+      const all = process.machine.rows("");
+      if (outcome.lease && process.member?.leaseHolds() !== true) return done(undefined, undefined);
+      if (outcome.lease) this.mark("lease read");
+      if (process.member?.role !== "leader") this.mark("follower read");
+      done((prefix) => all.filter((row) => row.id.startsWith(prefix)), undefined);
+    });
+  }
+}
+
+function describe(message: Message): string {
+  switch (message.type) {
+    case "append": {
+      const entries = message.entries.map((entry) => `${entry.index}@${entry.term}`).join(" ");
+      return `append t${message.term} prev ${message.prevIndex}@${message.prevTerm} [${entries}] commit ${message.commit}`;
+    }
+    case "snapshot":
+      return `snapshot t${message.term} ${message.meta.index}@${message.meta.term}`;
+    default: {
+      const { type, from: _from, to: _to, term, ...rest } = message;
+      return `${type} t${term} ${JSON.stringify(rest)}`;
+    }
+  }
+}
