@@ -175,7 +175,7 @@ export class Checks {
     if (ready.snapshot !== undefined) this.#restore(view, ready.snapshot);
     const first = ready.entries[0];
     if (first !== undefined) {
-      if (first.index <= view.log.last) this.#truncate(view, first.index);
+      if (first.index <= view.log.last) this.#truncate(view, first.index, term);
       for (const entry of ready.entries) this.#append(view, entry);
     }
     const hard = ready.hardState;
@@ -236,7 +236,8 @@ export class Checks {
     switch (message.type) {
       case "voteResponse": {
         if (!message.granted) return;
-        if (view.durableTerm !== message.term || view.durableVote !== message.to) {
+        const ballots = this.#ballots.get(message.term * 4096 + message.to) ?? 0;
+        if (((ballots >>> view.id) & 1) === 0) {
           throw new SimFailure("C7", "a vote left before it was durable", {
             from: message.from,
             to: message.to,
@@ -419,9 +420,10 @@ export class Checks {
     if (entry.kind === "confChange" && entry.index > this.#lastConfChange) this.#lastConfChange = entry.index;
   }
 
-  #truncate(view: MemberView, from: number): void {
+  #truncate(view: MemberView, from: number, term: number): void {
     const log = view.log;
-    if (view.role === "leader")
+    // A leader that was deposed within this turn has a higher term by now.
+    if (view.role === "leader" && term === view.term)
       throw new SimFailure("B2", "a leader rewrote its log", { id: view.id, from, last: log.last });
     if (from <= view.commit)
       throw new SimFailure("E6", "a committed entry was truncated", { id: view.id, from, commit: view.commit });

@@ -24,8 +24,11 @@ export class SimDisk {
   /** Whole snapshots by index; the one in force and at most a received one that is not in force yet. */
   readonly snapshots = new Map<number, SnapshotFile>();
 
-  constructor(initial: SnapshotMeta) {
-    this.#snapshot = initial;
+  /** @param initial  the founding snapshot, or that of a joiner, which has index 0 and no file */
+  constructor(initial: SnapshotFile) {
+    this.#snapshot = initial.meta;
+    this.#hardState = { term: initial.meta.term, vote: 0, commit: initial.meta.index };
+    if (initial.meta.index > 0) this.snapshots.set(initial.meta.index, initial);
   }
 
   open(): Opened {

@@ -195,9 +195,15 @@ function draw(kind: FaultKind, options: Drawn, electionUs: number, random: Rando
       if (random.chance(0.4)) {
         return { when: anyTime, act: { kind: "tick burst", who: someone, ticks: random.int(2, 50) } };
       }
+      // A lease bears clocks that differ by a fifth, not by a factor of two (H7).
       return {
         when: anyTime,
-        act: { kind: "clock", who: someone, rate: 0.5 + 1.5 * random.float(), forUs: 4 * forUs },
+        act: {
+          kind: "clock",
+          who: someone,
+          rate: options.readMode === "lease" ? 0.92 + 0.16 * random.float() : 0.5 + 1.5 * random.float(),
+          forUs: 4 * forUs,
+        },
       };
     case "disk slow":
       if (random.chance(0.5)) return { when: anyTime, act: { kind: "disk stall", who: someone, forUs } };

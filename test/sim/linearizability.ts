@@ -10,6 +10,11 @@ export interface Model<State, Input, Output> {
   /** The state after `input`, or undefined if `output` is impossible here. `output` undefined: outcome unknown, anything goes. */
   step(state: State, input: Input, output: Output | undefined): { readonly next: State } | undefined;
   key(state: State): string;
+  /**
+   * Two operations of unknown outcome with the same kind have the same effect whatever the state; the search then tries
+   * only the one that was called first, since whatever the later one can do, it can. Default: all are different.
+   */
+  kind?(input: Input): string;
 }
 
 export interface Operation<Input, Output> {
@@ -53,6 +58,7 @@ export function checkLinearizable<State, Input, Output>(
   const known = operations.filter((operation) => operation.returnedAt !== undefined).length;
   if (known === 0) return { kind: "linearizable" };
   const head = listOf(operations);
+  const earlier = earlierTwins(model, operations);
   const placed = new Uint32Array(Math.ceil(operations.length / 32));
   const seen = new Set<string>();
   const stack: { readonly call: Node; readonly state: State }[] = [];
@@ -69,7 +75,9 @@ export function checkLinearizable<State, Input, Output>(
     }
     if (at?.isCall === true) {
       const operation = operations[at.operation] as Operation<Input, Output>;
-      const stepped = model.step(state, operation.input, operation.output);
+      const twin = earlier[at.operation] as number;
+      const stepped =
+        twin >= 0 && !hasBit(placed, twin) ? undefined : model.step(state, operation.input, operation.output);
       if (stepped !== undefined) {
         setBit(placed, at.operation);
         const key = `${placed.join(".")}|${model.key(stepped.next)}`;
@@ -98,6 +106,27 @@ export function checkLinearizable<State, Input, Output>(
     at = last.call.next;
   }
   return { kind: "linearizable" };
+}
+
+/** For each operation of unknown outcome the one of its kind that was called just before it, or -1. */
+function earlierTwins<Input, Output>(
+  model: Model<unknown, Input, Output> | Model<never, Input, Output>,
+  operations: readonly Operation<Input, Output>[],
+): number[] {
+  const twins = operations.map(() => -1);
+  if (model.kind === undefined) return twins;
+  const latest = new Map<string, number>();
+  const order = [...operations.keys()].sort(
+    (a, b) => (operations[a]?.calledAt ?? 0) - (operations[b]?.calledAt ?? 0) || a - b,
+  );
+  for (const index of order) {
+    const operation = operations[index];
+    if (operation === undefined || operation.returnedAt !== undefined) continue;
+    const kind = model.kind(operation.input);
+    twins[index] = latest.get(kind) ?? -1;
+    latest.set(kind, index);
+  }
+  return twins;
 }
 
 function listOf(operations: readonly Operation<unknown, unknown>[]): Node {
@@ -145,6 +174,10 @@ function relink(node: Node): void {
 
 function setBit(bits: Uint32Array, at: number): void {
   bits[at >> 5] = (bits[at >> 5] as number) | (1 << (at & 31));
+}
+
+function hasBit(bits: Uint32Array, at: number): boolean {
+  return ((bits[at >> 5] as number) & (1 << (at & 31))) !== 0;
 }
 
 function clearBit(bits: Uint32Array, at: number): void {

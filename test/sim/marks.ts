@@ -44,6 +44,7 @@ export const markNames = [
   "follower read",
   "read refused",
   "lease read",
+  "lease refused",
   "backpressure",
   "watch delivered",
   "watch resync",

@@ -1,5 +1,5 @@
 /** What a client may observe: sequential models for the linearizability checker. */
-import type { Model } from "./linearizability.ts";
+import type { Model, Operation } from "./linearizability.ts";
 
 /** Values are unique for each write, so that a compare-and-set by version is one by value. null: no such object. */
 export type RegisterInput =
@@ -16,6 +16,7 @@ export type RegisterOutput = { readonly value: string | null } | { readonly done
 export const registerModel: Model<string | null, RegisterInput, RegisterOutput> = {
   initial: null,
   key: (state) => state ?? "",
+  kind: (input) => JSON.stringify(input),
   step(state, input, output) {
     switch (input.act) {
       case "get":
@@ -31,6 +32,25 @@ export const registerModel: Model<string | null, RegisterInput, RegisterOutput> 
     }
   },
 };
+
+/**
+ * The same history, in which every value that was written with unknown outcome and never met again is called "?":
+ * nobody can tell such writes apart, so the search need not.
+ */
+export function forgetUnseen(
+  history: readonly Operation<RegisterInput, RegisterOutput>[],
+): Operation<RegisterInput, RegisterOutput>[] {
+  const met = new Set<string | null>();
+  for (const { input, output } of history) {
+    if (output !== undefined && "value" in output) met.add(output.value);
+    if (input.act === "cas") met.add(input.expected);
+  }
+  return history.map((operation) => {
+    const { input, output } = operation;
+    if (output !== undefined || !("value" in input) || input.value === null || met.has(input.value)) return operation;
+    return { ...operation, input: { ...input, value: "?" } };
+  });
+}
 
 function conditional(
   state: string | null,

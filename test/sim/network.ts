@@ -3,6 +3,7 @@
  * directions, and resets that lose all that is in flight on a link, in order, as a TCP stream does.
  */
 import type { MemberId, Message } from "../../manager/raft/core/types.ts";
+import type { MarkName } from "./marks.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 
 export interface NetworkOptions {
@@ -22,7 +23,7 @@ export interface NetworkHost {
   deliver(message: Message): void;
   /** The sender learns that its stream to `to` broke. */
   unreachable(from: MemberId, to: MemberId): void;
-  mark(name: string): void;
+  mark(name: MarkName): void;
 }
 
 interface Link {

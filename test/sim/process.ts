@@ -199,11 +199,9 @@ export class SimProcess {
           trailingEntries: options.trailingEntries,
           trailingBytes: 0,
           trailingLiveBytesMax: 0,
-          hashEveryEntries: 16,
           promoteLagEntriesMax: 4,
         },
         leaseReads: options.readMode === "lease",
-        featureLevel: 1,
       },
       recovered,
       {

@@ -3,11 +3,13 @@
  * First everything may go wrong; then the world heals, a quorum lives, and the cluster must come to one leader, one
  * state and no open request (N8).
  */
-import type { MemberId, Message, SnapshotRequest } from "../../manager/raft/core/types.ts";
-import type { MemberRecord } from "../../manager/raft/member-table.ts";
+import { bootstrapState, joinerState } from "../../manager/raft/core/index.ts";
+import type { ConfState, MemberId, Message, SnapshotRequest } from "../../manager/raft/core/types.ts";
+import { MemberTable, type MemberRecord } from "../../manager/raft/member-table.ts";
+import { TableThenState } from "../../manager/raft/snapshot-frame.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { Checks, isQuorum, mix } from "./checks.ts";
-import { SimDisk } from "./disk.ts";
+import { SimDisk, type SnapshotFile } from "./disk.ts";
 import { SimFailure } from "./failure.ts";
 import type { Fault, Trigger, Who } from "./faults.ts";
 import { strike, type StrikeHost } from "./injector.ts";
@@ -59,8 +61,6 @@ export class Simulation implements ProcessHost, StrikeHost {
   readonly #triggerCounts = new Map<Trigger, number>();
   readonly #armed = new Map<Trigger, Fault[]>();
   isHealed = false;
-  /** Requests handed to a member that has not answered; by the life that took them. */
-  #requestsOpen = 0;
   #lastLeader: MemberId = 0;
   #wasJoint = false;
 
@@ -83,9 +83,12 @@ export class Simulation implements ProcessHost, StrikeHost {
         if (process !== undefined) this.trigger("commit", process);
       },
     });
+    const now = (): number => this.nowUs;
     this.network = new Network(
       {
-        now: () => this.nowUs,
+        get nowUs() {
+          return now();
+        },
         schedule: (atUs, run) => this.schedule(atUs, run),
         deliver: (message) => this.#deliver(message),
         unreachable: (from, to) => this.process(from)?.enter(() => this.process(from)?.member?.unreachable(to)),
@@ -125,7 +128,8 @@ export class Simulation implements ProcessHost, StrikeHost {
     const voters = Array.from({ length: options.voters }, (_, at) => at + 1);
     const learners = Array.from({ length: options.learners }, (_, at) => options.voters + at + 1);
     const conf = { voters, votersOutgoing: [], learners, learnersNext: [], autoLeave: false };
-    for (const id of [...voters, ...learners]) this.#addProcess(id, { index: 0, term: 0, conf }).start();
+    const founding = foundingSnapshot(conf, (id) => this.record(id, false));
+    for (const id of [...voters, ...learners]) this.#addProcess(id, founding).start();
     for (const fault of options.faults) this.#plan(fault);
     this.#workload.start();
     this.#runUntil(() => this.nowUs >= options.durationUs || this.coreEvents >= options.coreEventsMax);
@@ -186,7 +190,7 @@ export class Simulation implements ProcessHost, StrikeHost {
     return this.processes[id - 1];
   }
 
-  #addProcess(id: MemberId, snapshot: ConstructorParameters<typeof SimDisk>[0]): SimProcess {
+  #addProcess(id: MemberId, snapshot: SnapshotFile): SimProcess {
     const process = new SimProcess(id, new SimDisk(snapshot), this, Random.stream(this.options.seed, `process/${id}`));
     this.processes[id - 1] = process;
     return process;
@@ -196,8 +200,7 @@ export class Simulation implements ProcessHost, StrikeHost {
   newcomer(): SimProcess | undefined {
     const id = this.processes.length + 1;
     if (id > membersMax) return undefined;
-    const conf = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
-    const process = this.#addProcess(id, { index: 0, term: 0, conf });
+    const process = this.#addProcess(id, { meta: joinerState().snapshot, chunks: [] });
     process.start();
     return process;
   }
@@ -503,12 +506,29 @@ export class Simulation implements ProcessHost, StrikeHost {
       if (outcome.kind !== "ready") return done(undefined, undefined);
       // Read now: later the state may have moved on, which is fine, but not before.
       const all = process.machine.rows("");
-      if (outcome.lease && process.member?.leaseHolds() !== true) return done(undefined, undefined);
-      if (outcome.lease) this.mark("lease read");
+      if (this.options.readMode === "lease" && process.member?.role === "leader") {
+        // Under a lease the state is read first and the clock afterwards.
+        if (!process.member.leaseHolds()) {
+          this.mark("lease refused");
+          return done(undefined, undefined);
+        }
+        this.mark("lease read");
+      }
       if (process.member?.role !== "leader") this.mark("follower read");
       done((prefix) => all.filter((row) => row.id.startsWith(prefix)), undefined);
     });
   }
+}
+
+/** What every founding member begins with: the configuration, the members, and an empty state. */
+function foundingSnapshot(conf: ConfState, record: (id: MemberId) => MemberRecord): SnapshotFile {
+  const { snapshot } = bootstrapState(conf.voters);
+  const meta = { ...snapshot, conf };
+  const table = new MemberTable([...conf.voters, ...conf.learners].map(record));
+  const source = new TableThenState(meta.index, table, new SimMachine().snapshot());
+  const chunks: Uint8Array[] = [];
+  for (let chunk = source.next(65_536); chunk !== undefined; chunk = source.next(65_536)) chunks.push(chunk);
+  return { meta, chunks };
 }
 
 function describe(message: Message): string {

@@ -10,6 +10,7 @@ import { checkLinearizable, defaultLimits, type Operation } from "./linearizabil
 import type { Command, Reply, Row } from "./machine.ts";
 import type { MarkName } from "./marks.ts";
 import {
+  forgetUnseen,
   registerModel,
   storeModel,
   type RegisterInput,
@@ -419,7 +420,7 @@ export class Workload {
         input: { act: "get" },
         output: { value: found.get(key)?.value ?? null },
       };
-      const verdict = checkLinearizable(registerModel, [...history, last], limits);
+      const verdict = checkLinearizable(registerModel, forgetUnseen([...history, last]), limits);
       if (verdict.kind !== "linearizable") {
         throw new SimFailure("N13", `the history of a register is ${verdict.kind}`, { key, verdict, history });
       }

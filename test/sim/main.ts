@@ -1,0 +1,136 @@
+/**
+ * `npm run sim -- ...`: the deterministic simulator (docs/design/simulator.md).
+ *   --seeds N --from S   N seeds from S upward, with all regressions and scripted schedules before them
+ *   --seed S             one seed, with a report if it fails; --trace prints the last events in any case
+ *   --seed S --shrink    makes a failing seed small and stores it under regressions/
+ *   --minutes M --from S seeds without end for so long; the marks must then all be reached
+ *   --marks              prints how often each rare event was reached
+ *   --mutations [NAME]   plants each known bug in turn and demands that it is found
+ *   --case FILE          runs the options in a file
+ *   --workers N          threads; default: one a core
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { parseArgs } from "node:util";
+import { runMutations } from "./mutation-runner.ts";
+import { drawOptions, type SimOptions } from "./options.ts";
+import { loadRegressions, regressionPath, type Regression } from "./regressions.ts";
+import { reportFailure } from "./report.ts";
+import { caseOrders, runOrders, seedOrders, type Totals } from "./runner.ts";
+import { schedules } from "./schedules.ts";
+import { shrink } from "./shrink.ts";
+import { runSimulation } from "./simulation.ts";
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: "string" },
+    from: { type: "string", default: "1" },
+    seed: { type: "string" },
+    case: { type: "string" },
+    shrink: { type: "boolean", default: false },
+    trace: { type: "boolean", default: false },
+    minutes: { type: "string" },
+    marks: { type: "boolean", default: false },
+    mutations: { type: "boolean", default: false },
+    only: { type: "string" },
+    quick: { type: "boolean", default: false },
+    workers: { type: "string" },
+  },
+});
+
+const workers = values.workers === undefined ? availableParallelism() : number("workers", values.workers);
+
+if (values.mutations) process.exitCode = await runMutations({ only: values.only, quick: values.quick, workers });
+else if (values.case !== undefined) replay((JSON.parse(readFileSync(values.case, "utf8")) as Regression).options);
+else if (values.seed !== undefined) replay(drawOptions(number("seed", values.seed)));
+else await many();
+
+function number(name: string, text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`--${name} wants a whole number, not "${text}"`);
+  return value;
+}
+
+function replay(options: SimOptions): void {
+  const startMs = performance.now();
+  const result = runSimulation(options);
+  const ms = performance.now() - startMs;
+  if (values.trace) console.log(runSimulation(options, { trace: true, traceMax: 100_000 }).trace.join("\n"));
+  console.log(
+    `seed ${options.seed}: ${result.coreEvents} core events, ${result.events} events, ${result.operations} operations, ` +
+      `${(result.virtualUs / 1e6).toFixed(2)} s of virtual time in ${ms.toFixed(0)} ms, trace ${result.traceHash}`,
+  );
+  if (values.marks) console.log(JSON.stringify(result.marks, undefined, 2));
+  if (result.failure === undefined) {
+    console.log("passed");
+    return;
+  }
+  process.exitCode = 1;
+  if (!values.shrink) {
+    console.log(reportFailure(result));
+    return;
+  }
+  const shrunk = shrink(options, (candidate) => runSimulation(candidate).failure?.check);
+  if (shrunk === undefined) throw new Error("the seed failed once and then passed: it is not deterministic");
+  console.log(`smallest of ${shrunk.runs} runs:`);
+  console.log(reportFailure(runSimulation(shrunk.options)));
+  const path = regressionPath(shrunk.check, options.seed);
+  const regression: Regression = {
+    name: `${shrunk.check} seed ${options.seed}`,
+    check: shrunk.check,
+    options: shrunk.options,
+  };
+  writeFileSync(path, `${JSON.stringify(regression, undefined, 2)}\n`);
+  console.log(`stored as ${path.pathname}`);
+}
+
+async function many(): Promise<void> {
+  const startMs = performance.now();
+  const seconds = (): number => (performance.now() - startMs) / 1_000;
+  const from = number("from", values.from);
+  const failuresMax = 5;
+  let shownMs = startMs;
+  const rates = (totals: Totals): string =>
+    `${totals.runs} runs, ${totals.failures.length} failures, ${(totals.runs / seconds()).toFixed(1)} seeds/s, ` +
+    `${Math.round(totals.coreEvents / seconds())} core events/s, ${Math.round(totals.events / seconds())} events/s`;
+  const onProgress = (totals: Totals): void => {
+    if (performance.now() - shownMs < 10_000) return;
+    shownMs = performance.now();
+    console.log(`${seconds().toFixed(0).padStart(5)} s: ${rates(totals)}`);
+  };
+  let totals: Totals;
+  if (values.minutes === undefined) {
+    const count = number("seeds", values.seeds ?? "3000");
+    const regressions = loadRegressions().map(({ name, options }) => ({ name, options }));
+    const fixed = await runOrders(caseOrders([...regressions, ...schedules()]), { workers, failuresMax, onProgress });
+    console.log(
+      `${regressions.length} regressions and ${fixed.runs - regressions.length} scripted schedules in ${seconds().toFixed(1)} s`,
+    );
+    totals = await runOrders(seedOrders(from, count), {
+      workers,
+      failuresMax: failuresMax - fixed.failures.length,
+      onProgress,
+    });
+    totals.failures.unshift(...fixed.failures);
+  } else {
+    const signal = AbortSignal.timeout(Number(values.minutes) * 60_000);
+    totals = await runOrders(seedOrders(from, Number.MAX_SAFE_INTEGER - from), {
+      workers,
+      failuresMax,
+      signal,
+      onProgress,
+    });
+  }
+  console.log(`${rates(totals)}, ${totals.operations} operations, in ${seconds().toFixed(1)} s`);
+  if (values.marks || values.minutes !== undefined) console.log(totals.marks.table());
+  for (const { name, result } of totals.failures) {
+    console.log(`\n=== ${name} failed`);
+    console.log(reportFailure(result));
+  }
+  if (totals.failures.length > 0) process.exitCode = 1;
+  const missing = values.minutes === undefined ? [] : totals.marks.missing();
+  if (missing.length > 0) {
+    console.log(`marks reached too rarely: ${missing.join(", ")}`);
+    process.exitCode = 1;
+  }
+}
