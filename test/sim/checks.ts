@@ -202,8 +202,8 @@ export class Checks {
     }
   }
 
-  /** `hard` and `entries` are on this member's disk now. */
-  durable(id: MemberId, hard: HardState | undefined, entries: readonly Entry[]): void {
+  /** `hard` and `entries` are on this member's disk now. @returns whether a vote became durable that was not */
+  durable(id: MemberId, hard: HardState | undefined, entries: readonly Entry[]): boolean {
     const view = this.#view(id);
     const first = entries[0];
     if (first !== undefined) {
@@ -215,11 +215,12 @@ export class Checks {
       }
       this.#noteHolders(view, first.index);
     }
-    if (hard !== undefined) {
-      view.durableTerm = hard.term;
-      view.durableVote = hard.vote;
-      this.#noteBallot(view);
-    }
+    if (hard === undefined) return false;
+    const isNewVote = hard.vote !== 0 && (hard.term !== view.durableTerm || hard.vote !== view.durableVote);
+    view.durableTerm = hard.term;
+    view.durableVote = hard.vote;
+    this.#noteBallot(view);
+    return isNewVote;
   }
 
   durableSnapshot(id: MemberId, meta: SnapshotMeta, hard: HardState): void {
@@ -236,8 +237,10 @@ export class Checks {
     switch (message.type) {
       case "voteResponse": {
         if (!message.granted) return;
-        const ballots = this.#ballots.get(message.term * 4096 + message.to) ?? 0;
-        if (((ballots >>> view.id) & 1) === 0) {
+        // A durable higher term also keeps the promise: it cannot vote in this term again.
+        const isKept =
+          view.durableTerm > message.term || (view.durableTerm === message.term && view.durableVote === message.to);
+        if (!isKept) {
           throw new SimFailure("C7", "a vote left before it was durable", {
             from: message.from,
             to: message.to,
@@ -256,6 +259,7 @@ export class Checks {
           });
         }
         view.votes.set(message.term, message.to);
+        this.#ballot(message.term, message.to, view.id);
         return;
       }
       case "appendResponse":
@@ -574,9 +578,12 @@ export class Checks {
   }
 
   #noteBallot(view: MemberView): void {
-    if (view.durableVote === 0) return;
-    const key = view.durableTerm * 4096 + view.durableVote;
-    this.#ballots.set(key, (this.#ballots.get(key) ?? 0) | (1 << view.id));
+    if (view.durableVote !== 0) this.#ballot(view.durableTerm, view.durableVote, view.id);
+  }
+
+  #ballot(term: number, candidate: MemberId, voter: MemberId): void {
+    const key = term * 4096 + candidate;
+    this.#ballots.set(key, (this.#ballots.get(key) ?? 0) | (1 << voter));
   }
 }
 

@@ -1,4 +1,5 @@
 /** What a client may observe: sequential models for the linearizability checker. */
+import { unreachable } from "../../lib/pure/errors.ts";
 import type { Model, Operation } from "./linearizability.ts";
 
 /** Values are unique for each write, so that a compare-and-set by version is one by value. null: no such object. */
@@ -29,6 +30,8 @@ export const registerModel: Model<string | null, RegisterInput, RegisterOutput> 
         return conditional(state, state === input.expected, input.value, output);
       case "delete":
         return conditional(state, state !== null, null, output);
+      default:
+        return unreachable("an act that no register knows", { input });
     }
   },
 };

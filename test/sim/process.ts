@@ -351,8 +351,7 @@ export class SimProcess {
     this.disk.run(job);
     if (job.kind === "save") {
       const { hardState, entries } = job.batch;
-      host.checks.durable(this.id, hardState, entries);
-      if (hardState !== undefined && hardState.vote !== 0) host.trigger("vote durable", this);
+      if (host.checks.durable(this.id, hardState, entries)) host.trigger("vote durable", this);
       if (entries.length > 0) host.trigger("entry durable", this);
     } else if (job.kind === "reset") {
       host.checks.durableSnapshot(this.id, job.meta, job.hardState);

@@ -76,7 +76,7 @@ function ask(worker: Worker, order: Order, signal: AbortSignal | undefined): Pro
     worker.once("message", onMessage);
     worker.once("error", onError);
     signal?.addEventListener("abort", onAbort, { once: true });
-    worker.postMessage(order);
+    worker.postMessage(order, []);
   });
 }
 

@@ -33,7 +33,11 @@ export interface RunSettings {
 /** Members are numbered from 1; bits of a word stand for sets of them. */
 export const membersMax = 20;
 
+/** In election timeouts (N8). */
 const healElections = 50;
+
+/** An armed fault strikes again at most so often: a run in which nobody ever gets far shows little. */
+const repeatsMax = 4;
 
 export function runSimulation(options: SimOptions, settings: RunSettings = {}): RunResult {
   const clock = performance.now.bind(performance);
@@ -279,8 +283,10 @@ export class Simulation implements ProcessHost, StrikeHost {
     for (const fault of this.#armed.get(name) ?? []) {
       if ("atUs" in fault.when) continue;
       const { nth, every, afterUs } = fault.when;
-      const strikes = count === nth || (every !== undefined && count > nth && (count - nth) % every === 0);
-      if (!strikes) continue;
+      const repeats = every === undefined ? 0 : (count - nth) / every;
+      if (count < nth || !Number.isInteger(repeats) || (every === undefined && count > nth) || repeats > repeatsMax) {
+        continue;
+      }
       if (afterUs === 0) this.#strike(fault, process, name);
       else this.schedule(this.nowUs + afterUs, () => this.#strike(fault, process, name));
     }

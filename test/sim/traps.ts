@@ -12,12 +12,9 @@ const forbidden: readonly (readonly [Holder, readonly string[]])[] = [
   [Math as unknown as Holder, ["random"]],
   [performance as unknown as Holder, ["now"]],
   [process as unknown as Holder, ["nextTick", "uptime"]],
-  [
-    globalThis as unknown as Holder,
-    ["setTimeout", "setInterval", "setImmediate", "queueMicrotask", "fetch", "structuredClone"],
-  ],
+  [globalThis, ["setTimeout", "setInterval", "setImmediate", "queueMicrotask", "fetch", "structuredClone"]],
   [globalThis.crypto as unknown as Holder, ["getRandomValues", "randomUUID"]],
-  [nodeCrypto as unknown as Holder, ["randomBytes", "randomInt", "randomUUID", "randomFillSync"]],
+  [nodeCrypto, ["randomBytes", "randomInt", "randomUUID", "randomFillSync"]],
 ];
 
 /** Runs `turn` with the traps set, and takes them away again whatever happens. Turns nest. */
@@ -41,7 +38,7 @@ export function withTraps<T>(turn: () => T): T {
     }
   }
   trap(
-    globalThis as unknown as Holder,
+    globalThis,
     "Date",
     new Proxy(RealDate, {
       construct(target, args: unknown[]) {
