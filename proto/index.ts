@@ -2,4 +2,5 @@
  * The wire contracts and the objects of the cluster, with the checks that belong to the shapes.
  * Messages are generated into gen/ by `npm run proto`.   Used by: every room above lib.
  */
+export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { skep } from "./gen/skep.js";

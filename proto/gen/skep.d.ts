@@ -17194,5 +17194,3416 @@ export namespace skep {
             /** Shape of an Entry. */
             type $Shape = skep.raft.Entry.$Properties;
         }
+
+        /**
+         * Properties of a ConfState.
+         * @deprecated Use skep.raft.ConfState.$Properties instead.
+         */
+        interface IConfState extends skep.raft.ConfState.$Properties {
+        }
+
+        /** Represents a ConfState. */
+        class ConfState {
+
+            /**
+             * Constructs a new ConfState.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ConfState.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ConfState voters. */
+            voters: number[];
+
+            /** ConfState votersOutgoing. */
+            votersOutgoing: number[];
+
+            /** ConfState learners. */
+            learners: number[];
+
+            /** ConfState learnersNext. */
+            learnersNext: number[];
+
+            /** ConfState autoLeave. */
+            autoLeave: boolean;
+
+            /**
+             * Creates a new ConfState instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ConfState instance
+             */
+            static create(properties: skep.raft.ConfState.$Shape): skep.raft.ConfState & skep.raft.ConfState.$Shape;
+            static create(properties?: skep.raft.ConfState.$Properties): skep.raft.ConfState;
+
+            /**
+             * Encodes the specified ConfState message. Does not implicitly {@link skep.raft.ConfState.verify|verify} messages.
+             * @param message ConfState message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ConfState.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ConfState message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ConfState & skep.raft.ConfState.$Shape} ConfState
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ConfState & skep.raft.ConfState.$Shape;
+
+            /**
+             * Creates a ConfState message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ConfState
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ConfState;
+
+            /**
+             * Creates a plain object from a ConfState message. Also converts values to other types if specified.
+             * @param message ConfState
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ConfState, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ConfState to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ConfState
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ConfState {
+
+            /** Properties of a ConfState. */
+            interface $Properties {
+
+                /** ConfState voters */
+                voters?: (number[]|null);
+
+                /** ConfState votersOutgoing */
+                votersOutgoing?: (number[]|null);
+
+                /** ConfState learners */
+                learners?: (number[]|null);
+
+                /** ConfState learnersNext */
+                learnersNext?: (number[]|null);
+
+                /** ConfState autoLeave */
+                autoLeave?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ConfState. */
+            type $Shape = skep.raft.ConfState.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotMeta.
+         * @deprecated Use skep.raft.SnapshotMeta.$Properties instead.
+         */
+        interface ISnapshotMeta extends skep.raft.SnapshotMeta.$Properties {
+        }
+
+        /** Represents a SnapshotMeta. */
+        class SnapshotMeta {
+
+            /**
+             * Constructs a new SnapshotMeta.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotMeta.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotMeta index. */
+            index: number;
+
+            /** SnapshotMeta term. */
+            term: number;
+
+            /** SnapshotMeta conf. */
+            conf?: (skep.raft.ConfState.$Properties|null);
+
+            /**
+             * Creates a new SnapshotMeta instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotMeta instance
+             */
+            static create(properties: skep.raft.SnapshotMeta.$Shape): skep.raft.SnapshotMeta & skep.raft.SnapshotMeta.$Shape;
+            static create(properties?: skep.raft.SnapshotMeta.$Properties): skep.raft.SnapshotMeta;
+
+            /**
+             * Encodes the specified SnapshotMeta message. Does not implicitly {@link skep.raft.SnapshotMeta.verify|verify} messages.
+             * @param message SnapshotMeta message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotMeta.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotMeta message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotMeta & skep.raft.SnapshotMeta.$Shape} SnapshotMeta
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotMeta & skep.raft.SnapshotMeta.$Shape;
+
+            /**
+             * Creates a SnapshotMeta message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotMeta
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotMeta;
+
+            /**
+             * Creates a plain object from a SnapshotMeta message. Also converts values to other types if specified.
+             * @param message SnapshotMeta
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotMeta, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotMeta to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotMeta
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotMeta {
+
+            /** Properties of a SnapshotMeta. */
+            interface $Properties {
+
+                /** SnapshotMeta index */
+                index?: (number|null);
+
+                /** SnapshotMeta term */
+                term?: (number|null);
+
+                /** SnapshotMeta conf */
+                conf?: (skep.raft.ConfState.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotMeta. */
+            type $Shape = skep.raft.SnapshotMeta.$Properties;
+        }
+
+        /** Represents a Raft */
+        class Raft extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new Raft service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new Raft service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): Raft;
+
+            /** Calls Control. */
+            control: skep.raft.Raft.Control;
+
+            /** Calls Data. */
+            data: skep.raft.Raft.Data;
+
+            /** Calls Snapshot. */
+            snapshot: skep.raft.Raft.Snapshot;
+
+            /** Calls Forward. */
+            forward: skep.raft.Raft.Forward;
+        }
+
+        namespace Raft {
+
+            /**
+             * Callback as used by {@link skep.raft.Raft#control}.
+             * @param error Error, if any
+             * @param [response] Answer
+             */
+            type ControlCallback = (error: (Error|null), response?: skep.raft.Answer) => void;
+
+            /** Calls Control. */
+            type Control = {
+              (request: skep.raft.IFrame, callback: skep.raft.Raft.ControlCallback): void;
+              (request: skep.raft.IFrame): Promise<skep.raft.Answer>;
+              readonly name: "Control";
+              readonly path: "/skep.raft.Raft/Control";
+              readonly requestType: "Frame";
+              readonly responseType: "Answer";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.raft.Raft#data}.
+             * @param error Error, if any
+             * @param [response] Answer
+             */
+            type DataCallback = (error: (Error|null), response?: skep.raft.Answer) => void;
+
+            /** Calls Data. */
+            type Data = {
+              (request: skep.raft.IFrame, callback: skep.raft.Raft.DataCallback): void;
+              (request: skep.raft.IFrame): Promise<skep.raft.Answer>;
+              readonly name: "Data";
+              readonly path: "/skep.raft.Raft/Data";
+              readonly requestType: "Frame";
+              readonly responseType: "Answer";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.raft.Raft#snapshot}.
+             * @param error Error, if any
+             * @param [response] SnapshotDown
+             */
+            type SnapshotCallback = (error: (Error|null), response?: skep.raft.SnapshotDown) => void;
+
+            /** Calls Snapshot. */
+            type Snapshot = {
+              (request: skep.raft.ISnapshotUp, callback: skep.raft.Raft.SnapshotCallback): void;
+              (request: skep.raft.ISnapshotUp): Promise<skep.raft.SnapshotDown>;
+              readonly name: "Snapshot";
+              readonly path: "/skep.raft.Raft/Snapshot";
+              readonly requestType: "SnapshotUp";
+              readonly responseType: "SnapshotDown";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.raft.Raft#forward}.
+             * @param error Error, if any
+             * @param [response] ForwardDown
+             */
+            type ForwardCallback = (error: (Error|null), response?: skep.raft.ForwardDown) => void;
+
+            /** Calls Forward. */
+            type Forward = {
+              (request: skep.raft.IForwardUp, callback: skep.raft.Raft.ForwardCallback): void;
+              (request: skep.raft.IForwardUp): Promise<skep.raft.ForwardDown>;
+              readonly name: "Forward";
+              readonly path: "/skep.raft.Raft/Forward";
+              readonly requestType: "ForwardUp";
+              readonly responseType: "ForwardDown";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+        }
+
+        /**
+         * Properties of a Hello.
+         * @deprecated Use skep.raft.Hello.$Properties instead.
+         */
+        interface IHello extends skep.raft.Hello.$Properties {
+        }
+
+        /** Represents a Hello. */
+        class Hello {
+
+            /**
+             * Constructs a new Hello.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Hello.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Hello clusterId. */
+            clusterId: string;
+
+            /** Hello clusterIncarnation. */
+            clusterIncarnation: number;
+
+            /** Hello from. */
+            from: number;
+
+            /** Hello to. */
+            to: number;
+
+            /** Hello protocol. */
+            protocol: number;
+
+            /** Hello dataIncarnation. */
+            dataIncarnation: string;
+
+            /** Hello address. */
+            address: string;
+
+            /**
+             * Creates a new Hello instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Hello instance
+             */
+            static create(properties: skep.raft.Hello.$Shape): skep.raft.Hello & skep.raft.Hello.$Shape;
+            static create(properties?: skep.raft.Hello.$Properties): skep.raft.Hello;
+
+            /**
+             * Encodes the specified Hello message. Does not implicitly {@link skep.raft.Hello.verify|verify} messages.
+             * @param message Hello message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Hello.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Hello message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Hello & skep.raft.Hello.$Shape} Hello
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Hello & skep.raft.Hello.$Shape;
+
+            /**
+             * Creates a Hello message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Hello
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Hello;
+
+            /**
+             * Creates a plain object from a Hello message. Also converts values to other types if specified.
+             * @param message Hello
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Hello, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Hello to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Hello
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Hello {
+
+            /** Properties of a Hello. */
+            interface $Properties {
+
+                /** Hello clusterId */
+                clusterId?: (string|null);
+
+                /** Hello clusterIncarnation */
+                clusterIncarnation?: (number|null);
+
+                /** Hello from */
+                from?: (number|null);
+
+                /** Hello to */
+                to?: (number|null);
+
+                /** Hello protocol */
+                protocol?: (number|null);
+
+                /** Hello dataIncarnation */
+                dataIncarnation?: (string|null);
+
+                /** Hello address */
+                address?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Hello. */
+            type $Shape = skep.raft.Hello.$Properties;
+        }
+
+        /**
+         * Properties of an Answer.
+         * @deprecated Use skep.raft.Answer.$Properties instead.
+         */
+        interface IAnswer extends skep.raft.Answer.$Properties {
+        }
+
+        /** Represents an Answer. */
+        class Answer {
+
+            /**
+             * Constructs a new Answer.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Answer.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Answer accepted. */
+            accepted?: (skep.raft.Accepted.$Properties|null);
+
+            /** Answer refused. */
+            refused?: (skep.raft.Refused.$Properties|null);
+
+            /** Answer body. */
+            body?: ("accepted"|"refused");
+
+            /**
+             * Creates a new Answer instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Answer instance
+             */
+            static create(properties: skep.raft.Answer.$Shape): skep.raft.Answer & skep.raft.Answer.$Shape;
+            static create(properties?: skep.raft.Answer.$Properties): skep.raft.Answer;
+
+            /**
+             * Encodes the specified Answer message. Does not implicitly {@link skep.raft.Answer.verify|verify} messages.
+             * @param message Answer message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Answer.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Answer message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Answer & skep.raft.Answer.$Shape} Answer
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Answer & skep.raft.Answer.$Shape;
+
+            /**
+             * Creates an Answer message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Answer
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Answer;
+
+            /**
+             * Creates a plain object from an Answer message. Also converts values to other types if specified.
+             * @param message Answer
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Answer, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Answer to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Answer
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Answer {
+
+            /** Properties of an Answer. */
+            interface $Properties {
+
+                /** Answer accepted */
+                accepted?: (skep.raft.Accepted.$Properties|null);
+
+                /** Answer refused */
+                refused?: (skep.raft.Refused.$Properties|null);
+
+                /** Answer body */
+                body?: ("accepted"|"refused");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an Answer. */
+            type $Shape = {
+              accepted?: skep.raft.Accepted.$Shape|null;
+              refused?: skep.raft.Refused.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; accepted?: null; refused?: null }|{ body?: "accepted"; accepted: skep.raft.Accepted.$Shape; refused?: null }|{ body?: "refused"; accepted?: null; refused: skep.raft.Refused.$Shape })
+            );
+        }
+
+        /**
+         * Properties of an Accepted.
+         * @deprecated Use skep.raft.Accepted.$Properties instead.
+         */
+        interface IAccepted extends skep.raft.Accepted.$Properties {
+        }
+
+        /** Represents an Accepted. */
+        class Accepted {
+
+            /**
+             * Constructs a new Accepted.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Accepted.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Accepted protocol. */
+            protocol: number;
+
+            /**
+             * Creates a new Accepted instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Accepted instance
+             */
+            static create(properties: skep.raft.Accepted.$Shape): skep.raft.Accepted & skep.raft.Accepted.$Shape;
+            static create(properties?: skep.raft.Accepted.$Properties): skep.raft.Accepted;
+
+            /**
+             * Encodes the specified Accepted message. Does not implicitly {@link skep.raft.Accepted.verify|verify} messages.
+             * @param message Accepted message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Accepted.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Accepted message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Accepted & skep.raft.Accepted.$Shape} Accepted
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Accepted & skep.raft.Accepted.$Shape;
+
+            /**
+             * Creates an Accepted message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Accepted
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Accepted;
+
+            /**
+             * Creates a plain object from an Accepted message. Also converts values to other types if specified.
+             * @param message Accepted
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Accepted, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Accepted to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Accepted
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Accepted {
+
+            /** Properties of an Accepted. */
+            interface $Properties {
+
+                /** Accepted protocol */
+                protocol?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Accepted. */
+            type $Shape = skep.raft.Accepted.$Properties;
+        }
+
+        /**
+         * Properties of a Refused.
+         * @deprecated Use skep.raft.Refused.$Properties instead.
+         */
+        interface IRefused extends skep.raft.Refused.$Properties {
+        }
+
+        /** Represents a Refused. */
+        class Refused {
+
+            /**
+             * Constructs a new Refused.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Refused.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Refused code. */
+            code: string;
+
+            /** Refused message. */
+            message: string;
+
+            /** Refused fix. */
+            fix: string;
+
+            /** Refused statement. */
+            statement: Uint8Array;
+
+            /**
+             * Creates a new Refused instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Refused instance
+             */
+            static create(properties: skep.raft.Refused.$Shape): skep.raft.Refused & skep.raft.Refused.$Shape;
+            static create(properties?: skep.raft.Refused.$Properties): skep.raft.Refused;
+
+            /**
+             * Encodes the specified Refused message. Does not implicitly {@link skep.raft.Refused.verify|verify} messages.
+             * @param message Refused message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Refused.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Refused message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Refused & skep.raft.Refused.$Shape} Refused
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Refused & skep.raft.Refused.$Shape;
+
+            /**
+             * Creates a Refused message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Refused
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Refused;
+
+            /**
+             * Creates a plain object from a Refused message. Also converts values to other types if specified.
+             * @param message Refused
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Refused, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Refused to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Refused
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Refused {
+
+            /** Properties of a Refused. */
+            interface $Properties {
+
+                /** Refused code */
+                code?: (string|null);
+
+                /** Refused message */
+                message?: (string|null);
+
+                /** Refused fix */
+                fix?: (string|null);
+
+                /** Refused statement */
+                statement?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Refused. */
+            type $Shape = skep.raft.Refused.$Properties;
+        }
+
+        /**
+         * Properties of a Frame.
+         * @deprecated Use skep.raft.Frame.$Properties instead.
+         */
+        interface IFrame extends skep.raft.Frame.$Properties {
+        }
+
+        /** Represents a Frame. */
+        class Frame {
+
+            /**
+             * Constructs a new Frame.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Frame.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Frame hello. */
+            hello?: (skep.raft.Hello.$Properties|null);
+
+            /** Frame append. */
+            append?: (skep.raft.Append.$Properties|null);
+
+            /** Frame appendResponse. */
+            appendResponse?: (skep.raft.AppendResponse.$Properties|null);
+
+            /** Frame heartbeat. */
+            heartbeat?: (skep.raft.Heartbeat.$Properties|null);
+
+            /** Frame heartbeatResponse. */
+            heartbeatResponse?: (skep.raft.HeartbeatResponse.$Properties|null);
+
+            /** Frame preVote. */
+            preVote?: (skep.raft.VoteRequest.$Properties|null);
+
+            /** Frame vote. */
+            vote?: (skep.raft.VoteRequest.$Properties|null);
+
+            /** Frame preVoteResponse. */
+            preVoteResponse?: (skep.raft.VoteResponse.$Properties|null);
+
+            /** Frame voteResponse. */
+            voteResponse?: (skep.raft.VoteResponse.$Properties|null);
+
+            /** Frame timeoutNow. */
+            timeoutNow?: (skep.raft.TimeoutNow.$Properties|null);
+
+            /** Frame readIndex. */
+            readIndex?: (skep.raft.ReadIndex.$Properties|null);
+
+            /** Frame readIndexResponse. */
+            readIndexResponse?: (skep.raft.ReadIndexResponse.$Properties|null);
+
+            /** Frame command. */
+            command?: (Uint8Array|null);
+
+            /** Frame body. */
+            body?: ("hello"|"append"|"appendResponse"|"heartbeat"|"heartbeatResponse"|"preVote"|"vote"|"preVoteResponse"|"voteResponse"|"timeoutNow"|"readIndex"|"readIndexResponse"|"command");
+
+            /**
+             * Creates a new Frame instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Frame instance
+             */
+            static create(properties: skep.raft.Frame.$Shape): skep.raft.Frame & skep.raft.Frame.$Shape;
+            static create(properties?: skep.raft.Frame.$Properties): skep.raft.Frame;
+
+            /**
+             * Encodes the specified Frame message. Does not implicitly {@link skep.raft.Frame.verify|verify} messages.
+             * @param message Frame message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Frame.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Frame message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Frame & skep.raft.Frame.$Shape} Frame
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Frame & skep.raft.Frame.$Shape;
+
+            /**
+             * Creates a Frame message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Frame
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Frame;
+
+            /**
+             * Creates a plain object from a Frame message. Also converts values to other types if specified.
+             * @param message Frame
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Frame, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Frame to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Frame
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Frame {
+
+            /** Properties of a Frame. */
+            interface $Properties {
+
+                /** Frame hello */
+                hello?: (skep.raft.Hello.$Properties|null);
+
+                /** Frame append */
+                append?: (skep.raft.Append.$Properties|null);
+
+                /** Frame appendResponse */
+                appendResponse?: (skep.raft.AppendResponse.$Properties|null);
+
+                /** Frame heartbeat */
+                heartbeat?: (skep.raft.Heartbeat.$Properties|null);
+
+                /** Frame heartbeatResponse */
+                heartbeatResponse?: (skep.raft.HeartbeatResponse.$Properties|null);
+
+                /** Frame preVote */
+                preVote?: (skep.raft.VoteRequest.$Properties|null);
+
+                /** Frame vote */
+                vote?: (skep.raft.VoteRequest.$Properties|null);
+
+                /** Frame preVoteResponse */
+                preVoteResponse?: (skep.raft.VoteResponse.$Properties|null);
+
+                /** Frame voteResponse */
+                voteResponse?: (skep.raft.VoteResponse.$Properties|null);
+
+                /** Frame timeoutNow */
+                timeoutNow?: (skep.raft.TimeoutNow.$Properties|null);
+
+                /** Frame readIndex */
+                readIndex?: (skep.raft.ReadIndex.$Properties|null);
+
+                /** Frame readIndexResponse */
+                readIndexResponse?: (skep.raft.ReadIndexResponse.$Properties|null);
+
+                /** Frame command */
+                command?: (Uint8Array|null);
+
+                /** Frame body */
+                body?: ("hello"|"append"|"appendResponse"|"heartbeat"|"heartbeatResponse"|"preVote"|"vote"|"preVoteResponse"|"voteResponse"|"timeoutNow"|"readIndex"|"readIndexResponse"|"command");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a Frame. */
+            type $Shape = {
+              hello?: skep.raft.Hello.$Shape|null;
+              append?: skep.raft.Append.$Shape|null;
+              appendResponse?: skep.raft.AppendResponse.$Shape|null;
+              heartbeat?: skep.raft.Heartbeat.$Shape|null;
+              heartbeatResponse?: skep.raft.HeartbeatResponse.$Shape|null;
+              preVote?: skep.raft.VoteRequest.$Shape|null;
+              vote?: skep.raft.VoteRequest.$Shape|null;
+              preVoteResponse?: skep.raft.VoteResponse.$Shape|null;
+              voteResponse?: skep.raft.VoteResponse.$Shape|null;
+              timeoutNow?: skep.raft.TimeoutNow.$Shape|null;
+              readIndex?: skep.raft.ReadIndex.$Shape|null;
+              readIndexResponse?: skep.raft.ReadIndexResponse.$Shape|null;
+              command?: Uint8Array|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "hello"; hello: skep.raft.Hello.$Shape; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "append"; hello?: null; append: skep.raft.Append.$Shape; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "appendResponse"; hello?: null; append?: null; appendResponse: skep.raft.AppendResponse.$Shape; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "heartbeat"; hello?: null; append?: null; appendResponse?: null; heartbeat: skep.raft.Heartbeat.$Shape; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "heartbeatResponse"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse: skep.raft.HeartbeatResponse.$Shape; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "preVote"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote: skep.raft.VoteRequest.$Shape; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "vote"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote: skep.raft.VoteRequest.$Shape; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "preVoteResponse"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse: skep.raft.VoteResponse.$Shape; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "voteResponse"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse: skep.raft.VoteResponse.$Shape; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "timeoutNow"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow: skep.raft.TimeoutNow.$Shape; readIndex?: null; readIndexResponse?: null; command?: null }|{ body?: "readIndex"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex: skep.raft.ReadIndex.$Shape; readIndexResponse?: null; command?: null }|{ body?: "readIndexResponse"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse: skep.raft.ReadIndexResponse.$Shape; command?: null }|{ body?: "command"; hello?: null; append?: null; appendResponse?: null; heartbeat?: null; heartbeatResponse?: null; preVote?: null; vote?: null; preVoteResponse?: null; voteResponse?: null; timeoutNow?: null; readIndex?: null; readIndexResponse?: null; command: Uint8Array })
+            );
+        }
+
+        /**
+         * Properties of an Append.
+         * @deprecated Use skep.raft.Append.$Properties instead.
+         */
+        interface IAppend extends skep.raft.Append.$Properties {
+        }
+
+        /** Represents an Append. */
+        class Append {
+
+            /**
+             * Constructs a new Append.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Append.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Append term. */
+            term: number;
+
+            /** Append prevIndex. */
+            prevIndex: number;
+
+            /** Append prevTerm. */
+            prevTerm: number;
+
+            /** Append commit. */
+            commit: number;
+
+            /** Append entries. */
+            entries: skep.raft.Entry.$Properties[];
+
+            /**
+             * Creates a new Append instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Append instance
+             */
+            static create(properties: skep.raft.Append.$Shape): skep.raft.Append & skep.raft.Append.$Shape;
+            static create(properties?: skep.raft.Append.$Properties): skep.raft.Append;
+
+            /**
+             * Encodes the specified Append message. Does not implicitly {@link skep.raft.Append.verify|verify} messages.
+             * @param message Append message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Append.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Append message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Append & skep.raft.Append.$Shape} Append
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Append & skep.raft.Append.$Shape;
+
+            /**
+             * Creates an Append message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Append
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Append;
+
+            /**
+             * Creates a plain object from an Append message. Also converts values to other types if specified.
+             * @param message Append
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Append, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Append to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Append
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Append {
+
+            /** Properties of an Append. */
+            interface $Properties {
+
+                /** Append term */
+                term?: (number|null);
+
+                /** Append prevIndex */
+                prevIndex?: (number|null);
+
+                /** Append prevTerm */
+                prevTerm?: (number|null);
+
+                /** Append commit */
+                commit?: (number|null);
+
+                /** Append entries */
+                entries?: (skep.raft.Entry.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Append. */
+            type $Shape = skep.raft.Append.$Properties;
+        }
+
+        /**
+         * Properties of an AppendResponse.
+         * @deprecated Use skep.raft.AppendResponse.$Properties instead.
+         */
+        interface IAppendResponse extends skep.raft.AppendResponse.$Properties {
+        }
+
+        /** Represents an AppendResponse. */
+        class AppendResponse {
+
+            /**
+             * Constructs a new AppendResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.AppendResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AppendResponse term. */
+            term: number;
+
+            /** AppendResponse index. */
+            index: number;
+
+            /** AppendResponse rejected. */
+            rejected: boolean;
+
+            /** AppendResponse hintIndex. */
+            hintIndex: number;
+
+            /** AppendResponse hintTerm. */
+            hintTerm: number;
+
+            /**
+             * Creates a new AppendResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns AppendResponse instance
+             */
+            static create(properties: skep.raft.AppendResponse.$Shape): skep.raft.AppendResponse & skep.raft.AppendResponse.$Shape;
+            static create(properties?: skep.raft.AppendResponse.$Properties): skep.raft.AppendResponse;
+
+            /**
+             * Encodes the specified AppendResponse message. Does not implicitly {@link skep.raft.AppendResponse.verify|verify} messages.
+             * @param message AppendResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.AppendResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AppendResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.AppendResponse & skep.raft.AppendResponse.$Shape} AppendResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.AppendResponse & skep.raft.AppendResponse.$Shape;
+
+            /**
+             * Creates an AppendResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns AppendResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.AppendResponse;
+
+            /**
+             * Creates a plain object from an AppendResponse message. Also converts values to other types if specified.
+             * @param message AppendResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.AppendResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this AppendResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for AppendResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AppendResponse {
+
+            /** Properties of an AppendResponse. */
+            interface $Properties {
+
+                /** AppendResponse term */
+                term?: (number|null);
+
+                /** AppendResponse index */
+                index?: (number|null);
+
+                /** AppendResponse rejected */
+                rejected?: (boolean|null);
+
+                /** AppendResponse hintIndex */
+                hintIndex?: (number|null);
+
+                /** AppendResponse hintTerm */
+                hintTerm?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an AppendResponse. */
+            type $Shape = skep.raft.AppendResponse.$Properties;
+        }
+
+        /**
+         * Properties of a Heartbeat.
+         * @deprecated Use skep.raft.Heartbeat.$Properties instead.
+         */
+        interface IHeartbeat extends skep.raft.Heartbeat.$Properties {
+        }
+
+        /** Represents a Heartbeat. */
+        class Heartbeat {
+
+            /**
+             * Constructs a new Heartbeat.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.Heartbeat.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Heartbeat term. */
+            term: number;
+
+            /** Heartbeat commit. */
+            commit: number;
+
+            /** Heartbeat round. */
+            round: number;
+
+            /**
+             * Creates a new Heartbeat instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Heartbeat instance
+             */
+            static create(properties: skep.raft.Heartbeat.$Shape): skep.raft.Heartbeat & skep.raft.Heartbeat.$Shape;
+            static create(properties?: skep.raft.Heartbeat.$Properties): skep.raft.Heartbeat;
+
+            /**
+             * Encodes the specified Heartbeat message. Does not implicitly {@link skep.raft.Heartbeat.verify|verify} messages.
+             * @param message Heartbeat message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.Heartbeat.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Heartbeat message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.Heartbeat & skep.raft.Heartbeat.$Shape} Heartbeat
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Heartbeat & skep.raft.Heartbeat.$Shape;
+
+            /**
+             * Creates a Heartbeat message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Heartbeat
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.Heartbeat;
+
+            /**
+             * Creates a plain object from a Heartbeat message. Also converts values to other types if specified.
+             * @param message Heartbeat
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.Heartbeat, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Heartbeat to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Heartbeat
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Heartbeat {
+
+            /** Properties of a Heartbeat. */
+            interface $Properties {
+
+                /** Heartbeat term */
+                term?: (number|null);
+
+                /** Heartbeat commit */
+                commit?: (number|null);
+
+                /** Heartbeat round */
+                round?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Heartbeat. */
+            type $Shape = skep.raft.Heartbeat.$Properties;
+        }
+
+        /**
+         * Properties of a HeartbeatResponse.
+         * @deprecated Use skep.raft.HeartbeatResponse.$Properties instead.
+         */
+        interface IHeartbeatResponse extends skep.raft.HeartbeatResponse.$Properties {
+        }
+
+        /** Represents a HeartbeatResponse. */
+        class HeartbeatResponse {
+
+            /**
+             * Constructs a new HeartbeatResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.HeartbeatResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HeartbeatResponse term. */
+            term: number;
+
+            /** HeartbeatResponse round. */
+            round: number;
+
+            /**
+             * Creates a new HeartbeatResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns HeartbeatResponse instance
+             */
+            static create(properties: skep.raft.HeartbeatResponse.$Shape): skep.raft.HeartbeatResponse & skep.raft.HeartbeatResponse.$Shape;
+            static create(properties?: skep.raft.HeartbeatResponse.$Properties): skep.raft.HeartbeatResponse;
+
+            /**
+             * Encodes the specified HeartbeatResponse message. Does not implicitly {@link skep.raft.HeartbeatResponse.verify|verify} messages.
+             * @param message HeartbeatResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.HeartbeatResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HeartbeatResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.HeartbeatResponse & skep.raft.HeartbeatResponse.$Shape} HeartbeatResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.HeartbeatResponse & skep.raft.HeartbeatResponse.$Shape;
+
+            /**
+             * Creates a HeartbeatResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns HeartbeatResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.HeartbeatResponse;
+
+            /**
+             * Creates a plain object from a HeartbeatResponse message. Also converts values to other types if specified.
+             * @param message HeartbeatResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.HeartbeatResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this HeartbeatResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for HeartbeatResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HeartbeatResponse {
+
+            /** Properties of a HeartbeatResponse. */
+            interface $Properties {
+
+                /** HeartbeatResponse term */
+                term?: (number|null);
+
+                /** HeartbeatResponse round */
+                round?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HeartbeatResponse. */
+            type $Shape = skep.raft.HeartbeatResponse.$Properties;
+        }
+
+        /**
+         * Properties of a VoteRequest.
+         * @deprecated Use skep.raft.VoteRequest.$Properties instead.
+         */
+        interface IVoteRequest extends skep.raft.VoteRequest.$Properties {
+        }
+
+        /** Represents a VoteRequest. */
+        class VoteRequest {
+
+            /**
+             * Constructs a new VoteRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.VoteRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VoteRequest term. */
+            term: number;
+
+            /** VoteRequest lastIndex. */
+            lastIndex: number;
+
+            /** VoteRequest lastTerm. */
+            lastTerm: number;
+
+            /** VoteRequest transfer. */
+            transfer: boolean;
+
+            /**
+             * Creates a new VoteRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VoteRequest instance
+             */
+            static create(properties: skep.raft.VoteRequest.$Shape): skep.raft.VoteRequest & skep.raft.VoteRequest.$Shape;
+            static create(properties?: skep.raft.VoteRequest.$Properties): skep.raft.VoteRequest;
+
+            /**
+             * Encodes the specified VoteRequest message. Does not implicitly {@link skep.raft.VoteRequest.verify|verify} messages.
+             * @param message VoteRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.VoteRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VoteRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.VoteRequest & skep.raft.VoteRequest.$Shape} VoteRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.VoteRequest & skep.raft.VoteRequest.$Shape;
+
+            /**
+             * Creates a VoteRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VoteRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.VoteRequest;
+
+            /**
+             * Creates a plain object from a VoteRequest message. Also converts values to other types if specified.
+             * @param message VoteRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.VoteRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VoteRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VoteRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VoteRequest {
+
+            /** Properties of a VoteRequest. */
+            interface $Properties {
+
+                /** VoteRequest term */
+                term?: (number|null);
+
+                /** VoteRequest lastIndex */
+                lastIndex?: (number|null);
+
+                /** VoteRequest lastTerm */
+                lastTerm?: (number|null);
+
+                /** VoteRequest transfer */
+                transfer?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VoteRequest. */
+            type $Shape = skep.raft.VoteRequest.$Properties;
+        }
+
+        /**
+         * Properties of a VoteResponse.
+         * @deprecated Use skep.raft.VoteResponse.$Properties instead.
+         */
+        interface IVoteResponse extends skep.raft.VoteResponse.$Properties {
+        }
+
+        /** Represents a VoteResponse. */
+        class VoteResponse {
+
+            /**
+             * Constructs a new VoteResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.VoteResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VoteResponse term. */
+            term: number;
+
+            /** VoteResponse granted. */
+            granted: boolean;
+
+            /**
+             * Creates a new VoteResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VoteResponse instance
+             */
+            static create(properties: skep.raft.VoteResponse.$Shape): skep.raft.VoteResponse & skep.raft.VoteResponse.$Shape;
+            static create(properties?: skep.raft.VoteResponse.$Properties): skep.raft.VoteResponse;
+
+            /**
+             * Encodes the specified VoteResponse message. Does not implicitly {@link skep.raft.VoteResponse.verify|verify} messages.
+             * @param message VoteResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.VoteResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VoteResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.VoteResponse & skep.raft.VoteResponse.$Shape} VoteResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.VoteResponse & skep.raft.VoteResponse.$Shape;
+
+            /**
+             * Creates a VoteResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VoteResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.VoteResponse;
+
+            /**
+             * Creates a plain object from a VoteResponse message. Also converts values to other types if specified.
+             * @param message VoteResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.VoteResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VoteResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VoteResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VoteResponse {
+
+            /** Properties of a VoteResponse. */
+            interface $Properties {
+
+                /** VoteResponse term */
+                term?: (number|null);
+
+                /** VoteResponse granted */
+                granted?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VoteResponse. */
+            type $Shape = skep.raft.VoteResponse.$Properties;
+        }
+
+        /**
+         * Properties of a TimeoutNow.
+         * @deprecated Use skep.raft.TimeoutNow.$Properties instead.
+         */
+        interface ITimeoutNow extends skep.raft.TimeoutNow.$Properties {
+        }
+
+        /** Represents a TimeoutNow. */
+        class TimeoutNow {
+
+            /**
+             * Constructs a new TimeoutNow.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.TimeoutNow.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TimeoutNow term. */
+            term: number;
+
+            /**
+             * Creates a new TimeoutNow instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TimeoutNow instance
+             */
+            static create(properties: skep.raft.TimeoutNow.$Shape): skep.raft.TimeoutNow & skep.raft.TimeoutNow.$Shape;
+            static create(properties?: skep.raft.TimeoutNow.$Properties): skep.raft.TimeoutNow;
+
+            /**
+             * Encodes the specified TimeoutNow message. Does not implicitly {@link skep.raft.TimeoutNow.verify|verify} messages.
+             * @param message TimeoutNow message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.TimeoutNow.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TimeoutNow message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.TimeoutNow & skep.raft.TimeoutNow.$Shape} TimeoutNow
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.TimeoutNow & skep.raft.TimeoutNow.$Shape;
+
+            /**
+             * Creates a TimeoutNow message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TimeoutNow
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.TimeoutNow;
+
+            /**
+             * Creates a plain object from a TimeoutNow message. Also converts values to other types if specified.
+             * @param message TimeoutNow
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.TimeoutNow, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TimeoutNow to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TimeoutNow
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TimeoutNow {
+
+            /** Properties of a TimeoutNow. */
+            interface $Properties {
+
+                /** TimeoutNow term */
+                term?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TimeoutNow. */
+            type $Shape = skep.raft.TimeoutNow.$Properties;
+        }
+
+        /**
+         * Properties of a ReadIndex.
+         * @deprecated Use skep.raft.ReadIndex.$Properties instead.
+         */
+        interface IReadIndex extends skep.raft.ReadIndex.$Properties {
+        }
+
+        /** Represents a ReadIndex. */
+        class ReadIndex {
+
+            /**
+             * Constructs a new ReadIndex.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ReadIndex.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReadIndex term. */
+            term: number;
+
+            /** ReadIndex requestId. */
+            requestId: number;
+
+            /**
+             * Creates a new ReadIndex instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReadIndex instance
+             */
+            static create(properties: skep.raft.ReadIndex.$Shape): skep.raft.ReadIndex & skep.raft.ReadIndex.$Shape;
+            static create(properties?: skep.raft.ReadIndex.$Properties): skep.raft.ReadIndex;
+
+            /**
+             * Encodes the specified ReadIndex message. Does not implicitly {@link skep.raft.ReadIndex.verify|verify} messages.
+             * @param message ReadIndex message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ReadIndex.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReadIndex message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ReadIndex & skep.raft.ReadIndex.$Shape} ReadIndex
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ReadIndex & skep.raft.ReadIndex.$Shape;
+
+            /**
+             * Creates a ReadIndex message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ReadIndex
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ReadIndex;
+
+            /**
+             * Creates a plain object from a ReadIndex message. Also converts values to other types if specified.
+             * @param message ReadIndex
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ReadIndex, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ReadIndex to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ReadIndex
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReadIndex {
+
+            /** Properties of a ReadIndex. */
+            interface $Properties {
+
+                /** ReadIndex term */
+                term?: (number|null);
+
+                /** ReadIndex requestId */
+                requestId?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReadIndex. */
+            type $Shape = skep.raft.ReadIndex.$Properties;
+        }
+
+        /**
+         * Properties of a ReadIndexResponse.
+         * @deprecated Use skep.raft.ReadIndexResponse.$Properties instead.
+         */
+        interface IReadIndexResponse extends skep.raft.ReadIndexResponse.$Properties {
+        }
+
+        /** Represents a ReadIndexResponse. */
+        class ReadIndexResponse {
+
+            /**
+             * Constructs a new ReadIndexResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ReadIndexResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReadIndexResponse term. */
+            term: number;
+
+            /** ReadIndexResponse requestId. */
+            requestId: number;
+
+            /** ReadIndexResponse index. */
+            index: number;
+
+            /** ReadIndexResponse refused. */
+            refused: boolean;
+
+            /**
+             * Creates a new ReadIndexResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReadIndexResponse instance
+             */
+            static create(properties: skep.raft.ReadIndexResponse.$Shape): skep.raft.ReadIndexResponse & skep.raft.ReadIndexResponse.$Shape;
+            static create(properties?: skep.raft.ReadIndexResponse.$Properties): skep.raft.ReadIndexResponse;
+
+            /**
+             * Encodes the specified ReadIndexResponse message. Does not implicitly {@link skep.raft.ReadIndexResponse.verify|verify} messages.
+             * @param message ReadIndexResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ReadIndexResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReadIndexResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ReadIndexResponse & skep.raft.ReadIndexResponse.$Shape} ReadIndexResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ReadIndexResponse & skep.raft.ReadIndexResponse.$Shape;
+
+            /**
+             * Creates a ReadIndexResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ReadIndexResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ReadIndexResponse;
+
+            /**
+             * Creates a plain object from a ReadIndexResponse message. Also converts values to other types if specified.
+             * @param message ReadIndexResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ReadIndexResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ReadIndexResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ReadIndexResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReadIndexResponse {
+
+            /** Properties of a ReadIndexResponse. */
+            interface $Properties {
+
+                /** ReadIndexResponse term */
+                term?: (number|null);
+
+                /** ReadIndexResponse requestId */
+                requestId?: (number|null);
+
+                /** ReadIndexResponse index */
+                index?: (number|null);
+
+                /** ReadIndexResponse refused */
+                refused?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReadIndexResponse. */
+            type $Shape = skep.raft.ReadIndexResponse.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotUp.
+         * @deprecated Use skep.raft.SnapshotUp.$Properties instead.
+         */
+        interface ISnapshotUp extends skep.raft.SnapshotUp.$Properties {
+        }
+
+        /** Represents a SnapshotUp. */
+        class SnapshotUp {
+
+            /**
+             * Constructs a new SnapshotUp.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotUp.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotUp hello. */
+            hello?: (skep.raft.Hello.$Properties|null);
+
+            /** SnapshotUp offer. */
+            offer?: (skep.raft.SnapshotOffer.$Properties|null);
+
+            /** SnapshotUp chunk. */
+            chunk?: (skep.raft.SnapshotChunk.$Properties|null);
+
+            /** SnapshotUp body. */
+            body?: ("hello"|"offer"|"chunk");
+
+            /**
+             * Creates a new SnapshotUp instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotUp instance
+             */
+            static create(properties: skep.raft.SnapshotUp.$Shape): skep.raft.SnapshotUp & skep.raft.SnapshotUp.$Shape;
+            static create(properties?: skep.raft.SnapshotUp.$Properties): skep.raft.SnapshotUp;
+
+            /**
+             * Encodes the specified SnapshotUp message. Does not implicitly {@link skep.raft.SnapshotUp.verify|verify} messages.
+             * @param message SnapshotUp message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotUp.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotUp message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotUp & skep.raft.SnapshotUp.$Shape} SnapshotUp
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotUp & skep.raft.SnapshotUp.$Shape;
+
+            /**
+             * Creates a SnapshotUp message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotUp
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotUp;
+
+            /**
+             * Creates a plain object from a SnapshotUp message. Also converts values to other types if specified.
+             * @param message SnapshotUp
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotUp, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotUp to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotUp
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotUp {
+
+            /** Properties of a SnapshotUp. */
+            interface $Properties {
+
+                /** SnapshotUp hello */
+                hello?: (skep.raft.Hello.$Properties|null);
+
+                /** SnapshotUp offer */
+                offer?: (skep.raft.SnapshotOffer.$Properties|null);
+
+                /** SnapshotUp chunk */
+                chunk?: (skep.raft.SnapshotChunk.$Properties|null);
+
+                /** SnapshotUp body */
+                body?: ("hello"|"offer"|"chunk");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a SnapshotUp. */
+            type $Shape = {
+              hello?: skep.raft.Hello.$Shape|null;
+              offer?: skep.raft.SnapshotOffer.$Shape|null;
+              chunk?: skep.raft.SnapshotChunk.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; hello?: null; offer?: null; chunk?: null }|{ body?: "hello"; hello: skep.raft.Hello.$Shape; offer?: null; chunk?: null }|{ body?: "offer"; hello?: null; offer: skep.raft.SnapshotOffer.$Shape; chunk?: null }|{ body?: "chunk"; hello?: null; offer?: null; chunk: skep.raft.SnapshotChunk.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a SnapshotOffer.
+         * @deprecated Use skep.raft.SnapshotOffer.$Properties instead.
+         */
+        interface ISnapshotOffer extends skep.raft.SnapshotOffer.$Properties {
+        }
+
+        /** Represents a SnapshotOffer. */
+        class SnapshotOffer {
+
+            /**
+             * Constructs a new SnapshotOffer.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotOffer.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotOffer term. */
+            term: number;
+
+            /** SnapshotOffer meta. */
+            meta?: (skep.raft.SnapshotMeta.$Properties|null);
+
+            /** SnapshotOffer chunks. */
+            chunks: number;
+
+            /** SnapshotOffer sizeBytes. */
+            sizeBytes: number;
+
+            /** SnapshotOffer digest. */
+            digest: Uint8Array;
+
+            /**
+             * Creates a new SnapshotOffer instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotOffer instance
+             */
+            static create(properties: skep.raft.SnapshotOffer.$Shape): skep.raft.SnapshotOffer & skep.raft.SnapshotOffer.$Shape;
+            static create(properties?: skep.raft.SnapshotOffer.$Properties): skep.raft.SnapshotOffer;
+
+            /**
+             * Encodes the specified SnapshotOffer message. Does not implicitly {@link skep.raft.SnapshotOffer.verify|verify} messages.
+             * @param message SnapshotOffer message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotOffer.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotOffer message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotOffer & skep.raft.SnapshotOffer.$Shape} SnapshotOffer
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotOffer & skep.raft.SnapshotOffer.$Shape;
+
+            /**
+             * Creates a SnapshotOffer message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotOffer
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotOffer;
+
+            /**
+             * Creates a plain object from a SnapshotOffer message. Also converts values to other types if specified.
+             * @param message SnapshotOffer
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotOffer, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotOffer to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotOffer
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotOffer {
+
+            /** Properties of a SnapshotOffer. */
+            interface $Properties {
+
+                /** SnapshotOffer term */
+                term?: (number|null);
+
+                /** SnapshotOffer meta */
+                meta?: (skep.raft.SnapshotMeta.$Properties|null);
+
+                /** SnapshotOffer chunks */
+                chunks?: (number|null);
+
+                /** SnapshotOffer sizeBytes */
+                sizeBytes?: (number|null);
+
+                /** SnapshotOffer digest */
+                digest?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotOffer. */
+            type $Shape = skep.raft.SnapshotOffer.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotChunk.
+         * @deprecated Use skep.raft.SnapshotChunk.$Properties instead.
+         */
+        interface ISnapshotChunk extends skep.raft.SnapshotChunk.$Properties {
+        }
+
+        /** Represents a SnapshotChunk. */
+        class SnapshotChunk {
+
+            /**
+             * Constructs a new SnapshotChunk.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotChunk.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotChunk number. */
+            number: number;
+
+            /** SnapshotChunk data. */
+            data: Uint8Array;
+
+            /** SnapshotChunk crc. */
+            crc: number;
+
+            /**
+             * Creates a new SnapshotChunk instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotChunk instance
+             */
+            static create(properties: skep.raft.SnapshotChunk.$Shape): skep.raft.SnapshotChunk & skep.raft.SnapshotChunk.$Shape;
+            static create(properties?: skep.raft.SnapshotChunk.$Properties): skep.raft.SnapshotChunk;
+
+            /**
+             * Encodes the specified SnapshotChunk message. Does not implicitly {@link skep.raft.SnapshotChunk.verify|verify} messages.
+             * @param message SnapshotChunk message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotChunk.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotChunk message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotChunk & skep.raft.SnapshotChunk.$Shape} SnapshotChunk
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotChunk & skep.raft.SnapshotChunk.$Shape;
+
+            /**
+             * Creates a SnapshotChunk message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotChunk
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotChunk;
+
+            /**
+             * Creates a plain object from a SnapshotChunk message. Also converts values to other types if specified.
+             * @param message SnapshotChunk
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotChunk, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotChunk to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotChunk
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotChunk {
+
+            /** Properties of a SnapshotChunk. */
+            interface $Properties {
+
+                /** SnapshotChunk number */
+                number?: (number|null);
+
+                /** SnapshotChunk data */
+                data?: (Uint8Array|null);
+
+                /** SnapshotChunk crc */
+                crc?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotChunk. */
+            type $Shape = skep.raft.SnapshotChunk.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotDown.
+         * @deprecated Use skep.raft.SnapshotDown.$Properties instead.
+         */
+        interface ISnapshotDown extends skep.raft.SnapshotDown.$Properties {
+        }
+
+        /** Represents a SnapshotDown. */
+        class SnapshotDown {
+
+            /**
+             * Constructs a new SnapshotDown.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotDown.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotDown accepted. */
+            accepted?: (skep.raft.Accepted.$Properties|null);
+
+            /** SnapshotDown refused. */
+            refused?: (skep.raft.Refused.$Properties|null);
+
+            /** SnapshotDown progress. */
+            progress?: (skep.raft.SnapshotProgress.$Properties|null);
+
+            /** SnapshotDown done. */
+            done?: (skep.raft.SnapshotDone.$Properties|null);
+
+            /** SnapshotDown body. */
+            body?: ("accepted"|"refused"|"progress"|"done");
+
+            /**
+             * Creates a new SnapshotDown instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotDown instance
+             */
+            static create(properties: skep.raft.SnapshotDown.$Shape): skep.raft.SnapshotDown & skep.raft.SnapshotDown.$Shape;
+            static create(properties?: skep.raft.SnapshotDown.$Properties): skep.raft.SnapshotDown;
+
+            /**
+             * Encodes the specified SnapshotDown message. Does not implicitly {@link skep.raft.SnapshotDown.verify|verify} messages.
+             * @param message SnapshotDown message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotDown.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotDown message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotDown & skep.raft.SnapshotDown.$Shape} SnapshotDown
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotDown & skep.raft.SnapshotDown.$Shape;
+
+            /**
+             * Creates a SnapshotDown message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotDown
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotDown;
+
+            /**
+             * Creates a plain object from a SnapshotDown message. Also converts values to other types if specified.
+             * @param message SnapshotDown
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotDown, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotDown to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotDown
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotDown {
+
+            /** Properties of a SnapshotDown. */
+            interface $Properties {
+
+                /** SnapshotDown accepted */
+                accepted?: (skep.raft.Accepted.$Properties|null);
+
+                /** SnapshotDown refused */
+                refused?: (skep.raft.Refused.$Properties|null);
+
+                /** SnapshotDown progress */
+                progress?: (skep.raft.SnapshotProgress.$Properties|null);
+
+                /** SnapshotDown done */
+                done?: (skep.raft.SnapshotDone.$Properties|null);
+
+                /** SnapshotDown body */
+                body?: ("accepted"|"refused"|"progress"|"done");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a SnapshotDown. */
+            type $Shape = {
+              accepted?: skep.raft.Accepted.$Shape|null;
+              refused?: skep.raft.Refused.$Shape|null;
+              progress?: skep.raft.SnapshotProgress.$Shape|null;
+              done?: skep.raft.SnapshotDone.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; accepted?: null; refused?: null; progress?: null; done?: null }|{ body?: "accepted"; accepted: skep.raft.Accepted.$Shape; refused?: null; progress?: null; done?: null }|{ body?: "refused"; accepted?: null; refused: skep.raft.Refused.$Shape; progress?: null; done?: null }|{ body?: "progress"; accepted?: null; refused?: null; progress: skep.raft.SnapshotProgress.$Shape; done?: null }|{ body?: "done"; accepted?: null; refused?: null; progress?: null; done: skep.raft.SnapshotDone.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a SnapshotProgress.
+         * @deprecated Use skep.raft.SnapshotProgress.$Properties instead.
+         */
+        interface ISnapshotProgress extends skep.raft.SnapshotProgress.$Properties {
+        }
+
+        /** Represents a SnapshotProgress. */
+        class SnapshotProgress {
+
+            /**
+             * Constructs a new SnapshotProgress.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotProgress.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotProgress nextChunk. */
+            nextChunk: number;
+
+            /**
+             * Creates a new SnapshotProgress instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotProgress instance
+             */
+            static create(properties: skep.raft.SnapshotProgress.$Shape): skep.raft.SnapshotProgress & skep.raft.SnapshotProgress.$Shape;
+            static create(properties?: skep.raft.SnapshotProgress.$Properties): skep.raft.SnapshotProgress;
+
+            /**
+             * Encodes the specified SnapshotProgress message. Does not implicitly {@link skep.raft.SnapshotProgress.verify|verify} messages.
+             * @param message SnapshotProgress message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotProgress.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotProgress message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotProgress & skep.raft.SnapshotProgress.$Shape} SnapshotProgress
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotProgress & skep.raft.SnapshotProgress.$Shape;
+
+            /**
+             * Creates a SnapshotProgress message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotProgress
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotProgress;
+
+            /**
+             * Creates a plain object from a SnapshotProgress message. Also converts values to other types if specified.
+             * @param message SnapshotProgress
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotProgress, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotProgress to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotProgress
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotProgress {
+
+            /** Properties of a SnapshotProgress. */
+            interface $Properties {
+
+                /** SnapshotProgress nextChunk */
+                nextChunk?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotProgress. */
+            type $Shape = skep.raft.SnapshotProgress.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotDone.
+         * @deprecated Use skep.raft.SnapshotDone.$Properties instead.
+         */
+        interface ISnapshotDone extends skep.raft.SnapshotDone.$Properties {
+        }
+
+        /** Represents a SnapshotDone. */
+        class SnapshotDone {
+
+            /**
+             * Constructs a new SnapshotDone.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.SnapshotDone.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new SnapshotDone instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotDone instance
+             */
+            static create(properties: skep.raft.SnapshotDone.$Shape): skep.raft.SnapshotDone & skep.raft.SnapshotDone.$Shape;
+            static create(properties?: skep.raft.SnapshotDone.$Properties): skep.raft.SnapshotDone;
+
+            /**
+             * Encodes the specified SnapshotDone message. Does not implicitly {@link skep.raft.SnapshotDone.verify|verify} messages.
+             * @param message SnapshotDone message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.SnapshotDone.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotDone message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.SnapshotDone & skep.raft.SnapshotDone.$Shape} SnapshotDone
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotDone & skep.raft.SnapshotDone.$Shape;
+
+            /**
+             * Creates a SnapshotDone message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotDone
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotDone;
+
+            /**
+             * Creates a plain object from a SnapshotDone message. Also converts values to other types if specified.
+             * @param message SnapshotDone
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.SnapshotDone, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotDone to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotDone
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotDone {
+
+            /** Properties of a SnapshotDone. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotDone. */
+            type $Shape = skep.raft.SnapshotDone.$Properties;
+        }
+
+        /**
+         * Properties of a ForwardUp.
+         * @deprecated Use skep.raft.ForwardUp.$Properties instead.
+         */
+        interface IForwardUp extends skep.raft.ForwardUp.$Properties {
+        }
+
+        /** Represents a ForwardUp. */
+        class ForwardUp {
+
+            /**
+             * Constructs a new ForwardUp.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardUp.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardUp hello. */
+            hello?: (skep.raft.Hello.$Properties|null);
+
+            /** ForwardUp propose. */
+            propose?: (skep.raft.ForwardedProposal.$Properties|null);
+
+            /** ForwardUp read. */
+            read?: (skep.raft.ForwardedRead.$Properties|null);
+
+            /** ForwardUp cancel. */
+            cancel?: (skep.raft.ForwardedCancel.$Properties|null);
+
+            /** ForwardUp body. */
+            body?: ("hello"|"propose"|"read"|"cancel");
+
+            /**
+             * Creates a new ForwardUp instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardUp instance
+             */
+            static create(properties: skep.raft.ForwardUp.$Shape): skep.raft.ForwardUp & skep.raft.ForwardUp.$Shape;
+            static create(properties?: skep.raft.ForwardUp.$Properties): skep.raft.ForwardUp;
+
+            /**
+             * Encodes the specified ForwardUp message. Does not implicitly {@link skep.raft.ForwardUp.verify|verify} messages.
+             * @param message ForwardUp message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardUp.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardUp message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardUp & skep.raft.ForwardUp.$Shape} ForwardUp
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardUp & skep.raft.ForwardUp.$Shape;
+
+            /**
+             * Creates a ForwardUp message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardUp
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardUp;
+
+            /**
+             * Creates a plain object from a ForwardUp message. Also converts values to other types if specified.
+             * @param message ForwardUp
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardUp, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardUp to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardUp
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardUp {
+
+            /** Properties of a ForwardUp. */
+            interface $Properties {
+
+                /** ForwardUp hello */
+                hello?: (skep.raft.Hello.$Properties|null);
+
+                /** ForwardUp propose */
+                propose?: (skep.raft.ForwardedProposal.$Properties|null);
+
+                /** ForwardUp read */
+                read?: (skep.raft.ForwardedRead.$Properties|null);
+
+                /** ForwardUp cancel */
+                cancel?: (skep.raft.ForwardedCancel.$Properties|null);
+
+                /** ForwardUp body */
+                body?: ("hello"|"propose"|"read"|"cancel");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a ForwardUp. */
+            type $Shape = {
+              hello?: skep.raft.Hello.$Shape|null;
+              propose?: skep.raft.ForwardedProposal.$Shape|null;
+              read?: skep.raft.ForwardedRead.$Shape|null;
+              cancel?: skep.raft.ForwardedCancel.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; hello?: null; propose?: null; read?: null; cancel?: null }|{ body?: "hello"; hello: skep.raft.Hello.$Shape; propose?: null; read?: null; cancel?: null }|{ body?: "propose"; hello?: null; propose: skep.raft.ForwardedProposal.$Shape; read?: null; cancel?: null }|{ body?: "read"; hello?: null; propose?: null; read: skep.raft.ForwardedRead.$Shape; cancel?: null }|{ body?: "cancel"; hello?: null; propose?: null; read?: null; cancel: skep.raft.ForwardedCancel.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a ForwardedProposal.
+         * @deprecated Use skep.raft.ForwardedProposal.$Properties instead.
+         */
+        interface IForwardedProposal extends skep.raft.ForwardedProposal.$Properties {
+        }
+
+        /** Represents a ForwardedProposal. */
+        class ForwardedProposal {
+
+            /**
+             * Constructs a new ForwardedProposal.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardedProposal.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardedProposal id. */
+            id: number;
+
+            /** ForwardedProposal command. */
+            command: Uint8Array;
+
+            /** ForwardedProposal timeoutMs. */
+            timeoutMs: number;
+
+            /** ForwardedProposal hops. */
+            hops: number;
+
+            /**
+             * Creates a new ForwardedProposal instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardedProposal instance
+             */
+            static create(properties: skep.raft.ForwardedProposal.$Shape): skep.raft.ForwardedProposal & skep.raft.ForwardedProposal.$Shape;
+            static create(properties?: skep.raft.ForwardedProposal.$Properties): skep.raft.ForwardedProposal;
+
+            /**
+             * Encodes the specified ForwardedProposal message. Does not implicitly {@link skep.raft.ForwardedProposal.verify|verify} messages.
+             * @param message ForwardedProposal message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardedProposal.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardedProposal message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardedProposal & skep.raft.ForwardedProposal.$Shape} ForwardedProposal
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedProposal & skep.raft.ForwardedProposal.$Shape;
+
+            /**
+             * Creates a ForwardedProposal message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardedProposal
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedProposal;
+
+            /**
+             * Creates a plain object from a ForwardedProposal message. Also converts values to other types if specified.
+             * @param message ForwardedProposal
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardedProposal, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardedProposal to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardedProposal
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardedProposal {
+
+            /** Properties of a ForwardedProposal. */
+            interface $Properties {
+
+                /** ForwardedProposal id */
+                id?: (number|null);
+
+                /** ForwardedProposal command */
+                command?: (Uint8Array|null);
+
+                /** ForwardedProposal timeoutMs */
+                timeoutMs?: (number|null);
+
+                /** ForwardedProposal hops */
+                hops?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForwardedProposal. */
+            type $Shape = skep.raft.ForwardedProposal.$Properties;
+        }
+
+        /**
+         * Properties of a ForwardedRead.
+         * @deprecated Use skep.raft.ForwardedRead.$Properties instead.
+         */
+        interface IForwardedRead extends skep.raft.ForwardedRead.$Properties {
+        }
+
+        /** Represents a ForwardedRead. */
+        class ForwardedRead {
+
+            /**
+             * Constructs a new ForwardedRead.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardedRead.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardedRead id. */
+            id: number;
+
+            /** ForwardedRead timeoutMs. */
+            timeoutMs: number;
+
+            /** ForwardedRead hops. */
+            hops: number;
+
+            /**
+             * Creates a new ForwardedRead instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardedRead instance
+             */
+            static create(properties: skep.raft.ForwardedRead.$Shape): skep.raft.ForwardedRead & skep.raft.ForwardedRead.$Shape;
+            static create(properties?: skep.raft.ForwardedRead.$Properties): skep.raft.ForwardedRead;
+
+            /**
+             * Encodes the specified ForwardedRead message. Does not implicitly {@link skep.raft.ForwardedRead.verify|verify} messages.
+             * @param message ForwardedRead message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardedRead.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardedRead message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardedRead & skep.raft.ForwardedRead.$Shape} ForwardedRead
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedRead & skep.raft.ForwardedRead.$Shape;
+
+            /**
+             * Creates a ForwardedRead message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardedRead
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedRead;
+
+            /**
+             * Creates a plain object from a ForwardedRead message. Also converts values to other types if specified.
+             * @param message ForwardedRead
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardedRead, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardedRead to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardedRead
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardedRead {
+
+            /** Properties of a ForwardedRead. */
+            interface $Properties {
+
+                /** ForwardedRead id */
+                id?: (number|null);
+
+                /** ForwardedRead timeoutMs */
+                timeoutMs?: (number|null);
+
+                /** ForwardedRead hops */
+                hops?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForwardedRead. */
+            type $Shape = skep.raft.ForwardedRead.$Properties;
+        }
+
+        /**
+         * Properties of a ForwardedCancel.
+         * @deprecated Use skep.raft.ForwardedCancel.$Properties instead.
+         */
+        interface IForwardedCancel extends skep.raft.ForwardedCancel.$Properties {
+        }
+
+        /** Represents a ForwardedCancel. */
+        class ForwardedCancel {
+
+            /**
+             * Constructs a new ForwardedCancel.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardedCancel.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardedCancel id. */
+            id: number;
+
+            /**
+             * Creates a new ForwardedCancel instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardedCancel instance
+             */
+            static create(properties: skep.raft.ForwardedCancel.$Shape): skep.raft.ForwardedCancel & skep.raft.ForwardedCancel.$Shape;
+            static create(properties?: skep.raft.ForwardedCancel.$Properties): skep.raft.ForwardedCancel;
+
+            /**
+             * Encodes the specified ForwardedCancel message. Does not implicitly {@link skep.raft.ForwardedCancel.verify|verify} messages.
+             * @param message ForwardedCancel message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardedCancel.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardedCancel message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardedCancel & skep.raft.ForwardedCancel.$Shape} ForwardedCancel
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedCancel & skep.raft.ForwardedCancel.$Shape;
+
+            /**
+             * Creates a ForwardedCancel message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardedCancel
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedCancel;
+
+            /**
+             * Creates a plain object from a ForwardedCancel message. Also converts values to other types if specified.
+             * @param message ForwardedCancel
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardedCancel, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardedCancel to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardedCancel
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardedCancel {
+
+            /** Properties of a ForwardedCancel. */
+            interface $Properties {
+
+                /** ForwardedCancel id */
+                id?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForwardedCancel. */
+            type $Shape = skep.raft.ForwardedCancel.$Properties;
+        }
+
+        /**
+         * Properties of a ForwardDown.
+         * @deprecated Use skep.raft.ForwardDown.$Properties instead.
+         */
+        interface IForwardDown extends skep.raft.ForwardDown.$Properties {
+        }
+
+        /** Represents a ForwardDown. */
+        class ForwardDown {
+
+            /**
+             * Constructs a new ForwardDown.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardDown.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardDown accepted. */
+            accepted?: (skep.raft.Accepted.$Properties|null);
+
+            /** ForwardDown refused. */
+            refused?: (skep.raft.Refused.$Properties|null);
+
+            /** ForwardDown outcome. */
+            outcome?: (skep.raft.ForwardedOutcome.$Properties|null);
+
+            /** ForwardDown read. */
+            read?: (skep.raft.ForwardedReadOutcome.$Properties|null);
+
+            /** ForwardDown body. */
+            body?: ("accepted"|"refused"|"outcome"|"read");
+
+            /**
+             * Creates a new ForwardDown instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardDown instance
+             */
+            static create(properties: skep.raft.ForwardDown.$Shape): skep.raft.ForwardDown & skep.raft.ForwardDown.$Shape;
+            static create(properties?: skep.raft.ForwardDown.$Properties): skep.raft.ForwardDown;
+
+            /**
+             * Encodes the specified ForwardDown message. Does not implicitly {@link skep.raft.ForwardDown.verify|verify} messages.
+             * @param message ForwardDown message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardDown.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardDown message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardDown & skep.raft.ForwardDown.$Shape} ForwardDown
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardDown & skep.raft.ForwardDown.$Shape;
+
+            /**
+             * Creates a ForwardDown message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardDown
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardDown;
+
+            /**
+             * Creates a plain object from a ForwardDown message. Also converts values to other types if specified.
+             * @param message ForwardDown
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardDown, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardDown to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardDown
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardDown {
+
+            /** Properties of a ForwardDown. */
+            interface $Properties {
+
+                /** ForwardDown accepted */
+                accepted?: (skep.raft.Accepted.$Properties|null);
+
+                /** ForwardDown refused */
+                refused?: (skep.raft.Refused.$Properties|null);
+
+                /** ForwardDown outcome */
+                outcome?: (skep.raft.ForwardedOutcome.$Properties|null);
+
+                /** ForwardDown read */
+                read?: (skep.raft.ForwardedReadOutcome.$Properties|null);
+
+                /** ForwardDown body */
+                body?: ("accepted"|"refused"|"outcome"|"read");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a ForwardDown. */
+            type $Shape = {
+              accepted?: skep.raft.Accepted.$Shape|null;
+              refused?: skep.raft.Refused.$Shape|null;
+              outcome?: skep.raft.ForwardedOutcome.$Shape|null;
+              read?: skep.raft.ForwardedReadOutcome.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; accepted?: null; refused?: null; outcome?: null; read?: null }|{ body?: "accepted"; accepted: skep.raft.Accepted.$Shape; refused?: null; outcome?: null; read?: null }|{ body?: "refused"; accepted?: null; refused: skep.raft.Refused.$Shape; outcome?: null; read?: null }|{ body?: "outcome"; accepted?: null; refused?: null; outcome: skep.raft.ForwardedOutcome.$Shape; read?: null }|{ body?: "read"; accepted?: null; refused?: null; outcome?: null; read: skep.raft.ForwardedReadOutcome.$Shape })
+            );
+        }
+
+        /** OutcomeKind enum. */
+        enum OutcomeKind {
+
+            /** OUTCOME_UNKNOWN value */
+            OUTCOME_UNKNOWN = 0,
+
+            /** OUTCOME_COMMITTED value */
+            OUTCOME_COMMITTED = 1,
+
+            /** OUTCOME_FAILED value */
+            OUTCOME_FAILED = 2,
+
+            /** OUTCOME_BACKPRESSURE value */
+            OUTCOME_BACKPRESSURE = 3,
+
+            /** OUTCOME_NOT_LEADER value */
+            OUTCOME_NOT_LEADER = 4,
+
+            /** OUTCOME_TOO_LARGE value */
+            OUTCOME_TOO_LARGE = 5,
+
+            /** OUTCOME_STOPPED value */
+            OUTCOME_STOPPED = 6
+        }
+
+        /**
+         * Properties of a ForwardedOutcome.
+         * @deprecated Use skep.raft.ForwardedOutcome.$Properties instead.
+         */
+        interface IForwardedOutcome extends skep.raft.ForwardedOutcome.$Properties {
+        }
+
+        /** Represents a ForwardedOutcome. */
+        class ForwardedOutcome {
+
+            /**
+             * Constructs a new ForwardedOutcome.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardedOutcome.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardedOutcome id. */
+            id: number;
+
+            /** ForwardedOutcome kind. */
+            kind: skep.raft.OutcomeKind;
+
+            /** ForwardedOutcome index. */
+            index: number;
+
+            /** ForwardedOutcome term. */
+            term: number;
+
+            /** ForwardedOutcome result. */
+            result: Uint8Array;
+
+            /** ForwardedOutcome why. */
+            why: string;
+
+            /** ForwardedOutcome retryAfterMs. */
+            retryAfterMs: number;
+
+            /** ForwardedOutcome leader. */
+            leader: number;
+
+            /** ForwardedOutcome sizeBytes. */
+            sizeBytes: number;
+
+            /** ForwardedOutcome sizeBytesMax. */
+            sizeBytesMax: number;
+
+            /**
+             * Creates a new ForwardedOutcome instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardedOutcome instance
+             */
+            static create(properties: skep.raft.ForwardedOutcome.$Shape): skep.raft.ForwardedOutcome & skep.raft.ForwardedOutcome.$Shape;
+            static create(properties?: skep.raft.ForwardedOutcome.$Properties): skep.raft.ForwardedOutcome;
+
+            /**
+             * Encodes the specified ForwardedOutcome message. Does not implicitly {@link skep.raft.ForwardedOutcome.verify|verify} messages.
+             * @param message ForwardedOutcome message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardedOutcome.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardedOutcome message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardedOutcome & skep.raft.ForwardedOutcome.$Shape} ForwardedOutcome
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedOutcome & skep.raft.ForwardedOutcome.$Shape;
+
+            /**
+             * Creates a ForwardedOutcome message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardedOutcome
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedOutcome;
+
+            /**
+             * Creates a plain object from a ForwardedOutcome message. Also converts values to other types if specified.
+             * @param message ForwardedOutcome
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardedOutcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardedOutcome to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardedOutcome
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardedOutcome {
+
+            /** Properties of a ForwardedOutcome. */
+            interface $Properties {
+
+                /** ForwardedOutcome id */
+                id?: (number|null);
+
+                /** ForwardedOutcome kind */
+                kind?: (skep.raft.OutcomeKind|null);
+
+                /** ForwardedOutcome index */
+                index?: (number|null);
+
+                /** ForwardedOutcome term */
+                term?: (number|null);
+
+                /** ForwardedOutcome result */
+                result?: (Uint8Array|null);
+
+                /** ForwardedOutcome why */
+                why?: (string|null);
+
+                /** ForwardedOutcome retryAfterMs */
+                retryAfterMs?: (number|null);
+
+                /** ForwardedOutcome leader */
+                leader?: (number|null);
+
+                /** ForwardedOutcome sizeBytes */
+                sizeBytes?: (number|null);
+
+                /** ForwardedOutcome sizeBytesMax */
+                sizeBytesMax?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForwardedOutcome. */
+            type $Shape = skep.raft.ForwardedOutcome.$Properties;
+        }
+
+        /** ReadOutcomeKind enum. */
+        enum ReadOutcomeKind {
+
+            /** READ_RETRY value */
+            READ_RETRY = 0,
+
+            /** READ_READY value */
+            READ_READY = 1,
+
+            /** READ_STOPPED value */
+            READ_STOPPED = 2
+        }
+
+        /**
+         * Properties of a ForwardedReadOutcome.
+         * @deprecated Use skep.raft.ForwardedReadOutcome.$Properties instead.
+         */
+        interface IForwardedReadOutcome extends skep.raft.ForwardedReadOutcome.$Properties {
+        }
+
+        /** Represents a ForwardedReadOutcome. */
+        class ForwardedReadOutcome {
+
+            /**
+             * Constructs a new ForwardedReadOutcome.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.raft.ForwardedReadOutcome.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForwardedReadOutcome id. */
+            id: number;
+
+            /** ForwardedReadOutcome kind. */
+            kind: skep.raft.ReadOutcomeKind;
+
+            /** ForwardedReadOutcome index. */
+            index: number;
+
+            /**
+             * Creates a new ForwardedReadOutcome instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ForwardedReadOutcome instance
+             */
+            static create(properties: skep.raft.ForwardedReadOutcome.$Shape): skep.raft.ForwardedReadOutcome & skep.raft.ForwardedReadOutcome.$Shape;
+            static create(properties?: skep.raft.ForwardedReadOutcome.$Properties): skep.raft.ForwardedReadOutcome;
+
+            /**
+             * Encodes the specified ForwardedReadOutcome message. Does not implicitly {@link skep.raft.ForwardedReadOutcome.verify|verify} messages.
+             * @param message ForwardedReadOutcome message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.raft.ForwardedReadOutcome.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForwardedReadOutcome message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.raft.ForwardedReadOutcome & skep.raft.ForwardedReadOutcome.$Shape} ForwardedReadOutcome
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedReadOutcome & skep.raft.ForwardedReadOutcome.$Shape;
+
+            /**
+             * Creates a ForwardedReadOutcome message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ForwardedReadOutcome
+             */
+            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedReadOutcome;
+
+            /**
+             * Creates a plain object from a ForwardedReadOutcome message. Also converts values to other types if specified.
+             * @param message ForwardedReadOutcome
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.raft.ForwardedReadOutcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ForwardedReadOutcome to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ForwardedReadOutcome
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForwardedReadOutcome {
+
+            /** Properties of a ForwardedReadOutcome. */
+            interface $Properties {
+
+                /** ForwardedReadOutcome id */
+                id?: (number|null);
+
+                /** ForwardedReadOutcome kind */
+                kind?: (skep.raft.ReadOutcomeKind|null);
+
+                /** ForwardedReadOutcome index */
+                index?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForwardedReadOutcome. */
+            type $Shape = skep.raft.ForwardedReadOutcome.$Properties;
+        }
     }
 }
