@@ -8,13 +8,18 @@
  */
 import { ClusterError, InvariantViolation, invariant } from "../../lib/pure/errors.ts";
 import {
-  noMember,
+  LogRegressed,
+  MalformedMessage,
+  RaftCore,
+  RaftRefusal,
+  coreDefaults,
+  decodeConfChange,
+  entryOverheadBytes,
   type ConfChange,
   type ConfChangeStep,
   type ConfState,
   type CoreConfig,
   type Entry,
-  type HardState,
   type InitialState,
   type MemberId,
   type Message,
@@ -22,8 +27,8 @@ import {
   type Role,
   type SnapshotMeta,
   type Status,
-} from "./core/types.ts";
-import { LogSizes } from "./log-sizes.ts";
+} from "./core/index.ts";
+import { noMember } from "./core/types.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { MemberTable, encodeContext, type MemberRecord } from "./member-table.ts";
 import type { LogStorage, RecoveredLog, Scheduler, SnapshotStore, StateMachine, Transport } from "./ports.ts";
@@ -31,33 +36,12 @@ import { Proposals, type Outcome, type Proposal } from "./proposals.ts";
 import { Reads, type ReadOutcome } from "./reads.ts";
 import { TableFromState, TableThenState } from "./snapshot-frame.ts";
 
-/** What the shell needs of the core (scenarios A2 to A4). */
-export interface Core {
-  tick(): void;
-  step(message: Message): void;
-  /** Appends as much as the uncommitted budget allows; the rest was not taken. Zero unless leader. */
-  propose(data: readonly Uint8Array[]): { readonly firstIndex: number; readonly accepted: number };
-  /** @returns the index of its entry; throws a typed error when it is refused */
-  proposeConfChange(change: ConfChange): number;
-  decodeConfChange(data: Uint8Array): ConfChange;
-  applyConfChange(change: ConfChange): { readonly conf: ConfState };
-  readIndex(requestId: number): void;
-  /** Whether the leader lease, if reads are served under one, is still in force. */
-  leaseHolds(): boolean;
-  transferLeadership(to: MemberId): void;
-  reportUnreachable(id: MemberId): void;
-  reportSnapshot(id: MemberId, ok: boolean): void;
-  /** A snapshot is durable; followers that are too far behind are sent this one from now on. */
-  snapshotCreated(meta: SnapshotMeta): void;
-  compact(index: number): void;
-  ready(): Ready | undefined;
-  persisted(token: number): void;
-  applied(index: number): void;
-  status(): Status;
-}
+/** The part of the core that the shell drives, so that the simulator can look at what passes. */
+export type Core = Omit<RaftCore, "setRandomizedElectionTimeout" | "campaign" | "forgetLeader" | "termAt">;
 
 export interface MemberPorts {
-  readonly createCore: (config: CoreConfig, initial: InitialState) => Core;
+  /** Only for watching it: by default the core itself. */
+  readonly createCore?: (config: CoreConfig, initial: InitialState) => Core;
   readonly storage: LogStorage;
   readonly snapshots: SnapshotStore;
   readonly transport: Transport;
@@ -67,8 +51,11 @@ export interface MemberPorts {
 
 /** What the owner of a member hears from it. Called within a turn: do little, and do not call back into the member. */
 export interface MemberEvents {
-  /** Role, term or leader differ from before. */
-  leadership(now: { role: Role; term: number; leader: MemberId }): void;
+  /**
+   * Role, term or leader differ from before. `ready`: this member leads and has applied the opening entry of its term,
+   * so that all that was committed before is in the state.
+   */
+  leadership(now: { role: Role; term: number; leader: MemberId; ready: boolean }): void;
   /** The table of members or the configuration changed, also after a snapshot was installed. */
   membership(members: readonly MemberRecord[], conf: ConfState): void;
   applied(index: number): void;
@@ -95,25 +82,24 @@ export type Notice =
   | "promoting";
 
 export type Measure =
-  "proposeToCommitMs" | "commitToApplyMs" | "persistMs" | "batchEntries" | "batchBytes" | "readBatch" | "stallMs";
+  | "proposeToCommitMs"
+  | "commitToApplyMs"
+  | "persistMs"
+  | "batchEntries"
+  | "batchBytes"
+  | "readBatch"
+  | "readMs"
+  | "stallMs";
 
 export type ChangeOutcome =
   | { readonly kind: "changed"; readonly index: number; readonly conf: ConfState }
-  /** Nothing was changed, and nothing will be by this request. `code` is stable. */
-  | { readonly kind: "refused"; readonly code: ChangeRefusal; readonly why: string }
+  /** Nothing was changed, and nothing will be by this request. */
+  | { readonly kind: "refused"; readonly error: ClusterError }
   | Exclude<Outcome, { kind: "committed" | "tooLarge" }>;
-
-export type ChangeRefusal =
-  /** Another change is under way, or no entry of this term is committed yet. */
-  | "pending"
-  /** It would leave fewer live voters than a quorum. */
-  | "quorum"
-  | "invalid"
-  | "removedBefore";
 
 export type TransferOutcome =
   | { readonly kind: "transferred"; readonly leader: MemberId }
-  | { readonly kind: "refused"; readonly why: string }
+  | { readonly kind: "refused"; readonly error: ClusterError }
   | { readonly kind: "timedOut" }
   | { readonly kind: "notLeader"; readonly leader: MemberId }
   | { readonly kind: "stopped" };
@@ -165,6 +151,16 @@ export class ApplyFailed extends ClusterError {
   }
 }
 
+/** Ids are never used twice, so a member that was removed cannot be added under its old one. */
+export class MemberWasRemoved extends ClusterError {
+  readonly code = "RAFT_MEMBER_WAS_REMOVED";
+  constructor(id: MemberId) {
+    super(`Cannot add member ${id}: it has been removed from this cluster`, {
+      fix: "Move its data folder away and let it join again; it gets a new id",
+    });
+  }
+}
+
 interface Outstanding {
   readonly token: number;
   readonly startedMs: number;
@@ -180,8 +176,6 @@ interface Page {
   next: number;
 }
 
-/** What an entry costs in memory and on disk beyond its data, roughly. */
-const entryOverheadBytes = 48;
 /** In election timeouts: with a disk stalled for so long the process ends. */
 const diskStallExitElections = 5;
 const stepAsidePauseMs = 60_000;
@@ -199,7 +193,6 @@ export class Member {
 
   #state: MemberState = "starting";
   #recovered: RecoveredLog | undefined;
-  #hardState: HardState;
   #core: Core | undefined;
   #table: MemberTable;
   #conf: ConfState;
@@ -207,18 +200,16 @@ export class Member {
   // What the core last said, kept here so that nothing on the hot path asks for a whole status.
   #role: Role = "follower";
   #leader: MemberId = noMember;
+  /** Leads, and everything committed before its term is applied. */
+  #leading = false;
   #term = 0;
-  #lastIndex: number;
   #appliedIndex: number;
-  #appliedTerm: number;
 
   // Turns and ticks.
   #turnScheduled = false;
   #lastTickMs = 0;
   #lastSeenMs = 0;
   #recoveringFromStall = false;
-  /** The id of the read round that a leader waits for after a stall; proposals and reads wait with it. */
-  #barrier: number | undefined;
 
   // Disk.
   readonly #outstanding: Outstanding[] = [];
@@ -226,6 +217,7 @@ export class Member {
   #steppedAsideMs = -Infinity;
   /** After a transfer away from a stalled disk has failed, silence lets the others elect. */
   #muted = false;
+  #diskStallNoticed: Outstanding | undefined;
 
   // Applying.
   readonly #pages: Page[] = [];
@@ -238,16 +230,17 @@ export class Member {
   #snapshotBytes = 0;
   #creating = false;
   #retrySnapshotMs = 0;
-  #compactedTo: number;
-  #sizes: LogSizes;
-  #snapshotsOutgoing = new Map<MemberId, number>();
+  /** By receiver: what follows the snapshot must stay in the log until the receiver can take it. */
+  readonly #snapshotsOutgoing = new Map<MemberId, { readonly index: number; endedMs: number }>();
+  /** Of log entries applied since that snapshot. */
+  #bytesSinceSnapshot = 0;
 
   // Members.
-  readonly #heardMs = new Map<MemberId, number>();
-  readonly #caughtUpSinceMs = new Map<MemberId, number>();
   #changeWaiting: { index: number; term: number; done: (outcome: ChangeOutcome) => void } | undefined;
-  #transfer: { to: MemberId; untilMs: number; done: ((outcome: TransferOutcome) => void) | undefined } | undefined;
-  #removedUntilMs = Infinity;
+  /** One that somebody here waits for; the core knows of others too. */
+  #transfer: { to: MemberId; untilMs: number; done: (outcome: TransferOutcome) => void } | undefined;
+  /** The configuration in force does not have this member any more. */
+  #isOutside = false;
 
   /**
    * @param recovered  what the log holds; start() loads the snapshot that it names
@@ -268,14 +261,8 @@ export class Member {
     this.#table = table;
     this.#snapshot = recovered.snapshot;
     this.#conf = recovered.snapshot.conf;
-    this.#hardState = recovered.hardState;
     this.#term = recovered.hardState.term;
     this.#appliedIndex = recovered.snapshot.index;
-    this.#appliedTerm = recovered.snapshot.term;
-    this.#lastIndex = Math.max(recovered.snapshot.index, recovered.entries.at(-1)?.index ?? 0);
-    this.#compactedTo =
-      recovered.entries.length > 0 ? (recovered.entries[0]?.index ?? 1) - 1 : recovered.snapshot.index;
-    this.#sizes = new LogSizes(this.#compactedTo);
   }
 
   // ---- Life ----------------------------------------------------------------------------------------------------
@@ -303,7 +290,7 @@ export class Member {
     this.#guard(() => {
       const nowMs = this.#now();
       const { tickMs } = this.#config.timings;
-      this.#observeTime(nowMs);
+      this.#noticeStall(nowMs);
       if (!this.#recoveringFromStall) {
         const gapMs = nowMs - this.#lastTickMs;
         if (gapMs > 2 * tickMs) this.#afterStall();
@@ -318,22 +305,15 @@ export class Member {
   receive(message: Message): void {
     if (this.#state !== "running") return;
     this.#guard(() => {
-      const core = this.#running();
-      if (message.type === "heartbeat" && message.term >= this.#term && message.commit > this.#lastIndex) {
-        // A leader never tells a commit beyond what we acknowledged to it: so we have lost what we acknowledged.
-        this.#quarantine("this member acknowledged entries that its log does not have", {
-          lastIndex: this.#lastIndex,
-          acknowledged: message.commit,
-        });
-        return;
-      }
-      if (message.type === "appendResponse" || message.type === "heartbeatResponse") {
-        this.#heardMs.set(message.from, this.#now());
-      }
+      this.#noticeStall(this.#now());
       try {
-        core.step(message);
+        this.#running().step(message);
       } catch (error) {
-        if (!(error instanceof ClusterError)) throw error;
+        if (error instanceof LogRegressed) {
+          this.#quarantine("this member acknowledged entries that its log does not have", { why: error.message });
+          return;
+        }
+        if (!(error instanceof MalformedMessage)) throw error;
         this.#events.noticed("malformedMessage", { from: message.from, type: message.type, why: error.message });
       }
       this.#schedule();
@@ -358,16 +338,18 @@ export class Member {
     if (space !== "ok" && this.#state === "running") this.#guard(() => this.stepAside("its disk is nearly full"));
   }
 
-  /** Hands leadership to the best follower, at most once a minute; reads, heartbeats and proposals go on meanwhile. */
+  /** Hands leadership to the best follower, at most once a minute; heartbeats and reads go on meanwhile. */
   stepAside(why: string): void {
     if (this.#role !== "leader" || this.#transfer !== undefined) return;
     const nowMs = this.#now();
     if (nowMs - this.#steppedAsideMs < stepAsidePauseMs) return;
-    const to = this.#bestSuccessor();
-    if (to === undefined) return;
-    this.#steppedAsideMs = nowMs;
-    this.#events.noticed("steppingAside", { why, to });
-    this.#beginTransfer(to, undefined);
+    this.#guard(() => {
+      const started = this.#running().transferLeadership(noMember);
+      if (!started.accepted) return;
+      this.#steppedAsideMs = nowMs;
+      this.#events.noticed("steppingAside", { why, to: started.to });
+      this.#schedule();
+    });
   }
 
   /** The state or the log of this member is known to be wrong: it takes no part any more. */
@@ -416,57 +398,58 @@ export class Member {
 
   /** Whether a read that was served under the leader lease was still covered when it was made: ask after reading. */
   leaseHolds(): boolean {
-    return this.#state === "running" && this.#barrier === undefined && this.#running().leaseHolds();
+    if (this.#state !== "running") return false;
+    this.#noticeStall(this.#now());
+    return this.#running().leaseHolds();
   }
 
   /**
-   * Changes who is a member. `records` describes those added or updated.
-   * @param force  skips the check that enough live voters remain
+   * Changes who is a member. `records` describes those added or updated. A leader that removes itself serves until the
+   * change is applied, and then hands over.
+   * @param force  also if too few of the voters that would be left have answered lately
    */
   changeMembers(
     request: { steps: readonly ConfChangeStep[]; records: readonly MemberRecord[]; force: boolean },
     done: (outcome: ChangeOutcome) => void,
   ): void {
-    const refusal = this.#refusal(0);
-    if (refusal !== undefined) {
-      invariant(refusal.kind !== "tooLarge", "an empty proposal is too large");
-      done(refusal);
-      return;
-    }
-    const refused = this.#refuseChange(request.steps, request.force);
-    if (refused !== undefined) {
-      done(refused);
-      return;
-    }
+    if (this.#state !== "running") return done({ kind: "stopped" });
+    const buried = request.steps.find(({ act, member }) => act !== "remove" && this.#table.isRemoved(member));
+    if (buried !== undefined) return done({ kind: "refused", error: new MemberWasRemoved(buried.member) });
     this.#guard(() => {
       const change: ConfChange = {
         transition: "auto",
         steps: request.steps,
         context: encodeContext({ members: request.records, requestId: 0 }),
       };
-      let index: number;
-      try {
-        index = this.#running().proposeConfChange(change);
-      } catch (error) {
-        if (!(error instanceof ClusterError)) throw error;
-        done({ kind: "refused", code: "pending", why: error.message });
+      const proposed = this.#running().proposeConfChange(change, { force: request.force });
+      if (!proposed.accepted) {
+        const { refusal } = proposed;
+        if (refusal.code === "RAFT_NOT_LEADER") done({ kind: "notLeader", leader: refusal.leader });
+        else done({ kind: "refused", error: new RaftRefusal(refusal) });
         return;
       }
       this.#changeWaiting?.done({ kind: "unknown" });
-      this.#changeWaiting = { index, term: this.#term, done };
+      this.#changeWaiting = { index: proposed.index, term: proposed.term, done };
       this.#schedule();
     });
+    return undefined;
   }
 
   /** Hands leadership to `to`, or to the voter that is furthest. Proposals wait meanwhile, one election timeout at most. */
   transfer(to: MemberId | undefined, done: (outcome: TransferOutcome) => void): void {
     if (this.#state !== "running") return done({ kind: "stopped" });
-    if (this.#role !== "leader") return done({ kind: "notLeader", leader: this.#leader });
-    const target = to ?? this.#bestSuccessor();
-    if (target === undefined) return done({ kind: "refused", why: "no other voter has answered lately" });
-    if (target === this.#config.id) return done({ kind: "refused", why: "it leads already" });
-    if (!this.#conf.voters.includes(target)) return done({ kind: "refused", why: `${target} is not a voter` });
-    this.#guard(() => this.#beginTransfer(target, done));
+    this.#guard(() => {
+      const started = this.#running().transferLeadership(to ?? noMember);
+      if (!started.accepted) {
+        if (started.refusal.code === "RAFT_NOT_LEADER") done({ kind: "notLeader", leader: this.#leader });
+        else done({ kind: "refused", error: new RaftRefusal(started.refusal) });
+        return;
+      }
+      const before = this.#transfer;
+      this.#transfer = { to: started.to, untilMs: this.#now() + this.#config.timings.electionMs, done };
+      before?.done({ kind: "timedOut" });
+      this.#schedule();
+    });
     return undefined;
   }
 
@@ -532,35 +515,26 @@ export class Member {
     const recovered = this.#recovered;
     invariant(recovered !== undefined, "a member begins once");
     this.#recovered = undefined;
-    for (const entry of recovered.entries) this.#sizes.push(entry.index, entry.data.length + entryOverheadBytes);
     const { timings, limits } = this.#config;
-    this.#core = this.#ports.createCore(
-      {
-        id: this.#config.id,
-        seed: this.#config.seed,
-        electionTicks: Math.max(1, Math.round(timings.electionMs / timings.tickMs)),
-        heartbeatTicks: Math.max(1, Math.round(timings.heartbeatMs / timings.tickMs)),
-        preVote: true,
-        checkQuorum: true,
-        readMode: this.#config.leaseReads ? "lease" : "readIndex",
-        maxEntryBytes: limits.entryBytesMax,
-        maxEntriesPerMsgBytes: limits.messageBytesMax,
-        maxInflightMsgs: limits.inflightMsgsMax,
-        maxInflightBytes: limits.inflightBytesMax,
-        maxUncommittedBytes: limits.uncommittedBytesMax,
-        maxUncommittedEntries: limits.uncommittedEntriesMax,
-        maxApplyBytes: limits.readyApplyBytesMax,
-        maxPendingReads: 10_000,
-        snapshotRetryTicksMax: Math.ceil(snapshotRetryMsMax / timings.tickMs),
-        promotionLagEntries: limits.promoteLagEntriesMax,
-      },
-      {
-        hardState: recovered.hardState,
-        snapshot: recovered.snapshot,
-        entries: recovered.entries,
-        applied: recovered.snapshot.index,
-      },
-    );
+    const config: CoreConfig = {
+      ...coreDefaults,
+      id: this.#config.id,
+      seed: this.#config.seed,
+      electionTicks: Math.max(1, Math.round(timings.electionMs / timings.tickMs)),
+      heartbeatTicks: Math.max(1, Math.round(timings.heartbeatMs / timings.tickMs)),
+      readMode: this.#config.leaseReads ? "lease" : "readIndex",
+      maxEntryBytes: limits.entryBytesMax,
+      maxEntriesPerMsgBytes: limits.messageBytesMax,
+      maxInflightMsgs: limits.inflightMsgsMax,
+      maxInflightBytes: limits.inflightBytesMax,
+      maxUncommittedBytes: limits.uncommittedBytesMax,
+      maxUncommittedEntries: limits.uncommittedEntriesMax,
+      maxApplyBytes: limits.readyApplyBytesMax,
+      snapshotRetryTicksMax: Math.ceil(snapshotRetryMsMax / timings.tickMs),
+      promotionLagEntries: limits.promoteLagEntriesMax,
+    };
+    const initial: InitialState = { ...recovered, applied: recovered.snapshot.index };
+    this.#core = this.#ports.createCore?.(config, initial) ?? new RaftCore(config, initial);
     this.#state = "running";
     this.#lastTickMs = this.#lastSeenMs = this.#now();
     this.#events.membership(this.#table.list(), this.#conf);
@@ -577,7 +551,7 @@ export class Member {
   }
 
   #turn(): void {
-    this.#observeTime(this.#now());
+    this.#noticeStall(this.#now());
     this.#feedProposals();
     this.#feedReads();
     this.#takeReadies();
@@ -633,16 +607,15 @@ export class Member {
     );
   }
 
-  /** A leader that stood still may have been replaced meanwhile: it asks a quorum before it takes or answers anything. */
-  #observeTime(nowMs: number): void {
+  /** A process that stood still may have been replaced meanwhile: the core asks a quorum before it goes on leading. */
+  #noticeStall(nowMs: number): void {
     const gapMs = nowMs - this.#lastSeenMs;
     this.#lastSeenMs = nowMs;
     if (gapMs <= this.#config.timings.electionMs / 2) return;
     this.#events.noticed("stalled", { gapMs });
     this.#events.measured("stallMs", gapMs);
-    if (this.#role !== "leader") return;
-    this.#barrier = this.#reads.freshId();
-    this.#running().readIndex(this.#barrier);
+    this.#running().stalled();
+    this.#schedule();
   }
 
   /** What is looked after once a tick. */
@@ -652,9 +625,8 @@ export class Member {
     if (this.#reads.askAgain(nowMs - electionMs) > 0) this.#schedule();
     this.#watchDisk(nowMs);
     this.#watchTransfer(nowMs);
-    if (nowMs >= this.#removedUntilMs) this.#leave();
     if (this.#role === "leader") {
-      this.#promoteLearners(nowMs);
+      this.#promoteLearners();
       if (this.#space !== "ok") this.stepAside("its disk is nearly full");
     }
     this.#compact();
@@ -673,10 +645,11 @@ export class Member {
       return;
     }
     if (this.#role !== "leader") return;
-    if (this.#transfer === undefined && !this.#muted) {
+    if (this.#diskStallNoticed !== oldest) {
+      this.#diskStallNoticed = oldest;
       this.#events.noticed("diskStalled", { stallMs });
-      const to = this.#bestSuccessor();
-      if (to !== undefined) this.#beginTransfer(to, undefined);
+      this.#running().transferLeadership(noMember);
+      this.#schedule();
     }
     // The hand-over takes one round trip and a vote; if it has not happened by now, silence makes the others elect.
     if (stallMs > 2 * electionMs) this.#muted = true;
@@ -704,42 +677,44 @@ export class Member {
   }
 
   #feedProposals(): void {
-    if (this.#role !== "leader" || this.#barrier !== undefined || this.#transfer !== undefined) return;
-    if (this.#proposals.queued === 0) return;
+    if (this.#role !== "leader" || this.#proposals.queued === 0) return;
     const { limits } = this.#config;
     const batch = this.#proposals.take(limits.batchEntriesMax, limits.batchBytesMax);
     if (batch.length === 0) return;
-    const { firstIndex, accepted } = this.#running().propose(batch.map((proposal) => proposal.data));
-    this.#proposals.appended(batch.slice(0, accepted), firstIndex, this.#term);
-    if (accepted < batch.length) this.#proposals.putBack(batch.slice(accepted));
-    else if (this.#proposals.queued > 0) this.#schedule();
-    this.#events.measured("batchEntries", accepted);
+    const proposed = this.#running().propose(batch.map((proposal) => proposal.data));
+    if (!proposed.accepted) {
+      // A transfer, a stall that a quorum has yet to confirm, or a full budget: it stays queued until that is over, and
+      // if another leads by then it is offered there.
+      this.#proposals.putBack(batch);
+      return;
+    }
+    this.#proposals.appended(batch, proposed.index, proposed.term);
+    this.#events.measured("batchEntries", batch.length);
+    if (this.#proposals.queued > 0) this.#schedule();
   }
 
   #feedReads(): void {
-    if (this.#barrier !== undefined) return;
     const requestId = this.#reads.ask(this.#now());
-    if (requestId !== undefined) this.#running().readIndex(requestId);
+    if (requestId === undefined) return;
+    if (!this.#running().readIndex(requestId).accepted) this.#reads.failed([requestId]);
   }
 
   // ---- Out of the core -----------------------------------------------------------------------------------------
 
   #takeReadies(): void {
     const core = this.#running();
-    for (let count = 0; count < readiesPerTurn; count++) {
-      const ready = core.ready();
-      if (ready === undefined) return;
-      this.#handle(ready);
+    for (let count = 0; core.hasReady(); count++) {
+      if (count === readiesPerTurn) {
+        this.#schedule();
+        return;
+      }
+      this.#handle(core.ready());
       if (this.#state !== "running") return;
     }
-    this.#schedule();
   }
 
   #handle(ready: Ready): void {
-    if (ready.hardState !== undefined) {
-      this.#hardState = ready.hardState;
-      this.#term = ready.hardState.term;
-    }
+    if (ready.hardState !== undefined) this.#term = ready.hardState.term;
     if (ready.softState !== undefined) this.#leadership(ready.softState.role, ready.softState.leader);
     for (const message of ready.messages) this.#send(message);
     this.#persist(ready);
@@ -752,23 +727,26 @@ export class Member {
     const led = this.#role === "leader";
     this.#role = role;
     this.#leader = leader;
-    const nowMs = this.#now();
-    if (led && role !== "leader") {
-      this.#barrier = undefined;
-      this.#muted = false;
-      this.#caughtUpSinceMs.clear();
-      // Entries of ours may still be committed by the next leader: its log tells, if it does so soon.
-      this.#proposals.orphan(nowMs + 2 * this.#config.timings.electionMs);
-      if (this.#removedUntilMs < Infinity) this.#leave();
+    this.#leading = false;
+    if (role !== "leader") {
+      if (led) {
+        this.#muted = false;
+        // Entries of ours may still be committed by the next leader: its log tells, if it does so soon.
+        this.#proposals.orphan(this.#now() + 2 * this.#config.timings.electionMs);
+      }
+      this.#proposals.refuseQueued({ kind: "notLeader", leader });
+      const transfer = this.#transfer;
+      if (transfer !== undefined && leader !== noMember) {
+        this.#transfer = undefined;
+        transfer.done({ kind: "transferred", leader });
+      }
     }
-    if (role !== "leader") this.#proposals.refuseQueued({ kind: "notLeader", leader });
-    if (role === "leader") this.#heardMs.clear();
-    const transfer = this.#transfer;
-    if (transfer !== undefined && role !== "leader" && leader !== noMember) {
-      this.#transfer = undefined;
-      transfer.done?.({ kind: "transferred", leader });
-    }
-    this.#events.leadership({ role, term: this.#term, leader });
+    this.#tellLeadership();
+    if (role !== "leader" && this.#isOutside) this.#leave();
+  }
+
+  #tellLeadership(): void {
+    this.#events.leadership({ role: this.#role, term: this.#term, leader: this.#leader, ready: this.#leading });
   }
 
   #send(message: Message): void {
@@ -777,9 +755,10 @@ export class Member {
       return;
     }
     const { to } = message;
-    this.#snapshotsOutgoing.set(to, message.meta.index);
+    const outgoing = { index: message.meta.index, endedMs: Infinity };
+    this.#snapshotsOutgoing.set(to, outgoing);
     this.#ports.transport.sendSnapshot(message, (error) => {
-      this.#snapshotsOutgoing.delete(to);
+      outgoing.endedMs = this.#now();
       if (this.#state !== "running") return;
       this.#guard(() => {
         this.#running().reportSnapshot(to, error === undefined);
@@ -804,27 +783,19 @@ export class Member {
       after: ready.messagesAfterPersist,
     };
     this.#outstanding.push(step);
-    const saveEntries = (): void => {
+    const save = (): void => {
       let bytes = 0;
-      for (const entry of entries) {
-        this.#sizes.push(entry.index, entry.data.length + entryOverheadBytes);
-        bytes += entry.data.length;
-      }
-      this.#lastIndex = entries.at(-1)?.index ?? this.#lastIndex;
-      this.#events.measured("batchBytes", bytes);
-      this.#ports.storage.save({ hardState: hardState ?? this.#hardState, entries }, (error) =>
-        this.#saved(step, error),
-      );
+      for (const entry of entries) bytes += entry.data.length;
+      if (entries.length > 0) this.#events.measured("batchBytes", bytes);
+      this.#ports.storage.save({ hardState, entries }, (error) => this.#saved(step, error));
     };
     if (snapshot === undefined) {
-      saveEntries();
+      save();
       return;
     }
-    this.#lastIndex = snapshot.index;
-    this.#sizes = new LogSizes(snapshot.index);
-    this.#compactedTo = snapshot.index;
+    invariant(hardState !== undefined, "a snapshot comes with its hard state");
     this.#loading = true;
-    this.#ports.storage.reset(snapshot, hardState ?? this.#hardState, (error) => {
+    this.#ports.storage.reset(snapshot, hardState, (error) => {
       if (error !== undefined || this.#state !== "running") {
         this.#saved(step, error);
         return;
@@ -834,7 +805,7 @@ export class Member {
         this.#saved(step, undefined);
       });
     });
-    if (entries.length > 0) saveEntries();
+    if (entries.length > 0) save();
   }
 
   #saved(step: Outstanding, error: Error | undefined): void {
@@ -862,13 +833,11 @@ export class Member {
   }
 
   #readConfirmed(requestId: number, index: number): void {
-    if (requestId === this.#barrier) {
-      this.#barrier = undefined;
-      this.#schedule();
-      return;
-    }
     const confirmed = this.#reads.confirmed(requestId, index);
-    if (confirmed !== undefined) this.#events.measured("readBatch", confirmed.callers);
+    if (confirmed !== undefined) {
+      this.#events.measured("readBatch", confirmed.callers);
+      this.#events.measured("readMs", this.#now() - confirmed.askedMs);
+    }
     this.#reads.applied(this.#appliedIndex);
     if (this.#reads.gathering) this.#schedule();
   }
@@ -946,23 +915,27 @@ export class Member {
       return;
     }
     this.#appliedIndex = entry.index;
-    this.#appliedTerm = entry.term;
+    this.#bytesSinceSnapshot += entry.data.length + entryOverheadBytes;
     const proposal = this.#proposals.applied(entry.index, entry.term, result);
     if (proposal !== undefined) this.#events.measured("proposeToCommitMs", committedMs - proposal.proposedMs);
     this.#settleChange(entry);
+    if (entry.kind === "empty" && !this.#leading && this.#role === "leader" && entry.term === this.#term) {
+      this.#leading = true;
+      this.#tellLeadership();
+    }
   }
 
   // ---- Members -------------------------------------------------------------------------------------------------
 
   #applyConfChange(entry: Entry): void {
-    const change = this.#running().decodeConfChange(entry.data);
-    const { conf } = this.#running().applyConfChange(change);
+    const change = decodeConfChange(entry.data);
+    const conf = this.#running().applyConfChange(change);
     this.#conf = conf;
     this.#table.apply(change, conf);
-    const members = new Set(membersOf(conf));
-    for (const id of this.#heardMs.keys()) if (!members.has(id)) this.#heardMs.delete(id);
     this.#events.membership(this.#table.list(), conf);
-    if (members.size > 0 && !members.has(this.#config.id) && this.#table.isRemoved(this.#config.id)) this.#removed();
+    this.#isOutside = this.#table.isRemoved(this.#config.id);
+    // A leader hands over first, so that nobody has to wait for an election (F6).
+    if (this.#isOutside && this.#role !== "leader") this.#leave();
   }
 
   #settleChange(entry: Entry): void {
@@ -972,18 +945,7 @@ export class Member {
     if (entry.index > waiting.index) waiting.done({ kind: "unknown" });
     else if (entry.term !== waiting.term) waiting.done({ kind: "failed", why: "another entry took its place" });
     else if (entry.kind === "confChange") waiting.done({ kind: "changed", index: entry.index, conf: this.#conf });
-    else waiting.done({ kind: "refused", code: "pending", why: "another change was under way" });
-  }
-
-  /** A leader serves until its removal is applied, then hands over, so that nobody waits for an election (F6). */
-  #removed(): void {
-    this.#removedUntilMs = this.#now() + this.#config.timings.electionMs;
-    if (this.#role !== "leader") {
-      this.#leave();
-      return;
-    }
-    const to = this.#bestSuccessor();
-    if (to !== undefined) this.#beginTransfer(to, undefined);
+    else waiting.done({ kind: "failed", why: "another entry took its place" });
   }
 
   #leave(): void {
@@ -1008,90 +970,28 @@ export class Member {
     change?.done({ kind: "unknown" });
     const transfer = this.#transfer;
     this.#transfer = undefined;
-    transfer?.done?.({ kind: "stopped" });
+    transfer?.done({ kind: "stopped" });
     this.#role = "follower";
     this.#leader = noMember;
   }
 
-  /** Voters from which an acknowledgement came within one election timeout; this member counts as one. */
-  #isLive(id: MemberId): boolean {
-    if (id === this.#config.id) return true;
-    return this.#now() - (this.#heardMs.get(id) ?? -Infinity) <= this.#config.timings.electionMs;
-  }
-
-  #refuseChange(steps: readonly ConfChangeStep[], force: boolean): ChangeOutcome | undefined {
-    const voters = new Set(this.#conf.voters);
-    for (const { act, member } of steps) {
-      if (act === "addVoter" || act === "addLearner") {
-        if (this.#table.isRemoved(member)) {
-          return {
-            kind: "refused",
-            code: "removedBefore",
-            why: `${member} has been removed; its id is never used again`,
-          };
-        }
-        if (act === "addVoter") voters.add(member);
-        else voters.delete(member);
-      } else if (act === "remove") voters.delete(member);
-    }
-    if (voters.size === 0) return { kind: "refused", code: "invalid", why: "no voter would be left" };
-    const loses = this.#conf.voters.some((voter) => !voters.has(voter));
-    if (!loses || force) return undefined;
-    const live = [...voters].filter((voter) => this.#isLive(voter)).length;
-    const quorum = Math.floor(voters.size / 2) + 1;
-    if (live >= quorum) return undefined;
-    const why = `${live} of the ${voters.size} voters that would be left answer, and ${quorum} are needed`;
-    return { kind: "refused", code: "quorum", why };
-  }
-
-  /** Learners that want to vote do so once they have been no more than a batch behind for one election timeout. */
-  #promoteLearners(nowMs: number): void {
-    if (this.#conf.learners.length === 0 || this.#conf.votersOutgoing.length > 0) return;
-    if (this.#changeWaiting !== undefined) return;
-    const { commit, peers } = this.#running().status();
-    for (const learner of this.#conf.learners) {
+  /** Learners that want to vote do so once they have kept up for one election timeout (F18). */
+  #promoteLearners(): void {
+    if (this.#conf.learners.length === 0 || this.#changeWaiting !== undefined || !this.#leading) return;
+    for (const learner of this.#running().promotableLearners()) {
       const record = this.#table.get(learner);
-      const progress = peers.get(learner);
-      if (record === undefined || !record.autoPromote || progress === undefined) continue;
-      const near = progress.match + this.#config.limits.promoteLagEntriesMax >= commit && progress.match > 0;
-      if (!near || progress.state !== "replicate" || !this.#isLive(learner)) {
-        this.#caughtUpSinceMs.delete(learner);
-        continue;
-      }
-      const sinceMs = this.#caughtUpSinceMs.get(learner) ?? nowMs;
-      this.#caughtUpSinceMs.set(learner, sinceMs);
-      if (nowMs - sinceMs < this.#config.timings.electionMs) continue;
-      this.#caughtUpSinceMs.delete(learner);
-      this.#events.noticed("promoting", { member: learner, match: progress.match, commit });
+      if (record === undefined || !record.autoPromote) continue;
+      this.#events.noticed("promoting", { member: learner });
       this.changeMembers({ steps: [{ act: "addVoter", member: learner }], records: [record], force: false }, () => {});
       return;
     }
-  }
-
-  /** The live voter that has most of the log. */
-  #bestSuccessor(): MemberId | undefined {
-    let best: { id: MemberId; match: number } | undefined;
-    const { peers } = this.#running().status();
-    for (const [id, { match }] of peers) {
-      if (id === this.#config.id || !this.#conf.voters.includes(id) || !this.#isLive(id)) continue;
-      if (best === undefined || match > best.match) best = { id, match };
-    }
-    return best?.id;
-  }
-
-  #beginTransfer(to: MemberId, done: ((outcome: TransferOutcome) => void) | undefined): void {
-    const before = this.#transfer;
-    this.#transfer = { to, untilMs: this.#now() + this.#config.timings.electionMs, done };
-    before?.done?.({ kind: "refused", why: `leadership goes to ${to} instead` });
-    this.#running().transferLeadership(to);
-    this.#schedule();
   }
 
   #watchTransfer(nowMs: number): void {
     const transfer = this.#transfer;
     if (transfer === undefined || nowMs < transfer.untilMs) return;
     this.#transfer = undefined;
-    transfer.done?.({ kind: "timedOut" });
+    transfer.done({ kind: "timedOut" });
   }
 
   // ---- Snapshots -----------------------------------------------------------------------------------------------
@@ -1114,7 +1014,7 @@ export class Member {
     this.#snapshot = meta;
     this.#conf = meta.conf;
     this.#appliedIndex = meta.index;
-    this.#appliedTerm = meta.term;
+    this.#bytesSinceSnapshot = 0;
     this.#pages.length = 0;
     this.#applyLagBytes = 0;
     this.#applyLagEntries = 0;
@@ -1130,12 +1030,13 @@ export class Member {
       return false;
     const { limits } = this.#config;
     if (this.#appliedIndex - this.#snapshot.index > limits.snapshotLogEntriesMax) return true;
-    return this.#sizes.after(this.#snapshot.index) > Math.max(limits.snapshotLogBytesMin, 2 * this.#snapshotBytes);
+    return this.#bytesSinceSnapshot > Math.max(limits.snapshotLogBytesMin, 2 * this.#snapshotBytes);
   }
 
   #createSnapshot(): void {
     this.#creating = true;
-    const meta: SnapshotMeta = { index: this.#appliedIndex, term: this.#appliedTerm, conf: this.#conf };
+    const meta = this.#running().appliedMeta();
+    const bytesBefore = this.#bytesSinceSnapshot;
     const source = new TableThenState(meta.index, this.#table, this.#ports.stateMachine.snapshot());
     const startedMs = this.#now();
     this.#ports.snapshots.create(meta, source, (error, sizeBytes) => {
@@ -1152,6 +1053,7 @@ export class Member {
         if (meta.index <= this.#snapshot.index) return;
         this.#snapshot = meta;
         this.#snapshotBytes = sizeBytes;
+        this.#bytesSinceSnapshot = Math.max(0, this.#bytesSinceSnapshot - bytesBefore);
         this.#running().snapshotCreated(meta);
         this.#compact();
       });
@@ -1160,27 +1062,18 @@ export class Member {
 
   /** Drops the log behind the snapshot, but for what followers that are a little behind may still want (row 17, G10). */
   #compact(): void {
-    const { limits } = this.#config;
-    const behind = this.#snapshot.index;
-    if (behind - limits.trailingEntries <= this.#compactedTo) return;
-    let keepAfter = Math.min(behind - limits.trailingEntries, this.#sizes.indexBehind(behind, limits.trailingBytes));
-    if (this.#role === "leader") {
-      for (const [id, progress] of this.#running().status().peers) {
-        if (id === this.#config.id) continue;
-        const wants = Math.max(progress.match, this.#snapshotsOutgoing.get(id) ?? 0);
-        const wanted = this.#isLive(id) || this.#snapshotsOutgoing.has(id);
-        if (!wanted || wants >= keepAfter || this.#sizes.after(wants) > limits.trailingLiveBytesMax) continue;
-        keepAfter = wants;
-      }
+    const { trailingEntries, trailingBytes, trailingLiveBytesMax } = this.#config.limits;
+    const core = this.#running();
+    const { firstIndex, logBytes, peers } = core.status();
+    let index = core.compactionIndex({ trailingEntries, trailingBytes, extensionBytes: trailingLiveBytesMax });
+    for (const [to, outgoing] of this.#snapshotsOutgoing) {
+      const arrived = (peers.get(to)?.match ?? Infinity) >= outgoing.index;
+      const givenUp = this.#now() - outgoing.endedMs > snapshotRetryMsMax;
+      if (arrived || givenUp || this.#role !== "leader") this.#snapshotsOutgoing.delete(to);
+      else if (logBytes <= trailingLiveBytesMax) index = Math.min(index, outgoing.index);
     }
-    if (keepAfter <= this.#compactedTo) return;
-    this.#compactedTo = keepAfter;
-    this.#running().compact(keepAfter);
-    this.#ports.storage.compact(keepAfter);
-    this.#sizes.compact(keepAfter);
+    if (index < firstIndex) return;
+    core.compact(index);
+    this.#ports.storage.compact(index);
   }
-}
-
-function membersOf(conf: ConfState): MemberId[] {
-  return [...conf.voters, ...conf.votersOutgoing, ...conf.learners, ...conf.learnersNext];
 }

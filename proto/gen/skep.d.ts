@@ -14143,6 +14143,3474 @@ export namespace skep {
         }
     }
 
+    /** Namespace control. */
+    namespace control {
+
+        /**
+         * Properties of a Failure.
+         * @deprecated Use skep.control.Failure.$Properties instead.
+         */
+        interface IFailure extends skep.control.Failure.$Properties {
+        }
+
+        /** Represents a Failure. */
+        class Failure {
+
+            /**
+             * Constructs a new Failure.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Failure.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Failure code. */
+            code: string;
+
+            /** Failure message. */
+            message: string;
+
+            /** Failure fix. */
+            fix: string;
+
+            /** Failure leader. */
+            leader: string;
+
+            /** Failure retryAfterMs. */
+            retryAfterMs: number;
+
+            /**
+             * Creates a new Failure instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Failure instance
+             */
+            static create(properties: skep.control.Failure.$Shape): skep.control.Failure & skep.control.Failure.$Shape;
+            static create(properties?: skep.control.Failure.$Properties): skep.control.Failure;
+
+            /**
+             * Encodes the specified Failure message. Does not implicitly {@link skep.control.Failure.verify|verify} messages.
+             * @param message Failure message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Failure.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Failure message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Failure & skep.control.Failure.$Shape} Failure
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Failure & skep.control.Failure.$Shape;
+
+            /**
+             * Creates a Failure message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Failure
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Failure;
+
+            /**
+             * Creates a plain object from a Failure message. Also converts values to other types if specified.
+             * @param message Failure
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Failure, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Failure to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Failure
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Failure {
+
+            /** Properties of a Failure. */
+            interface $Properties {
+
+                /** Failure code */
+                code?: (string|null);
+
+                /** Failure message */
+                message?: (string|null);
+
+                /** Failure fix */
+                fix?: (string|null);
+
+                /** Failure leader */
+                leader?: (string|null);
+
+                /** Failure retryAfterMs */
+                retryAfterMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Failure. */
+            type $Shape = skep.control.Failure.$Properties;
+        }
+
+        /**
+         * Properties of a SessionRequest.
+         * @deprecated Use skep.control.SessionRequest.$Properties instead.
+         */
+        interface ISessionRequest extends skep.control.SessionRequest.$Properties {
+        }
+
+        /** Represents a SessionRequest. */
+        class SessionRequest {
+
+            /**
+             * Constructs a new SessionRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.SessionRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SessionRequest id. */
+            id: string;
+
+            /** SessionRequest seq. */
+            seq: number;
+
+            /** SessionRequest ackedBelow. */
+            ackedBelow: number;
+
+            /**
+             * Creates a new SessionRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SessionRequest instance
+             */
+            static create(properties: skep.control.SessionRequest.$Shape): skep.control.SessionRequest & skep.control.SessionRequest.$Shape;
+            static create(properties?: skep.control.SessionRequest.$Properties): skep.control.SessionRequest;
+
+            /**
+             * Encodes the specified SessionRequest message. Does not implicitly {@link skep.control.SessionRequest.verify|verify} messages.
+             * @param message SessionRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.SessionRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SessionRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.SessionRequest & skep.control.SessionRequest.$Shape} SessionRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.SessionRequest & skep.control.SessionRequest.$Shape;
+
+            /**
+             * Creates a SessionRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SessionRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.SessionRequest;
+
+            /**
+             * Creates a plain object from a SessionRequest message. Also converts values to other types if specified.
+             * @param message SessionRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.SessionRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SessionRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SessionRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SessionRequest {
+
+            /** Properties of a SessionRequest. */
+            interface $Properties {
+
+                /** SessionRequest id */
+                id?: (string|null);
+
+                /** SessionRequest seq */
+                seq?: (number|null);
+
+                /** SessionRequest ackedBelow */
+                ackedBelow?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SessionRequest. */
+            type $Shape = skep.control.SessionRequest.$Properties;
+        }
+
+        /**
+         * Properties of a Put.
+         * @deprecated Use skep.control.Put.$Properties instead.
+         */
+        interface IPut extends skep.control.Put.$Properties {
+        }
+
+        /** Represents a Put. */
+        class Put {
+
+            /**
+             * Constructs a new Put.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Put.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Put key. */
+            key: string;
+
+            /** Put value. */
+            value: Uint8Array;
+
+            /** Put kind. */
+            kind: string;
+
+            /**
+             * Creates a new Put instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Put instance
+             */
+            static create(properties: skep.control.Put.$Shape): skep.control.Put & skep.control.Put.$Shape;
+            static create(properties?: skep.control.Put.$Properties): skep.control.Put;
+
+            /**
+             * Encodes the specified Put message. Does not implicitly {@link skep.control.Put.verify|verify} messages.
+             * @param message Put message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Put.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Put message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Put & skep.control.Put.$Shape} Put
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Put & skep.control.Put.$Shape;
+
+            /**
+             * Creates a Put message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Put
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Put;
+
+            /**
+             * Creates a plain object from a Put message. Also converts values to other types if specified.
+             * @param message Put
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Put, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Put to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Put
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Put {
+
+            /** Properties of a Put. */
+            interface $Properties {
+
+                /** Put key */
+                key?: (string|null);
+
+                /** Put value */
+                value?: (Uint8Array|null);
+
+                /** Put kind */
+                kind?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Put. */
+            type $Shape = skep.control.Put.$Properties;
+        }
+
+        /**
+         * Properties of a Get.
+         * @deprecated Use skep.control.Get.$Properties instead.
+         */
+        interface IGet extends skep.control.Get.$Properties {
+        }
+
+        /** Represents a Get. */
+        class Get {
+
+            /**
+             * Constructs a new Get.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Get.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Get key. */
+            key: string;
+
+            /** Get stale. */
+            stale: boolean;
+
+            /** Get kind. */
+            kind: string;
+
+            /**
+             * Creates a new Get instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Get instance
+             */
+            static create(properties: skep.control.Get.$Shape): skep.control.Get & skep.control.Get.$Shape;
+            static create(properties?: skep.control.Get.$Properties): skep.control.Get;
+
+            /**
+             * Encodes the specified Get message. Does not implicitly {@link skep.control.Get.verify|verify} messages.
+             * @param message Get message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Get.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Get message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Get & skep.control.Get.$Shape} Get
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Get & skep.control.Get.$Shape;
+
+            /**
+             * Creates a Get message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Get
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Get;
+
+            /**
+             * Creates a plain object from a Get message. Also converts values to other types if specified.
+             * @param message Get
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Get, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Get to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Get
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Get {
+
+            /** Properties of a Get. */
+            interface $Properties {
+
+                /** Get key */
+                key?: (string|null);
+
+                /** Get stale */
+                stale?: (boolean|null);
+
+                /** Get kind */
+                kind?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Get. */
+            type $Shape = skep.control.Get.$Properties;
+        }
+
+        /**
+         * Properties of a Delete.
+         * @deprecated Use skep.control.Delete.$Properties instead.
+         */
+        interface IDelete extends skep.control.Delete.$Properties {
+        }
+
+        /** Represents a Delete. */
+        class Delete {
+
+            /**
+             * Constructs a new Delete.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Delete.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Delete key. */
+            key: string;
+
+            /** Delete kind. */
+            kind: string;
+
+            /**
+             * Creates a new Delete instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Delete instance
+             */
+            static create(properties: skep.control.Delete.$Shape): skep.control.Delete & skep.control.Delete.$Shape;
+            static create(properties?: skep.control.Delete.$Properties): skep.control.Delete;
+
+            /**
+             * Encodes the specified Delete message. Does not implicitly {@link skep.control.Delete.verify|verify} messages.
+             * @param message Delete message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Delete.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Delete message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Delete & skep.control.Delete.$Shape} Delete
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Delete & skep.control.Delete.$Shape;
+
+            /**
+             * Creates a Delete message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Delete
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Delete;
+
+            /**
+             * Creates a plain object from a Delete message. Also converts values to other types if specified.
+             * @param message Delete
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Delete, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Delete to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Delete
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Delete {
+
+            /** Properties of a Delete. */
+            interface $Properties {
+
+                /** Delete key */
+                key?: (string|null);
+
+                /** Delete kind */
+                kind?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Delete. */
+            type $Shape = skep.control.Delete.$Properties;
+        }
+
+        /**
+         * Properties of a Cas.
+         * @deprecated Use skep.control.Cas.$Properties instead.
+         */
+        interface ICas extends skep.control.Cas.$Properties {
+        }
+
+        /** Represents a Cas. */
+        class Cas {
+
+            /**
+             * Constructs a new Cas.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Cas.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Cas key. */
+            key: string;
+
+            /** Cas version. */
+            version: number;
+
+            /** Cas value. */
+            value: Uint8Array;
+
+            /**
+             * Creates a new Cas instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Cas instance
+             */
+            static create(properties: skep.control.Cas.$Shape): skep.control.Cas & skep.control.Cas.$Shape;
+            static create(properties?: skep.control.Cas.$Properties): skep.control.Cas;
+
+            /**
+             * Encodes the specified Cas message. Does not implicitly {@link skep.control.Cas.verify|verify} messages.
+             * @param message Cas message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Cas.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Cas message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Cas & skep.control.Cas.$Shape} Cas
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Cas & skep.control.Cas.$Shape;
+
+            /**
+             * Creates a Cas message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Cas
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Cas;
+
+            /**
+             * Creates a plain object from a Cas message. Also converts values to other types if specified.
+             * @param message Cas
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Cas, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Cas to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Cas
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Cas {
+
+            /** Properties of a Cas. */
+            interface $Properties {
+
+                /** Cas key */
+                key?: (string|null);
+
+                /** Cas version */
+                version?: (number|null);
+
+                /** Cas value */
+                value?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Cas. */
+            type $Shape = skep.control.Cas.$Properties;
+        }
+
+        /**
+         * Properties of a TxnStep.
+         * @deprecated Use skep.control.TxnStep.$Properties instead.
+         */
+        interface ITxnStep extends skep.control.TxnStep.$Properties {
+        }
+
+        /** Represents a TxnStep. */
+        class TxnStep {
+
+            /**
+             * Constructs a new TxnStep.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.TxnStep.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TxnStep put. */
+            put?: (skep.control.Put.$Properties|null);
+
+            /** TxnStep delete. */
+            delete?: (skep.control.Delete.$Properties|null);
+
+            /** TxnStep cas. */
+            cas?: (skep.control.Cas.$Properties|null);
+
+            /** TxnStep get. */
+            get?: (skep.control.Get.$Properties|null);
+
+            /** TxnStep step. */
+            step?: ("put"|"delete"|"cas"|"get");
+
+            /**
+             * Creates a new TxnStep instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TxnStep instance
+             */
+            static create(properties: skep.control.TxnStep.$Shape): skep.control.TxnStep & skep.control.TxnStep.$Shape;
+            static create(properties?: skep.control.TxnStep.$Properties): skep.control.TxnStep;
+
+            /**
+             * Encodes the specified TxnStep message. Does not implicitly {@link skep.control.TxnStep.verify|verify} messages.
+             * @param message TxnStep message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.TxnStep.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TxnStep message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.TxnStep & skep.control.TxnStep.$Shape} TxnStep
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.TxnStep & skep.control.TxnStep.$Shape;
+
+            /**
+             * Creates a TxnStep message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TxnStep
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.TxnStep;
+
+            /**
+             * Creates a plain object from a TxnStep message. Also converts values to other types if specified.
+             * @param message TxnStep
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.TxnStep, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TxnStep to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TxnStep
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TxnStep {
+
+            /** Properties of a TxnStep. */
+            interface $Properties {
+
+                /** TxnStep put */
+                put?: (skep.control.Put.$Properties|null);
+
+                /** TxnStep delete */
+                "delete"?: (skep.control.Delete.$Properties|null);
+
+                /** TxnStep cas */
+                cas?: (skep.control.Cas.$Properties|null);
+
+                /** TxnStep get */
+                get?: (skep.control.Get.$Properties|null);
+
+                /** TxnStep step */
+                step?: ("put"|"delete"|"cas"|"get");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a TxnStep. */
+            type $Shape = {
+              put?: skep.control.Put.$Shape|null;
+              "delete"?: skep.control.Delete.$Shape|null;
+              cas?: skep.control.Cas.$Shape|null;
+              get?: skep.control.Get.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ step?: undefined; put?: null; "delete"?: null; cas?: null; get?: null }|{ step?: "put"; put: skep.control.Put.$Shape; "delete"?: null; cas?: null; get?: null }|{ step?: "delete"; put?: null; "delete": skep.control.Delete.$Shape; cas?: null; get?: null }|{ step?: "cas"; put?: null; "delete"?: null; cas: skep.control.Cas.$Shape; get?: null }|{ step?: "get"; put?: null; "delete"?: null; cas?: null; get: skep.control.Get.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a Txn.
+         * @deprecated Use skep.control.Txn.$Properties instead.
+         */
+        interface ITxn extends skep.control.Txn.$Properties {
+        }
+
+        /** Represents a Txn. */
+        class Txn {
+
+            /**
+             * Constructs a new Txn.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Txn.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Txn steps. */
+            steps: skep.control.TxnStep.$Properties[];
+
+            /**
+             * Creates a new Txn instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Txn instance
+             */
+            static create(properties: skep.control.Txn.$Shape): skep.control.Txn & skep.control.Txn.$Shape;
+            static create(properties?: skep.control.Txn.$Properties): skep.control.Txn;
+
+            /**
+             * Encodes the specified Txn message. Does not implicitly {@link skep.control.Txn.verify|verify} messages.
+             * @param message Txn message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Txn.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Txn message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Txn & skep.control.Txn.$Shape} Txn
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Txn & skep.control.Txn.$Shape;
+
+            /**
+             * Creates a Txn message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Txn
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Txn;
+
+            /**
+             * Creates a plain object from a Txn message. Also converts values to other types if specified.
+             * @param message Txn
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Txn, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Txn to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Txn
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Txn {
+
+            /** Properties of a Txn. */
+            interface $Properties {
+
+                /** Txn steps */
+                steps?: (skep.control.TxnStep.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Txn. */
+            type $Shape = {
+              steps?: skep.control.TxnStep.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of an OpenSession.
+         * @deprecated Use skep.control.OpenSession.$Properties instead.
+         */
+        interface IOpenSession extends skep.control.OpenSession.$Properties {
+        }
+
+        /** Represents an OpenSession. */
+        class OpenSession {
+
+            /**
+             * Constructs a new OpenSession.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.OpenSession.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** OpenSession ttlMs. */
+            ttlMs: number;
+
+            /**
+             * Creates a new OpenSession instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns OpenSession instance
+             */
+            static create(properties: skep.control.OpenSession.$Shape): skep.control.OpenSession & skep.control.OpenSession.$Shape;
+            static create(properties?: skep.control.OpenSession.$Properties): skep.control.OpenSession;
+
+            /**
+             * Encodes the specified OpenSession message. Does not implicitly {@link skep.control.OpenSession.verify|verify} messages.
+             * @param message OpenSession message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.OpenSession.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an OpenSession message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.OpenSession & skep.control.OpenSession.$Shape} OpenSession
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.OpenSession & skep.control.OpenSession.$Shape;
+
+            /**
+             * Creates an OpenSession message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns OpenSession
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.OpenSession;
+
+            /**
+             * Creates a plain object from an OpenSession message. Also converts values to other types if specified.
+             * @param message OpenSession
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.OpenSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this OpenSession to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for OpenSession
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace OpenSession {
+
+            /** Properties of an OpenSession. */
+            interface $Properties {
+
+                /** OpenSession ttlMs */
+                ttlMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an OpenSession. */
+            type $Shape = skep.control.OpenSession.$Properties;
+        }
+
+        /**
+         * Properties of a KvRequest.
+         * @deprecated Use skep.control.KvRequest.$Properties instead.
+         */
+        interface IKvRequest extends skep.control.KvRequest.$Properties {
+        }
+
+        /** Represents a KvRequest. */
+        class KvRequest {
+
+            /**
+             * Constructs a new KvRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.KvRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KvRequest id. */
+            id: number;
+
+            /** KvRequest put. */
+            put?: (skep.control.Put.$Properties|null);
+
+            /** KvRequest get. */
+            get?: (skep.control.Get.$Properties|null);
+
+            /** KvRequest delete. */
+            delete?: (skep.control.Delete.$Properties|null);
+
+            /** KvRequest cas. */
+            cas?: (skep.control.Cas.$Properties|null);
+
+            /** KvRequest txn. */
+            txn?: (skep.control.Txn.$Properties|null);
+
+            /** KvRequest openSession. */
+            openSession?: (skep.control.OpenSession.$Properties|null);
+
+            /** KvRequest session. */
+            session?: (skep.control.SessionRequest.$Properties|null);
+
+            /** KvRequest forwarded. */
+            forwarded: boolean;
+
+            /** KvRequest timeoutMs. */
+            timeoutMs: number;
+
+            /** KvRequest op. */
+            op?: ("put"|"get"|"delete"|"cas"|"txn"|"openSession");
+
+            /**
+             * Creates a new KvRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KvRequest instance
+             */
+            static create(properties: skep.control.KvRequest.$Shape): skep.control.KvRequest & skep.control.KvRequest.$Shape;
+            static create(properties?: skep.control.KvRequest.$Properties): skep.control.KvRequest;
+
+            /**
+             * Encodes the specified KvRequest message. Does not implicitly {@link skep.control.KvRequest.verify|verify} messages.
+             * @param message KvRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.KvRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KvRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.KvRequest & skep.control.KvRequest.$Shape} KvRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvRequest & skep.control.KvRequest.$Shape;
+
+            /**
+             * Creates a KvRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KvRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.KvRequest;
+
+            /**
+             * Creates a plain object from a KvRequest message. Also converts values to other types if specified.
+             * @param message KvRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.KvRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KvRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KvRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KvRequest {
+
+            /** Properties of a KvRequest. */
+            interface $Properties {
+
+                /** KvRequest id */
+                id?: (number|null);
+
+                /** KvRequest put */
+                put?: (skep.control.Put.$Properties|null);
+
+                /** KvRequest get */
+                get?: (skep.control.Get.$Properties|null);
+
+                /** KvRequest delete */
+                "delete"?: (skep.control.Delete.$Properties|null);
+
+                /** KvRequest cas */
+                cas?: (skep.control.Cas.$Properties|null);
+
+                /** KvRequest txn */
+                txn?: (skep.control.Txn.$Properties|null);
+
+                /** KvRequest openSession */
+                openSession?: (skep.control.OpenSession.$Properties|null);
+
+                /** KvRequest session */
+                session?: (skep.control.SessionRequest.$Properties|null);
+
+                /** KvRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** KvRequest timeoutMs */
+                timeoutMs?: (number|null);
+
+                /** KvRequest op */
+                op?: ("put"|"get"|"delete"|"cas"|"txn"|"openSession");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a KvRequest. */
+            type $Shape = {
+              id?: number|null;
+              put?: skep.control.Put.$Shape|null;
+              get?: skep.control.Get.$Shape|null;
+              "delete"?: skep.control.Delete.$Shape|null;
+              cas?: skep.control.Cas.$Shape|null;
+              txn?: skep.control.Txn.$Shape|null;
+              openSession?: skep.control.OpenSession.$Shape|null;
+              session?: skep.control.SessionRequest.$Shape|null;
+              forwarded?: boolean|null;
+              timeoutMs?: number|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ op?: undefined; put?: null; get?: null; "delete"?: null; cas?: null; txn?: null; openSession?: null }|{ op?: "put"; put: skep.control.Put.$Shape; get?: null; "delete"?: null; cas?: null; txn?: null; openSession?: null }|{ op?: "get"; put?: null; get: skep.control.Get.$Shape; "delete"?: null; cas?: null; txn?: null; openSession?: null }|{ op?: "delete"; put?: null; get?: null; "delete": skep.control.Delete.$Shape; cas?: null; txn?: null; openSession?: null }|{ op?: "cas"; put?: null; get?: null; "delete"?: null; cas: skep.control.Cas.$Shape; txn?: null; openSession?: null }|{ op?: "txn"; put?: null; get?: null; "delete"?: null; cas?: null; txn: skep.control.Txn.$Shape; openSession?: null }|{ op?: "openSession"; put?: null; get?: null; "delete"?: null; cas?: null; txn?: null; openSession: skep.control.OpenSession.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a KvItem.
+         * @deprecated Use skep.control.KvItem.$Properties instead.
+         */
+        interface IKvItem extends skep.control.KvItem.$Properties {
+        }
+
+        /** Represents a KvItem. */
+        class KvItem {
+
+            /**
+             * Constructs a new KvItem.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.KvItem.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KvItem key. */
+            key: string;
+
+            /** KvItem found. */
+            found: boolean;
+
+            /** KvItem value. */
+            value: Uint8Array;
+
+            /** KvItem version. */
+            version: number;
+
+            /**
+             * Creates a new KvItem instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KvItem instance
+             */
+            static create(properties: skep.control.KvItem.$Shape): skep.control.KvItem & skep.control.KvItem.$Shape;
+            static create(properties?: skep.control.KvItem.$Properties): skep.control.KvItem;
+
+            /**
+             * Encodes the specified KvItem message. Does not implicitly {@link skep.control.KvItem.verify|verify} messages.
+             * @param message KvItem message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.KvItem.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KvItem message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.KvItem & skep.control.KvItem.$Shape} KvItem
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvItem & skep.control.KvItem.$Shape;
+
+            /**
+             * Creates a KvItem message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KvItem
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.KvItem;
+
+            /**
+             * Creates a plain object from a KvItem message. Also converts values to other types if specified.
+             * @param message KvItem
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.KvItem, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KvItem to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KvItem
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KvItem {
+
+            /** Properties of a KvItem. */
+            interface $Properties {
+
+                /** KvItem key */
+                key?: (string|null);
+
+                /** KvItem found */
+                found?: (boolean|null);
+
+                /** KvItem value */
+                value?: (Uint8Array|null);
+
+                /** KvItem version */
+                version?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KvItem. */
+            type $Shape = skep.control.KvItem.$Properties;
+        }
+
+        /**
+         * Properties of a KvResponse.
+         * @deprecated Use skep.control.KvResponse.$Properties instead.
+         */
+        interface IKvResponse extends skep.control.KvResponse.$Properties {
+        }
+
+        /** Represents a KvResponse. */
+        class KvResponse {
+
+            /**
+             * Constructs a new KvResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.KvResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KvResponse id. */
+            id: number;
+
+            /** KvResponse failure. */
+            failure?: (skep.control.Failure.$Properties|null);
+
+            /** KvResponse index. */
+            index: number;
+
+            /** KvResponse items. */
+            items: skep.control.KvItem.$Properties[];
+
+            /** KvResponse done. */
+            done: boolean;
+
+            /** KvResponse repeated. */
+            repeated: boolean;
+
+            /** KvResponse session. */
+            session: string;
+
+            /**
+             * Creates a new KvResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KvResponse instance
+             */
+            static create(properties: skep.control.KvResponse.$Shape): skep.control.KvResponse & skep.control.KvResponse.$Shape;
+            static create(properties?: skep.control.KvResponse.$Properties): skep.control.KvResponse;
+
+            /**
+             * Encodes the specified KvResponse message. Does not implicitly {@link skep.control.KvResponse.verify|verify} messages.
+             * @param message KvResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.KvResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KvResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.KvResponse & skep.control.KvResponse.$Shape} KvResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvResponse & skep.control.KvResponse.$Shape;
+
+            /**
+             * Creates a KvResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KvResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.KvResponse;
+
+            /**
+             * Creates a plain object from a KvResponse message. Also converts values to other types if specified.
+             * @param message KvResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.KvResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KvResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KvResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KvResponse {
+
+            /** Properties of a KvResponse. */
+            interface $Properties {
+
+                /** KvResponse id */
+                id?: (number|null);
+
+                /** KvResponse failure */
+                failure?: (skep.control.Failure.$Properties|null);
+
+                /** KvResponse index */
+                index?: (number|null);
+
+                /** KvResponse items */
+                items?: (skep.control.KvItem.$Properties[]|null);
+
+                /** KvResponse done */
+                done?: (boolean|null);
+
+                /** KvResponse repeated */
+                repeated?: (boolean|null);
+
+                /** KvResponse session */
+                session?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KvResponse. */
+            type $Shape = skep.control.KvResponse.$Properties;
+        }
+
+        /**
+         * Properties of a KvRequests.
+         * @deprecated Use skep.control.KvRequests.$Properties instead.
+         */
+        interface IKvRequests extends skep.control.KvRequests.$Properties {
+        }
+
+        /** Represents a KvRequests. */
+        class KvRequests {
+
+            /**
+             * Constructs a new KvRequests.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.KvRequests.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KvRequests requests. */
+            requests: skep.control.KvRequest.$Properties[];
+
+            /**
+             * Creates a new KvRequests instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KvRequests instance
+             */
+            static create(properties: skep.control.KvRequests.$Shape): skep.control.KvRequests & skep.control.KvRequests.$Shape;
+            static create(properties?: skep.control.KvRequests.$Properties): skep.control.KvRequests;
+
+            /**
+             * Encodes the specified KvRequests message. Does not implicitly {@link skep.control.KvRequests.verify|verify} messages.
+             * @param message KvRequests message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.KvRequests.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KvRequests message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.KvRequests & skep.control.KvRequests.$Shape} KvRequests
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvRequests & skep.control.KvRequests.$Shape;
+
+            /**
+             * Creates a KvRequests message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KvRequests
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.KvRequests;
+
+            /**
+             * Creates a plain object from a KvRequests message. Also converts values to other types if specified.
+             * @param message KvRequests
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.KvRequests, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KvRequests to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KvRequests
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KvRequests {
+
+            /** Properties of a KvRequests. */
+            interface $Properties {
+
+                /** KvRequests requests */
+                requests?: (skep.control.KvRequest.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KvRequests. */
+            type $Shape = {
+              requests?: skep.control.KvRequest.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a KvResponses.
+         * @deprecated Use skep.control.KvResponses.$Properties instead.
+         */
+        interface IKvResponses extends skep.control.KvResponses.$Properties {
+        }
+
+        /** Represents a KvResponses. */
+        class KvResponses {
+
+            /**
+             * Constructs a new KvResponses.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.KvResponses.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KvResponses responses. */
+            responses: skep.control.KvResponse.$Properties[];
+
+            /**
+             * Creates a new KvResponses instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KvResponses instance
+             */
+            static create(properties: skep.control.KvResponses.$Shape): skep.control.KvResponses & skep.control.KvResponses.$Shape;
+            static create(properties?: skep.control.KvResponses.$Properties): skep.control.KvResponses;
+
+            /**
+             * Encodes the specified KvResponses message. Does not implicitly {@link skep.control.KvResponses.verify|verify} messages.
+             * @param message KvResponses message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.KvResponses.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KvResponses message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.KvResponses & skep.control.KvResponses.$Shape} KvResponses
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvResponses & skep.control.KvResponses.$Shape;
+
+            /**
+             * Creates a KvResponses message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KvResponses
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.KvResponses;
+
+            /**
+             * Creates a plain object from a KvResponses message. Also converts values to other types if specified.
+             * @param message KvResponses
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.KvResponses, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KvResponses to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KvResponses
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KvResponses {
+
+            /** Properties of a KvResponses. */
+            interface $Properties {
+
+                /** KvResponses responses */
+                responses?: (skep.control.KvResponse.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KvResponses. */
+            type $Shape = skep.control.KvResponses.$Properties;
+        }
+
+        /**
+         * Properties of a WatchRequest.
+         * @deprecated Use skep.control.WatchRequest.$Properties instead.
+         */
+        interface IWatchRequest extends skep.control.WatchRequest.$Properties {
+        }
+
+        /** Represents a WatchRequest. */
+        class WatchRequest {
+
+            /**
+             * Constructs a new WatchRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WatchRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchRequest since. */
+            since: number;
+
+            /**
+             * Creates a new WatchRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WatchRequest instance
+             */
+            static create(properties: skep.control.WatchRequest.$Shape): skep.control.WatchRequest & skep.control.WatchRequest.$Shape;
+            static create(properties?: skep.control.WatchRequest.$Properties): skep.control.WatchRequest;
+
+            /**
+             * Encodes the specified WatchRequest message. Does not implicitly {@link skep.control.WatchRequest.verify|verify} messages.
+             * @param message WatchRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WatchRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WatchRequest & skep.control.WatchRequest.$Shape} WatchRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchRequest & skep.control.WatchRequest.$Shape;
+
+            /**
+             * Creates a WatchRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WatchRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WatchRequest;
+
+            /**
+             * Creates a plain object from a WatchRequest message. Also converts values to other types if specified.
+             * @param message WatchRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WatchRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WatchRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WatchRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchRequest {
+
+            /** Properties of a WatchRequest. */
+            interface $Properties {
+
+                /** WatchRequest since */
+                since?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchRequest. */
+            type $Shape = skep.control.WatchRequest.$Properties;
+        }
+
+        /**
+         * Properties of a WatchEvent.
+         * @deprecated Use skep.control.WatchEvent.$Properties instead.
+         */
+        interface IWatchEvent extends skep.control.WatchEvent.$Properties {
+        }
+
+        /** Represents a WatchEvent. */
+        class WatchEvent {
+
+            /**
+             * Constructs a new WatchEvent.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WatchEvent.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchEvent reset. */
+            reset: boolean;
+
+            /** WatchEvent index. */
+            index: number;
+
+            /** WatchEvent items. */
+            items: skep.control.KvItem.$Properties[];
+
+            /**
+             * Creates a new WatchEvent instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WatchEvent instance
+             */
+            static create(properties: skep.control.WatchEvent.$Shape): skep.control.WatchEvent & skep.control.WatchEvent.$Shape;
+            static create(properties?: skep.control.WatchEvent.$Properties): skep.control.WatchEvent;
+
+            /**
+             * Encodes the specified WatchEvent message. Does not implicitly {@link skep.control.WatchEvent.verify|verify} messages.
+             * @param message WatchEvent message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WatchEvent.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchEvent message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WatchEvent & skep.control.WatchEvent.$Shape} WatchEvent
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchEvent & skep.control.WatchEvent.$Shape;
+
+            /**
+             * Creates a WatchEvent message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WatchEvent
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WatchEvent;
+
+            /**
+             * Creates a plain object from a WatchEvent message. Also converts values to other types if specified.
+             * @param message WatchEvent
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WatchEvent, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WatchEvent to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WatchEvent
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchEvent {
+
+            /** Properties of a WatchEvent. */
+            interface $Properties {
+
+                /** WatchEvent reset */
+                reset?: (boolean|null);
+
+                /** WatchEvent index */
+                index?: (number|null);
+
+                /** WatchEvent items */
+                items?: (skep.control.KvItem.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchEvent. */
+            type $Shape = skep.control.WatchEvent.$Properties;
+        }
+
+        /** Represents a Kv */
+        class Kv extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new Kv service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new Kv service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): Kv;
+
+            /** Calls Put. */
+            put: skep.control.Kv.Put;
+
+            /** Calls Get. */
+            get: skep.control.Kv.Get;
+
+            /** Calls Delete. */
+            delete: skep.control.Kv.Delete;
+
+            /** Calls Cas. */
+            cas: skep.control.Kv.Cas;
+
+            /** Calls Txn. */
+            txn: skep.control.Kv.Txn;
+
+            /** Calls OpenSession. */
+            openSession: skep.control.Kv.OpenSession;
+
+            /** Calls Stream. */
+            stream: skep.control.Kv.Stream;
+
+            /** Calls Watch. */
+            watch: skep.control.Kv.Watch;
+        }
+
+        namespace Kv {
+
+            /**
+             * Callback as used by {@link skep.control.Kv#put}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type PutCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls Put. */
+            type Put = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.PutCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "Put";
+              readonly path: "/skep.control.Kv/Put";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#get}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type GetCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls Get. */
+            type Get = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.GetCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "Get";
+              readonly path: "/skep.control.Kv/Get";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#delete_}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type DeleteCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls Delete. */
+            type Delete = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.DeleteCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "Delete";
+              readonly path: "/skep.control.Kv/Delete";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#cas}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type CasCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls Cas. */
+            type Cas = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.CasCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "Cas";
+              readonly path: "/skep.control.Kv/Cas";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#txn}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type TxnCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls Txn. */
+            type Txn = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.TxnCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "Txn";
+              readonly path: "/skep.control.Kv/Txn";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#openSession}.
+             * @param error Error, if any
+             * @param [response] KvResponse
+             */
+            type OpenSessionCallback = (error: (Error|null), response?: skep.control.KvResponse) => void;
+
+            /** Calls OpenSession. */
+            type OpenSession = {
+              (request: skep.control.IKvRequest, callback: skep.control.Kv.OpenSessionCallback): void;
+              (request: skep.control.IKvRequest): Promise<skep.control.KvResponse>;
+              readonly name: "OpenSession";
+              readonly path: "/skep.control.Kv/OpenSession";
+              readonly requestType: "KvRequest";
+              readonly responseType: "KvResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#stream}.
+             * @param error Error, if any
+             * @param [response] KvResponses
+             */
+            type StreamCallback = (error: (Error|null), response?: skep.control.KvResponses) => void;
+
+            /** Calls Stream. */
+            type Stream = {
+              (request: skep.control.IKvRequests, callback: skep.control.Kv.StreamCallback): void;
+              (request: skep.control.IKvRequests): Promise<skep.control.KvResponses>;
+              readonly name: "Stream";
+              readonly path: "/skep.control.Kv/Stream";
+              readonly requestType: "KvRequests";
+              readonly responseType: "KvResponses";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Kv#watch}.
+             * @param error Error, if any
+             * @param [response] WatchEvent
+             */
+            type WatchCallback = (error: (Error|null), response?: skep.control.WatchEvent) => void;
+
+            /** Calls Watch. */
+            type Watch = {
+              (request: skep.control.IWatchRequest, callback: skep.control.Kv.WatchCallback): void;
+              (request: skep.control.IWatchRequest): Promise<skep.control.WatchEvent>;
+              readonly name: "Watch";
+              readonly path: "/skep.control.Kv/Watch";
+              readonly requestType: "WatchRequest";
+              readonly responseType: "WatchEvent";
+              readonly requestStream: undefined;
+              readonly responseStream: true;
+            };
+        }
+
+        /**
+         * Properties of a Manager.
+         * @deprecated Use skep.control.Manager.$Properties instead.
+         */
+        interface IManager extends skep.control.Manager.$Properties {
+        }
+
+        /** Represents a Manager. */
+        class Manager {
+
+            /**
+             * Constructs a new Manager.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Manager.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Manager id. */
+            id: number;
+
+            /** Manager nodeId. */
+            nodeId: string;
+
+            /** Manager address. */
+            address: string;
+
+            /** Manager voter. */
+            voter: boolean;
+
+            /** Manager leader. */
+            leader: boolean;
+
+            /** Manager behind. */
+            behind: number;
+
+            /** Manager reachable. */
+            reachable: boolean;
+
+            /**
+             * Creates a new Manager instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Manager instance
+             */
+            static create(properties: skep.control.Manager.$Shape): skep.control.Manager & skep.control.Manager.$Shape;
+            static create(properties?: skep.control.Manager.$Properties): skep.control.Manager;
+
+            /**
+             * Encodes the specified Manager message. Does not implicitly {@link skep.control.Manager.verify|verify} messages.
+             * @param message Manager message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Manager.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Manager message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Manager & skep.control.Manager.$Shape} Manager
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Manager & skep.control.Manager.$Shape;
+
+            /**
+             * Creates a Manager message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Manager
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Manager;
+
+            /**
+             * Creates a plain object from a Manager message. Also converts values to other types if specified.
+             * @param message Manager
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Manager, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Manager to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Manager
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Manager {
+
+            /** Properties of a Manager. */
+            interface $Properties {
+
+                /** Manager id */
+                id?: (number|null);
+
+                /** Manager nodeId */
+                nodeId?: (string|null);
+
+                /** Manager address */
+                address?: (string|null);
+
+                /** Manager voter */
+                voter?: (boolean|null);
+
+                /** Manager leader */
+                leader?: (boolean|null);
+
+                /** Manager behind */
+                behind?: (number|null);
+
+                /** Manager reachable */
+                reachable?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Manager. */
+            type $Shape = skep.control.Manager.$Properties;
+        }
+
+        /**
+         * Properties of a StatusRequest.
+         * @deprecated Use skep.control.StatusRequest.$Properties instead.
+         */
+        interface IStatusRequest extends skep.control.StatusRequest.$Properties {
+        }
+
+        /** Represents a StatusRequest. */
+        class StatusRequest {
+
+            /**
+             * Constructs a new StatusRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.StatusRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new StatusRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns StatusRequest instance
+             */
+            static create(properties: skep.control.StatusRequest.$Shape): skep.control.StatusRequest & skep.control.StatusRequest.$Shape;
+            static create(properties?: skep.control.StatusRequest.$Properties): skep.control.StatusRequest;
+
+            /**
+             * Encodes the specified StatusRequest message. Does not implicitly {@link skep.control.StatusRequest.verify|verify} messages.
+             * @param message StatusRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.StatusRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a StatusRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.StatusRequest & skep.control.StatusRequest.$Shape} StatusRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.StatusRequest & skep.control.StatusRequest.$Shape;
+
+            /**
+             * Creates a StatusRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns StatusRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.StatusRequest;
+
+            /**
+             * Creates a plain object from a StatusRequest message. Also converts values to other types if specified.
+             * @param message StatusRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.StatusRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this StatusRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for StatusRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace StatusRequest {
+
+            /** Properties of a StatusRequest. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a StatusRequest. */
+            type $Shape = skep.control.StatusRequest.$Properties;
+        }
+
+        /**
+         * Properties of a StatusResponse.
+         * @deprecated Use skep.control.StatusResponse.$Properties instead.
+         */
+        interface IStatusResponse extends skep.control.StatusResponse.$Properties {
+        }
+
+        /** Represents a StatusResponse. */
+        class StatusResponse {
+
+            /**
+             * Constructs a new StatusResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.StatusResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** StatusResponse failure. */
+            failure?: (skep.control.Failure.$Properties|null);
+
+            /** StatusResponse clusterId. */
+            clusterId: string;
+
+            /** StatusResponse memberId. */
+            memberId: number;
+
+            /** StatusResponse state. */
+            state: string;
+
+            /** StatusResponse role. */
+            role: string;
+
+            /** StatusResponse term. */
+            term: number;
+
+            /** StatusResponse leaderId. */
+            leaderId: number;
+
+            /** StatusResponse leaderAddress. */
+            leaderAddress: string;
+
+            /** StatusResponse commit. */
+            commit: number;
+
+            /** StatusResponse applied. */
+            applied: number;
+
+            /** StatusResponse firstIndex. */
+            firstIndex: number;
+
+            /** StatusResponse lastIndex. */
+            lastIndex: number;
+
+            /** StatusResponse snapshotIndex. */
+            snapshotIndex: number;
+
+            /** StatusResponse managers. */
+            managers: skep.control.Manager.$Properties[];
+
+            /** StatusResponse featureLevel. */
+            featureLevel: number;
+
+            /** StatusResponse stateHash. */
+            stateHash: string;
+
+            /**
+             * Creates a new StatusResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns StatusResponse instance
+             */
+            static create(properties: skep.control.StatusResponse.$Shape): skep.control.StatusResponse & skep.control.StatusResponse.$Shape;
+            static create(properties?: skep.control.StatusResponse.$Properties): skep.control.StatusResponse;
+
+            /**
+             * Encodes the specified StatusResponse message. Does not implicitly {@link skep.control.StatusResponse.verify|verify} messages.
+             * @param message StatusResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.StatusResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a StatusResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.StatusResponse & skep.control.StatusResponse.$Shape} StatusResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.StatusResponse & skep.control.StatusResponse.$Shape;
+
+            /**
+             * Creates a StatusResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns StatusResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.StatusResponse;
+
+            /**
+             * Creates a plain object from a StatusResponse message. Also converts values to other types if specified.
+             * @param message StatusResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.StatusResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this StatusResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for StatusResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace StatusResponse {
+
+            /** Properties of a StatusResponse. */
+            interface $Properties {
+
+                /** StatusResponse failure */
+                failure?: (skep.control.Failure.$Properties|null);
+
+                /** StatusResponse clusterId */
+                clusterId?: (string|null);
+
+                /** StatusResponse memberId */
+                memberId?: (number|null);
+
+                /** StatusResponse state */
+                state?: (string|null);
+
+                /** StatusResponse role */
+                role?: (string|null);
+
+                /** StatusResponse term */
+                term?: (number|null);
+
+                /** StatusResponse leaderId */
+                leaderId?: (number|null);
+
+                /** StatusResponse leaderAddress */
+                leaderAddress?: (string|null);
+
+                /** StatusResponse commit */
+                commit?: (number|null);
+
+                /** StatusResponse applied */
+                applied?: (number|null);
+
+                /** StatusResponse firstIndex */
+                firstIndex?: (number|null);
+
+                /** StatusResponse lastIndex */
+                lastIndex?: (number|null);
+
+                /** StatusResponse snapshotIndex */
+                snapshotIndex?: (number|null);
+
+                /** StatusResponse managers */
+                managers?: (skep.control.Manager.$Properties[]|null);
+
+                /** StatusResponse featureLevel */
+                featureLevel?: (number|null);
+
+                /** StatusResponse stateHash */
+                stateHash?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a StatusResponse. */
+            type $Shape = skep.control.StatusResponse.$Properties;
+        }
+
+        /**
+         * Properties of a JoinRequest.
+         * @deprecated Use skep.control.JoinRequest.$Properties instead.
+         */
+        interface IJoinRequest extends skep.control.JoinRequest.$Properties {
+        }
+
+        /** Represents a JoinRequest. */
+        class JoinRequest {
+
+            /**
+             * Constructs a new JoinRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.JoinRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JoinRequest memberId. */
+            memberId: number;
+
+            /** JoinRequest address. */
+            address: string;
+
+            /** JoinRequest incarnation. */
+            incarnation: string;
+
+            /** JoinRequest featureLevel. */
+            featureLevel: number;
+
+            /** JoinRequest replaces. */
+            replaces: number;
+
+            /** JoinRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new JoinRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JoinRequest instance
+             */
+            static create(properties: skep.control.JoinRequest.$Shape): skep.control.JoinRequest & skep.control.JoinRequest.$Shape;
+            static create(properties?: skep.control.JoinRequest.$Properties): skep.control.JoinRequest;
+
+            /**
+             * Encodes the specified JoinRequest message. Does not implicitly {@link skep.control.JoinRequest.verify|verify} messages.
+             * @param message JoinRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.JoinRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JoinRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.JoinRequest & skep.control.JoinRequest.$Shape} JoinRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.JoinRequest & skep.control.JoinRequest.$Shape;
+
+            /**
+             * Creates a JoinRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JoinRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.JoinRequest;
+
+            /**
+             * Creates a plain object from a JoinRequest message. Also converts values to other types if specified.
+             * @param message JoinRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.JoinRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JoinRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JoinRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JoinRequest {
+
+            /** Properties of a JoinRequest. */
+            interface $Properties {
+
+                /** JoinRequest memberId */
+                memberId?: (number|null);
+
+                /** JoinRequest address */
+                address?: (string|null);
+
+                /** JoinRequest incarnation */
+                incarnation?: (string|null);
+
+                /** JoinRequest featureLevel */
+                featureLevel?: (number|null);
+
+                /** JoinRequest replaces */
+                replaces?: (number|null);
+
+                /** JoinRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JoinRequest. */
+            type $Shape = skep.control.JoinRequest.$Properties;
+        }
+
+        /**
+         * Properties of a JoinResponse.
+         * @deprecated Use skep.control.JoinResponse.$Properties instead.
+         */
+        interface IJoinResponse extends skep.control.JoinResponse.$Properties {
+        }
+
+        /** Represents a JoinResponse. */
+        class JoinResponse {
+
+            /**
+             * Constructs a new JoinResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.JoinResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** JoinResponse failure. */
+            failure?: (skep.control.Failure.$Properties|null);
+
+            /** JoinResponse clusterId. */
+            clusterId: string;
+
+            /** JoinResponse managers. */
+            managers: skep.control.Manager.$Properties[];
+
+            /**
+             * Creates a new JoinResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns JoinResponse instance
+             */
+            static create(properties: skep.control.JoinResponse.$Shape): skep.control.JoinResponse & skep.control.JoinResponse.$Shape;
+            static create(properties?: skep.control.JoinResponse.$Properties): skep.control.JoinResponse;
+
+            /**
+             * Encodes the specified JoinResponse message. Does not implicitly {@link skep.control.JoinResponse.verify|verify} messages.
+             * @param message JoinResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.JoinResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a JoinResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.JoinResponse & skep.control.JoinResponse.$Shape} JoinResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.JoinResponse & skep.control.JoinResponse.$Shape;
+
+            /**
+             * Creates a JoinResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns JoinResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.JoinResponse;
+
+            /**
+             * Creates a plain object from a JoinResponse message. Also converts values to other types if specified.
+             * @param message JoinResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.JoinResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this JoinResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for JoinResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace JoinResponse {
+
+            /** Properties of a JoinResponse. */
+            interface $Properties {
+
+                /** JoinResponse failure */
+                failure?: (skep.control.Failure.$Properties|null);
+
+                /** JoinResponse clusterId */
+                clusterId?: (string|null);
+
+                /** JoinResponse managers */
+                managers?: (skep.control.Manager.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a JoinResponse. */
+            type $Shape = skep.control.JoinResponse.$Properties;
+        }
+
+        /**
+         * Properties of a RemoveRequest.
+         * @deprecated Use skep.control.RemoveRequest.$Properties instead.
+         */
+        interface IRemoveRequest extends skep.control.RemoveRequest.$Properties {
+        }
+
+        /** Represents a RemoveRequest. */
+        class RemoveRequest {
+
+            /**
+             * Constructs a new RemoveRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RemoveRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RemoveRequest memberId. */
+            memberId: number;
+
+            /** RemoveRequest force. */
+            force: boolean;
+
+            /** RemoveRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new RemoveRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RemoveRequest instance
+             */
+            static create(properties: skep.control.RemoveRequest.$Shape): skep.control.RemoveRequest & skep.control.RemoveRequest.$Shape;
+            static create(properties?: skep.control.RemoveRequest.$Properties): skep.control.RemoveRequest;
+
+            /**
+             * Encodes the specified RemoveRequest message. Does not implicitly {@link skep.control.RemoveRequest.verify|verify} messages.
+             * @param message RemoveRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RemoveRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RemoveRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RemoveRequest & skep.control.RemoveRequest.$Shape} RemoveRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveRequest & skep.control.RemoveRequest.$Shape;
+
+            /**
+             * Creates a RemoveRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RemoveRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RemoveRequest;
+
+            /**
+             * Creates a plain object from a RemoveRequest message. Also converts values to other types if specified.
+             * @param message RemoveRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RemoveRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RemoveRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RemoveRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RemoveRequest {
+
+            /** Properties of a RemoveRequest. */
+            interface $Properties {
+
+                /** RemoveRequest memberId */
+                memberId?: (number|null);
+
+                /** RemoveRequest force */
+                force?: (boolean|null);
+
+                /** RemoveRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RemoveRequest. */
+            type $Shape = skep.control.RemoveRequest.$Properties;
+        }
+
+        /**
+         * Properties of an UpdateRequest.
+         * @deprecated Use skep.control.UpdateRequest.$Properties instead.
+         */
+        interface IUpdateRequest extends skep.control.UpdateRequest.$Properties {
+        }
+
+        /** Represents an UpdateRequest. */
+        class UpdateRequest {
+
+            /**
+             * Constructs a new UpdateRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.UpdateRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UpdateRequest memberId. */
+            memberId: number;
+
+            /** UpdateRequest address. */
+            address: string;
+
+            /** UpdateRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new UpdateRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UpdateRequest instance
+             */
+            static create(properties: skep.control.UpdateRequest.$Shape): skep.control.UpdateRequest & skep.control.UpdateRequest.$Shape;
+            static create(properties?: skep.control.UpdateRequest.$Properties): skep.control.UpdateRequest;
+
+            /**
+             * Encodes the specified UpdateRequest message. Does not implicitly {@link skep.control.UpdateRequest.verify|verify} messages.
+             * @param message UpdateRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.UpdateRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UpdateRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.UpdateRequest & skep.control.UpdateRequest.$Shape} UpdateRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UpdateRequest & skep.control.UpdateRequest.$Shape;
+
+            /**
+             * Creates an UpdateRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UpdateRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.UpdateRequest;
+
+            /**
+             * Creates a plain object from an UpdateRequest message. Also converts values to other types if specified.
+             * @param message UpdateRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.UpdateRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UpdateRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UpdateRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UpdateRequest {
+
+            /** Properties of an UpdateRequest. */
+            interface $Properties {
+
+                /** UpdateRequest memberId */
+                memberId?: (number|null);
+
+                /** UpdateRequest address */
+                address?: (string|null);
+
+                /** UpdateRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UpdateRequest. */
+            type $Shape = skep.control.UpdateRequest.$Properties;
+        }
+
+        /**
+         * Properties of a RoleRequest.
+         * @deprecated Use skep.control.RoleRequest.$Properties instead.
+         */
+        interface IRoleRequest extends skep.control.RoleRequest.$Properties {
+        }
+
+        /** Represents a RoleRequest. */
+        class RoleRequest {
+
+            /**
+             * Constructs a new RoleRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RoleRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RoleRequest memberId. */
+            memberId: number;
+
+            /** RoleRequest voter. */
+            voter: boolean;
+
+            /** RoleRequest force. */
+            force: boolean;
+
+            /** RoleRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new RoleRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RoleRequest instance
+             */
+            static create(properties: skep.control.RoleRequest.$Shape): skep.control.RoleRequest & skep.control.RoleRequest.$Shape;
+            static create(properties?: skep.control.RoleRequest.$Properties): skep.control.RoleRequest;
+
+            /**
+             * Encodes the specified RoleRequest message. Does not implicitly {@link skep.control.RoleRequest.verify|verify} messages.
+             * @param message RoleRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RoleRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RoleRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RoleRequest & skep.control.RoleRequest.$Shape} RoleRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RoleRequest & skep.control.RoleRequest.$Shape;
+
+            /**
+             * Creates a RoleRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RoleRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RoleRequest;
+
+            /**
+             * Creates a plain object from a RoleRequest message. Also converts values to other types if specified.
+             * @param message RoleRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RoleRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RoleRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RoleRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RoleRequest {
+
+            /** Properties of a RoleRequest. */
+            interface $Properties {
+
+                /** RoleRequest memberId */
+                memberId?: (number|null);
+
+                /** RoleRequest voter */
+                voter?: (boolean|null);
+
+                /** RoleRequest force */
+                force?: (boolean|null);
+
+                /** RoleRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RoleRequest. */
+            type $Shape = skep.control.RoleRequest.$Properties;
+        }
+
+        /**
+         * Properties of a TransferRequest.
+         * @deprecated Use skep.control.TransferRequest.$Properties instead.
+         */
+        interface ITransferRequest extends skep.control.TransferRequest.$Properties {
+        }
+
+        /** Represents a TransferRequest. */
+        class TransferRequest {
+
+            /**
+             * Constructs a new TransferRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.TransferRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TransferRequest to. */
+            to: number;
+
+            /** TransferRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new TransferRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TransferRequest instance
+             */
+            static create(properties: skep.control.TransferRequest.$Shape): skep.control.TransferRequest & skep.control.TransferRequest.$Shape;
+            static create(properties?: skep.control.TransferRequest.$Properties): skep.control.TransferRequest;
+
+            /**
+             * Encodes the specified TransferRequest message. Does not implicitly {@link skep.control.TransferRequest.verify|verify} messages.
+             * @param message TransferRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.TransferRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TransferRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.TransferRequest & skep.control.TransferRequest.$Shape} TransferRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.TransferRequest & skep.control.TransferRequest.$Shape;
+
+            /**
+             * Creates a TransferRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TransferRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.TransferRequest;
+
+            /**
+             * Creates a plain object from a TransferRequest message. Also converts values to other types if specified.
+             * @param message TransferRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.TransferRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TransferRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TransferRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TransferRequest {
+
+            /** Properties of a TransferRequest. */
+            interface $Properties {
+
+                /** TransferRequest to */
+                to?: (number|null);
+
+                /** TransferRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TransferRequest. */
+            type $Shape = skep.control.TransferRequest.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotNowRequest.
+         * @deprecated Use skep.control.SnapshotNowRequest.$Properties instead.
+         */
+        interface ISnapshotNowRequest extends skep.control.SnapshotNowRequest.$Properties {
+        }
+
+        /** Represents a SnapshotNowRequest. */
+        class SnapshotNowRequest {
+
+            /**
+             * Constructs a new SnapshotNowRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.SnapshotNowRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new SnapshotNowRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotNowRequest instance
+             */
+            static create(properties: skep.control.SnapshotNowRequest.$Shape): skep.control.SnapshotNowRequest & skep.control.SnapshotNowRequest.$Shape;
+            static create(properties?: skep.control.SnapshotNowRequest.$Properties): skep.control.SnapshotNowRequest;
+
+            /**
+             * Encodes the specified SnapshotNowRequest message. Does not implicitly {@link skep.control.SnapshotNowRequest.verify|verify} messages.
+             * @param message SnapshotNowRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.SnapshotNowRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotNowRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.SnapshotNowRequest & skep.control.SnapshotNowRequest.$Shape} SnapshotNowRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.SnapshotNowRequest & skep.control.SnapshotNowRequest.$Shape;
+
+            /**
+             * Creates a SnapshotNowRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotNowRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.SnapshotNowRequest;
+
+            /**
+             * Creates a plain object from a SnapshotNowRequest message. Also converts values to other types if specified.
+             * @param message SnapshotNowRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.SnapshotNowRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotNowRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotNowRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotNowRequest {
+
+            /** Properties of a SnapshotNowRequest. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotNowRequest. */
+            type $Shape = skep.control.SnapshotNowRequest.$Properties;
+        }
+
+        /**
+         * Properties of a RotateKeyRequest.
+         * @deprecated Use skep.control.RotateKeyRequest.$Properties instead.
+         */
+        interface IRotateKeyRequest extends skep.control.RotateKeyRequest.$Properties {
+        }
+
+        /** Represents a RotateKeyRequest. */
+        class RotateKeyRequest {
+
+            /**
+             * Constructs a new RotateKeyRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RotateKeyRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new RotateKeyRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RotateKeyRequest instance
+             */
+            static create(properties: skep.control.RotateKeyRequest.$Shape): skep.control.RotateKeyRequest & skep.control.RotateKeyRequest.$Shape;
+            static create(properties?: skep.control.RotateKeyRequest.$Properties): skep.control.RotateKeyRequest;
+
+            /**
+             * Encodes the specified RotateKeyRequest message. Does not implicitly {@link skep.control.RotateKeyRequest.verify|verify} messages.
+             * @param message RotateKeyRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RotateKeyRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RotateKeyRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RotateKeyRequest & skep.control.RotateKeyRequest.$Shape} RotateKeyRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RotateKeyRequest & skep.control.RotateKeyRequest.$Shape;
+
+            /**
+             * Creates a RotateKeyRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RotateKeyRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RotateKeyRequest;
+
+            /**
+             * Creates a plain object from a RotateKeyRequest message. Also converts values to other types if specified.
+             * @param message RotateKeyRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RotateKeyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RotateKeyRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RotateKeyRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RotateKeyRequest {
+
+            /** Properties of a RotateKeyRequest. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RotateKeyRequest. */
+            type $Shape = skep.control.RotateKeyRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ChangeResponse.
+         * @deprecated Use skep.control.ChangeResponse.$Properties instead.
+         */
+        interface IChangeResponse extends skep.control.ChangeResponse.$Properties {
+        }
+
+        /** Represents a ChangeResponse. */
+        class ChangeResponse {
+
+            /**
+             * Constructs a new ChangeResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ChangeResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ChangeResponse failure. */
+            failure?: (skep.control.Failure.$Properties|null);
+
+            /** ChangeResponse index. */
+            index: number;
+
+            /**
+             * Creates a new ChangeResponse instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ChangeResponse instance
+             */
+            static create(properties: skep.control.ChangeResponse.$Shape): skep.control.ChangeResponse & skep.control.ChangeResponse.$Shape;
+            static create(properties?: skep.control.ChangeResponse.$Properties): skep.control.ChangeResponse;
+
+            /**
+             * Encodes the specified ChangeResponse message. Does not implicitly {@link skep.control.ChangeResponse.verify|verify} messages.
+             * @param message ChangeResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ChangeResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ChangeResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ChangeResponse & skep.control.ChangeResponse.$Shape} ChangeResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ChangeResponse & skep.control.ChangeResponse.$Shape;
+
+            /**
+             * Creates a ChangeResponse message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ChangeResponse
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ChangeResponse;
+
+            /**
+             * Creates a plain object from a ChangeResponse message. Also converts values to other types if specified.
+             * @param message ChangeResponse
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ChangeResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ChangeResponse to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ChangeResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ChangeResponse {
+
+            /** Properties of a ChangeResponse. */
+            interface $Properties {
+
+                /** ChangeResponse failure */
+                failure?: (skep.control.Failure.$Properties|null);
+
+                /** ChangeResponse index */
+                index?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ChangeResponse. */
+            type $Shape = skep.control.ChangeResponse.$Properties;
+        }
+
+        /** Represents a Managers */
+        class Managers extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new Managers service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new Managers service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): Managers;
+
+            /** Calls Status. */
+            status: skep.control.Managers.Status;
+
+            /** Calls Join. */
+            join: skep.control.Managers.Join;
+
+            /** Calls Remove. */
+            remove: skep.control.Managers.Remove;
+
+            /** Calls Update. */
+            update: skep.control.Managers.Update;
+
+            /** Calls SetRole. */
+            setRole: skep.control.Managers.SetRole;
+
+            /** Calls Transfer. */
+            transfer: skep.control.Managers.Transfer;
+
+            /** Calls Snapshot. */
+            snapshot: skep.control.Managers.Snapshot;
+
+            /** Calls RotateKey. */
+            rotateKey: skep.control.Managers.RotateKey;
+        }
+
+        namespace Managers {
+
+            /**
+             * Callback as used by {@link skep.control.Managers#status}.
+             * @param error Error, if any
+             * @param [response] StatusResponse
+             */
+            type StatusCallback = (error: (Error|null), response?: skep.control.StatusResponse) => void;
+
+            /** Calls Status. */
+            type Status = {
+              (request: skep.control.IStatusRequest, callback: skep.control.Managers.StatusCallback): void;
+              (request: skep.control.IStatusRequest): Promise<skep.control.StatusResponse>;
+              readonly name: "Status";
+              readonly path: "/skep.control.Managers/Status";
+              readonly requestType: "StatusRequest";
+              readonly responseType: "StatusResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#join}.
+             * @param error Error, if any
+             * @param [response] JoinResponse
+             */
+            type JoinCallback = (error: (Error|null), response?: skep.control.JoinResponse) => void;
+
+            /** Calls Join. */
+            type Join = {
+              (request: skep.control.IJoinRequest, callback: skep.control.Managers.JoinCallback): void;
+              (request: skep.control.IJoinRequest): Promise<skep.control.JoinResponse>;
+              readonly name: "Join";
+              readonly path: "/skep.control.Managers/Join";
+              readonly requestType: "JoinRequest";
+              readonly responseType: "JoinResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#remove}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type RemoveCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls Remove. */
+            type Remove = {
+              (request: skep.control.IRemoveRequest, callback: skep.control.Managers.RemoveCallback): void;
+              (request: skep.control.IRemoveRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "Remove";
+              readonly path: "/skep.control.Managers/Remove";
+              readonly requestType: "RemoveRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#update}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type UpdateCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls Update. */
+            type Update = {
+              (request: skep.control.IUpdateRequest, callback: skep.control.Managers.UpdateCallback): void;
+              (request: skep.control.IUpdateRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "Update";
+              readonly path: "/skep.control.Managers/Update";
+              readonly requestType: "UpdateRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#setRole}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type SetRoleCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls SetRole. */
+            type SetRole = {
+              (request: skep.control.IRoleRequest, callback: skep.control.Managers.SetRoleCallback): void;
+              (request: skep.control.IRoleRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "SetRole";
+              readonly path: "/skep.control.Managers/SetRole";
+              readonly requestType: "RoleRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#transfer}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type TransferCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls Transfer. */
+            type Transfer = {
+              (request: skep.control.ITransferRequest, callback: skep.control.Managers.TransferCallback): void;
+              (request: skep.control.ITransferRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "Transfer";
+              readonly path: "/skep.control.Managers/Transfer";
+              readonly requestType: "TransferRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#snapshot}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type SnapshotCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls Snapshot. */
+            type Snapshot = {
+              (request: skep.control.ISnapshotNowRequest, callback: skep.control.Managers.SnapshotCallback): void;
+              (request: skep.control.ISnapshotNowRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "Snapshot";
+              readonly path: "/skep.control.Managers/Snapshot";
+              readonly requestType: "SnapshotNowRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Managers#rotateKey}.
+             * @param error Error, if any
+             * @param [response] ChangeResponse
+             */
+            type RotateKeyCallback = (error: (Error|null), response?: skep.control.ChangeResponse) => void;
+
+            /** Calls RotateKey. */
+            type RotateKey = {
+              (request: skep.control.IRotateKeyRequest, callback: skep.control.Managers.RotateKeyCallback): void;
+              (request: skep.control.IRotateKeyRequest): Promise<skep.control.ChangeResponse>;
+              readonly name: "RotateKey";
+              readonly path: "/skep.control.Managers/RotateKey";
+              readonly requestType: "RotateKeyRequest";
+              readonly responseType: "ChangeResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+        }
+    }
+
     /** Namespace dispatcher. */
     namespace dispatcher {
 

@@ -25379,6 +25379,5599 @@ export const skep = $root.skep = (() => {
         return objects;
     })();
 
+    skep.control = (function() {
+
+        const control = {};
+
+        control.Failure = (function() {
+
+            const Failure = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Failure.prototype.code = "";
+            Failure.prototype.message = "";
+            Failure.prototype.fix = "";
+            Failure.prototype.leader = "";
+            Failure.prototype.retryAfterMs = 0;
+
+            Failure.create = function(properties) {
+                return new Failure(properties);
+            };
+
+            Failure.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code") && message.code !== "")
+                    writer.uint32(10).string(message.code);
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
+                    writer.uint32(18).string(message.message);
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix") && message.fix !== "")
+                    writer.uint32(26).string(message.fix);
+                if (message.leader != null && $Object.hasOwnProperty.call(message, "leader") && message.leader !== "")
+                    writer.uint32(34).string(message.leader);
+                if (message.retryAfterMs != null && $Object.hasOwnProperty.call(message, "retryAfterMs") && message.retryAfterMs !== 0)
+                    writer.uint32(40).uint32(message.retryAfterMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Failure.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Failure();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.code = value;
+                            else
+                                delete message.code;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.message = value;
+                            else
+                                delete message.message;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.fix = value;
+                            else
+                                delete message.fix;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leader = value;
+                            else
+                                delete message.leader;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.retryAfterMs = value;
+                            else
+                                delete message.retryAfterMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Failure.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Failure)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Failure: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Failure();
+                if (object.code != null)
+                    if (typeof object.code !== "string" || object.code.length)
+                        message.code = $String(object.code);
+                if (object.message != null)
+                    if (typeof object.message !== "string" || object.message.length)
+                        message.message = $String(object.message);
+                if (object.fix != null)
+                    if (typeof object.fix !== "string" || object.fix.length)
+                        message.fix = $String(object.fix);
+                if (object.leader != null)
+                    if (typeof object.leader !== "string" || object.leader.length)
+                        message.leader = $String(object.leader);
+                if (object.retryAfterMs != null)
+                    if ($Number(object.retryAfterMs) !== 0)
+                        message.retryAfterMs = object.retryAfterMs >>> 0;
+                return message;
+            };
+
+            Failure.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.code = "";
+                    object.message = "";
+                    object.fix = "";
+                    object.leader = "";
+                    object.retryAfterMs = 0;
+                }
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code"))
+                    object.code = message.code;
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message"))
+                    object.message = message.message;
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix"))
+                    object.fix = message.fix;
+                if (message.leader != null && $Object.hasOwnProperty.call(message, "leader"))
+                    object.leader = message.leader;
+                if (message.retryAfterMs != null && $Object.hasOwnProperty.call(message, "retryAfterMs"))
+                    object.retryAfterMs = message.retryAfterMs;
+                return object;
+            };
+
+            Failure.prototype.toJSON = function() {
+                return Failure.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Failure.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Failure";
+            };
+
+            return Failure;
+        })();
+
+        control.SessionRequest = (function() {
+
+            const SessionRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SessionRequest.prototype.id = "";
+            SessionRequest.prototype.seq = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SessionRequest.prototype.ackedBelow = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            SessionRequest.create = function(properties) {
+                return new SessionRequest(properties);
+            };
+
+            SessionRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.seq != null && $Object.hasOwnProperty.call(message, "seq") && (typeof message.seq === "object" ? message.seq.low || message.seq.high : message.seq !== 0))
+                    writer.uint32(16).uint64(message.seq);
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow") && (typeof message.ackedBelow === "object" ? message.ackedBelow.low || message.ackedBelow.high : message.ackedBelow !== 0))
+                    writer.uint32(24).uint64(message.ackedBelow);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SessionRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.SessionRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.seq = value;
+                            else
+                                delete message.seq;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.ackedBelow = value;
+                            else
+                                delete message.ackedBelow;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SessionRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.SessionRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.SessionRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.SessionRequest();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.seq != null)
+                    if (typeof object.seq === "object" ? object.seq.low || object.seq.high : $Number(object.seq) !== 0)
+                        if ($util.Long)
+                            message.seq = $util.Long.fromValue(object.seq, true);
+                        else if (typeof object.seq === "string")
+                            message.seq = $parseInt(object.seq, 10);
+                        else if (typeof object.seq === "number")
+                            message.seq = object.seq;
+                        else if (typeof object.seq === "object")
+                            message.seq = new $util.LongBits(object.seq.low >>> 0, object.seq.high >>> 0).toNumber(true);
+                if (object.ackedBelow != null)
+                    if (typeof object.ackedBelow === "object" ? object.ackedBelow.low || object.ackedBelow.high : $Number(object.ackedBelow) !== 0)
+                        if ($util.Long)
+                            message.ackedBelow = $util.Long.fromValue(object.ackedBelow, true);
+                        else if (typeof object.ackedBelow === "string")
+                            message.ackedBelow = $parseInt(object.ackedBelow, 10);
+                        else if (typeof object.ackedBelow === "number")
+                            message.ackedBelow = object.ackedBelow;
+                        else if (typeof object.ackedBelow === "object")
+                            message.ackedBelow = new $util.LongBits(object.ackedBelow.low >>> 0, object.ackedBelow.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            SessionRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.id = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.seq = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.seq = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.ackedBelow = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.ackedBelow = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.seq != null && $Object.hasOwnProperty.call(message, "seq"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.seq = typeof message.seq === "number" ? $BigInt(message.seq) : $util.Long.fromBits(message.seq.low >>> 0, message.seq.high >>> 0, true).toBigInt();
+                    else if (typeof message.seq === "number")
+                        object.seq = options.longs === $String ? $String(message.seq) : message.seq;
+                    else
+                        object.seq = options.longs === $String ? $util.Long.prototype.toString.call(message.seq) : options.longs === $Number ? new $util.LongBits(message.seq.low >>> 0, message.seq.high >>> 0).toNumber(true) : message.seq;
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.ackedBelow = typeof message.ackedBelow === "number" ? $BigInt(message.ackedBelow) : $util.Long.fromBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0, true).toBigInt();
+                    else if (typeof message.ackedBelow === "number")
+                        object.ackedBelow = options.longs === $String ? $String(message.ackedBelow) : message.ackedBelow;
+                    else
+                        object.ackedBelow = options.longs === $String ? $util.Long.prototype.toString.call(message.ackedBelow) : options.longs === $Number ? new $util.LongBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0).toNumber(true) : message.ackedBelow;
+                return object;
+            };
+
+            SessionRequest.prototype.toJSON = function() {
+                return SessionRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SessionRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.SessionRequest";
+            };
+
+            return SessionRequest;
+        })();
+
+        control.Put = (function() {
+
+            const Put = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Put.prototype.key = "";
+            Put.prototype.value = $util.newBuffer([]);
+            Put.prototype.kind = "";
+
+            Put.create = function(properties) {
+                return new Put(properties);
+            };
+
+            Put.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value") && message.value.length)
+                    writer.uint32(18).bytes(message.value);
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(26).string(message.kind);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Put.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Put();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.value = value;
+                            else
+                                delete message.value;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Put.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Put)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Put: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Put();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.value != null)
+                    if (object.value.length)
+                        if (typeof object.value === "string")
+                            $util.base64.decode(object.value, message.value = $util.newBuffer($util.base64.length(object.value)), 0);
+                        else if (object.value.length >= 0)
+                            message.value = object.value;
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                return message;
+            };
+
+            Put.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.key = "";
+                    if (options.bytes === $String)
+                        object.value = "";
+                    else {
+                        object.value = [];
+                        if (options.bytes !== $Array)
+                            object.value = $util.newBuffer(object.value);
+                    }
+                    object.kind = "";
+                }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value"))
+                    object.value = options.bytes === $String ? $util.base64.encode(message.value, 0, message.value.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.value) : message.value;
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                return object;
+            };
+
+            Put.prototype.toJSON = function() {
+                return Put.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Put.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Put";
+            };
+
+            return Put;
+        })();
+
+        control.Get = (function() {
+
+            const Get = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Get.prototype.key = "";
+            Get.prototype.stale = false;
+            Get.prototype.kind = "";
+
+            Get.create = function(properties) {
+                return new Get(properties);
+            };
+
+            Get.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale") && message.stale !== false)
+                    writer.uint32(16).bool(message.stale);
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(26).string(message.kind);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Get.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Get();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stale = value;
+                            else
+                                delete message.stale;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Get.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Get)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Get: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Get();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.stale != null)
+                    if (object.stale)
+                        message.stale = $Boolean(object.stale);
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                return message;
+            };
+
+            Get.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.key = "";
+                    object.stale = false;
+                    object.kind = "";
+                }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale"))
+                    object.stale = message.stale;
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                return object;
+            };
+
+            Get.prototype.toJSON = function() {
+                return Get.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Get.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Get";
+            };
+
+            return Get;
+        })();
+
+        control.Delete = (function() {
+
+            const Delete = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Delete.prototype.key = "";
+            Delete.prototype.kind = "";
+
+            Delete.create = function(properties) {
+                return new Delete(properties);
+            };
+
+            Delete.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(18).string(message.kind);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Delete.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Delete();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Delete.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Delete)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Delete: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Delete();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                return message;
+            };
+
+            Delete.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.key = "";
+                    object.kind = "";
+                }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                return object;
+            };
+
+            Delete.prototype.toJSON = function() {
+                return Delete.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Delete.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Delete";
+            };
+
+            return Delete;
+        })();
+
+        control.Cas = (function() {
+
+            const Cas = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Cas.prototype.key = "";
+            Cas.prototype.version = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Cas.prototype.value = $util.newBuffer([]);
+
+            Cas.create = function(properties) {
+                return new Cas(properties);
+            };
+
+            Cas.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version") && (typeof message.version === "object" ? message.version.low || message.version.high : message.version !== 0))
+                    writer.uint32(16).uint64(message.version);
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value") && message.value.length)
+                    writer.uint32(26).bytes(message.value);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Cas.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Cas();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.version = value;
+                            else
+                                delete message.version;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.value = value;
+                            else
+                                delete message.value;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Cas.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Cas)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Cas: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Cas();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.version != null)
+                    if (typeof object.version === "object" ? object.version.low || object.version.high : $Number(object.version) !== 0)
+                        if ($util.Long)
+                            message.version = $util.Long.fromValue(object.version, true);
+                        else if (typeof object.version === "string")
+                            message.version = $parseInt(object.version, 10);
+                        else if (typeof object.version === "number")
+                            message.version = object.version;
+                        else if (typeof object.version === "object")
+                            message.version = new $util.LongBits(object.version.low >>> 0, object.version.high >>> 0).toNumber(true);
+                if (object.value != null)
+                    if (object.value.length)
+                        if (typeof object.value === "string")
+                            $util.base64.decode(object.value, message.value = $util.newBuffer($util.base64.length(object.value)), 0);
+                        else if (object.value.length >= 0)
+                            message.value = object.value;
+                return message;
+            };
+
+            Cas.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.key = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.version = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.version = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if (options.bytes === $String)
+                        object.value = "";
+                    else {
+                        object.value = [];
+                        if (options.bytes !== $Array)
+                            object.value = $util.newBuffer(object.value);
+                    }
+                }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.version = typeof message.version === "number" ? $BigInt(message.version) : $util.Long.fromBits(message.version.low >>> 0, message.version.high >>> 0, true).toBigInt();
+                    else if (typeof message.version === "number")
+                        object.version = options.longs === $String ? $String(message.version) : message.version;
+                    else
+                        object.version = options.longs === $String ? $util.Long.prototype.toString.call(message.version) : options.longs === $Number ? new $util.LongBits(message.version.low >>> 0, message.version.high >>> 0).toNumber(true) : message.version;
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value"))
+                    object.value = options.bytes === $String ? $util.base64.encode(message.value, 0, message.value.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.value) : message.value;
+                return object;
+            };
+
+            Cas.prototype.toJSON = function() {
+                return Cas.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Cas.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Cas";
+            };
+
+            return Cas;
+        })();
+
+        control.TxnStep = (function() {
+
+            const TxnStep = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TxnStep.prototype.put = null;
+            TxnStep.prototype["delete"] = null;
+            TxnStep.prototype.cas = null;
+            TxnStep.prototype.get = null;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(TxnStep.prototype, "step", {
+                get: $util.oneOfGetter($oneOfFields = ["put", "delete", "cas", "get"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            TxnStep.create = function(properties) {
+                return new TxnStep(properties);
+            };
+
+            TxnStep.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.put != null && $Object.hasOwnProperty.call(message, "put"))
+                    $root.skep.control.Put.encode(message.put, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message["delete"] != null && $Object.hasOwnProperty.call(message, "delete"))
+                    $root.skep.control.Delete.encode(message["delete"], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.cas != null && $Object.hasOwnProperty.call(message, "cas"))
+                    $root.skep.control.Cas.encode(message.cas, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.get != null && $Object.hasOwnProperty.call(message, "get"))
+                    $root.skep.control.Get.encode(message.get, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TxnStep.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.TxnStep();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.put = $root.skep.control.Put.decode(reader, reader.size(), $undefined, _depth + 1, message.put);
+                            message.step = "put";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message["delete"] = $root.skep.control.Delete.decode(reader, reader.size(), $undefined, _depth + 1, message["delete"]);
+                            message.step = "delete";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.cas = $root.skep.control.Cas.decode(reader, reader.size(), $undefined, _depth + 1, message.cas);
+                            message.step = "cas";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.get = $root.skep.control.Get.decode(reader, reader.size(), $undefined, _depth + 1, message.get);
+                            message.step = "get";
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TxnStep.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.TxnStep)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.TxnStep: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.TxnStep();
+                if (object.put != null) {
+                    if (!$util.isObject(object.put))
+                        throw $TypeError(".skep.control.TxnStep.put: object expected");
+                    message.put = $root.skep.control.Put.fromObject(object.put, _depth + 1);
+                }
+                if (object["delete"] != null) {
+                    if (!$util.isObject(object["delete"]))
+                        throw $TypeError(".skep.control.TxnStep.delete: object expected");
+                    message["delete"] = $root.skep.control.Delete.fromObject(object["delete"], _depth + 1);
+                }
+                if (object.cas != null) {
+                    if (!$util.isObject(object.cas))
+                        throw $TypeError(".skep.control.TxnStep.cas: object expected");
+                    message.cas = $root.skep.control.Cas.fromObject(object.cas, _depth + 1);
+                }
+                if (object.get != null) {
+                    if (!$util.isObject(object.get))
+                        throw $TypeError(".skep.control.TxnStep.get: object expected");
+                    message.get = $root.skep.control.Get.fromObject(object.get, _depth + 1);
+                }
+                return message;
+            };
+
+            TxnStep.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (message.put != null && $Object.hasOwnProperty.call(message, "put")) {
+                    object.put = $root.skep.control.Put.toObject(message.put, options, _depth + 1);
+                    if (options.oneofs)
+                        object.step = "put";
+                }
+                if (message["delete"] != null && $Object.hasOwnProperty.call(message, "delete")) {
+                    object["delete"] = $root.skep.control.Delete.toObject(message["delete"], options, _depth + 1);
+                    if (options.oneofs)
+                        object.step = "delete";
+                }
+                if (message.cas != null && $Object.hasOwnProperty.call(message, "cas")) {
+                    object.cas = $root.skep.control.Cas.toObject(message.cas, options, _depth + 1);
+                    if (options.oneofs)
+                        object.step = "cas";
+                }
+                if (message.get != null && $Object.hasOwnProperty.call(message, "get")) {
+                    object.get = $root.skep.control.Get.toObject(message.get, options, _depth + 1);
+                    if (options.oneofs)
+                        object.step = "get";
+                }
+                return object;
+            };
+
+            TxnStep.prototype.toJSON = function() {
+                return TxnStep.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            TxnStep.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.TxnStep";
+            };
+
+            return TxnStep;
+        })();
+
+        control.Txn = (function() {
+
+            const Txn = function (properties) {
+                this.steps = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Txn.prototype.steps = $util.emptyArray;
+
+            Txn.create = function(properties) {
+                return new Txn(properties);
+            };
+
+            Txn.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.steps != null && message.steps.length)
+                    for (let i = 0; i < message.steps.length; ++i)
+                        $root.skep.control.TxnStep.encode(message.steps[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Txn.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Txn();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.steps && message.steps.length))
+                                message.steps = [];
+                            message.steps.push($root.skep.control.TxnStep.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Txn.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Txn)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Txn: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Txn();
+                if (object.steps) {
+                    if (!$Array.isArray(object.steps))
+                        throw $TypeError(".skep.control.Txn.steps: array expected");
+                    message.steps = $Array(object.steps.length);
+                    for (let i = 0; i < object.steps.length; ++i) {
+                        if (!$util.isObject(object.steps[i]))
+                            throw $TypeError(".skep.control.Txn.steps: object expected");
+                        message.steps[i] = $root.skep.control.TxnStep.fromObject(object.steps[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            Txn.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.steps = [];
+                if (message.steps && message.steps.length) {
+                    object.steps = $Array(message.steps.length);
+                    for (let j = 0; j < message.steps.length; ++j)
+                        object.steps[j] = $root.skep.control.TxnStep.toObject(message.steps[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            Txn.prototype.toJSON = function() {
+                return Txn.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Txn.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Txn";
+            };
+
+            return Txn;
+        })();
+
+        control.OpenSession = (function() {
+
+            const OpenSession = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            OpenSession.prototype.ttlMs = 0;
+
+            OpenSession.create = function(properties) {
+                return new OpenSession(properties);
+            };
+
+            OpenSession.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ttlMs != null && $Object.hasOwnProperty.call(message, "ttlMs") && message.ttlMs !== 0)
+                    writer.uint32(8).uint32(message.ttlMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            OpenSession.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.OpenSession();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.ttlMs = value;
+                            else
+                                delete message.ttlMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            OpenSession.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.OpenSession)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.OpenSession: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.OpenSession();
+                if (object.ttlMs != null)
+                    if ($Number(object.ttlMs) !== 0)
+                        message.ttlMs = object.ttlMs >>> 0;
+                return message;
+            };
+
+            OpenSession.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.ttlMs = 0;
+                if (message.ttlMs != null && $Object.hasOwnProperty.call(message, "ttlMs"))
+                    object.ttlMs = message.ttlMs;
+                return object;
+            };
+
+            OpenSession.prototype.toJSON = function() {
+                return OpenSession.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            OpenSession.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.OpenSession";
+            };
+
+            return OpenSession;
+        })();
+
+        control.KvRequest = (function() {
+
+            const KvRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KvRequest.prototype.id = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            KvRequest.prototype.put = null;
+            KvRequest.prototype.get = null;
+            KvRequest.prototype["delete"] = null;
+            KvRequest.prototype.cas = null;
+            KvRequest.prototype.txn = null;
+            KvRequest.prototype.openSession = null;
+            KvRequest.prototype.session = null;
+            KvRequest.prototype.forwarded = false;
+            KvRequest.prototype.timeoutMs = 0;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(KvRequest.prototype, "op", {
+                get: $util.oneOfGetter($oneOfFields = ["put", "get", "delete", "cas", "txn", "openSession"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            KvRequest.create = function(properties) {
+                return new KvRequest(properties);
+            };
+
+            KvRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && (typeof message.id === "object" ? message.id.low || message.id.high : message.id !== 0))
+                    writer.uint32(8).uint64(message.id);
+                if (message.put != null && $Object.hasOwnProperty.call(message, "put"))
+                    $root.skep.control.Put.encode(message.put, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.get != null && $Object.hasOwnProperty.call(message, "get"))
+                    $root.skep.control.Get.encode(message.get, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message["delete"] != null && $Object.hasOwnProperty.call(message, "delete"))
+                    $root.skep.control.Delete.encode(message["delete"], writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.cas != null && $Object.hasOwnProperty.call(message, "cas"))
+                    $root.skep.control.Cas.encode(message.cas, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.txn != null && $Object.hasOwnProperty.call(message, "txn"))
+                    $root.skep.control.Txn.encode(message.txn, writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.openSession != null && $Object.hasOwnProperty.call(message, "openSession"))
+                    $root.skep.control.OpenSession.encode(message.openSession, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session"))
+                    $root.skep.control.SessionRequest.encode(message.session, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(72).bool(message.forwarded);
+                if (message.timeoutMs != null && $Object.hasOwnProperty.call(message, "timeoutMs") && message.timeoutMs !== 0)
+                    writer.uint32(80).uint32(message.timeoutMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KvRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.KvRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.put = $root.skep.control.Put.decode(reader, reader.size(), $undefined, _depth + 1, message.put);
+                            message.op = "put";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.get = $root.skep.control.Get.decode(reader, reader.size(), $undefined, _depth + 1, message.get);
+                            message.op = "get";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message["delete"] = $root.skep.control.Delete.decode(reader, reader.size(), $undefined, _depth + 1, message["delete"]);
+                            message.op = "delete";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.cas = $root.skep.control.Cas.decode(reader, reader.size(), $undefined, _depth + 1, message.cas);
+                            message.op = "cas";
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            message.txn = $root.skep.control.Txn.decode(reader, reader.size(), $undefined, _depth + 1, message.txn);
+                            message.op = "txn";
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            message.openSession = $root.skep.control.OpenSession.decode(reader, reader.size(), $undefined, _depth + 1, message.openSession);
+                            message.op = "openSession";
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.session = $root.skep.control.SessionRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.session);
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.timeoutMs = value;
+                            else
+                                delete message.timeoutMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KvRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.KvRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.KvRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.KvRequest();
+                if (object.id != null)
+                    if (typeof object.id === "object" ? object.id.low || object.id.high : $Number(object.id) !== 0)
+                        if ($util.Long)
+                            message.id = $util.Long.fromValue(object.id, true);
+                        else if (typeof object.id === "string")
+                            message.id = $parseInt(object.id, 10);
+                        else if (typeof object.id === "number")
+                            message.id = object.id;
+                        else if (typeof object.id === "object")
+                            message.id = new $util.LongBits(object.id.low >>> 0, object.id.high >>> 0).toNumber(true);
+                if (object.put != null) {
+                    if (!$util.isObject(object.put))
+                        throw $TypeError(".skep.control.KvRequest.put: object expected");
+                    message.put = $root.skep.control.Put.fromObject(object.put, _depth + 1);
+                }
+                if (object.get != null) {
+                    if (!$util.isObject(object.get))
+                        throw $TypeError(".skep.control.KvRequest.get: object expected");
+                    message.get = $root.skep.control.Get.fromObject(object.get, _depth + 1);
+                }
+                if (object["delete"] != null) {
+                    if (!$util.isObject(object["delete"]))
+                        throw $TypeError(".skep.control.KvRequest.delete: object expected");
+                    message["delete"] = $root.skep.control.Delete.fromObject(object["delete"], _depth + 1);
+                }
+                if (object.cas != null) {
+                    if (!$util.isObject(object.cas))
+                        throw $TypeError(".skep.control.KvRequest.cas: object expected");
+                    message.cas = $root.skep.control.Cas.fromObject(object.cas, _depth + 1);
+                }
+                if (object.txn != null) {
+                    if (!$util.isObject(object.txn))
+                        throw $TypeError(".skep.control.KvRequest.txn: object expected");
+                    message.txn = $root.skep.control.Txn.fromObject(object.txn, _depth + 1);
+                }
+                if (object.openSession != null) {
+                    if (!$util.isObject(object.openSession))
+                        throw $TypeError(".skep.control.KvRequest.openSession: object expected");
+                    message.openSession = $root.skep.control.OpenSession.fromObject(object.openSession, _depth + 1);
+                }
+                if (object.session != null) {
+                    if (!$util.isObject(object.session))
+                        throw $TypeError(".skep.control.KvRequest.session: object expected");
+                    message.session = $root.skep.control.SessionRequest.fromObject(object.session, _depth + 1);
+                }
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                if (object.timeoutMs != null)
+                    if ($Number(object.timeoutMs) !== 0)
+                        message.timeoutMs = object.timeoutMs >>> 0;
+                return message;
+            };
+
+            KvRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.id = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.id = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.session = null;
+                    object.forwarded = false;
+                    object.timeoutMs = 0;
+                }
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.id = typeof message.id === "number" ? $BigInt(message.id) : $util.Long.fromBits(message.id.low >>> 0, message.id.high >>> 0, true).toBigInt();
+                    else if (typeof message.id === "number")
+                        object.id = options.longs === $String ? $String(message.id) : message.id;
+                    else
+                        object.id = options.longs === $String ? $util.Long.prototype.toString.call(message.id) : options.longs === $Number ? new $util.LongBits(message.id.low >>> 0, message.id.high >>> 0).toNumber(true) : message.id;
+                if (message.put != null && $Object.hasOwnProperty.call(message, "put")) {
+                    object.put = $root.skep.control.Put.toObject(message.put, options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "put";
+                }
+                if (message.get != null && $Object.hasOwnProperty.call(message, "get")) {
+                    object.get = $root.skep.control.Get.toObject(message.get, options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "get";
+                }
+                if (message["delete"] != null && $Object.hasOwnProperty.call(message, "delete")) {
+                    object["delete"] = $root.skep.control.Delete.toObject(message["delete"], options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "delete";
+                }
+                if (message.cas != null && $Object.hasOwnProperty.call(message, "cas")) {
+                    object.cas = $root.skep.control.Cas.toObject(message.cas, options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "cas";
+                }
+                if (message.txn != null && $Object.hasOwnProperty.call(message, "txn")) {
+                    object.txn = $root.skep.control.Txn.toObject(message.txn, options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "txn";
+                }
+                if (message.openSession != null && $Object.hasOwnProperty.call(message, "openSession")) {
+                    object.openSession = $root.skep.control.OpenSession.toObject(message.openSession, options, _depth + 1);
+                    if (options.oneofs)
+                        object.op = "openSession";
+                }
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session"))
+                    object.session = $root.skep.control.SessionRequest.toObject(message.session, options, _depth + 1);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                if (message.timeoutMs != null && $Object.hasOwnProperty.call(message, "timeoutMs"))
+                    object.timeoutMs = message.timeoutMs;
+                return object;
+            };
+
+            KvRequest.prototype.toJSON = function() {
+                return KvRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KvRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.KvRequest";
+            };
+
+            return KvRequest;
+        })();
+
+        control.KvItem = (function() {
+
+            const KvItem = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KvItem.prototype.key = "";
+            KvItem.prototype.found = false;
+            KvItem.prototype.value = $util.newBuffer([]);
+            KvItem.prototype.version = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            KvItem.create = function(properties) {
+                return new KvItem(properties);
+            };
+
+            KvItem.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.found != null && $Object.hasOwnProperty.call(message, "found") && message.found !== false)
+                    writer.uint32(16).bool(message.found);
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value") && message.value.length)
+                    writer.uint32(26).bytes(message.value);
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version") && (typeof message.version === "object" ? message.version.low || message.version.high : message.version !== 0))
+                    writer.uint32(32).uint64(message.version);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KvItem.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.KvItem();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.found = value;
+                            else
+                                delete message.found;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.value = value;
+                            else
+                                delete message.value;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.version = value;
+                            else
+                                delete message.version;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KvItem.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.KvItem)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.KvItem: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.KvItem();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.found != null)
+                    if (object.found)
+                        message.found = $Boolean(object.found);
+                if (object.value != null)
+                    if (object.value.length)
+                        if (typeof object.value === "string")
+                            $util.base64.decode(object.value, message.value = $util.newBuffer($util.base64.length(object.value)), 0);
+                        else if (object.value.length >= 0)
+                            message.value = object.value;
+                if (object.version != null)
+                    if (typeof object.version === "object" ? object.version.low || object.version.high : $Number(object.version) !== 0)
+                        if ($util.Long)
+                            message.version = $util.Long.fromValue(object.version, true);
+                        else if (typeof object.version === "string")
+                            message.version = $parseInt(object.version, 10);
+                        else if (typeof object.version === "number")
+                            message.version = object.version;
+                        else if (typeof object.version === "object")
+                            message.version = new $util.LongBits(object.version.low >>> 0, object.version.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            KvItem.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.key = "";
+                    object.found = false;
+                    if (options.bytes === $String)
+                        object.value = "";
+                    else {
+                        object.value = [];
+                        if (options.bytes !== $Array)
+                            object.value = $util.newBuffer(object.value);
+                    }
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.version = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.version = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.found != null && $Object.hasOwnProperty.call(message, "found"))
+                    object.found = message.found;
+                if (message.value != null && $Object.hasOwnProperty.call(message, "value"))
+                    object.value = options.bytes === $String ? $util.base64.encode(message.value, 0, message.value.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.value) : message.value;
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.version = typeof message.version === "number" ? $BigInt(message.version) : $util.Long.fromBits(message.version.low >>> 0, message.version.high >>> 0, true).toBigInt();
+                    else if (typeof message.version === "number")
+                        object.version = options.longs === $String ? $String(message.version) : message.version;
+                    else
+                        object.version = options.longs === $String ? $util.Long.prototype.toString.call(message.version) : options.longs === $Number ? new $util.LongBits(message.version.low >>> 0, message.version.high >>> 0).toNumber(true) : message.version;
+                return object;
+            };
+
+            KvItem.prototype.toJSON = function() {
+                return KvItem.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KvItem.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.KvItem";
+            };
+
+            return KvItem;
+        })();
+
+        control.KvResponse = (function() {
+
+            const KvResponse = function (properties) {
+                this.items = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KvResponse.prototype.id = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            KvResponse.prototype.failure = null;
+            KvResponse.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            KvResponse.prototype.items = $util.emptyArray;
+            KvResponse.prototype.done = false;
+            KvResponse.prototype.repeated = false;
+            KvResponse.prototype.session = "";
+
+            KvResponse.create = function(properties) {
+                return new KvResponse(properties);
+            };
+
+            KvResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && (typeof message.id === "object" ? message.id.low || message.id.high : message.id !== 0))
+                    writer.uint32(8).uint64(message.id);
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    $root.skep.control.Failure.encode(message.failure, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(24).uint64(message.index);
+                if (message.items != null && message.items.length)
+                    for (let i = 0; i < message.items.length; ++i)
+                        $root.skep.control.KvItem.encode(message.items[i], writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.done != null && $Object.hasOwnProperty.call(message, "done") && message.done !== false)
+                    writer.uint32(40).bool(message.done);
+                if (message.repeated != null && $Object.hasOwnProperty.call(message, "repeated") && message.repeated !== false)
+                    writer.uint32(48).bool(message.repeated);
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session") && message.session !== "")
+                    writer.uint32(58).string(message.session);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KvResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.KvResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.items && message.items.length))
+                                message.items = [];
+                            message.items.push($root.skep.control.KvItem.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.done = value;
+                            else
+                                delete message.done;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.repeated = value;
+                            else
+                                delete message.repeated;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.session = value;
+                            else
+                                delete message.session;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KvResponse.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.KvResponse)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.KvResponse: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.KvResponse();
+                if (object.id != null)
+                    if (typeof object.id === "object" ? object.id.low || object.id.high : $Number(object.id) !== 0)
+                        if ($util.Long)
+                            message.id = $util.Long.fromValue(object.id, true);
+                        else if (typeof object.id === "string")
+                            message.id = $parseInt(object.id, 10);
+                        else if (typeof object.id === "number")
+                            message.id = object.id;
+                        else if (typeof object.id === "object")
+                            message.id = new $util.LongBits(object.id.low >>> 0, object.id.high >>> 0).toNumber(true);
+                if (object.failure != null) {
+                    if (!$util.isObject(object.failure))
+                        throw $TypeError(".skep.control.KvResponse.failure: object expected");
+                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
+                }
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.items) {
+                    if (!$Array.isArray(object.items))
+                        throw $TypeError(".skep.control.KvResponse.items: array expected");
+                    message.items = $Array(object.items.length);
+                    for (let i = 0; i < object.items.length; ++i) {
+                        if (!$util.isObject(object.items[i]))
+                            throw $TypeError(".skep.control.KvResponse.items: object expected");
+                        message.items[i] = $root.skep.control.KvItem.fromObject(object.items[i], _depth + 1);
+                    }
+                }
+                if (object.done != null)
+                    if (object.done)
+                        message.done = $Boolean(object.done);
+                if (object.repeated != null)
+                    if (object.repeated)
+                        message.repeated = $Boolean(object.repeated);
+                if (object.session != null)
+                    if (typeof object.session !== "string" || object.session.length)
+                        message.session = $String(object.session);
+                return message;
+            };
+
+            KvResponse.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.items = [];
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.id = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.id = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.failure = null;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.done = false;
+                    object.repeated = false;
+                    object.session = "";
+                }
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.id = typeof message.id === "number" ? $BigInt(message.id) : $util.Long.fromBits(message.id.low >>> 0, message.id.high >>> 0, true).toBigInt();
+                    else if (typeof message.id === "number")
+                        object.id = options.longs === $String ? $String(message.id) : message.id;
+                    else
+                        object.id = options.longs === $String ? $util.Long.prototype.toString.call(message.id) : options.longs === $Number ? new $util.LongBits(message.id.low >>> 0, message.id.high >>> 0).toNumber(true) : message.id;
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.items && message.items.length) {
+                    object.items = $Array(message.items.length);
+                    for (let j = 0; j < message.items.length; ++j)
+                        object.items[j] = $root.skep.control.KvItem.toObject(message.items[j], options, _depth + 1);
+                }
+                if (message.done != null && $Object.hasOwnProperty.call(message, "done"))
+                    object.done = message.done;
+                if (message.repeated != null && $Object.hasOwnProperty.call(message, "repeated"))
+                    object.repeated = message.repeated;
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session"))
+                    object.session = message.session;
+                return object;
+            };
+
+            KvResponse.prototype.toJSON = function() {
+                return KvResponse.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KvResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.KvResponse";
+            };
+
+            return KvResponse;
+        })();
+
+        control.KvRequests = (function() {
+
+            const KvRequests = function (properties) {
+                this.requests = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KvRequests.prototype.requests = $util.emptyArray;
+
+            KvRequests.create = function(properties) {
+                return new KvRequests(properties);
+            };
+
+            KvRequests.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.requests != null && message.requests.length)
+                    for (let i = 0; i < message.requests.length; ++i)
+                        $root.skep.control.KvRequest.encode(message.requests[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KvRequests.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.KvRequests();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.requests && message.requests.length))
+                                message.requests = [];
+                            message.requests.push($root.skep.control.KvRequest.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KvRequests.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.KvRequests)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.KvRequests: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.KvRequests();
+                if (object.requests) {
+                    if (!$Array.isArray(object.requests))
+                        throw $TypeError(".skep.control.KvRequests.requests: array expected");
+                    message.requests = $Array(object.requests.length);
+                    for (let i = 0; i < object.requests.length; ++i) {
+                        if (!$util.isObject(object.requests[i]))
+                            throw $TypeError(".skep.control.KvRequests.requests: object expected");
+                        message.requests[i] = $root.skep.control.KvRequest.fromObject(object.requests[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            KvRequests.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.requests = [];
+                if (message.requests && message.requests.length) {
+                    object.requests = $Array(message.requests.length);
+                    for (let j = 0; j < message.requests.length; ++j)
+                        object.requests[j] = $root.skep.control.KvRequest.toObject(message.requests[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            KvRequests.prototype.toJSON = function() {
+                return KvRequests.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KvRequests.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.KvRequests";
+            };
+
+            return KvRequests;
+        })();
+
+        control.KvResponses = (function() {
+
+            const KvResponses = function (properties) {
+                this.responses = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KvResponses.prototype.responses = $util.emptyArray;
+
+            KvResponses.create = function(properties) {
+                return new KvResponses(properties);
+            };
+
+            KvResponses.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.responses != null && message.responses.length)
+                    for (let i = 0; i < message.responses.length; ++i)
+                        $root.skep.control.KvResponse.encode(message.responses[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KvResponses.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.KvResponses();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.responses && message.responses.length))
+                                message.responses = [];
+                            message.responses.push($root.skep.control.KvResponse.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KvResponses.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.KvResponses)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.KvResponses: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.KvResponses();
+                if (object.responses) {
+                    if (!$Array.isArray(object.responses))
+                        throw $TypeError(".skep.control.KvResponses.responses: array expected");
+                    message.responses = $Array(object.responses.length);
+                    for (let i = 0; i < object.responses.length; ++i) {
+                        if (!$util.isObject(object.responses[i]))
+                            throw $TypeError(".skep.control.KvResponses.responses: object expected");
+                        message.responses[i] = $root.skep.control.KvResponse.fromObject(object.responses[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            KvResponses.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.responses = [];
+                if (message.responses && message.responses.length) {
+                    object.responses = $Array(message.responses.length);
+                    for (let j = 0; j < message.responses.length; ++j)
+                        object.responses[j] = $root.skep.control.KvResponse.toObject(message.responses[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            KvResponses.prototype.toJSON = function() {
+                return KvResponses.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KvResponses.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.KvResponses";
+            };
+
+            return KvResponses;
+        })();
+
+        control.WatchRequest = (function() {
+
+            const WatchRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchRequest.prototype.since = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            WatchRequest.create = function(properties) {
+                return new WatchRequest(properties);
+            };
+
+            WatchRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since") && (typeof message.since === "object" ? message.since.low || message.since.high : message.since !== 0))
+                    writer.uint32(8).uint64(message.since);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WatchRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.since = value;
+                            else
+                                delete message.since;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WatchRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WatchRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WatchRequest();
+                if (object.since != null)
+                    if (typeof object.since === "object" ? object.since.low || object.since.high : $Number(object.since) !== 0)
+                        if ($util.Long)
+                            message.since = $util.Long.fromValue(object.since, true);
+                        else if (typeof object.since === "string")
+                            message.since = $parseInt(object.since, 10);
+                        else if (typeof object.since === "number")
+                            message.since = object.since;
+                        else if (typeof object.since === "object")
+                            message.since = new $util.LongBits(object.since.low >>> 0, object.since.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            WatchRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.since = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.since = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.since = typeof message.since === "number" ? $BigInt(message.since) : $util.Long.fromBits(message.since.low >>> 0, message.since.high >>> 0, true).toBigInt();
+                    else if (typeof message.since === "number")
+                        object.since = options.longs === $String ? $String(message.since) : message.since;
+                    else
+                        object.since = options.longs === $String ? $util.Long.prototype.toString.call(message.since) : options.longs === $Number ? new $util.LongBits(message.since.low >>> 0, message.since.high >>> 0).toNumber(true) : message.since;
+                return object;
+            };
+
+            WatchRequest.prototype.toJSON = function() {
+                return WatchRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WatchRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WatchRequest";
+            };
+
+            return WatchRequest;
+        })();
+
+        control.WatchEvent = (function() {
+
+            const WatchEvent = function (properties) {
+                this.items = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchEvent.prototype.reset = false;
+            WatchEvent.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            WatchEvent.prototype.items = $util.emptyArray;
+
+            WatchEvent.create = function(properties) {
+                return new WatchEvent(properties);
+            };
+
+            WatchEvent.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.reset != null && $Object.hasOwnProperty.call(message, "reset") && message.reset !== false)
+                    writer.uint32(8).bool(message.reset);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(16).uint64(message.index);
+                if (message.items != null && message.items.length)
+                    for (let i = 0; i < message.items.length; ++i)
+                        $root.skep.control.KvItem.encode(message.items[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchEvent.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WatchEvent();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.reset = value;
+                            else
+                                delete message.reset;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.items && message.items.length))
+                                message.items = [];
+                            message.items.push($root.skep.control.KvItem.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchEvent.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WatchEvent)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WatchEvent: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WatchEvent();
+                if (object.reset != null)
+                    if (object.reset)
+                        message.reset = $Boolean(object.reset);
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.items) {
+                    if (!$Array.isArray(object.items))
+                        throw $TypeError(".skep.control.WatchEvent.items: array expected");
+                    message.items = $Array(object.items.length);
+                    for (let i = 0; i < object.items.length; ++i) {
+                        if (!$util.isObject(object.items[i]))
+                            throw $TypeError(".skep.control.WatchEvent.items: object expected");
+                        message.items[i] = $root.skep.control.KvItem.fromObject(object.items[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            WatchEvent.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.items = [];
+                if (options.defaults) {
+                    object.reset = false;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.reset != null && $Object.hasOwnProperty.call(message, "reset"))
+                    object.reset = message.reset;
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.items && message.items.length) {
+                    object.items = $Array(message.items.length);
+                    for (let j = 0; j < message.items.length; ++j)
+                        object.items[j] = $root.skep.control.KvItem.toObject(message.items[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            WatchEvent.prototype.toJSON = function() {
+                return WatchEvent.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WatchEvent.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WatchEvent";
+            };
+
+            return WatchEvent;
+        })();
+
+        control.Kv = (function() {
+
+            const Kv = function(rpcImpl, requestDelimited, responseDelimited) {
+                $protobuf.rpc.Service.call(this, rpcImpl, requestDelimited, responseDelimited);
+            };
+
+            $Object.defineProperty(Kv.prototype = $Object.create($protobuf.rpc.Service.prototype), "constructor", { value: Kv, writable: true, enumerable: false, configurable: true });
+
+            Kv.create = function(rpcImpl, requestDelimited, responseDelimited) {
+                return new this(rpcImpl, requestDelimited, responseDelimited);
+            };
+
+
+
+            $Object.defineProperties(Kv.prototype.put = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.put, $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "Put" },
+                path: { value: "/skep.control.Kv/Put" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.get = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.get, $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "Get" },
+                path: { value: "/skep.control.Kv/Get" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype["delete"] = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype["delete"], $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "Delete" },
+                path: { value: "/skep.control.Kv/Delete" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.cas = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.cas, $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "Cas" },
+                path: { value: "/skep.control.Kv/Cas" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.txn = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.txn, $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "Txn" },
+                path: { value: "/skep.control.Kv/Txn" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.openSession = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.openSession, $root.skep.control.KvRequest, $root.skep.control.KvResponse, request, callback);
+            }, {
+                name: { value: "OpenSession" },
+                path: { value: "/skep.control.Kv/OpenSession" },
+                requestType: { value: "KvRequest" },
+                responseType: { value: "KvResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.stream = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.stream, $root.skep.control.KvRequests, $root.skep.control.KvResponses, request, callback);
+            }, {
+                name: { value: "Stream" },
+                path: { value: "/skep.control.Kv/Stream" },
+                requestType: { value: "KvRequests" },
+                responseType: { value: "KvResponses" },
+                requestStream: { value: true },
+                responseStream: { value: true }
+            });
+
+
+
+            $Object.defineProperties(Kv.prototype.watch = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Kv.prototype.watch, $root.skep.control.WatchRequest, $root.skep.control.WatchEvent, request, callback);
+            }, {
+                name: { value: "Watch" },
+                path: { value: "/skep.control.Kv/Watch" },
+                requestType: { value: "WatchRequest" },
+                responseType: { value: "WatchEvent" },
+                requestStream: { value: $undefined },
+                responseStream: { value: true }
+            });
+
+            return Kv;
+        })();
+
+        control.Manager = (function() {
+
+            const Manager = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Manager.prototype.id = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Manager.prototype.nodeId = "";
+            Manager.prototype.address = "";
+            Manager.prototype.voter = false;
+            Manager.prototype.leader = false;
+            Manager.prototype.behind = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Manager.prototype.reachable = false;
+
+            Manager.create = function(properties) {
+                return new Manager(properties);
+            };
+
+            Manager.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && (typeof message.id === "object" ? message.id.low || message.id.high : message.id !== 0))
+                    writer.uint32(8).uint64(message.id);
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
+                    writer.uint32(18).string(message.nodeId);
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address") && message.address !== "")
+                    writer.uint32(26).string(message.address);
+                if (message.voter != null && $Object.hasOwnProperty.call(message, "voter") && message.voter !== false)
+                    writer.uint32(32).bool(message.voter);
+                if (message.leader != null && $Object.hasOwnProperty.call(message, "leader") && message.leader !== false)
+                    writer.uint32(40).bool(message.leader);
+                if (message.behind != null && $Object.hasOwnProperty.call(message, "behind") && (typeof message.behind === "object" ? message.behind.low || message.behind.high : message.behind !== 0))
+                    writer.uint32(48).uint64(message.behind);
+                if (message.reachable != null && $Object.hasOwnProperty.call(message, "reachable") && message.reachable !== false)
+                    writer.uint32(56).bool(message.reachable);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Manager.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Manager();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nodeId = value;
+                            else
+                                delete message.nodeId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.address = value;
+                            else
+                                delete message.address;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.voter = value;
+                            else
+                                delete message.voter;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.leader = value;
+                            else
+                                delete message.leader;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.behind = value;
+                            else
+                                delete message.behind;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.reachable = value;
+                            else
+                                delete message.reachable;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Manager.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Manager)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Manager: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Manager();
+                if (object.id != null)
+                    if (typeof object.id === "object" ? object.id.low || object.id.high : $Number(object.id) !== 0)
+                        if ($util.Long)
+                            message.id = $util.Long.fromValue(object.id, true);
+                        else if (typeof object.id === "string")
+                            message.id = $parseInt(object.id, 10);
+                        else if (typeof object.id === "number")
+                            message.id = object.id;
+                        else if (typeof object.id === "object")
+                            message.id = new $util.LongBits(object.id.low >>> 0, object.id.high >>> 0).toNumber(true);
+                if (object.nodeId != null)
+                    if (typeof object.nodeId !== "string" || object.nodeId.length)
+                        message.nodeId = $String(object.nodeId);
+                if (object.address != null)
+                    if (typeof object.address !== "string" || object.address.length)
+                        message.address = $String(object.address);
+                if (object.voter != null)
+                    if (object.voter)
+                        message.voter = $Boolean(object.voter);
+                if (object.leader != null)
+                    if (object.leader)
+                        message.leader = $Boolean(object.leader);
+                if (object.behind != null)
+                    if (typeof object.behind === "object" ? object.behind.low || object.behind.high : $Number(object.behind) !== 0)
+                        if ($util.Long)
+                            message.behind = $util.Long.fromValue(object.behind, true);
+                        else if (typeof object.behind === "string")
+                            message.behind = $parseInt(object.behind, 10);
+                        else if (typeof object.behind === "number")
+                            message.behind = object.behind;
+                        else if (typeof object.behind === "object")
+                            message.behind = new $util.LongBits(object.behind.low >>> 0, object.behind.high >>> 0).toNumber(true);
+                if (object.reachable != null)
+                    if (object.reachable)
+                        message.reachable = $Boolean(object.reachable);
+                return message;
+            };
+
+            Manager.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.id = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.id = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.nodeId = "";
+                    object.address = "";
+                    object.voter = false;
+                    object.leader = false;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.behind = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.behind = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.reachable = false;
+                }
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.id = typeof message.id === "number" ? $BigInt(message.id) : $util.Long.fromBits(message.id.low >>> 0, message.id.high >>> 0, true).toBigInt();
+                    else if (typeof message.id === "number")
+                        object.id = options.longs === $String ? $String(message.id) : message.id;
+                    else
+                        object.id = options.longs === $String ? $util.Long.prototype.toString.call(message.id) : options.longs === $Number ? new $util.LongBits(message.id.low >>> 0, message.id.high >>> 0).toNumber(true) : message.id;
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
+                    object.nodeId = message.nodeId;
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address"))
+                    object.address = message.address;
+                if (message.voter != null && $Object.hasOwnProperty.call(message, "voter"))
+                    object.voter = message.voter;
+                if (message.leader != null && $Object.hasOwnProperty.call(message, "leader"))
+                    object.leader = message.leader;
+                if (message.behind != null && $Object.hasOwnProperty.call(message, "behind"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.behind = typeof message.behind === "number" ? $BigInt(message.behind) : $util.Long.fromBits(message.behind.low >>> 0, message.behind.high >>> 0, true).toBigInt();
+                    else if (typeof message.behind === "number")
+                        object.behind = options.longs === $String ? $String(message.behind) : message.behind;
+                    else
+                        object.behind = options.longs === $String ? $util.Long.prototype.toString.call(message.behind) : options.longs === $Number ? new $util.LongBits(message.behind.low >>> 0, message.behind.high >>> 0).toNumber(true) : message.behind;
+                if (message.reachable != null && $Object.hasOwnProperty.call(message, "reachable"))
+                    object.reachable = message.reachable;
+                return object;
+            };
+
+            Manager.prototype.toJSON = function() {
+                return Manager.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Manager.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Manager";
+            };
+
+            return Manager;
+        })();
+
+        control.StatusRequest = (function() {
+
+            const StatusRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            StatusRequest.create = function(properties) {
+                return new StatusRequest(properties);
+            };
+
+            StatusRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            StatusRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.StatusRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    reader.skipType(tag & 7, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            StatusRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.StatusRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.StatusRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                return new $root.skep.control.StatusRequest();
+            };
+
+            StatusRequest.toObject = function () {
+                return {};
+            };
+
+            StatusRequest.prototype.toJSON = function() {
+                return StatusRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            StatusRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.StatusRequest";
+            };
+
+            return StatusRequest;
+        })();
+
+        control.StatusResponse = (function() {
+
+            const StatusResponse = function (properties) {
+                this.managers = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            StatusResponse.prototype.failure = null;
+            StatusResponse.prototype.clusterId = "";
+            StatusResponse.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.state = "";
+            StatusResponse.prototype.role = "";
+            StatusResponse.prototype.term = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.leaderId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.leaderAddress = "";
+            StatusResponse.prototype.commit = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.applied = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.firstIndex = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.lastIndex = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.snapshotIndex = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.managers = $util.emptyArray;
+            StatusResponse.prototype.featureLevel = 0;
+            StatusResponse.prototype.stateHash = "";
+
+            StatusResponse.create = function(properties) {
+                return new StatusResponse(properties);
+            };
+
+            StatusResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId") && message.clusterId !== "")
+                    writer.uint32(18).string(message.clusterId);
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(24).uint64(message.memberId);
+                if (message.state != null && $Object.hasOwnProperty.call(message, "state") && message.state !== "")
+                    writer.uint32(34).string(message.state);
+                if (message.role != null && $Object.hasOwnProperty.call(message, "role") && message.role !== "")
+                    writer.uint32(42).string(message.role);
+                if (message.term != null && $Object.hasOwnProperty.call(message, "term") && (typeof message.term === "object" ? message.term.low || message.term.high : message.term !== 0))
+                    writer.uint32(48).uint64(message.term);
+                if (message.leaderId != null && $Object.hasOwnProperty.call(message, "leaderId") && (typeof message.leaderId === "object" ? message.leaderId.low || message.leaderId.high : message.leaderId !== 0))
+                    writer.uint32(56).uint64(message.leaderId);
+                if (message.leaderAddress != null && $Object.hasOwnProperty.call(message, "leaderAddress") && message.leaderAddress !== "")
+                    writer.uint32(66).string(message.leaderAddress);
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit") && (typeof message.commit === "object" ? message.commit.low || message.commit.high : message.commit !== 0))
+                    writer.uint32(72).uint64(message.commit);
+                if (message.applied != null && $Object.hasOwnProperty.call(message, "applied") && (typeof message.applied === "object" ? message.applied.low || message.applied.high : message.applied !== 0))
+                    writer.uint32(80).uint64(message.applied);
+                if (message.firstIndex != null && $Object.hasOwnProperty.call(message, "firstIndex") && (typeof message.firstIndex === "object" ? message.firstIndex.low || message.firstIndex.high : message.firstIndex !== 0))
+                    writer.uint32(88).uint64(message.firstIndex);
+                if (message.lastIndex != null && $Object.hasOwnProperty.call(message, "lastIndex") && (typeof message.lastIndex === "object" ? message.lastIndex.low || message.lastIndex.high : message.lastIndex !== 0))
+                    writer.uint32(96).uint64(message.lastIndex);
+                if (message.snapshotIndex != null && $Object.hasOwnProperty.call(message, "snapshotIndex") && (typeof message.snapshotIndex === "object" ? message.snapshotIndex.low || message.snapshotIndex.high : message.snapshotIndex !== 0))
+                    writer.uint32(104).uint64(message.snapshotIndex);
+                if (message.managers != null && message.managers.length)
+                    for (let i = 0; i < message.managers.length; ++i)
+                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(114).fork(), _depth + 1).ldelim();
+                if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
+                    writer.uint32(120).uint32(message.featureLevel);
+                if (message.stateHash != null && $Object.hasOwnProperty.call(message, "stateHash") && message.stateHash !== "")
+                    writer.uint32(130).string(message.stateHash);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            StatusResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.StatusResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.clusterId = value;
+                            else
+                                delete message.clusterId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.state = value;
+                            else
+                                delete message.state;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.role = value;
+                            else
+                                delete message.role;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.term = value;
+                            else
+                                delete message.term;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.leaderId = value;
+                            else
+                                delete message.leaderId;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leaderAddress = value;
+                            else
+                                delete message.leaderAddress;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.commit = value;
+                            else
+                                delete message.commit;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.applied = value;
+                            else
+                                delete message.applied;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.firstIndex = value;
+                            else
+                                delete message.firstIndex;
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.lastIndex = value;
+                            else
+                                delete message.lastIndex;
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.snapshotIndex = value;
+                            else
+                                delete message.snapshotIndex;
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.managers && message.managers.length))
+                                message.managers = [];
+                            message.managers.push($root.skep.control.Manager.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.featureLevel = value;
+                            else
+                                delete message.featureLevel;
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.stateHash = value;
+                            else
+                                delete message.stateHash;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            StatusResponse.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.StatusResponse)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.StatusResponse: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.StatusResponse();
+                if (object.failure != null) {
+                    if (!$util.isObject(object.failure))
+                        throw $TypeError(".skep.control.StatusResponse.failure: object expected");
+                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
+                }
+                if (object.clusterId != null)
+                    if (typeof object.clusterId !== "string" || object.clusterId.length)
+                        message.clusterId = $String(object.clusterId);
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.state != null)
+                    if (typeof object.state !== "string" || object.state.length)
+                        message.state = $String(object.state);
+                if (object.role != null)
+                    if (typeof object.role !== "string" || object.role.length)
+                        message.role = $String(object.role);
+                if (object.term != null)
+                    if (typeof object.term === "object" ? object.term.low || object.term.high : $Number(object.term) !== 0)
+                        if ($util.Long)
+                            message.term = $util.Long.fromValue(object.term, true);
+                        else if (typeof object.term === "string")
+                            message.term = $parseInt(object.term, 10);
+                        else if (typeof object.term === "number")
+                            message.term = object.term;
+                        else if (typeof object.term === "object")
+                            message.term = new $util.LongBits(object.term.low >>> 0, object.term.high >>> 0).toNumber(true);
+                if (object.leaderId != null)
+                    if (typeof object.leaderId === "object" ? object.leaderId.low || object.leaderId.high : $Number(object.leaderId) !== 0)
+                        if ($util.Long)
+                            message.leaderId = $util.Long.fromValue(object.leaderId, true);
+                        else if (typeof object.leaderId === "string")
+                            message.leaderId = $parseInt(object.leaderId, 10);
+                        else if (typeof object.leaderId === "number")
+                            message.leaderId = object.leaderId;
+                        else if (typeof object.leaderId === "object")
+                            message.leaderId = new $util.LongBits(object.leaderId.low >>> 0, object.leaderId.high >>> 0).toNumber(true);
+                if (object.leaderAddress != null)
+                    if (typeof object.leaderAddress !== "string" || object.leaderAddress.length)
+                        message.leaderAddress = $String(object.leaderAddress);
+                if (object.commit != null)
+                    if (typeof object.commit === "object" ? object.commit.low || object.commit.high : $Number(object.commit) !== 0)
+                        if ($util.Long)
+                            message.commit = $util.Long.fromValue(object.commit, true);
+                        else if (typeof object.commit === "string")
+                            message.commit = $parseInt(object.commit, 10);
+                        else if (typeof object.commit === "number")
+                            message.commit = object.commit;
+                        else if (typeof object.commit === "object")
+                            message.commit = new $util.LongBits(object.commit.low >>> 0, object.commit.high >>> 0).toNumber(true);
+                if (object.applied != null)
+                    if (typeof object.applied === "object" ? object.applied.low || object.applied.high : $Number(object.applied) !== 0)
+                        if ($util.Long)
+                            message.applied = $util.Long.fromValue(object.applied, true);
+                        else if (typeof object.applied === "string")
+                            message.applied = $parseInt(object.applied, 10);
+                        else if (typeof object.applied === "number")
+                            message.applied = object.applied;
+                        else if (typeof object.applied === "object")
+                            message.applied = new $util.LongBits(object.applied.low >>> 0, object.applied.high >>> 0).toNumber(true);
+                if (object.firstIndex != null)
+                    if (typeof object.firstIndex === "object" ? object.firstIndex.low || object.firstIndex.high : $Number(object.firstIndex) !== 0)
+                        if ($util.Long)
+                            message.firstIndex = $util.Long.fromValue(object.firstIndex, true);
+                        else if (typeof object.firstIndex === "string")
+                            message.firstIndex = $parseInt(object.firstIndex, 10);
+                        else if (typeof object.firstIndex === "number")
+                            message.firstIndex = object.firstIndex;
+                        else if (typeof object.firstIndex === "object")
+                            message.firstIndex = new $util.LongBits(object.firstIndex.low >>> 0, object.firstIndex.high >>> 0).toNumber(true);
+                if (object.lastIndex != null)
+                    if (typeof object.lastIndex === "object" ? object.lastIndex.low || object.lastIndex.high : $Number(object.lastIndex) !== 0)
+                        if ($util.Long)
+                            message.lastIndex = $util.Long.fromValue(object.lastIndex, true);
+                        else if (typeof object.lastIndex === "string")
+                            message.lastIndex = $parseInt(object.lastIndex, 10);
+                        else if (typeof object.lastIndex === "number")
+                            message.lastIndex = object.lastIndex;
+                        else if (typeof object.lastIndex === "object")
+                            message.lastIndex = new $util.LongBits(object.lastIndex.low >>> 0, object.lastIndex.high >>> 0).toNumber(true);
+                if (object.snapshotIndex != null)
+                    if (typeof object.snapshotIndex === "object" ? object.snapshotIndex.low || object.snapshotIndex.high : $Number(object.snapshotIndex) !== 0)
+                        if ($util.Long)
+                            message.snapshotIndex = $util.Long.fromValue(object.snapshotIndex, true);
+                        else if (typeof object.snapshotIndex === "string")
+                            message.snapshotIndex = $parseInt(object.snapshotIndex, 10);
+                        else if (typeof object.snapshotIndex === "number")
+                            message.snapshotIndex = object.snapshotIndex;
+                        else if (typeof object.snapshotIndex === "object")
+                            message.snapshotIndex = new $util.LongBits(object.snapshotIndex.low >>> 0, object.snapshotIndex.high >>> 0).toNumber(true);
+                if (object.managers) {
+                    if (!$Array.isArray(object.managers))
+                        throw $TypeError(".skep.control.StatusResponse.managers: array expected");
+                    message.managers = $Array(object.managers.length);
+                    for (let i = 0; i < object.managers.length; ++i) {
+                        if (!$util.isObject(object.managers[i]))
+                            throw $TypeError(".skep.control.StatusResponse.managers: object expected");
+                        message.managers[i] = $root.skep.control.Manager.fromObject(object.managers[i], _depth + 1);
+                    }
+                }
+                if (object.featureLevel != null)
+                    if ($Number(object.featureLevel) !== 0)
+                        message.featureLevel = object.featureLevel >>> 0;
+                if (object.stateHash != null)
+                    if (typeof object.stateHash !== "string" || object.stateHash.length)
+                        message.stateHash = $String(object.stateHash);
+                return message;
+            };
+
+            StatusResponse.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.managers = [];
+                if (options.defaults) {
+                    object.failure = null;
+                    object.clusterId = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.state = "";
+                    object.role = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.term = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.term = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.leaderId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.leaderId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.leaderAddress = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.commit = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.commit = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.applied = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.applied = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.firstIndex = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.firstIndex = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.lastIndex = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.lastIndex = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.snapshotIndex = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.snapshotIndex = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.featureLevel = 0;
+                    object.stateHash = "";
+                }
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
+                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId"))
+                    object.clusterId = message.clusterId;
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
+                    object.state = message.state;
+                if (message.role != null && $Object.hasOwnProperty.call(message, "role"))
+                    object.role = message.role;
+                if (message.term != null && $Object.hasOwnProperty.call(message, "term"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.term = typeof message.term === "number" ? $BigInt(message.term) : $util.Long.fromBits(message.term.low >>> 0, message.term.high >>> 0, true).toBigInt();
+                    else if (typeof message.term === "number")
+                        object.term = options.longs === $String ? $String(message.term) : message.term;
+                    else
+                        object.term = options.longs === $String ? $util.Long.prototype.toString.call(message.term) : options.longs === $Number ? new $util.LongBits(message.term.low >>> 0, message.term.high >>> 0).toNumber(true) : message.term;
+                if (message.leaderId != null && $Object.hasOwnProperty.call(message, "leaderId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.leaderId = typeof message.leaderId === "number" ? $BigInt(message.leaderId) : $util.Long.fromBits(message.leaderId.low >>> 0, message.leaderId.high >>> 0, true).toBigInt();
+                    else if (typeof message.leaderId === "number")
+                        object.leaderId = options.longs === $String ? $String(message.leaderId) : message.leaderId;
+                    else
+                        object.leaderId = options.longs === $String ? $util.Long.prototype.toString.call(message.leaderId) : options.longs === $Number ? new $util.LongBits(message.leaderId.low >>> 0, message.leaderId.high >>> 0).toNumber(true) : message.leaderId;
+                if (message.leaderAddress != null && $Object.hasOwnProperty.call(message, "leaderAddress"))
+                    object.leaderAddress = message.leaderAddress;
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.commit = typeof message.commit === "number" ? $BigInt(message.commit) : $util.Long.fromBits(message.commit.low >>> 0, message.commit.high >>> 0, true).toBigInt();
+                    else if (typeof message.commit === "number")
+                        object.commit = options.longs === $String ? $String(message.commit) : message.commit;
+                    else
+                        object.commit = options.longs === $String ? $util.Long.prototype.toString.call(message.commit) : options.longs === $Number ? new $util.LongBits(message.commit.low >>> 0, message.commit.high >>> 0).toNumber(true) : message.commit;
+                if (message.applied != null && $Object.hasOwnProperty.call(message, "applied"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.applied = typeof message.applied === "number" ? $BigInt(message.applied) : $util.Long.fromBits(message.applied.low >>> 0, message.applied.high >>> 0, true).toBigInt();
+                    else if (typeof message.applied === "number")
+                        object.applied = options.longs === $String ? $String(message.applied) : message.applied;
+                    else
+                        object.applied = options.longs === $String ? $util.Long.prototype.toString.call(message.applied) : options.longs === $Number ? new $util.LongBits(message.applied.low >>> 0, message.applied.high >>> 0).toNumber(true) : message.applied;
+                if (message.firstIndex != null && $Object.hasOwnProperty.call(message, "firstIndex"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.firstIndex = typeof message.firstIndex === "number" ? $BigInt(message.firstIndex) : $util.Long.fromBits(message.firstIndex.low >>> 0, message.firstIndex.high >>> 0, true).toBigInt();
+                    else if (typeof message.firstIndex === "number")
+                        object.firstIndex = options.longs === $String ? $String(message.firstIndex) : message.firstIndex;
+                    else
+                        object.firstIndex = options.longs === $String ? $util.Long.prototype.toString.call(message.firstIndex) : options.longs === $Number ? new $util.LongBits(message.firstIndex.low >>> 0, message.firstIndex.high >>> 0).toNumber(true) : message.firstIndex;
+                if (message.lastIndex != null && $Object.hasOwnProperty.call(message, "lastIndex"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.lastIndex = typeof message.lastIndex === "number" ? $BigInt(message.lastIndex) : $util.Long.fromBits(message.lastIndex.low >>> 0, message.lastIndex.high >>> 0, true).toBigInt();
+                    else if (typeof message.lastIndex === "number")
+                        object.lastIndex = options.longs === $String ? $String(message.lastIndex) : message.lastIndex;
+                    else
+                        object.lastIndex = options.longs === $String ? $util.Long.prototype.toString.call(message.lastIndex) : options.longs === $Number ? new $util.LongBits(message.lastIndex.low >>> 0, message.lastIndex.high >>> 0).toNumber(true) : message.lastIndex;
+                if (message.snapshotIndex != null && $Object.hasOwnProperty.call(message, "snapshotIndex"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.snapshotIndex = typeof message.snapshotIndex === "number" ? $BigInt(message.snapshotIndex) : $util.Long.fromBits(message.snapshotIndex.low >>> 0, message.snapshotIndex.high >>> 0, true).toBigInt();
+                    else if (typeof message.snapshotIndex === "number")
+                        object.snapshotIndex = options.longs === $String ? $String(message.snapshotIndex) : message.snapshotIndex;
+                    else
+                        object.snapshotIndex = options.longs === $String ? $util.Long.prototype.toString.call(message.snapshotIndex) : options.longs === $Number ? new $util.LongBits(message.snapshotIndex.low >>> 0, message.snapshotIndex.high >>> 0).toNumber(true) : message.snapshotIndex;
+                if (message.managers && message.managers.length) {
+                    object.managers = $Array(message.managers.length);
+                    for (let j = 0; j < message.managers.length; ++j)
+                        object.managers[j] = $root.skep.control.Manager.toObject(message.managers[j], options, _depth + 1);
+                }
+                if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel"))
+                    object.featureLevel = message.featureLevel;
+                if (message.stateHash != null && $Object.hasOwnProperty.call(message, "stateHash"))
+                    object.stateHash = message.stateHash;
+                return object;
+            };
+
+            StatusResponse.prototype.toJSON = function() {
+                return StatusResponse.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            StatusResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.StatusResponse";
+            };
+
+            return StatusResponse;
+        })();
+
+        control.JoinRequest = (function() {
+
+            const JoinRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            JoinRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            JoinRequest.prototype.address = "";
+            JoinRequest.prototype.incarnation = "";
+            JoinRequest.prototype.featureLevel = 0;
+            JoinRequest.prototype.replaces = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            JoinRequest.prototype.forwarded = false;
+
+            JoinRequest.create = function(properties) {
+                return new JoinRequest(properties);
+            };
+
+            JoinRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(8).uint64(message.memberId);
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address") && message.address !== "")
+                    writer.uint32(18).string(message.address);
+                if (message.incarnation != null && $Object.hasOwnProperty.call(message, "incarnation") && message.incarnation !== "")
+                    writer.uint32(26).string(message.incarnation);
+                if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
+                    writer.uint32(32).uint32(message.featureLevel);
+                if (message.replaces != null && $Object.hasOwnProperty.call(message, "replaces") && (typeof message.replaces === "object" ? message.replaces.low || message.replaces.high : message.replaces !== 0))
+                    writer.uint32(40).uint64(message.replaces);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(48).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            JoinRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.JoinRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.address = value;
+                            else
+                                delete message.address;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.incarnation = value;
+                            else
+                                delete message.incarnation;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.featureLevel = value;
+                            else
+                                delete message.featureLevel;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.replaces = value;
+                            else
+                                delete message.replaces;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            JoinRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.JoinRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.JoinRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.JoinRequest();
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.address != null)
+                    if (typeof object.address !== "string" || object.address.length)
+                        message.address = $String(object.address);
+                if (object.incarnation != null)
+                    if (typeof object.incarnation !== "string" || object.incarnation.length)
+                        message.incarnation = $String(object.incarnation);
+                if (object.featureLevel != null)
+                    if ($Number(object.featureLevel) !== 0)
+                        message.featureLevel = object.featureLevel >>> 0;
+                if (object.replaces != null)
+                    if (typeof object.replaces === "object" ? object.replaces.low || object.replaces.high : $Number(object.replaces) !== 0)
+                        if ($util.Long)
+                            message.replaces = $util.Long.fromValue(object.replaces, true);
+                        else if (typeof object.replaces === "string")
+                            message.replaces = $parseInt(object.replaces, 10);
+                        else if (typeof object.replaces === "number")
+                            message.replaces = object.replaces;
+                        else if (typeof object.replaces === "object")
+                            message.replaces = new $util.LongBits(object.replaces.low >>> 0, object.replaces.high >>> 0).toNumber(true);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            JoinRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.address = "";
+                    object.incarnation = "";
+                    object.featureLevel = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.replaces = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.replaces = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.forwarded = false;
+                }
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address"))
+                    object.address = message.address;
+                if (message.incarnation != null && $Object.hasOwnProperty.call(message, "incarnation"))
+                    object.incarnation = message.incarnation;
+                if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel"))
+                    object.featureLevel = message.featureLevel;
+                if (message.replaces != null && $Object.hasOwnProperty.call(message, "replaces"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.replaces = typeof message.replaces === "number" ? $BigInt(message.replaces) : $util.Long.fromBits(message.replaces.low >>> 0, message.replaces.high >>> 0, true).toBigInt();
+                    else if (typeof message.replaces === "number")
+                        object.replaces = options.longs === $String ? $String(message.replaces) : message.replaces;
+                    else
+                        object.replaces = options.longs === $String ? $util.Long.prototype.toString.call(message.replaces) : options.longs === $Number ? new $util.LongBits(message.replaces.low >>> 0, message.replaces.high >>> 0).toNumber(true) : message.replaces;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            JoinRequest.prototype.toJSON = function() {
+                return JoinRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            JoinRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.JoinRequest";
+            };
+
+            return JoinRequest;
+        })();
+
+        control.JoinResponse = (function() {
+
+            const JoinResponse = function (properties) {
+                this.managers = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            JoinResponse.prototype.failure = null;
+            JoinResponse.prototype.clusterId = "";
+            JoinResponse.prototype.managers = $util.emptyArray;
+
+            JoinResponse.create = function(properties) {
+                return new JoinResponse(properties);
+            };
+
+            JoinResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId") && message.clusterId !== "")
+                    writer.uint32(18).string(message.clusterId);
+                if (message.managers != null && message.managers.length)
+                    for (let i = 0; i < message.managers.length; ++i)
+                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            JoinResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.JoinResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.clusterId = value;
+                            else
+                                delete message.clusterId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.managers && message.managers.length))
+                                message.managers = [];
+                            message.managers.push($root.skep.control.Manager.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            JoinResponse.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.JoinResponse)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.JoinResponse: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.JoinResponse();
+                if (object.failure != null) {
+                    if (!$util.isObject(object.failure))
+                        throw $TypeError(".skep.control.JoinResponse.failure: object expected");
+                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
+                }
+                if (object.clusterId != null)
+                    if (typeof object.clusterId !== "string" || object.clusterId.length)
+                        message.clusterId = $String(object.clusterId);
+                if (object.managers) {
+                    if (!$Array.isArray(object.managers))
+                        throw $TypeError(".skep.control.JoinResponse.managers: array expected");
+                    message.managers = $Array(object.managers.length);
+                    for (let i = 0; i < object.managers.length; ++i) {
+                        if (!$util.isObject(object.managers[i]))
+                            throw $TypeError(".skep.control.JoinResponse.managers: object expected");
+                        message.managers[i] = $root.skep.control.Manager.fromObject(object.managers[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            JoinResponse.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.managers = [];
+                if (options.defaults) {
+                    object.failure = null;
+                    object.clusterId = "";
+                }
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
+                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId"))
+                    object.clusterId = message.clusterId;
+                if (message.managers && message.managers.length) {
+                    object.managers = $Array(message.managers.length);
+                    for (let j = 0; j < message.managers.length; ++j)
+                        object.managers[j] = $root.skep.control.Manager.toObject(message.managers[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            JoinResponse.prototype.toJSON = function() {
+                return JoinResponse.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            JoinResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.JoinResponse";
+            };
+
+            return JoinResponse;
+        })();
+
+        control.RemoveRequest = (function() {
+
+            const RemoveRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RemoveRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            RemoveRequest.prototype.force = false;
+            RemoveRequest.prototype.forwarded = false;
+
+            RemoveRequest.create = function(properties) {
+                return new RemoveRequest(properties);
+            };
+
+            RemoveRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(8).uint64(message.memberId);
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force") && message.force !== false)
+                    writer.uint32(16).bool(message.force);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(24).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RemoveRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RemoveRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.force = value;
+                            else
+                                delete message.force;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RemoveRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RemoveRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RemoveRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.RemoveRequest();
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.force != null)
+                    if (object.force)
+                        message.force = $Boolean(object.force);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            RemoveRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.force = false;
+                    object.forwarded = false;
+                }
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force"))
+                    object.force = message.force;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            RemoveRequest.prototype.toJSON = function() {
+                return RemoveRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RemoveRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RemoveRequest";
+            };
+
+            return RemoveRequest;
+        })();
+
+        control.UpdateRequest = (function() {
+
+            const UpdateRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            UpdateRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            UpdateRequest.prototype.address = "";
+            UpdateRequest.prototype.forwarded = false;
+
+            UpdateRequest.create = function(properties) {
+                return new UpdateRequest(properties);
+            };
+
+            UpdateRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(8).uint64(message.memberId);
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address") && message.address !== "")
+                    writer.uint32(18).string(message.address);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(24).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            UpdateRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.UpdateRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.address = value;
+                            else
+                                delete message.address;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            UpdateRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.UpdateRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.UpdateRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.UpdateRequest();
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.address != null)
+                    if (typeof object.address !== "string" || object.address.length)
+                        message.address = $String(object.address);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            UpdateRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.address = "";
+                    object.forwarded = false;
+                }
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.address != null && $Object.hasOwnProperty.call(message, "address"))
+                    object.address = message.address;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            UpdateRequest.prototype.toJSON = function() {
+                return UpdateRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            UpdateRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.UpdateRequest";
+            };
+
+            return UpdateRequest;
+        })();
+
+        control.RoleRequest = (function() {
+
+            const RoleRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RoleRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            RoleRequest.prototype.voter = false;
+            RoleRequest.prototype.force = false;
+            RoleRequest.prototype.forwarded = false;
+
+            RoleRequest.create = function(properties) {
+                return new RoleRequest(properties);
+            };
+
+            RoleRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(8).uint64(message.memberId);
+                if (message.voter != null && $Object.hasOwnProperty.call(message, "voter") && message.voter !== false)
+                    writer.uint32(16).bool(message.voter);
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force") && message.force !== false)
+                    writer.uint32(24).bool(message.force);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(32).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RoleRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RoleRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.voter = value;
+                            else
+                                delete message.voter;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.force = value;
+                            else
+                                delete message.force;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RoleRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RoleRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RoleRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.RoleRequest();
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.voter != null)
+                    if (object.voter)
+                        message.voter = $Boolean(object.voter);
+                if (object.force != null)
+                    if (object.force)
+                        message.force = $Boolean(object.force);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            RoleRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.voter = false;
+                    object.force = false;
+                    object.forwarded = false;
+                }
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.voter != null && $Object.hasOwnProperty.call(message, "voter"))
+                    object.voter = message.voter;
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force"))
+                    object.force = message.force;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            RoleRequest.prototype.toJSON = function() {
+                return RoleRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RoleRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RoleRequest";
+            };
+
+            return RoleRequest;
+        })();
+
+        control.TransferRequest = (function() {
+
+            const TransferRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TransferRequest.prototype.to = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            TransferRequest.prototype.forwarded = false;
+
+            TransferRequest.create = function(properties) {
+                return new TransferRequest(properties);
+            };
+
+            TransferRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.to != null && $Object.hasOwnProperty.call(message, "to") && (typeof message.to === "object" ? message.to.low || message.to.high : message.to !== 0))
+                    writer.uint32(8).uint64(message.to);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(16).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TransferRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.TransferRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.to = value;
+                            else
+                                delete message.to;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TransferRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.TransferRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.TransferRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.TransferRequest();
+                if (object.to != null)
+                    if (typeof object.to === "object" ? object.to.low || object.to.high : $Number(object.to) !== 0)
+                        if ($util.Long)
+                            message.to = $util.Long.fromValue(object.to, true);
+                        else if (typeof object.to === "string")
+                            message.to = $parseInt(object.to, 10);
+                        else if (typeof object.to === "number")
+                            message.to = object.to;
+                        else if (typeof object.to === "object")
+                            message.to = new $util.LongBits(object.to.low >>> 0, object.to.high >>> 0).toNumber(true);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            TransferRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.to = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.to = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.forwarded = false;
+                }
+                if (message.to != null && $Object.hasOwnProperty.call(message, "to"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.to = typeof message.to === "number" ? $BigInt(message.to) : $util.Long.fromBits(message.to.low >>> 0, message.to.high >>> 0, true).toBigInt();
+                    else if (typeof message.to === "number")
+                        object.to = options.longs === $String ? $String(message.to) : message.to;
+                    else
+                        object.to = options.longs === $String ? $util.Long.prototype.toString.call(message.to) : options.longs === $Number ? new $util.LongBits(message.to.low >>> 0, message.to.high >>> 0).toNumber(true) : message.to;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            TransferRequest.prototype.toJSON = function() {
+                return TransferRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            TransferRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.TransferRequest";
+            };
+
+            return TransferRequest;
+        })();
+
+        control.SnapshotNowRequest = (function() {
+
+            const SnapshotNowRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SnapshotNowRequest.create = function(properties) {
+                return new SnapshotNowRequest(properties);
+            };
+
+            SnapshotNowRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SnapshotNowRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.SnapshotNowRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    reader.skipType(tag & 7, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SnapshotNowRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.SnapshotNowRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.SnapshotNowRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                return new $root.skep.control.SnapshotNowRequest();
+            };
+
+            SnapshotNowRequest.toObject = function () {
+                return {};
+            };
+
+            SnapshotNowRequest.prototype.toJSON = function() {
+                return SnapshotNowRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SnapshotNowRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.SnapshotNowRequest";
+            };
+
+            return SnapshotNowRequest;
+        })();
+
+        control.RotateKeyRequest = (function() {
+
+            const RotateKeyRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RotateKeyRequest.create = function(properties) {
+                return new RotateKeyRequest(properties);
+            };
+
+            RotateKeyRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RotateKeyRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RotateKeyRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    reader.skipType(tag & 7, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RotateKeyRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RotateKeyRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RotateKeyRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                return new $root.skep.control.RotateKeyRequest();
+            };
+
+            RotateKeyRequest.toObject = function () {
+                return {};
+            };
+
+            RotateKeyRequest.prototype.toJSON = function() {
+                return RotateKeyRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RotateKeyRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RotateKeyRequest";
+            };
+
+            return RotateKeyRequest;
+        })();
+
+        control.ChangeResponse = (function() {
+
+            const ChangeResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ChangeResponse.prototype.failure = null;
+            ChangeResponse.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ChangeResponse.create = function(properties) {
+                return new ChangeResponse(properties);
+            };
+
+            ChangeResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(16).uint64(message.index);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ChangeResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ChangeResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ChangeResponse.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ChangeResponse)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ChangeResponse: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ChangeResponse();
+                if (object.failure != null) {
+                    if (!$util.isObject(object.failure))
+                        throw $TypeError(".skep.control.ChangeResponse.failure: object expected");
+                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
+                }
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            ChangeResponse.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.failure = null;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
+                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                return object;
+            };
+
+            ChangeResponse.prototype.toJSON = function() {
+                return ChangeResponse.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ChangeResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ChangeResponse";
+            };
+
+            return ChangeResponse;
+        })();
+
+        control.Managers = (function() {
+
+            const Managers = function(rpcImpl, requestDelimited, responseDelimited) {
+                $protobuf.rpc.Service.call(this, rpcImpl, requestDelimited, responseDelimited);
+            };
+
+            $Object.defineProperty(Managers.prototype = $Object.create($protobuf.rpc.Service.prototype), "constructor", { value: Managers, writable: true, enumerable: false, configurable: true });
+
+            Managers.create = function(rpcImpl, requestDelimited, responseDelimited) {
+                return new this(rpcImpl, requestDelimited, responseDelimited);
+            };
+
+
+
+            $Object.defineProperties(Managers.prototype.status = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.status, $root.skep.control.StatusRequest, $root.skep.control.StatusResponse, request, callback);
+            }, {
+                name: { value: "Status" },
+                path: { value: "/skep.control.Managers/Status" },
+                requestType: { value: "StatusRequest" },
+                responseType: { value: "StatusResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.join = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.join, $root.skep.control.JoinRequest, $root.skep.control.JoinResponse, request, callback);
+            }, {
+                name: { value: "Join" },
+                path: { value: "/skep.control.Managers/Join" },
+                requestType: { value: "JoinRequest" },
+                responseType: { value: "JoinResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.remove = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.remove, $root.skep.control.RemoveRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "Remove" },
+                path: { value: "/skep.control.Managers/Remove" },
+                requestType: { value: "RemoveRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.update = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.update, $root.skep.control.UpdateRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "Update" },
+                path: { value: "/skep.control.Managers/Update" },
+                requestType: { value: "UpdateRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.setRole = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.setRole, $root.skep.control.RoleRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "SetRole" },
+                path: { value: "/skep.control.Managers/SetRole" },
+                requestType: { value: "RoleRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.transfer = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.transfer, $root.skep.control.TransferRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "Transfer" },
+                path: { value: "/skep.control.Managers/Transfer" },
+                requestType: { value: "TransferRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.snapshot = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.snapshot, $root.skep.control.SnapshotNowRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "Snapshot" },
+                path: { value: "/skep.control.Managers/Snapshot" },
+                requestType: { value: "SnapshotNowRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Managers.prototype.rotateKey = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Managers.prototype.rotateKey, $root.skep.control.RotateKeyRequest, $root.skep.control.ChangeResponse, request, callback);
+            }, {
+                name: { value: "RotateKey" },
+                path: { value: "/skep.control.Managers/RotateKey" },
+                requestType: { value: "RotateKeyRequest" },
+                responseType: { value: "ChangeResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+            return Managers;
+        })();
+
+        return control;
+    })();
+
     skep.dispatcher = (function() {
 
         const dispatcher = {};

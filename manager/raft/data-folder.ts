@@ -1,0 +1,292 @@
+/**
+ * The data folder of one member: locked while it runs, and marked with whose it is. `identity.json` holds
+ *   clusterId, memberId, nodeId   who wrote this folder: another node or cluster must not use it
+ *   incarnation                   random, new with each folder and with each forced new cluster (rows 13 and 26)
+ *   starts                        how often it was opened, so that ids of reads are never used twice
+ *   standing                      "member", or "removed": the cluster has told so, and it will not be let in again
+ * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
+ */
+import { randomBytes, randomInt } from "node:crypto";
+import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { join } from "node:path";
+
+import { ClusterError } from "../../lib/pure/errors.ts";
+import { errnoOf, readWhole, replaceFile, type FileSystem } from "../../lib/runtime/file-system.ts";
+import type { MemberId } from "./core/types.ts";
+
+export interface Identity {
+  readonly format: 1;
+  readonly clusterId: string;
+  readonly nodeId: string;
+  readonly memberId: MemberId;
+  readonly incarnation: string;
+  readonly starts: number;
+  readonly standing: "member" | "removed";
+}
+
+export class FolderInUse extends ClusterError {
+  readonly code = "RAFT_FOLDER_IN_USE";
+  constructor(folder: string, pid: number) {
+    super(`Cannot open the data folder ${folder}: process ${pid} uses it`, {
+      fix: `Stop process ${pid} first, or give this manager a folder of its own`,
+    });
+  }
+}
+
+export class FolderOfAnother extends ClusterError {
+  readonly code = "RAFT_FOLDER_OF_ANOTHER";
+  constructor(folder: string, what: "node" | "cluster", found: string, expected: string) {
+    super(`Cannot open the data folder ${folder}: it belongs to ${what} ${found}, and this is ${what} ${expected}`, {
+      fix: "Start with the data folder and the certificate of the same node; never copy a folder between nodes",
+    });
+  }
+}
+
+export class FolderDamaged extends ClusterError {
+  readonly code = "RAFT_FOLDER_DAMAGED";
+  constructor(folder: string, found: string, cause?: unknown) {
+    super(`Cannot open the data folder ${folder}: ${found}`, {
+      fix: "Keep the folder for inspection, remove this manager from the cluster and join it again with an empty one",
+      cause,
+    });
+  }
+}
+
+export class FolderNotEmpty extends ClusterError {
+  readonly code = "RAFT_FOLDER_NOT_EMPTY";
+  constructor(folder: string, clusterId: string) {
+    super(`Cannot form or join a cluster in ${folder}: it holds a member of cluster ${clusterId}`, {
+      fix: "Start without --init and --join to go on with it, or give an empty folder",
+    });
+  }
+}
+
+export class FolderEmpty extends ClusterError {
+  readonly code = "RAFT_FOLDER_EMPTY";
+  constructor(folder: string) {
+    super(`Cannot open the data folder ${folder}: there is no member in it`, {
+      fix: "Form a cluster with --init, or join one with --join ADDRESS",
+    });
+  }
+}
+
+export class MemberRemoved extends ClusterError {
+  readonly code = "RAFT_MEMBER_REMOVED";
+  constructor(folder: string) {
+    super(`Cannot open the data folder ${folder}: its member has been removed from the cluster`, {
+      fix: "Move the folder away and join again with an empty one; a removed member is never let in again",
+    });
+  }
+}
+
+const identityFile = "identity.json";
+const lockFile = "lock";
+const identityBytesMax = 64 * 1024;
+
+export class DataFolder implements Disposable {
+  readonly path: string;
+  readonly #files: FileSystem;
+  readonly #lock: string;
+  #identity: Identity | undefined;
+  #open = true;
+
+  private constructor(path: string, files: FileSystem, lock: string, identity: Identity | undefined) {
+    this.path = path;
+    this.#files = files;
+    this.#lock = lock;
+    this.#identity = identity;
+  }
+
+  /** Creates the folder if needed, locks it and reads whose it is. @throws FolderInUse, FolderDamaged */
+  static open(path: string, files: FileSystem): DataFolder {
+    files.mkdir(path);
+    const lock = acquireLock(path);
+    try {
+      return new DataFolder(path, files, lock, readIdentity(path, files));
+    } catch (error) {
+      releaseLock(path, lock);
+      throw error;
+    }
+  }
+
+  /** Undefined while no member lives here. */
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
+  /** Makes the folder a new member's. @throws FolderNotEmpty */
+  create(clusterId: string, nodeId: string): Identity {
+    if (this.#identity !== undefined) throw new FolderNotEmpty(this.path, this.#identity.clusterId);
+    return this.#write({
+      format: 1,
+      clusterId,
+      nodeId,
+      memberId: randomMemberId(),
+      incarnation: randomBytes(16).toString("hex"),
+      starts: 1,
+      standing: "member",
+    });
+  }
+
+  /** Counts one more start of the member that lives here. @throws FolderEmpty, FolderOfAnother, MemberRemoved */
+  resume(clusterId: string, nodeId: string): Identity {
+    const found = this.#identity;
+    if (found === undefined) throw new FolderEmpty(this.path);
+    if (found.nodeId !== nodeId) throw new FolderOfAnother(this.path, "node", found.nodeId, nodeId);
+    if (found.clusterId !== clusterId) throw new FolderOfAnother(this.path, "cluster", found.clusterId, clusterId);
+    if (found.standing === "removed") throw new MemberRemoved(this.path);
+    return this.#write({ ...found, starts: found.starts + 1 });
+  }
+
+  /** The cluster has removed this member. Nothing is deleted. */
+  markRemoved(): void {
+    if (this.#identity !== undefined) this.#write({ ...this.#identity, standing: "removed" });
+  }
+
+  /** A forced new cluster: members of the old one must never take this one for theirs. */
+  newIncarnation(): Identity {
+    const found = this.#identity;
+    if (found === undefined) throw new FolderEmpty(this.path);
+    return this.#write({ ...found, incarnation: randomBytes(16).toString("hex") });
+  }
+
+  /** Gives the folder up. Closing twice is fine. */
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    releaseLock(this.path, this.#lock);
+  }
+
+  #write(identity: Identity): Identity {
+    replaceFile(this.#files, this.path, identityFile, Buffer.from(`${JSON.stringify(identity, undefined, 2)}\n`));
+    this.#identity = identity;
+    return identity;
+  }
+}
+
+/** Uniform in 1 .. 2^48-1: no two members of a cluster, past or present, will ever share one. */
+function randomMemberId(): MemberId {
+  return randomInt(1, 2 ** 48 - 1);
+}
+
+function readIdentity(path: string, files: FileSystem): Identity | undefined {
+  const bytes = readWhole(files, join(path, identityFile), identityBytesMax);
+  if (bytes === undefined) {
+    const strangers = files.readdir(path).filter((name) => /^(wal|log|snapshots?)$/u.test(name));
+    if (strangers.length === 0) return undefined;
+    throw new FolderDamaged(path, `it has ${strangers.join(", ")} and no ${identityFile}`);
+  }
+  let found: Partial<Identity>;
+  try {
+    found = JSON.parse(Buffer.from(bytes).toString("utf8")) as Partial<Identity>;
+  } catch (error) {
+    throw new FolderDamaged(path, `${identityFile} is not JSON`, error);
+  }
+  if (typeof found !== "object" || found === null || found.format !== 1) {
+    throw new FolderDamaged(path, `${identityFile} has an unknown format`);
+  }
+  const { clusterId, nodeId, memberId, incarnation, starts, standing } = found;
+  const whole =
+    isText(clusterId) &&
+    isText(nodeId) &&
+    isText(incarnation) &&
+    Number.isSafeInteger(memberId) &&
+    (memberId ?? 0) > 0 &&
+    Number.isSafeInteger(starts) &&
+    (starts ?? -1) >= 0 &&
+    (standing === "member" || standing === "removed");
+  if (!whole) throw new FolderDamaged(path, `${identityFile} lacks a field or has a wrong one`);
+  return found as Identity;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= 256;
+}
+
+/**
+ * One holder at a time: a file that is linked into place, so that it is never seen half written, and names its process
+ * by number and start time. One left behind by a process that is gone is moved away; who moves the wrong one puts it back.
+ */
+function acquireLock(path: string): string {
+  const lock = join(path, lockFile);
+  const mine = join(path, `${lockFile}.${process.pid}.${randomBytes(4).toString("hex")}`);
+  const content = `${process.pid} ${startOf(process.pid) ?? 0}\n`;
+  const fd = openSync(mine, "wx", 0o600);
+  try {
+    writeSync(fd, content);
+  } finally {
+    closeSync(fd);
+  }
+  try {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        linkSync(mine, lock);
+        return content;
+      } catch (error) {
+        if (errnoOf(error) !== "EEXIST") throw error;
+      }
+      const holder = readLock(lock);
+      if (holder === undefined) continue;
+      if (isAlive(holder) || attempt > 10) throw new FolderInUse(path, holder.pid);
+      const stale = `${mine}.stale`;
+      try {
+        renameSync(lock, stale);
+      } catch (error) {
+        if (errnoOf(error) === "ENOENT") continue;
+        throw error;
+      }
+      const moved = readLock(stale);
+      if (moved !== undefined && isAlive(moved)) {
+        linkSync(stale, lock);
+        unlinkSync(stale);
+        throw new FolderInUse(path, moved.pid);
+      }
+      unlinkSync(stale);
+    }
+  } finally {
+    unlinkSync(mine);
+  }
+}
+
+function releaseLock(path: string, content: string): void {
+  const lock = join(path, lockFile);
+  try {
+    if (readFileSync(lock, "utf8") === content) unlinkSync(lock);
+  } catch (error) {
+    // Somebody removed the folder: there is nothing left to unlock.
+    if (errnoOf(error) !== "ENOENT") throw error;
+  }
+}
+
+interface Holder {
+  readonly pid: number;
+  readonly start: number;
+}
+
+function readLock(file: string): Holder | undefined {
+  try {
+    const [pid, start] = readFileSync(file, "utf8").trim().split(" ").map(Number);
+    return { pid: pid ?? 0, start: start ?? 0 };
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function isAlive({ pid, start }: Holder): boolean {
+  const running = startOf(pid);
+  return running !== undefined && running === start;
+}
+
+/** Start time of a process in clock ticks since boot, proc_pid_stat(5) field 22; a number alone may be used again. */
+function startOf(pid: number): number | undefined {
+  if (!Number.isSafeInteger(pid) || pid <= 0) return undefined;
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === "ENOENT" || code === "ESRCH") return undefined;
+    throw error;
+  }
+}
