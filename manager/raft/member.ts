@@ -8,6 +8,7 @@
  */
 import { ClusterError, InvariantViolation, invariant } from "../../lib/pure/errors.ts";
 import {
+  InitialStateInvalid,
   LogRegressed,
   MalformedMessage,
   RaftCore,
@@ -534,7 +535,13 @@ export class Member {
       promotionLagEntries: limits.promoteLagEntriesMax,
     };
     const initial: InitialState = { ...recovered, applied: recovered.snapshot.index };
-    this.#core = this.#ports.createCore?.(config, initial) ?? new RaftCore(config, initial);
+    try {
+      this.#core = this.#ports.createCore?.(config, initial) ?? new RaftCore(config, initial);
+    } catch (error) {
+      if (!(error instanceof InitialStateInvalid)) throw error;
+      this.#quarantine("its log cannot have been written by a healthy member", { why: error.message });
+      return;
+    }
     this.#state = "running";
     this.#lastTickMs = this.#lastSeenMs = this.#now();
     this.#events.membership(this.#table.list(), this.#conf);

@@ -1,0 +1,427 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { ClusterError } from "../../lib/pure/errors.ts";
+import type { Outcome } from "./proposals.ts";
+import { SmallGroup, recordOf } from "./testing/small-group.ts";
+
+class StateDiverged extends ClusterError {
+  readonly code = "STATE_DIVERGED";
+}
+
+test("three members elect a leader, and a proposal is applied everywhere", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const outcome = group.propose(leader.id, "a");
+  assert.deepEqual([outcome.kind, outcome.kind === "committed" && outcome.result], ["committed", "did a"]);
+  group.until("all have it", () => [1, 2, 3].every((id) => group.at(id).applied.includes("a")));
+});
+
+test("proposals of one turn become one batch and one write", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "first");
+  const savesBefore = leader.saves;
+  let committed = 0;
+  for (let count = 0; count < 500; count++) {
+    leader.member.propose(Buffer.from(`p${count}`), (outcome) => (committed += outcome.kind === "committed" ? 1 : 0));
+  }
+  group.until("all committed", () => committed === 500);
+  assert.equal(leader.saves - savesBefore, 1);
+  assert.equal(leader.measures.get("batchEntries")?.at(-1), 500);
+});
+
+test("a follower refuses proposals with the leader's id and they leave no trace", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const follower = [1, 2, 3].find((id) => id !== leader.id)!;
+  group.until("the follower knows", () => group.at(follower).member.leader === leader.id);
+  assert.deepEqual(group.propose(follower, "x"), { kind: "notLeader", leader: leader.id });
+});
+
+test("J4: a full budget answers backpressure, and the budget is back after the commits", () => {
+  const group = new SmallGroup([1, 2, 3], { limits: { uncommittedEntriesMax: 10 } });
+  const leader = group.untilLeader();
+  group.propose(leader.id, "warm");
+  const outcomes: Outcome[] = [];
+  for (let count = 0; count < 15; count++) leader.member.propose(Buffer.from(`p${count}`), (o) => outcomes.push(o));
+  assert.equal(outcomes.filter(({ kind }) => kind === "backpressure").length, 5);
+  group.until("the rest is committed", () => outcomes.length === 15);
+  assert.equal(group.propose(leader.id, "again").kind, "committed");
+});
+
+test("J3: an entry above the limit is refused before it is appended", () => {
+  const group = new SmallGroup([1, 2, 3], { limits: { entryBytesMax: 100 } });
+  const leader = group.untilLeader();
+  assert.equal(group.propose(leader.id, "x".repeat(101)).kind, "tooLarge");
+});
+
+test("D8: a leader cut from its quorum never answers failed: unknown, or what really happened", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "before");
+  group.drop = ({ from, to }) => from === old.id || to === old.id;
+  const outcomes: Outcome[] = [];
+  old.member.propose(Buffer.from("lost"), (outcome) => outcomes.push(outcome));
+  group.until("another leads", () => [1, 2, 3].some((id) => id !== old.id && group.at(id).member.role === "leader"));
+  group.until("it ends", () => outcomes.length === 1);
+  assert.equal(outcomes[0]?.kind, "unknown");
+});
+
+test("E17: what was replaced in the log is failed once the other entry is applied", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "before");
+  group.drop = ({ from, to }) => from === old.id || to === old.id;
+  const outcomes: Outcome[] = [];
+  old.member.propose(Buffer.from("lost"), (outcome) => outcomes.push(outcome));
+  group.run(300);
+  const next = group.outcome<number>((done) => {
+    const look = (): void => {
+      const found = [1, 2, 3].find((id) => id !== old.id && group.at(id).member.role === "leader");
+      if (found === undefined) group.later(10, look);
+      else done(found);
+    };
+    look();
+  });
+  group.propose(next, "instead");
+  group.drop = () => false;
+  group.until("it ends", () => outcomes.length === 1);
+  assert.ok(outcomes[0]?.kind === "failed" || outcomes[0]?.kind === "unknown", outcomes[0]?.kind);
+  group.until("the logs agree", () => old.applied.includes("instead"));
+  assert.ok(!old.applied.includes("lost"));
+});
+
+test("D14: a stalled follower that finds heartbeats waiting does not campaign", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const { term } = leader.member;
+  const follower = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  follower.pause();
+  group.run(50 * 25);
+  follower.resume();
+  group.run(2000);
+  assert.equal(leader.member.role, "leader");
+  assert.equal(leader.member.term, term);
+});
+
+test("D14: a leader that stood still takes no proposal before a quorum has confirmed it", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  old.pause();
+  group.run(3 * 400 + 1000);
+  const outcomes: Outcome[] = [];
+  // The proposal is in the same burst of input as everything else that waited.
+  old.input(() => old.member.propose(Buffer.from("late"), (outcome) => outcomes.push(outcome)));
+  const reads: string[] = [];
+  old.input(() => old.member.readIndex((outcome) => reads.push(outcome.kind)));
+  old.resume();
+  group.until("both end", () => outcomes.length === 1 && reads.length === 1);
+  assert.equal(outcomes[0]?.kind, "notLeader");
+  group.run(1000);
+  assert.ok([1, 2, 3].every((id) => !group.at(id).applied.includes("late")));
+});
+
+test("D15: leadership leaves a stalled disk within 3T, and the cluster commits again", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  old.diskStalled = true;
+  old.member.propose(Buffer.from("b"), () => {});
+  const stalledMs = group.nowMs;
+  group.until(
+    "another leads",
+    () => [1, 2, 3].some((id) => id !== old.id && group.at(id).member.role === "leader"),
+    1200,
+  );
+  const next = [1, 2, 3].find((id) => id !== old.id && group.at(id).member.role === "leader")!;
+  assert.equal(group.propose(next, "c").kind, "committed");
+  assert.ok(group.nowMs - stalledMs < 3 * 400, `${group.nowMs - stalledMs} ms`);
+});
+
+test("a disk that stalls for five election timeouts ends the process with its own error", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  old.diskStalled = true;
+  old.member.propose(Buffer.from("b"), () => {});
+  group.until("it ends", () => old.fatal !== undefined, 4000);
+  assert.equal((old.fatal as ClusterError).code, "RAFT_DISK_STALLED");
+});
+
+test("K10: a write that waits for space does not end the process, and goes on when there is some", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const follower = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  follower.diskStalled = true;
+  follower.member.diskSpace("full");
+  assert.equal(group.propose(leader.id, "b").kind, "committed");
+  group.run(10_000);
+  assert.equal(follower.fatal, undefined);
+  follower.releaseDisk();
+  follower.member.diskSpace("ok");
+  group.until("it catches up", () => follower.applied.includes("b"));
+});
+
+test("K10: a leader whose disk is nearly full refuses proposals and hands over", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  leader.member.diskSpace("low");
+  assert.equal(group.propose(leader.id, "b").kind, "backpressure");
+  group.until("another leads", () => leader.member.role !== "leader");
+  assert.equal(group.propose(group.untilLeader().id, "c").kind, "committed");
+});
+
+test("I5: proposals during a transfer wait, and are then offered to the new leader, not failed", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  const to = [1, 2, 3].find((id) => id !== old.id)!;
+  const outcomes: Outcome[] = [];
+  let transferred: unknown;
+  old.member.transfer(to, (outcome) => (transferred = outcome));
+  old.member.propose(Buffer.from("during"), (outcome) => outcomes.push(outcome));
+  group.until("it ends", () => outcomes.length === 1 && transferred !== undefined);
+  assert.deepEqual(transferred, { kind: "transferred", leader: to });
+  assert.equal(outcomes[0]?.kind, "notLeader");
+  assert.equal(group.propose(to, "during").kind, "committed");
+});
+
+test("I2: a transfer to a member that is cut off times out, and the leader goes on", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const to = [1, 2, 3].find((id) => id !== leader.id)!;
+  group.drop = (message) => message.to === to;
+  const outcomes: Outcome[] = [];
+  const transfer = group.outcome<{ kind: string }>((done) => {
+    leader.member.transfer(to, done);
+    leader.member.propose(Buffer.from("during"), (outcome) => outcomes.push(outcome));
+  });
+  assert.equal(transfer.kind, "timedOut");
+  group.until("the proposal is committed here", () => outcomes.length === 1);
+  assert.equal(outcomes[0]?.kind, "committed");
+});
+
+test("F18: a learner far behind is not promoted; it becomes a voter within 2T of catching up", () => {
+  const group = new SmallGroup([1, 2, 3], { limits: { promoteLagEntriesMax: 100 } });
+  const leader = group.untilLeader();
+  for (let count = 0; count < 10; count++) {
+    const all = Array.from({ length: 1000 }, (_, at) => `e${count}-${at}`);
+    let open = all.length;
+    for (const text of all) leader.member.propose(Buffer.from(text), () => open--);
+    group.until("a thousand are committed", () => open === 0);
+  }
+  const joiner = group.addJoiner(4);
+  group.drop = (message) => message.to === 4 && message.type === "append" && message.entries.length > 0;
+  const added = group.change(leader.id, {
+    steps: [{ act: "addLearner", member: 4 }],
+    records: [recordOf(4)],
+    force: false,
+  });
+  assert.equal(added.kind, "changed");
+  group.run(5000);
+  assert.deepEqual(leader.member.conf.learners, [4]);
+  group.drop = () => false;
+  group.until("it has caught up", () => joiner.applied.length >= 10_000);
+  const caughtUpMs = group.nowMs;
+  group.until("it votes", () => leader.member.conf.voters.includes(4), 2 * 400);
+  assert.ok(group.nowMs - caughtUpMs <= 2 * 400);
+});
+
+test("F16: a removal that leaves less than a living quorum is refused unless it is forced", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const [dead, alive] = [1, 2, 3].filter((id) => id !== leader.id) as [number, number];
+  group.at(dead).crash();
+  group.drop = ({ to, from }) => to === dead || from === dead;
+  group.run(1000);
+  const request = { steps: [{ act: "remove", member: alive }] as const, records: [] };
+  const refused = group.change(leader.id, { ...request, force: false });
+  assert.ok(refused.kind === "refused" && refused.error.code === "RAFT_QUORUM_AT_RISK", JSON.stringify(refused));
+  assert.equal(
+    group.change(leader.id, { steps: [{ act: "remove", member: dead }], records: [], force: false }).kind,
+    "changed",
+  );
+});
+
+test("F6: a leader that removes itself serves until then, hands over and goes silent", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  const changed = group.change(old.id, { steps: [{ act: "remove", member: old.id }], records: [], force: false });
+  assert.equal(changed.kind, "changed");
+  group.until("it knows", () => old.removed);
+  assert.equal(old.member.state, "removed");
+  group.until("another leads", () => [1, 2, 3].some((id) => id !== old.id && group.at(id).member.role === "leader"));
+  const next = group.leader()!;
+  assert.notEqual(next.id, old.id);
+  assert.ok(next.member.table.isRemoved(old.id));
+});
+
+test("a removed id is refused for ever", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const gone = [1, 2, 3].find((id) => id !== leader.id)!;
+  group.change(leader.id, { steps: [{ act: "remove", member: gone }], records: [], force: false });
+  const refused = group.change(leader.id, {
+    steps: [{ act: "addLearner", member: gone }],
+    records: [recordOf(gone)],
+    force: true,
+  });
+  assert.ok(refused.kind === "refused" && refused.error.code === "RAFT_MEMBER_WAS_REMOVED");
+});
+
+test("F11: an update of the address changes the table and nobody's vote", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const before = leader.member.conf;
+  const record = { ...recordOf(2), address: "elsewhere:1" };
+  group.change(leader.id, { steps: [{ act: "update", member: 2 }], records: [record], force: false });
+  assert.deepEqual(leader.member.conf, before);
+  group.until("all know", () => [1, 2, 3].every((id) => group.at(id).member.table.get(2)?.address === "elsewhere:1"));
+});
+
+test("H5: a thousand reads of one turn cost one round, on the leader and on a follower", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  for (const id of [leader.id, [1, 2, 3].find((other) => other !== leader.id)!]) {
+    group.until("it knows the leader", () => group.at(id).member.leader === leader.id);
+    let ready = 0;
+    for (let count = 0; count < 1000; count++) {
+      group.at(id).member.readIndex((outcome) => (ready += outcome.kind === "ready" ? 1 : 0));
+    }
+    group.until("all are answered", () => ready === 1000);
+    assert.equal(group.at(id).measures.get("readBatch")?.at(-1), 1000);
+  }
+});
+
+test("H4: a follower's read whose answer is lost is asked again under a new id", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const follower = [1, 2, 3].find((id) => id !== leader.id)!;
+  group.until("it knows", () => group.at(follower).member.leader === leader.id);
+  const ids: number[] = [];
+  group.drop = (message) => {
+    if (message.type !== "readIndex") return false;
+    ids.push(message.requestId);
+    return ids.length < 3;
+  };
+  let outcome = group.read(follower);
+  while (outcome.kind === "retry") outcome = group.read(follower);
+  assert.equal(outcome.kind, "ready");
+  assert.equal(new Set(ids).size, ids.length);
+});
+
+test("a snapshot is taken when the log has grown, the log is cut behind it, and a restart goes on from both", () => {
+  const group = new SmallGroup([1, 2, 3], {
+    limits: { snapshotLogBytesMin: 20_000, trailingEntries: 50, trailingBytes: 0, trailingLiveBytesMax: 0 },
+  });
+  const leader = group.untilLeader();
+  for (let count = 0; count < 40; count++) group.propose(leader.id, `${count}-${"x".repeat(1000)}`);
+  group.until("a snapshot", () => leader.notices.includes("snapshotCreated"));
+  group.run(200);
+  assert.ok(leader.member.status().snapshotIndex > 1);
+  const before = [...leader.applied];
+  leader.restart();
+  group.until("it is back", () => leader.applied.length >= before.length);
+  assert.deepEqual(leader.applied.slice(0, before.length), before);
+});
+
+test("G1: a member behind the log gets a snapshot and goes on from there", () => {
+  const group = new SmallGroup([1, 2, 3], {
+    limits: { snapshotLogEntriesMax: 30, trailingEntries: 5, trailingBytes: 0, trailingLiveBytesMax: 0 },
+  });
+  const leader = group.untilLeader();
+  const away = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  away.crash();
+  group.drop = ({ to }) => to === away.id;
+  for (let count = 0; count < 100; count++) group.propose(leader.id, `e${count}`);
+  group.run(100);
+  group.drop = () => false;
+  away.start();
+  group.until("it has everything", () => away.applied.length === 100);
+  assert.ok(away.notices.includes("snapshotInstalled"));
+  group.propose(leader.id, "last");
+  group.until("it follows", () => away.applied.at(-1) === "last");
+});
+
+test("F12: a member that lost what it acknowledged goes into quarantine and stays silent", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const lost = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  group.until("it has a", () => lost.applied.includes("a"));
+  // The same id with an older disk, while the leader still counts on what it acknowledged.
+  lost.crash();
+  const { recovered } = lost.disk;
+  lost.disk.recovered = { ...recovered, hardState: { ...recovered.hardState, commit: 1 }, entries: [] };
+  lost.start();
+  group.until("it knows", () => lost.quarantined !== undefined);
+  assert.equal(lost.member.state, "quarantined");
+  assert.equal(group.propose(leader.id, "b").kind, "committed");
+});
+
+test("K5: a hard state that says more than the log has puts the member into quarantine", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const lost = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  group.until("it has a", () => lost.applied.includes("a"));
+  lost.crash();
+  lost.disk.recovered = { ...lost.disk.recovered, entries: [] };
+  lost.start();
+  group.until("it knows", () => lost.quarantined !== undefined);
+  assert.equal(lost.fatal, undefined);
+});
+
+test("L7: a state that differs from the majority's puts the member into quarantine", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const bad = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  bad.poison = { command: "check", error: new StateDiverged("Cannot trust this member's state") };
+  group.propose(leader.id, "check");
+  group.until("it knows", () => bad.quarantined !== undefined);
+  assert.equal(bad.fatal, undefined);
+});
+
+test("L5: an entry that cannot be applied stops the member instead of being skipped", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const old = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  old.poison = { command: "future", error: new Error("what is this?") };
+  group.propose(leader.id, "future");
+  group.until("it stops", () => old.fatal !== undefined);
+  assert.equal((old.fatal as ClusterError).code, "RAFT_APPLY_FAILED");
+  assert.ok(!old.applied.includes("future"));
+});
+
+test("J7: a hundred thousand proposals in one turn keep heartbeats on time", () => {
+  const group = new SmallGroup([1, 2, 3], { limits: { uncommittedEntriesMax: 200_000 } });
+  const leader = group.untilLeader();
+  group.propose(leader.id, "warm");
+  const { term } = leader.member;
+  let open = 100_000;
+  for (let count = 0; count < 100_000; count++) leader.member.propose(Buffer.from("x"), () => open--);
+  let longestMs = 0;
+  group.until(
+    "all are settled",
+    () => {
+      const startMs = performance.now();
+      group.step();
+      longestMs = Math.max(longestMs, performance.now() - startMs);
+      return open === 0;
+    },
+    60_000,
+  );
+  assert.equal(leader.member.term, term);
+  // Far above what a turn takes on a busy machine, far below what one turn for all of them would.
+  assert.ok(longestMs < 50, `one turn took ${longestMs} ms`);
+});
