@@ -1,5 +1,5 @@
 /** A real core with an observer around it: counts what goes in and shows what comes out. */
-import { CoreConfigInvalid, decodeConfChange, RaftCore } from "../../manager/raft/core/index.ts";
+import { RaftCore } from "../../manager/raft/core/index.ts";
 import type { CoreConfig, InitialState, MemberId, Ready } from "../../manager/raft/core/types.ts";
 import type { Core } from "../../manager/raft/member.ts";
 
@@ -29,30 +29,26 @@ export function observedCore(config: CoreConfig, initial: InitialState, observer
       const match = status.role === "leader" ? status.peers.get(message.from)?.match : undefined;
       if (match !== undefined) observer.acknowledged(status.term, message.from, match);
     },
+    hasReady: () => core.hasReady(),
     ready: () => {
-      if (!core.hasReady()) return undefined;
       const ready = core.ready();
       const status = core.status();
       observer.ready(ready, status.commit, status.term);
       return ready;
     },
-    propose: counted((data) => {
-      const p = core.propose(data);
-      return p.accepted ? { firstIndex: p.index, accepted: data.length } : { firstIndex: 0, accepted: 0 };
-    }),
-    proposeConfChange: counted((change) => {
-      const p = core.proposeConfChange(change);
-      if (!p.accepted) throw new CoreConfigInvalid(JSON.stringify(p));
-      return p.index;
-    }),
-    applyConfChange: counted((change) => ({ conf: core.applyConfChange(change) })),
+    propose: counted((datas) => core.propose(datas)),
+    proposeConfChange: counted((change, options) => core.proposeConfChange(change, options)),
+    applyConfChange: counted((change) => core.applyConfChange(change)),
     readIndex: counted((requestId) => core.readIndex(requestId)),
     leaseHolds: () => core.leaseHolds(),
     transferLeadership: counted((to) => core.transferLeadership(to)),
     reportUnreachable: counted((id) => core.reportUnreachable(id)),
     reportSnapshot: counted((id, ok) => core.reportSnapshot(id, ok)),
-    decodeConfChange: (data) => decodeConfChange(data),
     snapshotCreated: counted((meta) => core.snapshotCreated(meta)),
+    appliedMeta: () => core.appliedMeta(),
+    stalled: counted(() => core.stalled()),
+    compactionIndex: (policy) => core.compactionIndex(policy),
+    promotableLearners: () => core.promotableLearners(),
     compact: (index) => core.compact(index),
     persisted: counted((token) => core.persisted(token)),
     applied: counted((index) => core.applied(index)),
