@@ -182,9 +182,10 @@ export class RaftCore {
     progress.probeSent = true;
   }
 
-  /** What a snapshot taken now would say of itself. */
-  appliedMeta(): SnapshotMeta {
+  /** What a snapshot taken now would say of itself; undefined while one from the leader is being installed. */
+  appliedMeta(): SnapshotMeta | undefined {
     const raft = this.#raft;
+    if (raft.installing !== undefined) return undefined;
     const term = raft.log.term(raft.applied);
     raftInvariant(term !== undefined, "the last applied entry is in the log", { applied: raft.applied });
     return { index: raft.applied, term, conf: raft.conf };
@@ -398,13 +399,17 @@ export class RaftCore {
     raft.note("installed");
   }
 
-  /** How far committed entries may be handed out now: what is out and not applied stays within maxApplyBytes. */
+  /**
+   * How far committed entries may be handed out now: what is out and not applied stays within maxApplyBytes. Only what is
+   * durable here is applied, though a quorum of others would do: so no snapshot is ever ahead of the log on this disk.
+   */
   #committedTo(): number {
     const { log, handedToApply, applied, installing, config } = this.#raft;
-    if (installing !== undefined || handedToApply >= log.commit) return handedToApply;
+    const limit = Math.min(log.commit, log.durable);
+    if (installing !== undefined || handedToApply >= limit) return handedToApply;
     const outstanding = log.bytesBetween(applied + 1, handedToApply);
     if (outstanding >= config.maxApplyBytes) return handedToApply;
-    const to = log.runWithin(handedToApply + 1, log.commit, config.maxApplyBytes - outstanding);
+    const to = log.runWithin(handedToApply + 1, limit, config.maxApplyBytes - outstanding);
     const first = entryBytes(log.entry(handedToApply + 1));
     return to === handedToApply + 1 && outstanding > 0 && outstanding + first > config.maxApplyBytes
       ? handedToApply

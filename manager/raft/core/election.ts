@@ -44,7 +44,7 @@ function requestVotes(raft: Raft, type: "preVote" | "vote", term: number, transf
   const { lastIndex, lastTerm } = raft.log;
   for (const to of members(raft.conf)) {
     if (to === raft.id || !(raft.conf.voters.includes(to) || raft.conf.votersOutgoing.includes(to))) continue;
-    raft.send({ type, from: raft.id, to, term, lastIndex, lastTerm, transfer });
+    raft.send({ type, from: raft.id, to, term, lastIndex, lastTerm, transfer, ...knownCommit(raft) });
   }
 }
 
@@ -86,7 +86,7 @@ export function onPreVote(raft: Raft, message: VoteRequest): void {
   // A grant speaks of the term asked for. A refusal tells the own term, from which a candidate of an older one learns;
   // if the candidate is ahead, it tells the candidate's own, so that the refusal is counted there.
   const term = granted ? message.term : Math.max(raft.term, message.term - 1);
-  raft.send({ type: "preVoteResponse", from: raft.id, to: message.from, term, granted });
+  raft.send({ type: "preVoteResponse", from: raft.id, to: message.from, term, granted, ...knownCommit(raft) });
 }
 
 /** `message.term` is the own term here; a learner answers too, since the candidate may know it as a voter (F9). */
@@ -98,11 +98,32 @@ export function onVote(raft: Raft, message: VoteRequest): void {
     raft.vote = message.from;
     raft.electionElapsed = 0;
   }
-  raft.send({ type: "voteResponse", from: raft.id, to: message.from, term: raft.term, granted });
+  answerVote(raft, message.from, granted);
 }
 
 export function refuseVoteOfOlderTerm(raft: Raft, to: MemberId): void {
-  raft.send({ type: "voteResponse", from: raft.id, to, term: raft.term, granted: false });
+  answerVote(raft, to, false);
+}
+
+function answerVote(raft: Raft, to: MemberId, granted: boolean): void {
+  raft.send({ type: "voteResponse", from: raft.id, to, term: raft.term, granted, ...knownCommit(raft) });
+}
+
+function knownCommit({ log }: Raft): { commit: number; commitTerm: number } {
+  return { commit: log.commit, commitTerm: log.term(log.commit) ?? 0 };
+}
+
+/**
+ * An entry that anybody knows to be committed is committed here too, if it is the same one. Without this a group can be
+ * stuck for good: a removed leader with the longer log votes for nobody, and the rest still count it in.
+ */
+export function learnCommit(raft: Raft, { commit, commitTerm }: { commit: number; commitTerm: number }): void {
+  const { log } = raft;
+  if (raft.role === "leader" || commit <= log.commit || !log.matches(commit, commitTerm)) return;
+  log.commitTo(commit);
+  raft.note("commit");
+  // Votes asked for under a configuration that is about to change are not to be counted (C16).
+  if (raft.role !== "follower" && hasUnappliedConfChange(raft)) becomeFollower(raft, raft.term, 0);
 }
 
 export function onPreVoteResponse(raft: Raft, message: VoteResponse): void {

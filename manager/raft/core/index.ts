@@ -25,4 +25,5 @@ export { entryBytes, entryOverheadBytes } from "./log.ts";
 export { type Proposed, quorumAtRisk } from "./membership.ts";
 export { quorumSize } from "./quorum.ts";
 export { forceNewCluster } from "./recover.ts";
+export { isLogSuperseded } from "./validate.ts";
 export type * from "./types.ts";

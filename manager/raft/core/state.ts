@@ -18,7 +18,7 @@ import type {
   SnapshotMeta,
   TraceSink,
 } from "./types.ts";
-import { checkInitialState } from "./validate.ts";
+import { checkInitialState, isLogSuperseded } from "./validate.ts";
 
 export interface Transfer {
   readonly to: MemberId;
@@ -248,11 +248,12 @@ export class Raft {
   }
 }
 
-function recoverLog({ snapshot, entries, hardState }: InitialState): RaftLog {
-  const commit = Math.max(hardState.commit, snapshot.index);
+function recoverLog(initial: InitialState): RaftLog {
+  const { snapshot, entries, hardState } = initial;
   const first = entries[0];
-  const last = entries.at(-1);
-  if (first === undefined || last === undefined || last.index < snapshot.index) {
+  const superseded = isLogSuperseded(initial);
+  const commit = superseded ? snapshot.index : Math.max(hardState.commit, snapshot.index);
+  if (first === undefined || superseded) {
     return new RaftLog({ index: snapshot.index, term: snapshot.term }, [], commit);
   }
   if (first.index === snapshot.index + 1) {

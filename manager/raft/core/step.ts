@@ -2,6 +2,7 @@
 import { MalformedMessage, raftInvariant } from "./errors.ts";
 import {
   honoursLease,
+  learnCommit,
   onPreVote,
   onPreVoteResponse,
   onVote,
@@ -42,15 +43,19 @@ export function step(raft: Raft, message: Message): void {
   }
   switch (message.type) {
     case "preVote":
+      learnCommit(raft, message);
       onPreVote(raft, message);
       return;
     case "preVoteResponse":
+      learnCommit(raft, message);
       onPreVoteResponse(raft, message);
       return;
     case "vote":
+      learnCommit(raft, message);
       onVote(raft, message);
       return;
     case "voteResponse":
+      learnCommit(raft, message);
       onVoteResponse(raft, message);
       return;
     case "append":

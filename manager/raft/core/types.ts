@@ -63,7 +63,16 @@ interface MessageBase {
   readonly term: number;
 }
 
-export interface VoteRequest extends MessageBase {
+/**
+ * What the sender knows to be committed. Configurations take effect when applied, so a member may need a commit index that
+ * no leader can bring it: a candidate counting by the old configuration, or a voter that does not know that it is one.
+ */
+interface KnownCommit {
+  readonly commit: number;
+  readonly commitTerm: number;
+}
+
+export interface VoteRequest extends MessageBase, KnownCommit {
   readonly type: "preVote" | "vote";
   readonly lastIndex: number;
   readonly lastTerm: number;
@@ -71,7 +80,7 @@ export interface VoteRequest extends MessageBase {
   readonly transfer: boolean;
 }
 
-export interface VoteResponse extends MessageBase {
+export interface VoteResponse extends MessageBase, KnownCommit {
   readonly type: "preVoteResponse" | "voteResponse";
   readonly granted: boolean;
 }
@@ -184,7 +193,7 @@ export interface Ready {
   readonly messages: readonly Message[];
   /** Empty whenever nothing is left to become durable; such messages are then among `messages`. */
   readonly messagesAfterPersist: readonly Message[];
-  /** At most maxApplyBytes a turn; the core hands out more as `applied` advances. */
+  /** Durable here, too. At most maxApplyBytes are out at a time; the core hands out more as `applied` advances. */
   readonly committed: readonly Entry[];
   readonly readStates: readonly ReadState[];
   /** Request ids of reads that ended without an answer (leader lost, timed out). Ask again with a new id. */
@@ -222,7 +231,7 @@ export interface InitialState {
   readonly hardState: HardState;
   /** The newest durable snapshot. */
   readonly snapshot: SnapshotMeta;
-  /** Consecutive. They start at `snapshot.index + 1` or before it (trailing entries); if they end before it, they are dropped. */
+  /** Consecutive. They start at `snapshot.index + 1` or before it (trailing entries); see `isLogSuperseded()`. */
   readonly entries: readonly Entry[];
   /** Everything up to here is already in the state machine; at least `snapshot.index`. */
   readonly applied: number;

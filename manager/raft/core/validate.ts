@@ -14,12 +14,13 @@ export function messageDefect(message: Message): string | undefined {
     case "preVote":
     case "vote":
       if (message.term === 0) return "term 0";
+      if (!isCount(message.commit) || !isCount(message.commitTerm)) return "no commit";
       return isCount(message.lastIndex) && isCount(message.lastTerm) && message.lastTerm < message.term
         ? undefined
         : "a last entry that does not fit the term";
     case "preVoteResponse":
     case "voteResponse":
-      return undefined;
+      return isCount(message.commit) && isCount(message.commitTerm) ? undefined : "no commit";
     case "append":
       return appendDefect(message);
     case "appendResponse":
@@ -69,6 +70,17 @@ function entriesDefect(entries: readonly Entry[], prevIndex: number, prevTerm: n
   return undefined;
 }
 
+/**
+ * The snapshot was made durable and the process ended before the log followed: the log ends before it, or says something
+ * else at its index. The core drops such a log; so must storage, before it appends.
+ */
+export function isLogSuperseded({ snapshot, entries }: Pick<InitialState, "snapshot" | "entries">): boolean {
+  const first = entries[0];
+  const last = entries.at(-1);
+  if (first === undefined || last === undefined || first.index > snapshot.index) return false;
+  return last.index < snapshot.index || entries[snapshot.index - first.index]?.term !== snapshot.term;
+}
+
 /** @throws InitialStateInvalid */
 export function checkInitialState(initial: InitialState): void {
   const { hardState, snapshot, entries, applied } = initial;
@@ -87,11 +99,7 @@ export function checkInitialState(initial: InitialState): void {
     const gap = entriesDefect(entries, first.index - 1, 0);
     if (gap !== undefined) fail(gap);
     if (last.term > hardState.term) fail(`entry ${last.index} is of term ${last.term}, the vote of ${hardState.term}`);
-    const same = entries[snapshot.index - first.index];
-    if (same !== undefined && same.term !== snapshot.term) {
-      fail(`entry ${same.index} is of term ${same.term}, the snapshot there of ${snapshot.term}`);
-    }
-    const after = entries[snapshot.index - first.index + 1];
+    const after = first.index === snapshot.index + 1 ? first : undefined;
     if (after !== undefined && after.term < snapshot.term) fail(`entry ${after.index} is older than the snapshot`);
   }
   const lastIndex = Math.max(snapshot.index, last?.index ?? 0);
