@@ -1041,8 +1041,9 @@ export class Member {
   }
 
   #createSnapshot(): void {
-    this.#creating = true;
     const meta = this.#running().appliedMeta();
+    if (meta === undefined) return;
+    this.#creating = true;
     const bytesBefore = this.#bytesSinceSnapshot;
     const source = new TableThenState(meta.index, this.#table, this.#ports.stateMachine.snapshot());
     const startedMs = this.#now();

@@ -22098,6 +22098,12 @@ export namespace skep {
             /** VoteRequest transfer. */
             transfer: boolean;
 
+            /** VoteRequest commit. */
+            commit: number;
+
+            /** VoteRequest commitTerm. */
+            commitTerm: number;
+
             /**
              * Creates a new VoteRequest instance using the specified properties.
              * @param [properties] Properties to set
@@ -22170,6 +22176,12 @@ export namespace skep {
                 /** VoteRequest transfer */
                 transfer?: (boolean|null);
 
+                /** VoteRequest commit */
+                commit?: (number|null);
+
+                /** VoteRequest commitTerm */
+                commitTerm?: (number|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -22202,6 +22214,12 @@ export namespace skep {
 
             /** VoteResponse granted. */
             granted: boolean;
+
+            /** VoteResponse commit. */
+            commit: number;
+
+            /** VoteResponse commitTerm. */
+            commitTerm: number;
 
             /**
              * Creates a new VoteResponse instance using the specified properties.
@@ -22268,6 +22286,12 @@ export namespace skep {
 
                 /** VoteResponse granted */
                 granted?: (boolean|null);
+
+                /** VoteResponse commit */
+                commit?: (number|null);
+
+                /** VoteResponse commitTerm */
+                commitTerm?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -38808,6 +38808,8 @@ export const skep = $root.skep = (() => {
             VoteRequest.prototype.lastIndex = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             VoteRequest.prototype.lastTerm = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             VoteRequest.prototype.transfer = false;
+            VoteRequest.prototype.commit = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            VoteRequest.prototype.commitTerm = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             VoteRequest.create = function(properties) {
                 return new VoteRequest(properties);
@@ -38828,6 +38830,10 @@ export const skep = $root.skep = (() => {
                     writer.uint32(24).uint64(message.lastTerm);
                 if (message.transfer != null && $Object.hasOwnProperty.call(message, "transfer") && message.transfer !== false)
                     writer.uint32(32).bool(message.transfer);
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit") && (typeof message.commit === "object" ? message.commit.low || message.commit.high : message.commit !== 0))
+                    writer.uint32(40).uint64(message.commit);
+                if (message.commitTerm != null && $Object.hasOwnProperty.call(message, "commitTerm") && (typeof message.commitTerm === "object" ? message.commitTerm.low || message.commitTerm.high : message.commitTerm !== 0))
+                    writer.uint32(48).uint64(message.commitTerm);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -38897,6 +38903,24 @@ export const skep = $root.skep = (() => {
                                 delete message.transfer;
                             continue;
                         }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.commit = value;
+                            else
+                                delete message.commit;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.commitTerm = value;
+                            else
+                                delete message.commitTerm;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -38957,6 +38981,26 @@ export const skep = $root.skep = (() => {
                 if (object.transfer != null)
                     if (object.transfer)
                         message.transfer = $Boolean(object.transfer);
+                if (object.commit != null)
+                    if (typeof object.commit === "object" ? object.commit.low || object.commit.high : $Number(object.commit) !== 0)
+                        if ($util.Long)
+                            message.commit = $util.Long.fromValue(object.commit, true);
+                        else if (typeof object.commit === "string")
+                            message.commit = $parseInt(object.commit, 10);
+                        else if (typeof object.commit === "number")
+                            message.commit = object.commit;
+                        else if (typeof object.commit === "object")
+                            message.commit = new $util.LongBits(object.commit.low >>> 0, object.commit.high >>> 0).toNumber(true);
+                if (object.commitTerm != null)
+                    if (typeof object.commitTerm === "object" ? object.commitTerm.low || object.commitTerm.high : $Number(object.commitTerm) !== 0)
+                        if ($util.Long)
+                            message.commitTerm = $util.Long.fromValue(object.commitTerm, true);
+                        else if (typeof object.commitTerm === "string")
+                            message.commitTerm = $parseInt(object.commitTerm, 10);
+                        else if (typeof object.commitTerm === "number")
+                            message.commitTerm = object.commitTerm;
+                        else if (typeof object.commitTerm === "object")
+                            message.commitTerm = new $util.LongBits(object.commitTerm.low >>> 0, object.commitTerm.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -38985,6 +39029,16 @@ export const skep = $root.skep = (() => {
                     } else
                         object.lastTerm = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.transfer = false;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.commit = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.commit = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.commitTerm = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.commitTerm = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.term != null && $Object.hasOwnProperty.call(message, "term"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -39009,6 +39063,20 @@ export const skep = $root.skep = (() => {
                         object.lastTerm = options.longs === $String ? $util.Long.prototype.toString.call(message.lastTerm) : options.longs === $Number ? new $util.LongBits(message.lastTerm.low >>> 0, message.lastTerm.high >>> 0).toNumber(true) : message.lastTerm;
                 if (message.transfer != null && $Object.hasOwnProperty.call(message, "transfer"))
                     object.transfer = message.transfer;
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.commit = typeof message.commit === "number" ? $BigInt(message.commit) : $util.Long.fromBits(message.commit.low >>> 0, message.commit.high >>> 0, true).toBigInt();
+                    else if (typeof message.commit === "number")
+                        object.commit = options.longs === $String ? $String(message.commit) : message.commit;
+                    else
+                        object.commit = options.longs === $String ? $util.Long.prototype.toString.call(message.commit) : options.longs === $Number ? new $util.LongBits(message.commit.low >>> 0, message.commit.high >>> 0).toNumber(true) : message.commit;
+                if (message.commitTerm != null && $Object.hasOwnProperty.call(message, "commitTerm"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.commitTerm = typeof message.commitTerm === "number" ? $BigInt(message.commitTerm) : $util.Long.fromBits(message.commitTerm.low >>> 0, message.commitTerm.high >>> 0, true).toBigInt();
+                    else if (typeof message.commitTerm === "number")
+                        object.commitTerm = options.longs === $String ? $String(message.commitTerm) : message.commitTerm;
+                    else
+                        object.commitTerm = options.longs === $String ? $util.Long.prototype.toString.call(message.commitTerm) : options.longs === $Number ? new $util.LongBits(message.commitTerm.low >>> 0, message.commitTerm.high >>> 0).toNumber(true) : message.commitTerm;
                 return object;
             };
 
@@ -39036,6 +39104,8 @@ export const skep = $root.skep = (() => {
 
             VoteResponse.prototype.term = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             VoteResponse.prototype.granted = false;
+            VoteResponse.prototype.commit = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            VoteResponse.prototype.commitTerm = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             VoteResponse.create = function(properties) {
                 return new VoteResponse(properties);
@@ -39052,6 +39122,10 @@ export const skep = $root.skep = (() => {
                     writer.uint32(8).uint64(message.term);
                 if (message.granted != null && $Object.hasOwnProperty.call(message, "granted") && message.granted !== false)
                     writer.uint32(16).bool(message.granted);
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit") && (typeof message.commit === "object" ? message.commit.low || message.commit.high : message.commit !== 0))
+                    writer.uint32(24).uint64(message.commit);
+                if (message.commitTerm != null && $Object.hasOwnProperty.call(message, "commitTerm") && (typeof message.commitTerm === "object" ? message.commitTerm.low || message.commitTerm.high : message.commitTerm !== 0))
+                    writer.uint32(32).uint64(message.commitTerm);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -39103,6 +39177,24 @@ export const skep = $root.skep = (() => {
                                 delete message.granted;
                             continue;
                         }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.commit = value;
+                            else
+                                delete message.commit;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.commitTerm = value;
+                            else
+                                delete message.commitTerm;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -39143,6 +39235,26 @@ export const skep = $root.skep = (() => {
                 if (object.granted != null)
                     if (object.granted)
                         message.granted = $Boolean(object.granted);
+                if (object.commit != null)
+                    if (typeof object.commit === "object" ? object.commit.low || object.commit.high : $Number(object.commit) !== 0)
+                        if ($util.Long)
+                            message.commit = $util.Long.fromValue(object.commit, true);
+                        else if (typeof object.commit === "string")
+                            message.commit = $parseInt(object.commit, 10);
+                        else if (typeof object.commit === "number")
+                            message.commit = object.commit;
+                        else if (typeof object.commit === "object")
+                            message.commit = new $util.LongBits(object.commit.low >>> 0, object.commit.high >>> 0).toNumber(true);
+                if (object.commitTerm != null)
+                    if (typeof object.commitTerm === "object" ? object.commitTerm.low || object.commitTerm.high : $Number(object.commitTerm) !== 0)
+                        if ($util.Long)
+                            message.commitTerm = $util.Long.fromValue(object.commitTerm, true);
+                        else if (typeof object.commitTerm === "string")
+                            message.commitTerm = $parseInt(object.commitTerm, 10);
+                        else if (typeof object.commitTerm === "number")
+                            message.commitTerm = object.commitTerm;
+                        else if (typeof object.commitTerm === "object")
+                            message.commitTerm = new $util.LongBits(object.commitTerm.low >>> 0, object.commitTerm.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -39161,6 +39273,16 @@ export const skep = $root.skep = (() => {
                     } else
                         object.term = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.granted = false;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.commit = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.commit = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.commitTerm = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.commitTerm = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.term != null && $Object.hasOwnProperty.call(message, "term"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -39171,6 +39293,20 @@ export const skep = $root.skep = (() => {
                         object.term = options.longs === $String ? $util.Long.prototype.toString.call(message.term) : options.longs === $Number ? new $util.LongBits(message.term.low >>> 0, message.term.high >>> 0).toNumber(true) : message.term;
                 if (message.granted != null && $Object.hasOwnProperty.call(message, "granted"))
                     object.granted = message.granted;
+                if (message.commit != null && $Object.hasOwnProperty.call(message, "commit"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.commit = typeof message.commit === "number" ? $BigInt(message.commit) : $util.Long.fromBits(message.commit.low >>> 0, message.commit.high >>> 0, true).toBigInt();
+                    else if (typeof message.commit === "number")
+                        object.commit = options.longs === $String ? $String(message.commit) : message.commit;
+                    else
+                        object.commit = options.longs === $String ? $util.Long.prototype.toString.call(message.commit) : options.longs === $Number ? new $util.LongBits(message.commit.low >>> 0, message.commit.high >>> 0).toNumber(true) : message.commit;
+                if (message.commitTerm != null && $Object.hasOwnProperty.call(message, "commitTerm"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.commitTerm = typeof message.commitTerm === "number" ? $BigInt(message.commitTerm) : $util.Long.fromBits(message.commitTerm.low >>> 0, message.commitTerm.high >>> 0, true).toBigInt();
+                    else if (typeof message.commitTerm === "number")
+                        object.commitTerm = options.longs === $String ? $String(message.commitTerm) : message.commitTerm;
+                    else
+                        object.commitTerm = options.longs === $String ? $util.Long.prototype.toString.call(message.commitTerm) : options.longs === $Number ? new $util.LongBits(message.commitTerm.low >>> 0, message.commitTerm.high >>> 0).toNumber(true) : message.commitTerm;
                 return object;
             };
 
