@@ -222,14 +222,16 @@ export function onHeartbeat(raft: Raft, message: Heartbeat): void {
   raft.send({ type: "heartbeatResponse", from: raft.id, to: message.from, term: raft.term, round: message.round });
 }
 
-/** A leader of an older term learns of the present one from any answer. */
+/**
+ * A leader of an older term learns of the present one from any answer. The answer carries the present term, in which its
+ * receiver may lead again by then: so it must confirm no round and refuse no append of that term.
+ */
 export function answerOlderLeader(raft: Raft, message: AppendRequest | Heartbeat | SnapshotRequest): void {
   if (message.type === "heartbeat") {
-    raft.send({ type: "heartbeatResponse", from: raft.id, to: message.from, term: raft.term, round: message.round });
+    raft.send({ type: "heartbeatResponse", from: raft.id, to: message.from, term: raft.term, round: 0 });
     return;
   }
-  const index = message.type === "append" ? message.prevIndex : 0;
-  respond(raft, message, { index, rejected: true, hintIndex: 0, hintTerm: 0 });
+  respond(raft, message, { index: 0, rejected: true, hintIndex: 0, hintTerm: 0 });
 }
 
 /** The bytes are here and verified. Decides whether they are wanted (scenarios G2, G3, F14). */

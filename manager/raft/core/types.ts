@@ -114,7 +114,7 @@ export interface Heartbeat extends MessageBase {
 
 export interface HeartbeatResponse extends MessageBase {
   readonly type: "heartbeatResponse";
-  /** The round of the heartbeat answered. */
+  /** The round of the heartbeat answered; 0 answers a leader of an older term and confirms nothing. */
   readonly round: number;
 }
 
