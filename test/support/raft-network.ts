@@ -506,7 +506,7 @@ export class RaftNetwork {
       machine.entries[0] !== undefined && machine.entries[0].index <= base ? machine.entries[0].index - 1 : base;
     machine.terms[start] = start === base ? machine.snapshot.meta.term : 0;
     machine.chains[start] = this.#chainAt.get(start) ?? emptyChain;
-    this.#chainAt.set(start, machine.chains[start] as Chain);
+    this.#chainAt.set(start, machine.chains[start]);
     for (const entry of machine.entries) {
       const chain = extendChain(machine.chains[entry.index - 1] as Chain, entry);
       machine.terms.push(entry.term);
