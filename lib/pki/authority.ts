@@ -1,0 +1,142 @@
+/** The cluster's certificate authority: one self-signed root, and the certificates of nodes that it issues. */
+import { createPublicKey, randomBytes, type webcrypto } from "node:crypto";
+
+import { memberUri, organizationalUnits, type NodeIdentity } from "./certificate.ts";
+import { CertificateExpired, CertificateInvalid, RequestInvalid } from "./errors.ts";
+import { algorithmOf, generatePrivateKey, p256, readPrivateKey, toCryptoKeys } from "./keys.ts";
+import { x509 } from "./x509.ts";
+
+export interface AuthorityMaterial {
+  readonly certificatePem: string;
+  readonly privateKeyPem: string;
+}
+
+const dayMs = 86_400_000;
+const rootLifeMs = 20 * 365 * dayMs;
+export const nodeLifeMs = 90 * dayMs;
+/** Certificates begin in the past, for hosts whose clocks are behind the issuer's. */
+const backdateMs = 3_600_000;
+const requestBytesMax = 16 * 1024;
+
+/** Makes the root of a new cluster. */
+export async function createAuthority(clusterId: string, nowMs: number): Promise<AuthorityMaterial> {
+  const privateKeyPem = await generatePrivateKey();
+  const keys = toCryptoKeys(readPrivateKey(privateKeyPem));
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: newSerial(),
+    name: [{ CN: ["swarm-ca"] }, { O: [clusterId] }],
+    keys,
+    signingAlgorithm: p256,
+    notBefore: new Date(nowMs - backdateMs),
+    notAfter: new Date(nowMs + rootLifeMs),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  });
+  return { certificatePem: pemOf(certificate), privateKeyPem };
+}
+
+/** A request for a certificate of the key's owner. Its subject is empty: the issuer decides who the owner is. */
+export async function createRequest(privateKeyPem: string): Promise<string> {
+  const key = readPrivateKey(privateKeyPem);
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: "CN=node",
+    keys: toCryptoKeys(key),
+    signingAlgorithm: algorithmOf(key),
+  });
+  return pemOf(request);
+}
+
+export class Authority {
+  readonly #root: InstanceType<typeof x509.X509Certificate>;
+  readonly #signingKey: webcrypto.CryptoKey;
+  readonly #algorithm: ReturnType<typeof algorithmOf>;
+
+  /** @throws PrivateKeyInvalid, CertificateInvalid when the key is not that of the certificate */
+  constructor(material: AuthorityMaterial) {
+    const key = readPrivateKey(material.privateKeyPem);
+    try {
+      this.#root = new x509.X509Certificate(material.certificatePem);
+    } catch (error) {
+      throw new CertificateInvalid("the root certificate", "it is not an X.509 certificate", error);
+    }
+    const expected = createPublicKey(key).export({ type: "spki", format: "der" });
+    if (!expected.equals(Buffer.from(this.#root.publicKey.rawData))) {
+      throw new CertificateInvalid("the root certificate", "the key belongs to another certificate");
+    }
+    this.#signingKey = toCryptoKeys(key).privateKey;
+    this.#algorithm = algorithmOf(key);
+  }
+
+  /**
+   * Issues the certificate of a node for the key that signed the request; nothing else of the request counts.
+   * @returns PEM
+   * @throws  RequestInvalid, CertificateExpired when the root is near its end
+   */
+  async issue(
+    requestPem: string,
+    identity: NodeIdentity,
+    options: { readonly nowMs: number; readonly lifeMs?: number },
+  ): Promise<string> {
+    if (identity.role === "manager" && identity.memberId === undefined) {
+      throw new RequestInvalid("a manager needs the id of its member");
+    }
+    const publicKey = await readRequest(requestPem);
+    const notBeforeMs = Math.max(this.#root.notBefore.getTime(), options.nowMs - backdateMs);
+    const notAfterMs = Math.min(this.#root.notAfter.getTime(), options.nowMs + (options.lifeMs ?? nodeLifeMs));
+    if (notAfterMs <= options.nowMs)
+      throw new CertificateExpired("the root certificate", this.#root.notAfter.getTime());
+    const unit = organizationalUnits[identity.role];
+    const certificate = await x509.X509CertificateGenerator.create({
+      serialNumber: newSerial(),
+      subject: [{ CN: [identity.nodeId] }, { OU: [unit] }, { O: [identity.clusterId] }],
+      issuer: this.#root.subjectName,
+      publicKey,
+      signingKey: this.#signingKey,
+      signingAlgorithm: this.#algorithm,
+      notBefore: new Date(notBeforeMs),
+      notAfter: new Date(notAfterMs),
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+        new x509.SubjectAlternativeNameExtension([
+          { type: "dns", value: unit },
+          { type: "dns", value: identity.nodeId },
+          ...(identity.role === "manager" ? [{ type: "url" as const, value: memberUri(identity) }] : []),
+        ]),
+        await x509.SubjectKeyIdentifierExtension.create(publicKey),
+        await x509.AuthorityKeyIdentifierExtension.create(this.#root.publicKey),
+      ],
+    });
+    return pemOf(certificate);
+  }
+}
+
+async function readRequest(pem: string): Promise<InstanceType<typeof x509.PublicKey>> {
+  if (pem.length > requestBytesMax) throw new RequestInvalid(`${pem.length} bytes are too many`);
+  let request: InstanceType<typeof x509.Pkcs10CertificateRequest>;
+  let holdsKey: boolean;
+  try {
+    request = new x509.Pkcs10CertificateRequest(pem);
+    holdsKey = await request.verify();
+    algorithmOf(createPublicKey({ key: Buffer.from(request.publicKey.rawData), format: "der", type: "spki" }));
+  } catch (error) {
+    throw new RequestInvalid("it is not a request for a key of a known kind", error);
+  }
+  if (!holdsKey) throw new RequestInvalid("its signature is wrong");
+  return request.publicKey;
+}
+
+/** 127 random bits: positive, and never the same twice. */
+function newSerial(): string {
+  const bytes = randomBytes(16);
+  bytes[0] = ((bytes[0] as number) & 0x7f) | 0x40;
+  return bytes.toString("hex");
+}
+
+function pemOf(data: { toString(format: "pem"): string }): string {
+  return `${data.toString("pem")}\n`;
+}
