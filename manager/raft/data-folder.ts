@@ -1,7 +1,8 @@
 /**
- * The data folder of one member: locked while it runs, and marked with whose it is. `identity.json` holds
+ * The data folder of one member: locked while it runs, and marked with whose it is. `member.json` holds
  *   clusterId, memberId, nodeId   who wrote this folder: another node or cluster must not use it
- *   incarnation                   random, new with each folder and with each forced new cluster (rows 13 and 26)
+ *   incarnation                   random, one life of this folder (row 13)
+ *   clusterIncarnation            grows with each forced new cluster (row 26)
  *   starts                        how often it was opened, so that ids of reads are never used twice
  *   standing                      "member", or "removed": the cluster has told so, and it will not be let in again
  * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
@@ -20,6 +21,7 @@ export interface Identity {
   readonly nodeId: string;
   readonly memberId: MemberId;
   readonly incarnation: string;
+  readonly clusterIncarnation: number;
   readonly starts: number;
   readonly standing: "member" | "removed";
 }
@@ -79,7 +81,7 @@ export class MemberRemoved extends ClusterError {
   }
 }
 
-const identityFile = "identity.json";
+const identityFile = "member.json";
 const lockFile = "lock";
 const identityBytesMax = 64 * 1024;
 
@@ -115,7 +117,7 @@ export class DataFolder implements Disposable {
   }
 
   /** Makes the folder a new member's. @throws FolderNotEmpty */
-  create(clusterId: string, nodeId: string): Identity {
+  create(clusterId: string, nodeId: string, clusterIncarnation: number): Identity {
     if (this.#identity !== undefined) throw new FolderNotEmpty(this.path, this.#identity.clusterId);
     return this.#write({
       format: 1,
@@ -123,6 +125,7 @@ export class DataFolder implements Disposable {
       nodeId,
       memberId: randomMemberId(),
       incarnation: randomBytes(16).toString("hex"),
+      clusterIncarnation,
       starts: 1,
       standing: "member",
     });
@@ -144,10 +147,10 @@ export class DataFolder implements Disposable {
   }
 
   /** A forced new cluster: members of the old one must never take this one for theirs. */
-  newIncarnation(): Identity {
+  countNewCluster(): Identity {
     const found = this.#identity;
     if (found === undefined) throw new FolderEmpty(this.path);
-    return this.#write({ ...found, incarnation: randomBytes(16).toString("hex") });
+    return this.#write({ ...found, clusterIncarnation: found.clusterIncarnation + 1 });
   }
 
   /** Gives the folder up. Closing twice is fine. */
@@ -185,7 +188,7 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
   if (typeof found !== "object" || found === null || found.format !== 1) {
     throw new FolderDamaged(path, `${identityFile} has an unknown format`);
   }
-  const { clusterId, nodeId, memberId, incarnation, starts, standing } = found;
+  const { clusterId, nodeId, memberId, incarnation, clusterIncarnation, starts, standing } = found;
   const whole =
     isText(clusterId) &&
     isText(nodeId) &&
@@ -194,6 +197,7 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
     (memberId ?? 0) > 0 &&
     Number.isSafeInteger(starts) &&
     (starts ?? -1) >= 0 &&
+    Number.isSafeInteger(clusterIncarnation) &&
     (standing === "member" || standing === "removed");
   if (!whole) throw new FolderDamaged(path, `${identityFile} lacks a field or has a wrong one`);
   return found as Identity;

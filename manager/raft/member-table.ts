@@ -15,6 +15,8 @@ export interface MemberRecord {
   /** As a learner it becomes a voter by itself as soon as it has caught up. */
   readonly autoPromote: boolean;
   readonly featureLevel: number;
+  /** One life of its data folder, 32 hexadecimal digits: another folder under the same id is not let in (F12). */
+  readonly dataIncarnation: string;
 }
 
 export interface ChangeContext {
@@ -140,5 +142,6 @@ function fromWire(wire: skep.raft.IMemberRecord): MemberRecord {
     labels: { ...wire.labels },
     autoPromote: wire.autoPromote ?? false,
     featureLevel: wire.featureLevel ?? 0,
+    dataIncarnation: wire.dataIncarnation ?? "",
   };
 }

@@ -353,6 +353,11 @@ export class Member {
     });
   }
 
+  /** The cluster says, signed, that this member has been removed: it learns it no other way if it was away then (F7). */
+  expelled(): void {
+    this.#leave();
+  }
+
   /** The state or the log of this member is known to be wrong: it takes no part any more. */
   quarantine(reason: string, facts: Readonly<Record<string, unknown>> = {}): void {
     if (this.#state === "running" || this.#state === "starting") this.#quarantine(reason, facts);

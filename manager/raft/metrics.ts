@@ -9,8 +9,10 @@ import type { Measure, MemberStatus, Notice } from "./member.ts";
 import type { LogStatus } from "./wal/status.ts";
 
 export interface PeerTraffic {
-  readonly roundTripMs: number;
+  readonly rttMs: number | undefined;
+  readonly lastHeardMs: number | undefined;
   readonly streamResets: number;
+  readonly snapshotThrottledSeconds: number;
 }
 
 /** What is looked up at the moment of a scrape. */
@@ -182,8 +184,21 @@ export class RaftMetrics {
       }
     });
     labelled("peer_round_trip_seconds", "Last round trip of a heartbeat.", ["peer"], (set) => {
-      for (const [id, peer] of source.peers()) set({ peer: String(id) }, peer.roundTripMs / 1000);
+      for (const [id, peer] of source.peers()) set({ peer: String(id) }, (peer.rttMs ?? 0) / 1000);
     });
+    labelled("peer_last_heard_seconds", "Since the last message from the peer.", ["peer"], (set) => {
+      for (const [id, peer] of source.peers()) {
+        if (peer.lastHeardMs !== undefined) set({ peer: String(id) }, peer.lastHeardMs / 1000);
+      }
+    });
+    labelled(
+      "peer_snapshot_throttled_seconds",
+      "How long snapshots to it were held back by the rate limit.",
+      ["peer"],
+      (set) => {
+        for (const [id, peer] of source.peers()) set({ peer: String(id) }, peer.snapshotThrottledSeconds);
+      },
+    );
     labelled("peer_stream_resets", "Times that the streams to the peer broke.", ["peer"], (set) => {
       for (const [id, peer] of source.peers()) set({ peer: String(id) }, peer.streamResets);
     });

@@ -20255,6 +20255,9 @@ export namespace skep {
             /** MemberRecord featureLevel. */
             featureLevel: number;
 
+            /** MemberRecord dataIncarnation. */
+            dataIncarnation: string;
+
             /**
              * Creates a new MemberRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -20332,6 +20335,9 @@ export namespace skep {
 
                 /** MemberRecord featureLevel */
                 featureLevel?: (number|null);
+
+                /** MemberRecord dataIncarnation */
+                dataIncarnation?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -35307,6 +35307,7 @@ export const skep = $root.skep = (() => {
             MemberRecord.prototype.labels = $util.emptyObject;
             MemberRecord.prototype.autoPromote = false;
             MemberRecord.prototype.featureLevel = 0;
+            MemberRecord.prototype.dataIncarnation = "";
 
             MemberRecord.create = function(properties) {
                 return new MemberRecord(properties);
@@ -35332,6 +35333,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(40).bool(message.autoPromote);
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
                     writer.uint32(48).uint32(message.featureLevel);
+                if (message.dataIncarnation != null && $Object.hasOwnProperty.call(message, "dataIncarnation") && message.dataIncarnation !== "")
+                    writer.uint32(58).string(message.dataIncarnation);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -35446,6 +35449,15 @@ export const skep = $root.skep = (() => {
                                 delete message.featureLevel;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.dataIncarnation = value;
+                            else
+                                delete message.dataIncarnation;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -35505,6 +35517,9 @@ export const skep = $root.skep = (() => {
                 if (object.featureLevel != null)
                     if ($Number(object.featureLevel) !== 0)
                         message.featureLevel = object.featureLevel >>> 0;
+                if (object.dataIncarnation != null)
+                    if (typeof object.dataIncarnation !== "string" || object.dataIncarnation.length)
+                        message.dataIncarnation = $String(object.dataIncarnation);
                 return message;
             };
 
@@ -35528,6 +35543,7 @@ export const skep = $root.skep = (() => {
                     object.nodeId = "";
                     object.autoPromote = false;
                     object.featureLevel = 0;
+                    object.dataIncarnation = "";
                 }
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -35553,6 +35569,8 @@ export const skep = $root.skep = (() => {
                     object.autoPromote = message.autoPromote;
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel"))
                     object.featureLevel = message.featureLevel;
+                if (message.dataIncarnation != null && $Object.hasOwnProperty.call(message, "dataIncarnation"))
+                    object.dataIncarnation = message.dataIncarnation;
                 return object;
             };
 

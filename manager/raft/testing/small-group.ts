@@ -144,7 +144,15 @@ function before(event: Event, other: Event): boolean {
 }
 
 export function recordOf(id: MemberId): MemberRecord {
-  return { id, address: `host-${id}:2377`, nodeId: `node-${id}`, labels: {}, autoPromote: true, featureLevel: 1 };
+  return {
+    id,
+    address: `host-${id}:2377`,
+    nodeId: `node-${id}`,
+    labels: {},
+    autoPromote: true,
+    featureLevel: 1,
+    dataIncarnation: "",
+  };
 }
 
 /** What survives a restart. */
