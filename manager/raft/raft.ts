@@ -467,8 +467,9 @@ export class Raft implements AsyncDisposable {
       case "notLeader":
         return { kind: "notLeader", leader: outcome.leader === noMember ? undefined : this.#addressOf(outcome.leader) };
       case "stopped":
-        return { kind: "stopped" };
+        break;
     }
+    return { kind: "stopped" };
   }
 
   #addressOf(id: MemberId): string | undefined {

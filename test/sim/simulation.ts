@@ -210,7 +210,15 @@ export class Simulation implements ProcessHost, StrikeHost {
   }
 
   record(id: MemberId, autoPromote: boolean): MemberRecord {
-    return { id, address: `10.0.0.${id}:2377`, nodeId: `node${id}`, labels: {}, autoPromote, featureLevel: 1, dataIncarnation: "" };
+    return {
+      id,
+      address: `10.0.0.${id}:2377`,
+      nodeId: `node${id}`,
+      labels: {},
+      autoPromote,
+      featureLevel: 1,
+      dataIncarnation: "",
+    };
   }
 
   // ---- Messages ----------------------------------------------------------------------------------------------------
