@@ -61,13 +61,3 @@ export class StorageNewer extends ClusterError {
     });
   }
 }
-
-/** The identity file of a data folder is damaged. */
-export class IdentityDamaged extends ClusterError {
-  readonly code = "IDENTITY_DAMAGED";
-  constructor(path: string) {
-    super(`Cannot tell whose data folder this is: ${path} is damaged`, {
-      fix: "Move the folder aside and let this node join again",
-    });
-  }
-}

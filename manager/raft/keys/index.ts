@@ -5,16 +5,8 @@
  * Uses:  lib.   Used by: wal, snapshot, the driver.   Design: docs/design/raft-storage.md, docs/adr/0011
  */
 export { aesGcm, keyBytes, nonceOf, sessionBytes, tagBytes, type Cipher } from "./cipher.ts";
-export {
-  IdentityDamaged,
-  KeyFileDamaged,
-  KeyMissing,
-  KeyWrong,
-  StorageForeign,
-  StorageLocked,
-  StorageNewer,
-} from "./errors.ts";
-export { checkOwner, encodeOwner, ownerBytes, readIdentity, writeIdentity, type StorageIdentity } from "./identity.ts";
+export { KeyFileDamaged, KeyMissing, KeyWrong, StorageForeign, StorageLocked, StorageNewer } from "./errors.ts";
+export { checkOwner, encodeOwner, ownerBytes, type StorageIdentity } from "./identity.ts";
 export { createNodeKey, formatUnlockKey, parseUnlockKey, readNodeKey, type Kek } from "./kek.ts";
 export { KeyRing, type DataKey, type DataKeys, type RandomBytes } from "./key-ring.ts";
 export { getUint64, putUint64, sameBytes, viewOf } from "./bytes.ts";
