@@ -1,69 +1,10 @@
 /**
- * The words of the store's door: views, transactions, outcomes, watches, and the log that the store is handed.
- * Behaviour is described here once; the classes behind implement it.
+ * The words of the store's door: outcomes, watches, and the log that the store is handed. Behaviour is described here
+ * once; the classes behind implement it.
  */
-import type { In, IndexOf, Kind, Out, Schema } from "./core/schema.ts";
-import type { OutcomeUnknown, UpdateFailed } from "./core/errors.ts";
-
-/** Limits of a list or an iteration; both ends optional. */
-export interface Range {
-  /** Inclusive. */
-  readonly from?: string;
-  /** Exclusive. */
-  readonly to?: string;
-}
-
-/** All objects at one moment. Immutable: stays as it is while writes go on. Taken in O(kinds). */
-export interface View<S extends Schema> {
-  /** Log index of the last entry that this view contains. */
-  readonly index: number;
-  /** The leader's time of that entry, microseconds since 1970. */
-  readonly timeUs: number;
-  get<K extends Kind<S>>(kind: K, id: string): Out<S, K> | undefined;
-  has(kind: Kind<S>, id: string): boolean;
-  count(kind: Kind<S>): number;
-  /** Ascending by id. */
-  list<K extends Kind<S>>(kind: K, range?: Range): IterableIterator<Out<S, K>>;
-  /** Objects with this key, ascending by id. */
-  find<K extends Kind<S>>(kind: K, index: IndexOf<S, K>, key: string): IterableIterator<Out<S, K>>;
-  /** The first of `find`; for unique indexes, the only one. */
-  first<K extends Kind<S>>(kind: K, index: IndexOf<S, K>, key: string): Out<S, K> | undefined;
-  /** How many objects have this key; O(log n). */
-  countBy<K extends Kind<S>>(kind: K, index: IndexOf<S, K>, key: string): number;
-  /** The distinct keys of an index, ascending. */
-  keys<K extends Kind<S>>(kind: K, index: IndexOf<S, K>): IterableIterator<string>;
-}
-
-/**
- * What an update function sees and does. Reads see the function's own writes and those of the updates in flight before
- * it. Every object written carries the precondition that nobody else has changed it since it was read here.
- */
-export interface Tx<S extends Schema> extends View<S> {
-  /** The time that this change will carry, if it commits. */
-  readonly timeUs: number;
-  /** @throws ObjectExists, NameInUse */
-  create<K extends Kind<S>>(kind: K, object: In<S, K> & { readonly id: string }): void;
-  /** Replaces an object. @throws ObjectNotFound, NameInUse */
-  update<K extends Kind<S>>(kind: K, object: In<S, K> & { readonly id: string }): void;
-  /** Replaces or creates. @throws NameInUse */
-  put<K extends Kind<S>>(kind: K, object: In<S, K> & { readonly id: string }): void;
-  /** Hands `change` a copy of its own to alter, and writes it. @throws ObjectNotFound, NameInUse */
-  edit<K extends Kind<S>>(kind: K, id: string, change: (draft: Mutable<Out<S, K>>) => void): void;
-  /** @throws ObjectNotFound */
-  remove(kind: Kind<S>, id: string): void;
-  /**
-   * Makes the commit depend on an object that is read and not written: it must still be as it is seen here, absence
-   * included.
-   */
-  guard(kind: Kind<S>, id: string): void;
-  /**
-   * The caller's own condition, as the API's `version` query asks it: the object was last changed at this log index.
-   * @throws VersionConflict, ObjectNotFound
-   */
-  expectVersion(kind: Kind<S>, id: string, version: number): void;
-}
-
-export type Mutable<T> = { -readonly [P in keyof T]: T[P] };
+import type { Kind, Schema } from "./core/schema.ts";
+import type { Change, SessionRequest, Tx, View } from "./core/words.ts";
+import type { OutcomeUnknown } from "./core/errors.ts";
 
 export interface UpdateOptions {
   /** Who changes: "user/alice", "scheduler". Kept with the change in the log and shown by watches. */
@@ -75,21 +16,14 @@ export interface UpdateOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface SessionRequest {
-  readonly id: string;
-  /** 1, 2, 3 ... chosen by the client; a retry repeats it. */
-  readonly seq: number;
-  /** Every reply below this has been received and may be forgotten. At most `seq`. */
-  readonly ackedBelow: number;
-}
-
 /**
  * committed: durable on a quorum and applied here. failed: certainly without effect, now and later.
  * unknown: may have taken effect, or may yet; only reading, or repeating under a session, tells.
  */
 export type Outcome<T> =
   | ({ readonly kind: "committed" } & Committed<T>)
-  | { readonly kind: "failed"; readonly error: UpdateFailed }
+  /** An UpdateFailed, or what the update function threw. */
+  | { readonly kind: "failed"; readonly error: Error }
   | { readonly kind: "unknown"; readonly error: OutcomeUnknown };
 
 export interface Committed<T> {
@@ -103,26 +37,6 @@ export interface Committed<T> {
 }
 
 // ------------------------------------------------------------------------------------------------------------------ watch
-
-export type ChangeAct = "create" | "update" | "remove";
-
-export type Change<S extends Schema> = { readonly [K in Kind<S>]: ChangeOf<S, K> }[Kind<S>];
-
-/** One object's change by one entry; several changes of one object in an entry are one. */
-export interface ChangeOf<S extends Schema, K extends Kind<S>> {
-  readonly kind: K;
-  readonly act: ChangeAct;
-  readonly id: string;
-  /** Log index of the entry. */
-  readonly index: number;
-  readonly timeUs: number;
-  readonly actor: string;
-  readonly cause: string;
-  /** Undefined for a creation. Decoded when first read. */
-  readonly before: Out<S, K> | undefined;
-  /** Undefined for a removal. Decoded when first read. */
-  readonly after: Out<S, K> | undefined;
-}
 
 /**
  * "view": forget what you knew; this is everything, and what follows comes after it.
@@ -140,7 +54,7 @@ export interface WatchOptions<S extends Schema> {
   readonly kinds?: readonly Kind<S>[];
   /** Keeps a change when it is true; asked for changes of `kinds` only. */
   readonly filter?: (change: Change<S>) => boolean;
-  /** Every change after this log index. Default: a view of now, then what follows. */
+  /** Every change after this log index, if they are all still kept. Default: a view of now, then what follows. */
   readonly since?: number;
   /** A batch is handed out when it reaches this many changes. Default 1,000; a single entry is never cut. */
   readonly batchMax?: number;
@@ -170,7 +84,7 @@ export type ProposeOutcome =
   | { readonly kind: "unknown"; readonly cause: string };
 
 export type ReadIndexOutcome =
-  | { readonly kind: "index"; readonly index: number }
+  | { readonly kind: "applied"; readonly index: number }
   | { readonly kind: "notLeader"; readonly leader: string | undefined }
   | { readonly kind: "stopped" };
 
@@ -191,7 +105,10 @@ export interface Leadership {
  */
 export interface ReplicatedLog {
   propose(data: Uint8Array, done: (outcome: ProposeOutcome) => void): void;
-  /** An index that contains everything acknowledged before the call (Raft thesis §6.4). Followers ask the leader. */
+  /**
+   * Calls back when this member has applied everything that was acknowledged before the call (Raft thesis §6.4).
+   * Followers ask the leader.
+   */
   readIndex(done: (outcome: ReadIndexOutcome) => void): void;
   /** Best effort: hands an entry to the leader on behalf of this member (a vote on a state hash). */
   forward(data: Uint8Array): void;
@@ -213,6 +130,7 @@ export interface Store<S extends Schema> {
    * Runs `change` at once, proposes what it changed as one entry, and resolves when that is applied here. Many may be
    * in flight; each sees those before it. When nothing was changed, resolves when everything that was seen is
    * committed.
+   * Under a session, bytes that `change` returns are kept as the reply.
    * @throws UpdateFailed (certainly no effect), OutcomeUnknown (perhaps; also after an abort), or what `change` threw
    */
   update<T>(change: (tx: Tx<S>) => T, options: UpdateOptions): Promise<Committed<T>>;

@@ -6,27 +6,20 @@
  * Uses:  proto, lib.   Used by: every other room of manager/.   Design: docs/design/store.md
  */
 export type {
-  Change,
-  ChangeAct,
-  ChangeOf,
   Committed,
   Leadership,
-  Mutable,
   Outcome,
   ProposeOutcome,
-  Range,
   ReadIndexOutcome,
   ReplicatedLog,
   SessionOptions,
-  SessionRequest,
   Store,
-  Tx,
   UpdateOptions,
-  View,
   Watch,
   WatchEvent,
   WatchOptions,
 } from "./api.ts";
+export type { Change, ChangeOf, Mutable, Range, SessionRequest, Tx, View } from "./core/words.ts";
 export type { Codec, In, IndexOf, IndexSchema, Kind, Meta, Out, Schema, TableSchema } from "./core/schema.ts";
 export {
   Backpressure,
@@ -49,3 +42,6 @@ export {
   VersionConflict,
 } from "./core/errors.ts";
 export { clusterSchema, slotKey, type ClusterSchema } from "./schema.ts";
+export type { ChangeAct } from "./core/transaction.ts";
+export { defaultLimits, supportedLevel, type MachineLimits } from "./core/machine.ts";
+export { entryBytesMax, ObjectStore, type ObjectStoreOptions } from "./store.ts";

@@ -24104,4 +24104,2094 @@ export namespace skep {
             type $Shape = skep.raft.ForwardedReadOutcome.$Properties;
         }
     }
+
+    /** Namespace store. */
+    namespace store {
+
+        /**
+         * Properties of an Entry.
+         * @deprecated Use skep.store.Entry.$Properties instead.
+         */
+        interface IEntry extends skep.store.Entry.$Properties {
+        }
+
+        /** Represents an Entry. */
+        class Entry {
+
+            /**
+             * Constructs a new Entry.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Entry.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Entry level. */
+            level: number;
+
+            /** Entry timeUs. */
+            timeUs: number;
+
+            /** Entry actor. */
+            actor: string;
+
+            /** Entry cause. */
+            cause: string;
+
+            /** Entry session. */
+            session: string;
+
+            /** Entry seq. */
+            seq: number;
+
+            /** Entry ackedBelow. */
+            ackedBelow: number;
+
+            /** Entry transaction. */
+            transaction?: (skep.store.Transaction.$Properties|null);
+
+            /** Entry openSession. */
+            openSession?: (skep.store.OpenSession.$Properties|null);
+
+            /** Entry keepSession. */
+            keepSession?: (skep.store.KeepSession.$Properties|null);
+
+            /** Entry closeSession. */
+            closeSession?: (skep.store.CloseSession.$Properties|null);
+
+            /** Entry hashReport. */
+            hashReport?: (skep.store.HashReport.$Properties|null);
+
+            /** Entry memberReport. */
+            memberReport?: (skep.store.MemberReport.$Properties|null);
+
+            /** Entry removeMember. */
+            removeMember?: (skep.store.RemoveMember.$Properties|null);
+
+            /** Entry raiseLevel. */
+            raiseLevel?: (skep.store.RaiseLevel.$Properties|null);
+
+            /** Entry body. */
+            body?: ("transaction"|"openSession"|"keepSession"|"closeSession"|"hashReport"|"memberReport"|"removeMember"|"raiseLevel");
+
+            /**
+             * Creates a new Entry instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Entry instance
+             */
+            static create(properties: skep.store.Entry.$Shape): skep.store.Entry & skep.store.Entry.$Shape;
+            static create(properties?: skep.store.Entry.$Properties): skep.store.Entry;
+
+            /**
+             * Encodes the specified Entry message. Does not implicitly {@link skep.store.Entry.verify|verify} messages.
+             * @param message Entry message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Entry.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Entry message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Entry & skep.store.Entry.$Shape} Entry
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Entry & skep.store.Entry.$Shape;
+
+            /**
+             * Creates an Entry message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Entry
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Entry;
+
+            /**
+             * Creates a plain object from an Entry message. Also converts values to other types if specified.
+             * @param message Entry
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Entry, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Entry to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Entry
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Entry {
+
+            /** Properties of an Entry. */
+            interface $Properties {
+
+                /** Entry level */
+                level?: (number|null);
+
+                /** Entry timeUs */
+                timeUs?: (number|null);
+
+                /** Entry actor */
+                actor?: (string|null);
+
+                /** Entry cause */
+                cause?: (string|null);
+
+                /** Entry session */
+                session?: (string|null);
+
+                /** Entry seq */
+                seq?: (number|null);
+
+                /** Entry ackedBelow */
+                ackedBelow?: (number|null);
+
+                /** Entry transaction */
+                transaction?: (skep.store.Transaction.$Properties|null);
+
+                /** Entry openSession */
+                openSession?: (skep.store.OpenSession.$Properties|null);
+
+                /** Entry keepSession */
+                keepSession?: (skep.store.KeepSession.$Properties|null);
+
+                /** Entry closeSession */
+                closeSession?: (skep.store.CloseSession.$Properties|null);
+
+                /** Entry hashReport */
+                hashReport?: (skep.store.HashReport.$Properties|null);
+
+                /** Entry memberReport */
+                memberReport?: (skep.store.MemberReport.$Properties|null);
+
+                /** Entry removeMember */
+                removeMember?: (skep.store.RemoveMember.$Properties|null);
+
+                /** Entry raiseLevel */
+                raiseLevel?: (skep.store.RaiseLevel.$Properties|null);
+
+                /** Entry body */
+                body?: ("transaction"|"openSession"|"keepSession"|"closeSession"|"hashReport"|"memberReport"|"removeMember"|"raiseLevel");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an Entry. */
+            type $Shape = {
+              level?: number|null;
+              timeUs?: number|null;
+              actor?: string|null;
+              cause?: string|null;
+              session?: string|null;
+              seq?: number|null;
+              ackedBelow?: number|null;
+              transaction?: skep.store.Transaction.$Shape|null;
+              openSession?: skep.store.OpenSession.$Shape|null;
+              keepSession?: skep.store.KeepSession.$Shape|null;
+              closeSession?: skep.store.CloseSession.$Shape|null;
+              hashReport?: skep.store.HashReport.$Shape|null;
+              memberReport?: skep.store.MemberReport.$Shape|null;
+              removeMember?: skep.store.RemoveMember.$Shape|null;
+              raiseLevel?: skep.store.RaiseLevel.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ body?: undefined; transaction?: null; openSession?: null; keepSession?: null; closeSession?: null; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "transaction"; transaction: skep.store.Transaction.$Shape; openSession?: null; keepSession?: null; closeSession?: null; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "openSession"; transaction?: null; openSession: skep.store.OpenSession.$Shape; keepSession?: null; closeSession?: null; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "keepSession"; transaction?: null; openSession?: null; keepSession: skep.store.KeepSession.$Shape; closeSession?: null; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "closeSession"; transaction?: null; openSession?: null; keepSession?: null; closeSession: skep.store.CloseSession.$Shape; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "hashReport"; transaction?: null; openSession?: null; keepSession?: null; closeSession?: null; hashReport: skep.store.HashReport.$Shape; memberReport?: null; removeMember?: null; raiseLevel?: null }|{ body?: "memberReport"; transaction?: null; openSession?: null; keepSession?: null; closeSession?: null; hashReport?: null; memberReport: skep.store.MemberReport.$Shape; removeMember?: null; raiseLevel?: null }|{ body?: "removeMember"; transaction?: null; openSession?: null; keepSession?: null; closeSession?: null; hashReport?: null; memberReport?: null; removeMember: skep.store.RemoveMember.$Shape; raiseLevel?: null }|{ body?: "raiseLevel"; transaction?: null; openSession?: null; keepSession?: null; closeSession?: null; hashReport?: null; memberReport?: null; removeMember?: null; raiseLevel: skep.store.RaiseLevel.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a Transaction.
+         * @deprecated Use skep.store.Transaction.$Properties instead.
+         */
+        interface ITransaction extends skep.store.Transaction.$Properties {
+        }
+
+        /** Represents a Transaction. */
+        class Transaction {
+
+            /**
+             * Constructs a new Transaction.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Transaction.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Transaction changes. */
+            changes: skep.store.Change.$Properties[];
+
+            /** Transaction guards. */
+            guards: skep.store.Guard.$Properties[];
+
+            /** Transaction reply. */
+            reply: Uint8Array;
+
+            /**
+             * Creates a new Transaction instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Transaction instance
+             */
+            static create(properties: skep.store.Transaction.$Shape): skep.store.Transaction & skep.store.Transaction.$Shape;
+            static create(properties?: skep.store.Transaction.$Properties): skep.store.Transaction;
+
+            /**
+             * Encodes the specified Transaction message. Does not implicitly {@link skep.store.Transaction.verify|verify} messages.
+             * @param message Transaction message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Transaction.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Transaction message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Transaction & skep.store.Transaction.$Shape} Transaction
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Transaction & skep.store.Transaction.$Shape;
+
+            /**
+             * Creates a Transaction message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Transaction
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Transaction;
+
+            /**
+             * Creates a plain object from a Transaction message. Also converts values to other types if specified.
+             * @param message Transaction
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Transaction, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Transaction to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Transaction
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Transaction {
+
+            /** Properties of a Transaction. */
+            interface $Properties {
+
+                /** Transaction changes */
+                changes?: (skep.store.Change.$Properties[]|null);
+
+                /** Transaction guards */
+                guards?: (skep.store.Guard.$Properties[]|null);
+
+                /** Transaction reply */
+                reply?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Transaction. */
+            type $Shape = skep.store.Transaction.$Properties;
+        }
+
+        /**
+         * Properties of a Change.
+         * @deprecated Use skep.store.Change.$Properties instead.
+         */
+        interface IChange extends skep.store.Change.$Properties {
+        }
+
+        /** Represents a Change. */
+        class Change {
+
+            /**
+             * Constructs a new Change.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Change.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Change kind. */
+            kind: number;
+
+            /** Change id. */
+            id: string;
+
+            /** Change expectedUs. */
+            expectedUs: number;
+
+            /** Change remove. */
+            remove: boolean;
+
+            /** Change body. */
+            body: Uint8Array;
+
+            /**
+             * Creates a new Change instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Change instance
+             */
+            static create(properties: skep.store.Change.$Shape): skep.store.Change & skep.store.Change.$Shape;
+            static create(properties?: skep.store.Change.$Properties): skep.store.Change;
+
+            /**
+             * Encodes the specified Change message. Does not implicitly {@link skep.store.Change.verify|verify} messages.
+             * @param message Change message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Change.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Change message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Change & skep.store.Change.$Shape} Change
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Change & skep.store.Change.$Shape;
+
+            /**
+             * Creates a Change message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Change
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Change;
+
+            /**
+             * Creates a plain object from a Change message. Also converts values to other types if specified.
+             * @param message Change
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Change, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Change to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Change
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Change {
+
+            /** Properties of a Change. */
+            interface $Properties {
+
+                /** Change kind */
+                kind?: (number|null);
+
+                /** Change id */
+                id?: (string|null);
+
+                /** Change expectedUs */
+                expectedUs?: (number|null);
+
+                /** Change remove */
+                remove?: (boolean|null);
+
+                /** Change body */
+                body?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Change. */
+            type $Shape = skep.store.Change.$Properties;
+        }
+
+        /**
+         * Properties of a Guard.
+         * @deprecated Use skep.store.Guard.$Properties instead.
+         */
+        interface IGuard extends skep.store.Guard.$Properties {
+        }
+
+        /** Represents a Guard. */
+        class Guard {
+
+            /**
+             * Constructs a new Guard.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Guard.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Guard kind. */
+            kind: number;
+
+            /** Guard id. */
+            id: string;
+
+            /** Guard expectedUs. */
+            expectedUs: number;
+
+            /**
+             * Creates a new Guard instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Guard instance
+             */
+            static create(properties: skep.store.Guard.$Shape): skep.store.Guard & skep.store.Guard.$Shape;
+            static create(properties?: skep.store.Guard.$Properties): skep.store.Guard;
+
+            /**
+             * Encodes the specified Guard message. Does not implicitly {@link skep.store.Guard.verify|verify} messages.
+             * @param message Guard message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Guard.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Guard message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Guard & skep.store.Guard.$Shape} Guard
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Guard & skep.store.Guard.$Shape;
+
+            /**
+             * Creates a Guard message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Guard
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Guard;
+
+            /**
+             * Creates a plain object from a Guard message. Also converts values to other types if specified.
+             * @param message Guard
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Guard, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Guard to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Guard
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Guard {
+
+            /** Properties of a Guard. */
+            interface $Properties {
+
+                /** Guard kind */
+                kind?: (number|null);
+
+                /** Guard id */
+                id?: (string|null);
+
+                /** Guard expectedUs */
+                expectedUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Guard. */
+            type $Shape = skep.store.Guard.$Properties;
+        }
+
+        /**
+         * Properties of an OpenSession.
+         * @deprecated Use skep.store.OpenSession.$Properties instead.
+         */
+        interface IOpenSession extends skep.store.OpenSession.$Properties {
+        }
+
+        /** Represents an OpenSession. */
+        class OpenSession {
+
+            /**
+             * Constructs a new OpenSession.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.OpenSession.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** OpenSession ttlUs. */
+            ttlUs: number;
+
+            /**
+             * Creates a new OpenSession instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns OpenSession instance
+             */
+            static create(properties: skep.store.OpenSession.$Shape): skep.store.OpenSession & skep.store.OpenSession.$Shape;
+            static create(properties?: skep.store.OpenSession.$Properties): skep.store.OpenSession;
+
+            /**
+             * Encodes the specified OpenSession message. Does not implicitly {@link skep.store.OpenSession.verify|verify} messages.
+             * @param message OpenSession message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.OpenSession.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an OpenSession message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.OpenSession & skep.store.OpenSession.$Shape} OpenSession
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.OpenSession & skep.store.OpenSession.$Shape;
+
+            /**
+             * Creates an OpenSession message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns OpenSession
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.OpenSession;
+
+            /**
+             * Creates a plain object from an OpenSession message. Also converts values to other types if specified.
+             * @param message OpenSession
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.OpenSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this OpenSession to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for OpenSession
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace OpenSession {
+
+            /** Properties of an OpenSession. */
+            interface $Properties {
+
+                /** OpenSession ttlUs */
+                ttlUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an OpenSession. */
+            type $Shape = skep.store.OpenSession.$Properties;
+        }
+
+        /**
+         * Properties of a KeepSession.
+         * @deprecated Use skep.store.KeepSession.$Properties instead.
+         */
+        interface IKeepSession extends skep.store.KeepSession.$Properties {
+        }
+
+        /** Represents a KeepSession. */
+        class KeepSession {
+
+            /**
+             * Constructs a new KeepSession.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.KeepSession.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KeepSession id. */
+            id: string;
+
+            /**
+             * Creates a new KeepSession instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns KeepSession instance
+             */
+            static create(properties: skep.store.KeepSession.$Shape): skep.store.KeepSession & skep.store.KeepSession.$Shape;
+            static create(properties?: skep.store.KeepSession.$Properties): skep.store.KeepSession;
+
+            /**
+             * Encodes the specified KeepSession message. Does not implicitly {@link skep.store.KeepSession.verify|verify} messages.
+             * @param message KeepSession message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.KeepSession.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KeepSession message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.KeepSession & skep.store.KeepSession.$Shape} KeepSession
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.KeepSession & skep.store.KeepSession.$Shape;
+
+            /**
+             * Creates a KeepSession message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns KeepSession
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.KeepSession;
+
+            /**
+             * Creates a plain object from a KeepSession message. Also converts values to other types if specified.
+             * @param message KeepSession
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.KeepSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this KeepSession to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for KeepSession
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KeepSession {
+
+            /** Properties of a KeepSession. */
+            interface $Properties {
+
+                /** KeepSession id */
+                id?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KeepSession. */
+            type $Shape = skep.store.KeepSession.$Properties;
+        }
+
+        /**
+         * Properties of a CloseSession.
+         * @deprecated Use skep.store.CloseSession.$Properties instead.
+         */
+        interface ICloseSession extends skep.store.CloseSession.$Properties {
+        }
+
+        /** Represents a CloseSession. */
+        class CloseSession {
+
+            /**
+             * Constructs a new CloseSession.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.CloseSession.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CloseSession id. */
+            id: string;
+
+            /**
+             * Creates a new CloseSession instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CloseSession instance
+             */
+            static create(properties: skep.store.CloseSession.$Shape): skep.store.CloseSession & skep.store.CloseSession.$Shape;
+            static create(properties?: skep.store.CloseSession.$Properties): skep.store.CloseSession;
+
+            /**
+             * Encodes the specified CloseSession message. Does not implicitly {@link skep.store.CloseSession.verify|verify} messages.
+             * @param message CloseSession message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.CloseSession.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CloseSession message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.CloseSession & skep.store.CloseSession.$Shape} CloseSession
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.CloseSession & skep.store.CloseSession.$Shape;
+
+            /**
+             * Creates a CloseSession message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CloseSession
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.CloseSession;
+
+            /**
+             * Creates a plain object from a CloseSession message. Also converts values to other types if specified.
+             * @param message CloseSession
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.CloseSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CloseSession to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CloseSession
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CloseSession {
+
+            /** Properties of a CloseSession. */
+            interface $Properties {
+
+                /** CloseSession id */
+                id?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CloseSession. */
+            type $Shape = skep.store.CloseSession.$Properties;
+        }
+
+        /**
+         * Properties of a HashReport.
+         * @deprecated Use skep.store.HashReport.$Properties instead.
+         */
+        interface IHashReport extends skep.store.HashReport.$Properties {
+        }
+
+        /** Represents a HashReport. */
+        class HashReport {
+
+            /**
+             * Constructs a new HashReport.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.HashReport.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HashReport member. */
+            member: number;
+
+            /** HashReport index. */
+            index: number;
+
+            /** HashReport hash. */
+            hash: string;
+
+            /**
+             * Creates a new HashReport instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns HashReport instance
+             */
+            static create(properties: skep.store.HashReport.$Shape): skep.store.HashReport & skep.store.HashReport.$Shape;
+            static create(properties?: skep.store.HashReport.$Properties): skep.store.HashReport;
+
+            /**
+             * Encodes the specified HashReport message. Does not implicitly {@link skep.store.HashReport.verify|verify} messages.
+             * @param message HashReport message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.HashReport.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HashReport message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.HashReport & skep.store.HashReport.$Shape} HashReport
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.HashReport & skep.store.HashReport.$Shape;
+
+            /**
+             * Creates a HashReport message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns HashReport
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.HashReport;
+
+            /**
+             * Creates a plain object from a HashReport message. Also converts values to other types if specified.
+             * @param message HashReport
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.HashReport, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this HashReport to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for HashReport
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HashReport {
+
+            /** Properties of a HashReport. */
+            interface $Properties {
+
+                /** HashReport member */
+                member?: (number|null);
+
+                /** HashReport index */
+                index?: (number|null);
+
+                /** HashReport hash */
+                hash?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HashReport. */
+            type $Shape = skep.store.HashReport.$Properties;
+        }
+
+        /**
+         * Properties of a MemberReport.
+         * @deprecated Use skep.store.MemberReport.$Properties instead.
+         */
+        interface IMemberReport extends skep.store.MemberReport.$Properties {
+        }
+
+        /** Represents a MemberReport. */
+        class MemberReport {
+
+            /**
+             * Constructs a new MemberReport.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.MemberReport.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** MemberReport member. */
+            member: number;
+
+            /** MemberReport level. */
+            level: number;
+
+            /**
+             * Creates a new MemberReport instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns MemberReport instance
+             */
+            static create(properties: skep.store.MemberReport.$Shape): skep.store.MemberReport & skep.store.MemberReport.$Shape;
+            static create(properties?: skep.store.MemberReport.$Properties): skep.store.MemberReport;
+
+            /**
+             * Encodes the specified MemberReport message. Does not implicitly {@link skep.store.MemberReport.verify|verify} messages.
+             * @param message MemberReport message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.MemberReport.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a MemberReport message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.MemberReport & skep.store.MemberReport.$Shape} MemberReport
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.MemberReport & skep.store.MemberReport.$Shape;
+
+            /**
+             * Creates a MemberReport message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns MemberReport
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.MemberReport;
+
+            /**
+             * Creates a plain object from a MemberReport message. Also converts values to other types if specified.
+             * @param message MemberReport
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.MemberReport, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this MemberReport to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for MemberReport
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace MemberReport {
+
+            /** Properties of a MemberReport. */
+            interface $Properties {
+
+                /** MemberReport member */
+                member?: (number|null);
+
+                /** MemberReport level */
+                level?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a MemberReport. */
+            type $Shape = skep.store.MemberReport.$Properties;
+        }
+
+        /**
+         * Properties of a RemoveMember.
+         * @deprecated Use skep.store.RemoveMember.$Properties instead.
+         */
+        interface IRemoveMember extends skep.store.RemoveMember.$Properties {
+        }
+
+        /** Represents a RemoveMember. */
+        class RemoveMember {
+
+            /**
+             * Constructs a new RemoveMember.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.RemoveMember.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RemoveMember member. */
+            member: number;
+
+            /**
+             * Creates a new RemoveMember instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RemoveMember instance
+             */
+            static create(properties: skep.store.RemoveMember.$Shape): skep.store.RemoveMember & skep.store.RemoveMember.$Shape;
+            static create(properties?: skep.store.RemoveMember.$Properties): skep.store.RemoveMember;
+
+            /**
+             * Encodes the specified RemoveMember message. Does not implicitly {@link skep.store.RemoveMember.verify|verify} messages.
+             * @param message RemoveMember message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.RemoveMember.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RemoveMember message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.RemoveMember & skep.store.RemoveMember.$Shape} RemoveMember
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.RemoveMember & skep.store.RemoveMember.$Shape;
+
+            /**
+             * Creates a RemoveMember message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RemoveMember
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.RemoveMember;
+
+            /**
+             * Creates a plain object from a RemoveMember message. Also converts values to other types if specified.
+             * @param message RemoveMember
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.RemoveMember, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RemoveMember to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RemoveMember
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RemoveMember {
+
+            /** Properties of a RemoveMember. */
+            interface $Properties {
+
+                /** RemoveMember member */
+                member?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RemoveMember. */
+            type $Shape = skep.store.RemoveMember.$Properties;
+        }
+
+        /**
+         * Properties of a RaiseLevel.
+         * @deprecated Use skep.store.RaiseLevel.$Properties instead.
+         */
+        interface IRaiseLevel extends skep.store.RaiseLevel.$Properties {
+        }
+
+        /** Represents a RaiseLevel. */
+        class RaiseLevel {
+
+            /**
+             * Constructs a new RaiseLevel.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.RaiseLevel.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RaiseLevel level. */
+            level: number;
+
+            /**
+             * Creates a new RaiseLevel instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RaiseLevel instance
+             */
+            static create(properties: skep.store.RaiseLevel.$Shape): skep.store.RaiseLevel & skep.store.RaiseLevel.$Shape;
+            static create(properties?: skep.store.RaiseLevel.$Properties): skep.store.RaiseLevel;
+
+            /**
+             * Encodes the specified RaiseLevel message. Does not implicitly {@link skep.store.RaiseLevel.verify|verify} messages.
+             * @param message RaiseLevel message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.RaiseLevel.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RaiseLevel message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.RaiseLevel & skep.store.RaiseLevel.$Shape} RaiseLevel
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.RaiseLevel & skep.store.RaiseLevel.$Shape;
+
+            /**
+             * Creates a RaiseLevel message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RaiseLevel
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.RaiseLevel;
+
+            /**
+             * Creates a plain object from a RaiseLevel message. Also converts values to other types if specified.
+             * @param message RaiseLevel
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.RaiseLevel, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RaiseLevel to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RaiseLevel
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RaiseLevel {
+
+            /** Properties of a RaiseLevel. */
+            interface $Properties {
+
+                /** RaiseLevel level */
+                level?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RaiseLevel. */
+            type $Shape = skep.store.RaiseLevel.$Properties;
+        }
+
+        /**
+         * Properties of a Refusal.
+         * @deprecated Use skep.store.Refusal.$Properties instead.
+         */
+        interface IRefusal extends skep.store.Refusal.$Properties {
+        }
+
+        /** Represents a Refusal. */
+        class Refusal {
+
+            /**
+             * Constructs a new Refusal.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Refusal.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Refusal code. */
+            code: string;
+
+            /** Refusal kind. */
+            kind: string;
+
+            /** Refusal id. */
+            id: string;
+
+            /** Refusal index. */
+            index: string;
+
+            /** Refusal key. */
+            key: string;
+
+            /** Refusal holder. */
+            holder: string;
+
+            /** Refusal number. */
+            number: number;
+
+            /**
+             * Creates a new Refusal instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Refusal instance
+             */
+            static create(properties: skep.store.Refusal.$Shape): skep.store.Refusal & skep.store.Refusal.$Shape;
+            static create(properties?: skep.store.Refusal.$Properties): skep.store.Refusal;
+
+            /**
+             * Encodes the specified Refusal message. Does not implicitly {@link skep.store.Refusal.verify|verify} messages.
+             * @param message Refusal message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Refusal.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Refusal message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Refusal & skep.store.Refusal.$Shape} Refusal
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Refusal & skep.store.Refusal.$Shape;
+
+            /**
+             * Creates a Refusal message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Refusal
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Refusal;
+
+            /**
+             * Creates a plain object from a Refusal message. Also converts values to other types if specified.
+             * @param message Refusal
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Refusal, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Refusal to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Refusal
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Refusal {
+
+            /** Properties of a Refusal. */
+            interface $Properties {
+
+                /** Refusal code */
+                code?: (string|null);
+
+                /** Refusal kind */
+                kind?: (string|null);
+
+                /** Refusal id */
+                id?: (string|null);
+
+                /** Refusal index */
+                index?: (string|null);
+
+                /** Refusal key */
+                key?: (string|null);
+
+                /** Refusal holder */
+                holder?: (string|null);
+
+                /** Refusal number */
+                number?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Refusal. */
+            type $Shape = skep.store.Refusal.$Properties;
+        }
+
+        /**
+         * Properties of a Session.
+         * @deprecated Use skep.store.Session.$Properties instead.
+         */
+        interface ISession extends skep.store.Session.$Properties {
+        }
+
+        /** Represents a Session. */
+        class Session {
+
+            /**
+             * Constructs a new Session.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Session.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Session ttlUs. */
+            ttlUs: number;
+
+            /** Session activeAtUs. */
+            activeAtUs: number;
+
+            /** Session ackedBelow. */
+            ackedBelow: number;
+
+            /** Session replies. */
+            replies: number;
+
+            /**
+             * Creates a new Session instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Session instance
+             */
+            static create(properties: skep.store.Session.$Shape): skep.store.Session & skep.store.Session.$Shape;
+            static create(properties?: skep.store.Session.$Properties): skep.store.Session;
+
+            /**
+             * Encodes the specified Session message. Does not implicitly {@link skep.store.Session.verify|verify} messages.
+             * @param message Session message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Session.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Session message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Session & skep.store.Session.$Shape} Session
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Session & skep.store.Session.$Shape;
+
+            /**
+             * Creates a Session message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Session
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Session;
+
+            /**
+             * Creates a plain object from a Session message. Also converts values to other types if specified.
+             * @param message Session
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Session, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Session to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Session
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Session {
+
+            /** Properties of a Session. */
+            interface $Properties {
+
+                /** Session ttlUs */
+                ttlUs?: (number|null);
+
+                /** Session activeAtUs */
+                activeAtUs?: (number|null);
+
+                /** Session ackedBelow */
+                ackedBelow?: (number|null);
+
+                /** Session replies */
+                replies?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Session. */
+            type $Shape = skep.store.Session.$Properties;
+        }
+
+        /**
+         * Properties of a Reply.
+         * @deprecated Use skep.store.Reply.$Properties instead.
+         */
+        interface IReply extends skep.store.Reply.$Properties {
+        }
+
+        /** Represents a Reply. */
+        class Reply {
+
+            /**
+             * Constructs a new Reply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Reply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Reply index. */
+            index: number;
+
+            /** Reply reply. */
+            reply: Uint8Array;
+
+            /** Reply refusal. */
+            refusal?: (skep.store.Refusal.$Properties|null);
+
+            /**
+             * Creates a new Reply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Reply instance
+             */
+            static create(properties: skep.store.Reply.$Shape): skep.store.Reply & skep.store.Reply.$Shape;
+            static create(properties?: skep.store.Reply.$Properties): skep.store.Reply;
+
+            /**
+             * Encodes the specified Reply message. Does not implicitly {@link skep.store.Reply.verify|verify} messages.
+             * @param message Reply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Reply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Reply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Reply & skep.store.Reply.$Shape} Reply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Reply & skep.store.Reply.$Shape;
+
+            /**
+             * Creates a Reply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Reply
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Reply;
+
+            /**
+             * Creates a plain object from a Reply message. Also converts values to other types if specified.
+             * @param message Reply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Reply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Reply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Reply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Reply {
+
+            /** Properties of a Reply. */
+            interface $Properties {
+
+                /** Reply index */
+                index?: (number|null);
+
+                /** Reply reply */
+                reply?: (Uint8Array|null);
+
+                /** Reply refusal */
+                refusal?: (skep.store.Refusal.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Reply. */
+            type $Shape = skep.store.Reply.$Properties;
+        }
+
+        /**
+         * Properties of a Member.
+         * @deprecated Use skep.store.Member.$Properties instead.
+         */
+        interface IMember extends skep.store.Member.$Properties {
+        }
+
+        /** Represents a Member. */
+        class Member {
+
+            /**
+             * Constructs a new Member.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.Member.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Member level. */
+            level: number;
+
+            /** Member hashIndex. */
+            hashIndex: number;
+
+            /** Member hash. */
+            hash: string;
+
+            /**
+             * Creates a new Member instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Member instance
+             */
+            static create(properties: skep.store.Member.$Shape): skep.store.Member & skep.store.Member.$Shape;
+            static create(properties?: skep.store.Member.$Properties): skep.store.Member;
+
+            /**
+             * Encodes the specified Member message. Does not implicitly {@link skep.store.Member.verify|verify} messages.
+             * @param message Member message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.Member.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Member message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.Member & skep.store.Member.$Shape} Member
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Member & skep.store.Member.$Shape;
+
+            /**
+             * Creates a Member message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Member
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.Member;
+
+            /**
+             * Creates a plain object from a Member message. Also converts values to other types if specified.
+             * @param message Member
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.Member, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Member to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Member
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Member {
+
+            /** Properties of a Member. */
+            interface $Properties {
+
+                /** Member level */
+                level?: (number|null);
+
+                /** Member hashIndex */
+                hashIndex?: (number|null);
+
+                /** Member hash */
+                hash?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Member. */
+            type $Shape = skep.store.Member.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotChunk.
+         * @deprecated Use skep.store.SnapshotChunk.$Properties instead.
+         */
+        interface ISnapshotChunk extends skep.store.SnapshotChunk.$Properties {
+        }
+
+        /** Represents a SnapshotChunk. */
+        class SnapshotChunk {
+
+            /**
+             * Constructs a new SnapshotChunk.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.SnapshotChunk.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotChunk header. */
+            header?: (skep.store.SnapshotHeader.$Properties|null);
+
+            /** SnapshotChunk objects. */
+            objects: skep.store.SnapshotObject.$Properties[];
+
+            /** SnapshotChunk trailer. */
+            trailer?: (skep.store.SnapshotTrailer.$Properties|null);
+
+            /**
+             * Creates a new SnapshotChunk instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotChunk instance
+             */
+            static create(properties: skep.store.SnapshotChunk.$Shape): skep.store.SnapshotChunk & skep.store.SnapshotChunk.$Shape;
+            static create(properties?: skep.store.SnapshotChunk.$Properties): skep.store.SnapshotChunk;
+
+            /**
+             * Encodes the specified SnapshotChunk message. Does not implicitly {@link skep.store.SnapshotChunk.verify|verify} messages.
+             * @param message SnapshotChunk message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.SnapshotChunk.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotChunk message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.SnapshotChunk & skep.store.SnapshotChunk.$Shape} SnapshotChunk
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotChunk & skep.store.SnapshotChunk.$Shape;
+
+            /**
+             * Creates a SnapshotChunk message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotChunk
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.SnapshotChunk;
+
+            /**
+             * Creates a plain object from a SnapshotChunk message. Also converts values to other types if specified.
+             * @param message SnapshotChunk
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.SnapshotChunk, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotChunk to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotChunk
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotChunk {
+
+            /** Properties of a SnapshotChunk. */
+            interface $Properties {
+
+                /** SnapshotChunk header */
+                header?: (skep.store.SnapshotHeader.$Properties|null);
+
+                /** SnapshotChunk objects */
+                objects?: (skep.store.SnapshotObject.$Properties[]|null);
+
+                /** SnapshotChunk trailer */
+                trailer?: (skep.store.SnapshotTrailer.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotChunk. */
+            type $Shape = skep.store.SnapshotChunk.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotHeader.
+         * @deprecated Use skep.store.SnapshotHeader.$Properties instead.
+         */
+        interface ISnapshotHeader extends skep.store.SnapshotHeader.$Properties {
+        }
+
+        /** Represents a SnapshotHeader. */
+        class SnapshotHeader {
+
+            /**
+             * Constructs a new SnapshotHeader.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.SnapshotHeader.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotHeader format. */
+            format: number;
+
+            /** SnapshotHeader level. */
+            level: number;
+
+            /** SnapshotHeader index. */
+            index: number;
+
+            /** SnapshotHeader timeUs. */
+            timeUs: number;
+
+            /**
+             * Creates a new SnapshotHeader instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotHeader instance
+             */
+            static create(properties: skep.store.SnapshotHeader.$Shape): skep.store.SnapshotHeader & skep.store.SnapshotHeader.$Shape;
+            static create(properties?: skep.store.SnapshotHeader.$Properties): skep.store.SnapshotHeader;
+
+            /**
+             * Encodes the specified SnapshotHeader message. Does not implicitly {@link skep.store.SnapshotHeader.verify|verify} messages.
+             * @param message SnapshotHeader message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.SnapshotHeader.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotHeader message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.SnapshotHeader & skep.store.SnapshotHeader.$Shape} SnapshotHeader
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotHeader & skep.store.SnapshotHeader.$Shape;
+
+            /**
+             * Creates a SnapshotHeader message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotHeader
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.SnapshotHeader;
+
+            /**
+             * Creates a plain object from a SnapshotHeader message. Also converts values to other types if specified.
+             * @param message SnapshotHeader
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.SnapshotHeader, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotHeader to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotHeader
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotHeader {
+
+            /** Properties of a SnapshotHeader. */
+            interface $Properties {
+
+                /** SnapshotHeader format */
+                format?: (number|null);
+
+                /** SnapshotHeader level */
+                level?: (number|null);
+
+                /** SnapshotHeader index */
+                index?: (number|null);
+
+                /** SnapshotHeader timeUs */
+                timeUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotHeader. */
+            type $Shape = skep.store.SnapshotHeader.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotObject.
+         * @deprecated Use skep.store.SnapshotObject.$Properties instead.
+         */
+        interface ISnapshotObject extends skep.store.SnapshotObject.$Properties {
+        }
+
+        /** Represents a SnapshotObject. */
+        class SnapshotObject {
+
+            /**
+             * Constructs a new SnapshotObject.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.SnapshotObject.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotObject kind. */
+            kind: number;
+
+            /** SnapshotObject id. */
+            id: string;
+
+            /** SnapshotObject version. */
+            version: number;
+
+            /** SnapshotObject createdAtUs. */
+            createdAtUs: number;
+
+            /** SnapshotObject updatedAtUs. */
+            updatedAtUs: number;
+
+            /** SnapshotObject body. */
+            body: Uint8Array;
+
+            /**
+             * Creates a new SnapshotObject instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotObject instance
+             */
+            static create(properties: skep.store.SnapshotObject.$Shape): skep.store.SnapshotObject & skep.store.SnapshotObject.$Shape;
+            static create(properties?: skep.store.SnapshotObject.$Properties): skep.store.SnapshotObject;
+
+            /**
+             * Encodes the specified SnapshotObject message. Does not implicitly {@link skep.store.SnapshotObject.verify|verify} messages.
+             * @param message SnapshotObject message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.SnapshotObject.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotObject message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.SnapshotObject & skep.store.SnapshotObject.$Shape} SnapshotObject
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotObject & skep.store.SnapshotObject.$Shape;
+
+            /**
+             * Creates a SnapshotObject message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotObject
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.SnapshotObject;
+
+            /**
+             * Creates a plain object from a SnapshotObject message. Also converts values to other types if specified.
+             * @param message SnapshotObject
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.SnapshotObject, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotObject to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotObject
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotObject {
+
+            /** Properties of a SnapshotObject. */
+            interface $Properties {
+
+                /** SnapshotObject kind */
+                kind?: (number|null);
+
+                /** SnapshotObject id */
+                id?: (string|null);
+
+                /** SnapshotObject version */
+                version?: (number|null);
+
+                /** SnapshotObject createdAtUs */
+                createdAtUs?: (number|null);
+
+                /** SnapshotObject updatedAtUs */
+                updatedAtUs?: (number|null);
+
+                /** SnapshotObject body */
+                body?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotObject. */
+            type $Shape = skep.store.SnapshotObject.$Properties;
+        }
+
+        /**
+         * Properties of a SnapshotTrailer.
+         * @deprecated Use skep.store.SnapshotTrailer.$Properties instead.
+         */
+        interface ISnapshotTrailer extends skep.store.SnapshotTrailer.$Properties {
+        }
+
+        /** Represents a SnapshotTrailer. */
+        class SnapshotTrailer {
+
+            /**
+             * Constructs a new SnapshotTrailer.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.SnapshotTrailer.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SnapshotTrailer objects. */
+            objects: number;
+
+            /** SnapshotTrailer hash. */
+            hash: string;
+
+            /**
+             * Creates a new SnapshotTrailer instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SnapshotTrailer instance
+             */
+            static create(properties: skep.store.SnapshotTrailer.$Shape): skep.store.SnapshotTrailer & skep.store.SnapshotTrailer.$Shape;
+            static create(properties?: skep.store.SnapshotTrailer.$Properties): skep.store.SnapshotTrailer;
+
+            /**
+             * Encodes the specified SnapshotTrailer message. Does not implicitly {@link skep.store.SnapshotTrailer.verify|verify} messages.
+             * @param message SnapshotTrailer message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.SnapshotTrailer.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SnapshotTrailer message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.SnapshotTrailer & skep.store.SnapshotTrailer.$Shape} SnapshotTrailer
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotTrailer & skep.store.SnapshotTrailer.$Shape;
+
+            /**
+             * Creates a SnapshotTrailer message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SnapshotTrailer
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.SnapshotTrailer;
+
+            /**
+             * Creates a plain object from a SnapshotTrailer message. Also converts values to other types if specified.
+             * @param message SnapshotTrailer
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.SnapshotTrailer, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SnapshotTrailer to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SnapshotTrailer
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SnapshotTrailer {
+
+            /** Properties of a SnapshotTrailer. */
+            interface $Properties {
+
+                /** SnapshotTrailer objects */
+                objects?: (number|null);
+
+                /** SnapshotTrailer hash */
+                hash?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SnapshotTrailer. */
+            type $Shape = skep.store.SnapshotTrailer.$Properties;
+        }
+    }
 }

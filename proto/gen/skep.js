@@ -42526,6 +42526,3765 @@ export const skep = $root.skep = (() => {
         return raft;
     })();
 
+    skep.store = (function() {
+
+        const store = {};
+
+        store.Entry = (function() {
+
+            const Entry = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Entry.prototype.level = 0;
+            Entry.prototype.timeUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Entry.prototype.actor = "";
+            Entry.prototype.cause = "";
+            Entry.prototype.session = "";
+            Entry.prototype.seq = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Entry.prototype.ackedBelow = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Entry.prototype.transaction = null;
+            Entry.prototype.openSession = null;
+            Entry.prototype.keepSession = null;
+            Entry.prototype.closeSession = null;
+            Entry.prototype.hashReport = null;
+            Entry.prototype.memberReport = null;
+            Entry.prototype.removeMember = null;
+            Entry.prototype.raiseLevel = null;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(Entry.prototype, "body", {
+                get: $util.oneOfGetter($oneOfFields = ["transaction", "openSession", "keepSession", "closeSession", "hashReport", "memberReport", "removeMember", "raiseLevel"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            Entry.create = function(properties) {
+                return new Entry(properties);
+            };
+
+            Entry.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level") && message.level !== 0)
+                    writer.uint32(8).uint32(message.level);
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs") && (typeof message.timeUs === "object" ? message.timeUs.low || message.timeUs.high : message.timeUs !== 0))
+                    writer.uint32(16).uint64(message.timeUs);
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor") && message.actor !== "")
+                    writer.uint32(26).string(message.actor);
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause") && message.cause !== "")
+                    writer.uint32(34).string(message.cause);
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session") && message.session !== "")
+                    writer.uint32(42).string(message.session);
+                if (message.seq != null && $Object.hasOwnProperty.call(message, "seq") && (typeof message.seq === "object" ? message.seq.low || message.seq.high : message.seq !== 0))
+                    writer.uint32(48).uint64(message.seq);
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow") && (typeof message.ackedBelow === "object" ? message.ackedBelow.low || message.ackedBelow.high : message.ackedBelow !== 0))
+                    writer.uint32(56).uint64(message.ackedBelow);
+                if (message.transaction != null && $Object.hasOwnProperty.call(message, "transaction"))
+                    $root.skep.store.Transaction.encode(message.transaction, writer.uint32(82).fork(), _depth + 1).ldelim();
+                if (message.openSession != null && $Object.hasOwnProperty.call(message, "openSession"))
+                    $root.skep.store.OpenSession.encode(message.openSession, writer.uint32(90).fork(), _depth + 1).ldelim();
+                if (message.keepSession != null && $Object.hasOwnProperty.call(message, "keepSession"))
+                    $root.skep.store.KeepSession.encode(message.keepSession, writer.uint32(98).fork(), _depth + 1).ldelim();
+                if (message.closeSession != null && $Object.hasOwnProperty.call(message, "closeSession"))
+                    $root.skep.store.CloseSession.encode(message.closeSession, writer.uint32(106).fork(), _depth + 1).ldelim();
+                if (message.hashReport != null && $Object.hasOwnProperty.call(message, "hashReport"))
+                    $root.skep.store.HashReport.encode(message.hashReport, writer.uint32(114).fork(), _depth + 1).ldelim();
+                if (message.memberReport != null && $Object.hasOwnProperty.call(message, "memberReport"))
+                    $root.skep.store.MemberReport.encode(message.memberReport, writer.uint32(122).fork(), _depth + 1).ldelim();
+                if (message.removeMember != null && $Object.hasOwnProperty.call(message, "removeMember"))
+                    $root.skep.store.RemoveMember.encode(message.removeMember, writer.uint32(130).fork(), _depth + 1).ldelim();
+                if (message.raiseLevel != null && $Object.hasOwnProperty.call(message, "raiseLevel"))
+                    $root.skep.store.RaiseLevel.encode(message.raiseLevel, writer.uint32(138).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Entry.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Entry();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.level = value;
+                            else
+                                delete message.level;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timeUs = value;
+                            else
+                                delete message.timeUs;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.actor = value;
+                            else
+                                delete message.actor;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.cause = value;
+                            else
+                                delete message.cause;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.session = value;
+                            else
+                                delete message.session;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.seq = value;
+                            else
+                                delete message.seq;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.ackedBelow = value;
+                            else
+                                delete message.ackedBelow;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            message.transaction = $root.skep.store.Transaction.decode(reader, reader.size(), $undefined, _depth + 1, message.transaction);
+                            message.body = "transaction";
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 2)
+                                break;
+                            message.openSession = $root.skep.store.OpenSession.decode(reader, reader.size(), $undefined, _depth + 1, message.openSession);
+                            message.body = "openSession";
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 2)
+                                break;
+                            message.keepSession = $root.skep.store.KeepSession.decode(reader, reader.size(), $undefined, _depth + 1, message.keepSession);
+                            message.body = "keepSession";
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 2)
+                                break;
+                            message.closeSession = $root.skep.store.CloseSession.decode(reader, reader.size(), $undefined, _depth + 1, message.closeSession);
+                            message.body = "closeSession";
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 2)
+                                break;
+                            message.hashReport = $root.skep.store.HashReport.decode(reader, reader.size(), $undefined, _depth + 1, message.hashReport);
+                            message.body = "hashReport";
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            message.memberReport = $root.skep.store.MemberReport.decode(reader, reader.size(), $undefined, _depth + 1, message.memberReport);
+                            message.body = "memberReport";
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType !== 2)
+                                break;
+                            message.removeMember = $root.skep.store.RemoveMember.decode(reader, reader.size(), $undefined, _depth + 1, message.removeMember);
+                            message.body = "removeMember";
+                            continue;
+                        }
+                    case 17: {
+                            if (wireType !== 2)
+                                break;
+                            message.raiseLevel = $root.skep.store.RaiseLevel.decode(reader, reader.size(), $undefined, _depth + 1, message.raiseLevel);
+                            message.body = "raiseLevel";
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Entry.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Entry)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Entry: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Entry();
+                if (object.level != null)
+                    if ($Number(object.level) !== 0)
+                        message.level = object.level >>> 0;
+                if (object.timeUs != null)
+                    if (typeof object.timeUs === "object" ? object.timeUs.low || object.timeUs.high : $Number(object.timeUs) !== 0)
+                        if ($util.Long)
+                            message.timeUs = $util.Long.fromValue(object.timeUs, true);
+                        else if (typeof object.timeUs === "string")
+                            message.timeUs = $parseInt(object.timeUs, 10);
+                        else if (typeof object.timeUs === "number")
+                            message.timeUs = object.timeUs;
+                        else if (typeof object.timeUs === "object")
+                            message.timeUs = new $util.LongBits(object.timeUs.low >>> 0, object.timeUs.high >>> 0).toNumber(true);
+                if (object.actor != null)
+                    if (typeof object.actor !== "string" || object.actor.length)
+                        message.actor = $String(object.actor);
+                if (object.cause != null)
+                    if (typeof object.cause !== "string" || object.cause.length)
+                        message.cause = $String(object.cause);
+                if (object.session != null)
+                    if (typeof object.session !== "string" || object.session.length)
+                        message.session = $String(object.session);
+                if (object.seq != null)
+                    if (typeof object.seq === "object" ? object.seq.low || object.seq.high : $Number(object.seq) !== 0)
+                        if ($util.Long)
+                            message.seq = $util.Long.fromValue(object.seq, true);
+                        else if (typeof object.seq === "string")
+                            message.seq = $parseInt(object.seq, 10);
+                        else if (typeof object.seq === "number")
+                            message.seq = object.seq;
+                        else if (typeof object.seq === "object")
+                            message.seq = new $util.LongBits(object.seq.low >>> 0, object.seq.high >>> 0).toNumber(true);
+                if (object.ackedBelow != null)
+                    if (typeof object.ackedBelow === "object" ? object.ackedBelow.low || object.ackedBelow.high : $Number(object.ackedBelow) !== 0)
+                        if ($util.Long)
+                            message.ackedBelow = $util.Long.fromValue(object.ackedBelow, true);
+                        else if (typeof object.ackedBelow === "string")
+                            message.ackedBelow = $parseInt(object.ackedBelow, 10);
+                        else if (typeof object.ackedBelow === "number")
+                            message.ackedBelow = object.ackedBelow;
+                        else if (typeof object.ackedBelow === "object")
+                            message.ackedBelow = new $util.LongBits(object.ackedBelow.low >>> 0, object.ackedBelow.high >>> 0).toNumber(true);
+                if (object.transaction != null) {
+                    if (!$util.isObject(object.transaction))
+                        throw $TypeError(".skep.store.Entry.transaction: object expected");
+                    message.transaction = $root.skep.store.Transaction.fromObject(object.transaction, _depth + 1);
+                }
+                if (object.openSession != null) {
+                    if (!$util.isObject(object.openSession))
+                        throw $TypeError(".skep.store.Entry.openSession: object expected");
+                    message.openSession = $root.skep.store.OpenSession.fromObject(object.openSession, _depth + 1);
+                }
+                if (object.keepSession != null) {
+                    if (!$util.isObject(object.keepSession))
+                        throw $TypeError(".skep.store.Entry.keepSession: object expected");
+                    message.keepSession = $root.skep.store.KeepSession.fromObject(object.keepSession, _depth + 1);
+                }
+                if (object.closeSession != null) {
+                    if (!$util.isObject(object.closeSession))
+                        throw $TypeError(".skep.store.Entry.closeSession: object expected");
+                    message.closeSession = $root.skep.store.CloseSession.fromObject(object.closeSession, _depth + 1);
+                }
+                if (object.hashReport != null) {
+                    if (!$util.isObject(object.hashReport))
+                        throw $TypeError(".skep.store.Entry.hashReport: object expected");
+                    message.hashReport = $root.skep.store.HashReport.fromObject(object.hashReport, _depth + 1);
+                }
+                if (object.memberReport != null) {
+                    if (!$util.isObject(object.memberReport))
+                        throw $TypeError(".skep.store.Entry.memberReport: object expected");
+                    message.memberReport = $root.skep.store.MemberReport.fromObject(object.memberReport, _depth + 1);
+                }
+                if (object.removeMember != null) {
+                    if (!$util.isObject(object.removeMember))
+                        throw $TypeError(".skep.store.Entry.removeMember: object expected");
+                    message.removeMember = $root.skep.store.RemoveMember.fromObject(object.removeMember, _depth + 1);
+                }
+                if (object.raiseLevel != null) {
+                    if (!$util.isObject(object.raiseLevel))
+                        throw $TypeError(".skep.store.Entry.raiseLevel: object expected");
+                    message.raiseLevel = $root.skep.store.RaiseLevel.fromObject(object.raiseLevel, _depth + 1);
+                }
+                return message;
+            };
+
+            Entry.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.level = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.timeUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.timeUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.actor = "";
+                    object.cause = "";
+                    object.session = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.seq = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.seq = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.ackedBelow = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.ackedBelow = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level"))
+                    object.level = message.level;
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.timeUs = typeof message.timeUs === "number" ? $BigInt(message.timeUs) : $util.Long.fromBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.timeUs === "number")
+                        object.timeUs = options.longs === $String ? $String(message.timeUs) : message.timeUs;
+                    else
+                        object.timeUs = options.longs === $String ? $util.Long.prototype.toString.call(message.timeUs) : options.longs === $Number ? new $util.LongBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0).toNumber(true) : message.timeUs;
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor"))
+                    object.actor = message.actor;
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause"))
+                    object.cause = message.cause;
+                if (message.session != null && $Object.hasOwnProperty.call(message, "session"))
+                    object.session = message.session;
+                if (message.seq != null && $Object.hasOwnProperty.call(message, "seq"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.seq = typeof message.seq === "number" ? $BigInt(message.seq) : $util.Long.fromBits(message.seq.low >>> 0, message.seq.high >>> 0, true).toBigInt();
+                    else if (typeof message.seq === "number")
+                        object.seq = options.longs === $String ? $String(message.seq) : message.seq;
+                    else
+                        object.seq = options.longs === $String ? $util.Long.prototype.toString.call(message.seq) : options.longs === $Number ? new $util.LongBits(message.seq.low >>> 0, message.seq.high >>> 0).toNumber(true) : message.seq;
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.ackedBelow = typeof message.ackedBelow === "number" ? $BigInt(message.ackedBelow) : $util.Long.fromBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0, true).toBigInt();
+                    else if (typeof message.ackedBelow === "number")
+                        object.ackedBelow = options.longs === $String ? $String(message.ackedBelow) : message.ackedBelow;
+                    else
+                        object.ackedBelow = options.longs === $String ? $util.Long.prototype.toString.call(message.ackedBelow) : options.longs === $Number ? new $util.LongBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0).toNumber(true) : message.ackedBelow;
+                if (message.transaction != null && $Object.hasOwnProperty.call(message, "transaction")) {
+                    object.transaction = $root.skep.store.Transaction.toObject(message.transaction, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "transaction";
+                }
+                if (message.openSession != null && $Object.hasOwnProperty.call(message, "openSession")) {
+                    object.openSession = $root.skep.store.OpenSession.toObject(message.openSession, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "openSession";
+                }
+                if (message.keepSession != null && $Object.hasOwnProperty.call(message, "keepSession")) {
+                    object.keepSession = $root.skep.store.KeepSession.toObject(message.keepSession, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "keepSession";
+                }
+                if (message.closeSession != null && $Object.hasOwnProperty.call(message, "closeSession")) {
+                    object.closeSession = $root.skep.store.CloseSession.toObject(message.closeSession, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "closeSession";
+                }
+                if (message.hashReport != null && $Object.hasOwnProperty.call(message, "hashReport")) {
+                    object.hashReport = $root.skep.store.HashReport.toObject(message.hashReport, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "hashReport";
+                }
+                if (message.memberReport != null && $Object.hasOwnProperty.call(message, "memberReport")) {
+                    object.memberReport = $root.skep.store.MemberReport.toObject(message.memberReport, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "memberReport";
+                }
+                if (message.removeMember != null && $Object.hasOwnProperty.call(message, "removeMember")) {
+                    object.removeMember = $root.skep.store.RemoveMember.toObject(message.removeMember, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "removeMember";
+                }
+                if (message.raiseLevel != null && $Object.hasOwnProperty.call(message, "raiseLevel")) {
+                    object.raiseLevel = $root.skep.store.RaiseLevel.toObject(message.raiseLevel, options, _depth + 1);
+                    if (options.oneofs)
+                        object.body = "raiseLevel";
+                }
+                return object;
+            };
+
+            Entry.prototype.toJSON = function() {
+                return Entry.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Entry.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Entry";
+            };
+
+            return Entry;
+        })();
+
+        store.Transaction = (function() {
+
+            const Transaction = function (properties) {
+                this.changes = [];
+                this.guards = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Transaction.prototype.changes = $util.emptyArray;
+            Transaction.prototype.guards = $util.emptyArray;
+            Transaction.prototype.reply = $util.newBuffer([]);
+
+            Transaction.create = function(properties) {
+                return new Transaction(properties);
+            };
+
+            Transaction.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.changes != null && message.changes.length)
+                    for (let i = 0; i < message.changes.length; ++i)
+                        $root.skep.store.Change.encode(message.changes[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.guards != null && message.guards.length)
+                    for (let i = 0; i < message.guards.length; ++i)
+                        $root.skep.store.Guard.encode(message.guards[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.reply != null && $Object.hasOwnProperty.call(message, "reply") && message.reply.length)
+                    writer.uint32(26).bytes(message.reply);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Transaction.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Transaction();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.changes && message.changes.length))
+                                message.changes = [];
+                            message.changes.push($root.skep.store.Change.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.guards && message.guards.length))
+                                message.guards = [];
+                            message.guards.push($root.skep.store.Guard.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.reply = value;
+                            else
+                                delete message.reply;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Transaction.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Transaction)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Transaction: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Transaction();
+                if (object.changes) {
+                    if (!$Array.isArray(object.changes))
+                        throw $TypeError(".skep.store.Transaction.changes: array expected");
+                    message.changes = $Array(object.changes.length);
+                    for (let i = 0; i < object.changes.length; ++i) {
+                        if (!$util.isObject(object.changes[i]))
+                            throw $TypeError(".skep.store.Transaction.changes: object expected");
+                        message.changes[i] = $root.skep.store.Change.fromObject(object.changes[i], _depth + 1);
+                    }
+                }
+                if (object.guards) {
+                    if (!$Array.isArray(object.guards))
+                        throw $TypeError(".skep.store.Transaction.guards: array expected");
+                    message.guards = $Array(object.guards.length);
+                    for (let i = 0; i < object.guards.length; ++i) {
+                        if (!$util.isObject(object.guards[i]))
+                            throw $TypeError(".skep.store.Transaction.guards: object expected");
+                        message.guards[i] = $root.skep.store.Guard.fromObject(object.guards[i], _depth + 1);
+                    }
+                }
+                if (object.reply != null)
+                    if (object.reply.length)
+                        if (typeof object.reply === "string")
+                            $util.base64.decode(object.reply, message.reply = $util.newBuffer($util.base64.length(object.reply)), 0);
+                        else if (object.reply.length >= 0)
+                            message.reply = object.reply;
+                return message;
+            };
+
+            Transaction.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.changes = [];
+                    object.guards = [];
+                }
+                if (options.defaults)
+                    if (options.bytes === $String)
+                        object.reply = "";
+                    else {
+                        object.reply = [];
+                        if (options.bytes !== $Array)
+                            object.reply = $util.newBuffer(object.reply);
+                    }
+                if (message.changes && message.changes.length) {
+                    object.changes = $Array(message.changes.length);
+                    for (let j = 0; j < message.changes.length; ++j)
+                        object.changes[j] = $root.skep.store.Change.toObject(message.changes[j], options, _depth + 1);
+                }
+                if (message.guards && message.guards.length) {
+                    object.guards = $Array(message.guards.length);
+                    for (let j = 0; j < message.guards.length; ++j)
+                        object.guards[j] = $root.skep.store.Guard.toObject(message.guards[j], options, _depth + 1);
+                }
+                if (message.reply != null && $Object.hasOwnProperty.call(message, "reply"))
+                    object.reply = options.bytes === $String ? $util.base64.encode(message.reply, 0, message.reply.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.reply) : message.reply;
+                return object;
+            };
+
+            Transaction.prototype.toJSON = function() {
+                return Transaction.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Transaction.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Transaction";
+            };
+
+            return Transaction;
+        })();
+
+        store.Change = (function() {
+
+            const Change = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Change.prototype.kind = 0;
+            Change.prototype.id = "";
+            Change.prototype.expectedUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Change.prototype.remove = false;
+            Change.prototype.body = $util.newBuffer([]);
+
+            Change.create = function(properties) {
+                return new Change(properties);
+            };
+
+            Change.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).uint32(message.kind);
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(18).string(message.id);
+                if (message.expectedUs != null && $Object.hasOwnProperty.call(message, "expectedUs") && (typeof message.expectedUs === "object" ? message.expectedUs.low || message.expectedUs.high : message.expectedUs !== 0))
+                    writer.uint32(24).uint64(message.expectedUs);
+                if (message.remove != null && $Object.hasOwnProperty.call(message, "remove") && message.remove !== false)
+                    writer.uint32(32).bool(message.remove);
+                if (message.body != null && $Object.hasOwnProperty.call(message, "body") && message.body.length)
+                    writer.uint32(42).bytes(message.body);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Change.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Change();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.expectedUs = value;
+                            else
+                                delete message.expectedUs;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.remove = value;
+                            else
+                                delete message.remove;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.body = value;
+                            else
+                                delete message.body;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Change.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Change)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Change: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Change();
+                if (object.kind != null)
+                    if ($Number(object.kind) !== 0)
+                        message.kind = object.kind >>> 0;
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.expectedUs != null)
+                    if (typeof object.expectedUs === "object" ? object.expectedUs.low || object.expectedUs.high : $Number(object.expectedUs) !== 0)
+                        if ($util.Long)
+                            message.expectedUs = $util.Long.fromValue(object.expectedUs, true);
+                        else if (typeof object.expectedUs === "string")
+                            message.expectedUs = $parseInt(object.expectedUs, 10);
+                        else if (typeof object.expectedUs === "number")
+                            message.expectedUs = object.expectedUs;
+                        else if (typeof object.expectedUs === "object")
+                            message.expectedUs = new $util.LongBits(object.expectedUs.low >>> 0, object.expectedUs.high >>> 0).toNumber(true);
+                if (object.remove != null)
+                    if (object.remove)
+                        message.remove = $Boolean(object.remove);
+                if (object.body != null)
+                    if (object.body.length)
+                        if (typeof object.body === "string")
+                            $util.base64.decode(object.body, message.body = $util.newBuffer($util.base64.length(object.body)), 0);
+                        else if (object.body.length >= 0)
+                            message.body = object.body;
+                return message;
+            };
+
+            Change.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = 0;
+                    object.id = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.expectedUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.expectedUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.remove = false;
+                    if (options.bytes === $String)
+                        object.body = "";
+                    else {
+                        object.body = [];
+                        if (options.bytes !== $Array)
+                            object.body = $util.newBuffer(object.body);
+                    }
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.expectedUs != null && $Object.hasOwnProperty.call(message, "expectedUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.expectedUs = typeof message.expectedUs === "number" ? $BigInt(message.expectedUs) : $util.Long.fromBits(message.expectedUs.low >>> 0, message.expectedUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.expectedUs === "number")
+                        object.expectedUs = options.longs === $String ? $String(message.expectedUs) : message.expectedUs;
+                    else
+                        object.expectedUs = options.longs === $String ? $util.Long.prototype.toString.call(message.expectedUs) : options.longs === $Number ? new $util.LongBits(message.expectedUs.low >>> 0, message.expectedUs.high >>> 0).toNumber(true) : message.expectedUs;
+                if (message.remove != null && $Object.hasOwnProperty.call(message, "remove"))
+                    object.remove = message.remove;
+                if (message.body != null && $Object.hasOwnProperty.call(message, "body"))
+                    object.body = options.bytes === $String ? $util.base64.encode(message.body, 0, message.body.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.body) : message.body;
+                return object;
+            };
+
+            Change.prototype.toJSON = function() {
+                return Change.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Change.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Change";
+            };
+
+            return Change;
+        })();
+
+        store.Guard = (function() {
+
+            const Guard = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Guard.prototype.kind = 0;
+            Guard.prototype.id = "";
+            Guard.prototype.expectedUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            Guard.create = function(properties) {
+                return new Guard(properties);
+            };
+
+            Guard.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).uint32(message.kind);
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(18).string(message.id);
+                if (message.expectedUs != null && $Object.hasOwnProperty.call(message, "expectedUs") && (typeof message.expectedUs === "object" ? message.expectedUs.low || message.expectedUs.high : message.expectedUs !== 0))
+                    writer.uint32(24).uint64(message.expectedUs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Guard.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Guard();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.expectedUs = value;
+                            else
+                                delete message.expectedUs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Guard.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Guard)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Guard: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Guard();
+                if (object.kind != null)
+                    if ($Number(object.kind) !== 0)
+                        message.kind = object.kind >>> 0;
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.expectedUs != null)
+                    if (typeof object.expectedUs === "object" ? object.expectedUs.low || object.expectedUs.high : $Number(object.expectedUs) !== 0)
+                        if ($util.Long)
+                            message.expectedUs = $util.Long.fromValue(object.expectedUs, true);
+                        else if (typeof object.expectedUs === "string")
+                            message.expectedUs = $parseInt(object.expectedUs, 10);
+                        else if (typeof object.expectedUs === "number")
+                            message.expectedUs = object.expectedUs;
+                        else if (typeof object.expectedUs === "object")
+                            message.expectedUs = new $util.LongBits(object.expectedUs.low >>> 0, object.expectedUs.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            Guard.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = 0;
+                    object.id = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.expectedUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.expectedUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.expectedUs != null && $Object.hasOwnProperty.call(message, "expectedUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.expectedUs = typeof message.expectedUs === "number" ? $BigInt(message.expectedUs) : $util.Long.fromBits(message.expectedUs.low >>> 0, message.expectedUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.expectedUs === "number")
+                        object.expectedUs = options.longs === $String ? $String(message.expectedUs) : message.expectedUs;
+                    else
+                        object.expectedUs = options.longs === $String ? $util.Long.prototype.toString.call(message.expectedUs) : options.longs === $Number ? new $util.LongBits(message.expectedUs.low >>> 0, message.expectedUs.high >>> 0).toNumber(true) : message.expectedUs;
+                return object;
+            };
+
+            Guard.prototype.toJSON = function() {
+                return Guard.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Guard.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Guard";
+            };
+
+            return Guard;
+        })();
+
+        store.OpenSession = (function() {
+
+            const OpenSession = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            OpenSession.prototype.ttlUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            OpenSession.create = function(properties) {
+                return new OpenSession(properties);
+            };
+
+            OpenSession.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ttlUs != null && $Object.hasOwnProperty.call(message, "ttlUs") && (typeof message.ttlUs === "object" ? message.ttlUs.low || message.ttlUs.high : message.ttlUs !== 0))
+                    writer.uint32(8).uint64(message.ttlUs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            OpenSession.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.OpenSession();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.ttlUs = value;
+                            else
+                                delete message.ttlUs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            OpenSession.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.OpenSession)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.OpenSession: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.OpenSession();
+                if (object.ttlUs != null)
+                    if (typeof object.ttlUs === "object" ? object.ttlUs.low || object.ttlUs.high : $Number(object.ttlUs) !== 0)
+                        if ($util.Long)
+                            message.ttlUs = $util.Long.fromValue(object.ttlUs, true);
+                        else if (typeof object.ttlUs === "string")
+                            message.ttlUs = $parseInt(object.ttlUs, 10);
+                        else if (typeof object.ttlUs === "number")
+                            message.ttlUs = object.ttlUs;
+                        else if (typeof object.ttlUs === "object")
+                            message.ttlUs = new $util.LongBits(object.ttlUs.low >>> 0, object.ttlUs.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            OpenSession.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.ttlUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.ttlUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                if (message.ttlUs != null && $Object.hasOwnProperty.call(message, "ttlUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.ttlUs = typeof message.ttlUs === "number" ? $BigInt(message.ttlUs) : $util.Long.fromBits(message.ttlUs.low >>> 0, message.ttlUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.ttlUs === "number")
+                        object.ttlUs = options.longs === $String ? $String(message.ttlUs) : message.ttlUs;
+                    else
+                        object.ttlUs = options.longs === $String ? $util.Long.prototype.toString.call(message.ttlUs) : options.longs === $Number ? new $util.LongBits(message.ttlUs.low >>> 0, message.ttlUs.high >>> 0).toNumber(true) : message.ttlUs;
+                return object;
+            };
+
+            OpenSession.prototype.toJSON = function() {
+                return OpenSession.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            OpenSession.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.OpenSession";
+            };
+
+            return OpenSession;
+        })();
+
+        store.KeepSession = (function() {
+
+            const KeepSession = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KeepSession.prototype.id = "";
+
+            KeepSession.create = function(properties) {
+                return new KeepSession(properties);
+            };
+
+            KeepSession.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KeepSession.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.KeepSession();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KeepSession.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.KeepSession)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.KeepSession: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.KeepSession();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                return message;
+            };
+
+            KeepSession.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.id = "";
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                return object;
+            };
+
+            KeepSession.prototype.toJSON = function() {
+                return KeepSession.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            KeepSession.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.KeepSession";
+            };
+
+            return KeepSession;
+        })();
+
+        store.CloseSession = (function() {
+
+            const CloseSession = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CloseSession.prototype.id = "";
+
+            CloseSession.create = function(properties) {
+                return new CloseSession(properties);
+            };
+
+            CloseSession.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CloseSession.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.CloseSession();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CloseSession.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.CloseSession)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.CloseSession: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.CloseSession();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                return message;
+            };
+
+            CloseSession.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.id = "";
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                return object;
+            };
+
+            CloseSession.prototype.toJSON = function() {
+                return CloseSession.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            CloseSession.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.CloseSession";
+            };
+
+            return CloseSession;
+        })();
+
+        store.HashReport = (function() {
+
+            const HashReport = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            HashReport.prototype.member = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            HashReport.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            HashReport.prototype.hash = "";
+
+            HashReport.create = function(properties) {
+                return new HashReport(properties);
+            };
+
+            HashReport.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member") && (typeof message.member === "object" ? message.member.low || message.member.high : message.member !== 0))
+                    writer.uint32(8).uint64(message.member);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(16).uint64(message.index);
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash") && message.hash !== "")
+                    writer.uint32(26).string(message.hash);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            HashReport.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.HashReport();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.member = value;
+                            else
+                                delete message.member;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.hash = value;
+                            else
+                                delete message.hash;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            HashReport.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.HashReport)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.HashReport: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.HashReport();
+                if (object.member != null)
+                    if (typeof object.member === "object" ? object.member.low || object.member.high : $Number(object.member) !== 0)
+                        if ($util.Long)
+                            message.member = $util.Long.fromValue(object.member, true);
+                        else if (typeof object.member === "string")
+                            message.member = $parseInt(object.member, 10);
+                        else if (typeof object.member === "number")
+                            message.member = object.member;
+                        else if (typeof object.member === "object")
+                            message.member = new $util.LongBits(object.member.low >>> 0, object.member.high >>> 0).toNumber(true);
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.hash != null)
+                    if (typeof object.hash !== "string" || object.hash.length)
+                        message.hash = $String(object.hash);
+                return message;
+            };
+
+            HashReport.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.member = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.member = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.hash = "";
+                }
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.member = typeof message.member === "number" ? $BigInt(message.member) : $util.Long.fromBits(message.member.low >>> 0, message.member.high >>> 0, true).toBigInt();
+                    else if (typeof message.member === "number")
+                        object.member = options.longs === $String ? $String(message.member) : message.member;
+                    else
+                        object.member = options.longs === $String ? $util.Long.prototype.toString.call(message.member) : options.longs === $Number ? new $util.LongBits(message.member.low >>> 0, message.member.high >>> 0).toNumber(true) : message.member;
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash"))
+                    object.hash = message.hash;
+                return object;
+            };
+
+            HashReport.prototype.toJSON = function() {
+                return HashReport.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            HashReport.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.HashReport";
+            };
+
+            return HashReport;
+        })();
+
+        store.MemberReport = (function() {
+
+            const MemberReport = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            MemberReport.prototype.member = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            MemberReport.prototype.level = 0;
+
+            MemberReport.create = function(properties) {
+                return new MemberReport(properties);
+            };
+
+            MemberReport.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member") && (typeof message.member === "object" ? message.member.low || message.member.high : message.member !== 0))
+                    writer.uint32(8).uint64(message.member);
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level") && message.level !== 0)
+                    writer.uint32(16).uint32(message.level);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            MemberReport.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.MemberReport();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.member = value;
+                            else
+                                delete message.member;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.level = value;
+                            else
+                                delete message.level;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            MemberReport.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.MemberReport)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.MemberReport: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.MemberReport();
+                if (object.member != null)
+                    if (typeof object.member === "object" ? object.member.low || object.member.high : $Number(object.member) !== 0)
+                        if ($util.Long)
+                            message.member = $util.Long.fromValue(object.member, true);
+                        else if (typeof object.member === "string")
+                            message.member = $parseInt(object.member, 10);
+                        else if (typeof object.member === "number")
+                            message.member = object.member;
+                        else if (typeof object.member === "object")
+                            message.member = new $util.LongBits(object.member.low >>> 0, object.member.high >>> 0).toNumber(true);
+                if (object.level != null)
+                    if ($Number(object.level) !== 0)
+                        message.level = object.level >>> 0;
+                return message;
+            };
+
+            MemberReport.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.member = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.member = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.level = 0;
+                }
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.member = typeof message.member === "number" ? $BigInt(message.member) : $util.Long.fromBits(message.member.low >>> 0, message.member.high >>> 0, true).toBigInt();
+                    else if (typeof message.member === "number")
+                        object.member = options.longs === $String ? $String(message.member) : message.member;
+                    else
+                        object.member = options.longs === $String ? $util.Long.prototype.toString.call(message.member) : options.longs === $Number ? new $util.LongBits(message.member.low >>> 0, message.member.high >>> 0).toNumber(true) : message.member;
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level"))
+                    object.level = message.level;
+                return object;
+            };
+
+            MemberReport.prototype.toJSON = function() {
+                return MemberReport.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            MemberReport.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.MemberReport";
+            };
+
+            return MemberReport;
+        })();
+
+        store.RemoveMember = (function() {
+
+            const RemoveMember = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RemoveMember.prototype.member = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            RemoveMember.create = function(properties) {
+                return new RemoveMember(properties);
+            };
+
+            RemoveMember.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member") && (typeof message.member === "object" ? message.member.low || message.member.high : message.member !== 0))
+                    writer.uint32(8).uint64(message.member);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RemoveMember.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.RemoveMember();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.member = value;
+                            else
+                                delete message.member;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RemoveMember.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.RemoveMember)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.RemoveMember: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.RemoveMember();
+                if (object.member != null)
+                    if (typeof object.member === "object" ? object.member.low || object.member.high : $Number(object.member) !== 0)
+                        if ($util.Long)
+                            message.member = $util.Long.fromValue(object.member, true);
+                        else if (typeof object.member === "string")
+                            message.member = $parseInt(object.member, 10);
+                        else if (typeof object.member === "number")
+                            message.member = object.member;
+                        else if (typeof object.member === "object")
+                            message.member = new $util.LongBits(object.member.low >>> 0, object.member.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            RemoveMember.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.member = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.member = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                if (message.member != null && $Object.hasOwnProperty.call(message, "member"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.member = typeof message.member === "number" ? $BigInt(message.member) : $util.Long.fromBits(message.member.low >>> 0, message.member.high >>> 0, true).toBigInt();
+                    else if (typeof message.member === "number")
+                        object.member = options.longs === $String ? $String(message.member) : message.member;
+                    else
+                        object.member = options.longs === $String ? $util.Long.prototype.toString.call(message.member) : options.longs === $Number ? new $util.LongBits(message.member.low >>> 0, message.member.high >>> 0).toNumber(true) : message.member;
+                return object;
+            };
+
+            RemoveMember.prototype.toJSON = function() {
+                return RemoveMember.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RemoveMember.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.RemoveMember";
+            };
+
+            return RemoveMember;
+        })();
+
+        store.RaiseLevel = (function() {
+
+            const RaiseLevel = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RaiseLevel.prototype.level = 0;
+
+            RaiseLevel.create = function(properties) {
+                return new RaiseLevel(properties);
+            };
+
+            RaiseLevel.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level") && message.level !== 0)
+                    writer.uint32(8).uint32(message.level);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RaiseLevel.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.RaiseLevel();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.level = value;
+                            else
+                                delete message.level;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RaiseLevel.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.RaiseLevel)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.RaiseLevel: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.RaiseLevel();
+                if (object.level != null)
+                    if ($Number(object.level) !== 0)
+                        message.level = object.level >>> 0;
+                return message;
+            };
+
+            RaiseLevel.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.level = 0;
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level"))
+                    object.level = message.level;
+                return object;
+            };
+
+            RaiseLevel.prototype.toJSON = function() {
+                return RaiseLevel.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RaiseLevel.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.RaiseLevel";
+            };
+
+            return RaiseLevel;
+        })();
+
+        store.Refusal = (function() {
+
+            const Refusal = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Refusal.prototype.code = "";
+            Refusal.prototype.kind = "";
+            Refusal.prototype.id = "";
+            Refusal.prototype.index = "";
+            Refusal.prototype.key = "";
+            Refusal.prototype.holder = "";
+            Refusal.prototype.number = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            Refusal.create = function(properties) {
+                return new Refusal(properties);
+            };
+
+            Refusal.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code") && message.code !== "")
+                    writer.uint32(10).string(message.code);
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(18).string(message.kind);
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(26).string(message.id);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && message.index !== "")
+                    writer.uint32(34).string(message.index);
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(42).string(message.key);
+                if (message.holder != null && $Object.hasOwnProperty.call(message, "holder") && message.holder !== "")
+                    writer.uint32(50).string(message.holder);
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number") && (typeof message.number === "object" ? message.number.low || message.number.high : message.number !== 0))
+                    writer.uint32(56).uint64(message.number);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Refusal.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Refusal();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.code = value;
+                            else
+                                delete message.code;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.holder = value;
+                            else
+                                delete message.holder;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.number = value;
+                            else
+                                delete message.number;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Refusal.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Refusal)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Refusal: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Refusal();
+                if (object.code != null)
+                    if (typeof object.code !== "string" || object.code.length)
+                        message.code = $String(object.code);
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.index != null)
+                    if (typeof object.index !== "string" || object.index.length)
+                        message.index = $String(object.index);
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.holder != null)
+                    if (typeof object.holder !== "string" || object.holder.length)
+                        message.holder = $String(object.holder);
+                if (object.number != null)
+                    if (typeof object.number === "object" ? object.number.low || object.number.high : $Number(object.number) !== 0)
+                        if ($util.Long)
+                            message.number = $util.Long.fromValue(object.number, true);
+                        else if (typeof object.number === "string")
+                            message.number = $parseInt(object.number, 10);
+                        else if (typeof object.number === "number")
+                            message.number = object.number;
+                        else if (typeof object.number === "object")
+                            message.number = new $util.LongBits(object.number.low >>> 0, object.number.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            Refusal.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.code = "";
+                    object.kind = "";
+                    object.id = "";
+                    object.index = "";
+                    object.key = "";
+                    object.holder = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.number = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.number = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code"))
+                    object.code = message.code;
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    object.index = message.index;
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.holder != null && $Object.hasOwnProperty.call(message, "holder"))
+                    object.holder = message.holder;
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.number = typeof message.number === "number" ? $BigInt(message.number) : $util.Long.fromBits(message.number.low >>> 0, message.number.high >>> 0, true).toBigInt();
+                    else if (typeof message.number === "number")
+                        object.number = options.longs === $String ? $String(message.number) : message.number;
+                    else
+                        object.number = options.longs === $String ? $util.Long.prototype.toString.call(message.number) : options.longs === $Number ? new $util.LongBits(message.number.low >>> 0, message.number.high >>> 0).toNumber(true) : message.number;
+                return object;
+            };
+
+            Refusal.prototype.toJSON = function() {
+                return Refusal.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Refusal.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Refusal";
+            };
+
+            return Refusal;
+        })();
+
+        store.Session = (function() {
+
+            const Session = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Session.prototype.ttlUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Session.prototype.activeAtUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Session.prototype.ackedBelow = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Session.prototype.replies = 0;
+
+            Session.create = function(properties) {
+                return new Session(properties);
+            };
+
+            Session.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ttlUs != null && $Object.hasOwnProperty.call(message, "ttlUs") && (typeof message.ttlUs === "object" ? message.ttlUs.low || message.ttlUs.high : message.ttlUs !== 0))
+                    writer.uint32(8).uint64(message.ttlUs);
+                if (message.activeAtUs != null && $Object.hasOwnProperty.call(message, "activeAtUs") && (typeof message.activeAtUs === "object" ? message.activeAtUs.low || message.activeAtUs.high : message.activeAtUs !== 0))
+                    writer.uint32(16).uint64(message.activeAtUs);
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow") && (typeof message.ackedBelow === "object" ? message.ackedBelow.low || message.ackedBelow.high : message.ackedBelow !== 0))
+                    writer.uint32(24).uint64(message.ackedBelow);
+                if (message.replies != null && $Object.hasOwnProperty.call(message, "replies") && message.replies !== 0)
+                    writer.uint32(32).uint32(message.replies);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Session.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Session();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.ttlUs = value;
+                            else
+                                delete message.ttlUs;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.activeAtUs = value;
+                            else
+                                delete message.activeAtUs;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.ackedBelow = value;
+                            else
+                                delete message.ackedBelow;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.replies = value;
+                            else
+                                delete message.replies;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Session.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Session)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Session: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Session();
+                if (object.ttlUs != null)
+                    if (typeof object.ttlUs === "object" ? object.ttlUs.low || object.ttlUs.high : $Number(object.ttlUs) !== 0)
+                        if ($util.Long)
+                            message.ttlUs = $util.Long.fromValue(object.ttlUs, true);
+                        else if (typeof object.ttlUs === "string")
+                            message.ttlUs = $parseInt(object.ttlUs, 10);
+                        else if (typeof object.ttlUs === "number")
+                            message.ttlUs = object.ttlUs;
+                        else if (typeof object.ttlUs === "object")
+                            message.ttlUs = new $util.LongBits(object.ttlUs.low >>> 0, object.ttlUs.high >>> 0).toNumber(true);
+                if (object.activeAtUs != null)
+                    if (typeof object.activeAtUs === "object" ? object.activeAtUs.low || object.activeAtUs.high : $Number(object.activeAtUs) !== 0)
+                        if ($util.Long)
+                            message.activeAtUs = $util.Long.fromValue(object.activeAtUs, true);
+                        else if (typeof object.activeAtUs === "string")
+                            message.activeAtUs = $parseInt(object.activeAtUs, 10);
+                        else if (typeof object.activeAtUs === "number")
+                            message.activeAtUs = object.activeAtUs;
+                        else if (typeof object.activeAtUs === "object")
+                            message.activeAtUs = new $util.LongBits(object.activeAtUs.low >>> 0, object.activeAtUs.high >>> 0).toNumber(true);
+                if (object.ackedBelow != null)
+                    if (typeof object.ackedBelow === "object" ? object.ackedBelow.low || object.ackedBelow.high : $Number(object.ackedBelow) !== 0)
+                        if ($util.Long)
+                            message.ackedBelow = $util.Long.fromValue(object.ackedBelow, true);
+                        else if (typeof object.ackedBelow === "string")
+                            message.ackedBelow = $parseInt(object.ackedBelow, 10);
+                        else if (typeof object.ackedBelow === "number")
+                            message.ackedBelow = object.ackedBelow;
+                        else if (typeof object.ackedBelow === "object")
+                            message.ackedBelow = new $util.LongBits(object.ackedBelow.low >>> 0, object.ackedBelow.high >>> 0).toNumber(true);
+                if (object.replies != null)
+                    if ($Number(object.replies) !== 0)
+                        message.replies = object.replies >>> 0;
+                return message;
+            };
+
+            Session.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.ttlUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.ttlUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.activeAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.activeAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.ackedBelow = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.ackedBelow = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.replies = 0;
+                }
+                if (message.ttlUs != null && $Object.hasOwnProperty.call(message, "ttlUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.ttlUs = typeof message.ttlUs === "number" ? $BigInt(message.ttlUs) : $util.Long.fromBits(message.ttlUs.low >>> 0, message.ttlUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.ttlUs === "number")
+                        object.ttlUs = options.longs === $String ? $String(message.ttlUs) : message.ttlUs;
+                    else
+                        object.ttlUs = options.longs === $String ? $util.Long.prototype.toString.call(message.ttlUs) : options.longs === $Number ? new $util.LongBits(message.ttlUs.low >>> 0, message.ttlUs.high >>> 0).toNumber(true) : message.ttlUs;
+                if (message.activeAtUs != null && $Object.hasOwnProperty.call(message, "activeAtUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.activeAtUs = typeof message.activeAtUs === "number" ? $BigInt(message.activeAtUs) : $util.Long.fromBits(message.activeAtUs.low >>> 0, message.activeAtUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.activeAtUs === "number")
+                        object.activeAtUs = options.longs === $String ? $String(message.activeAtUs) : message.activeAtUs;
+                    else
+                        object.activeAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.activeAtUs) : options.longs === $Number ? new $util.LongBits(message.activeAtUs.low >>> 0, message.activeAtUs.high >>> 0).toNumber(true) : message.activeAtUs;
+                if (message.ackedBelow != null && $Object.hasOwnProperty.call(message, "ackedBelow"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.ackedBelow = typeof message.ackedBelow === "number" ? $BigInt(message.ackedBelow) : $util.Long.fromBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0, true).toBigInt();
+                    else if (typeof message.ackedBelow === "number")
+                        object.ackedBelow = options.longs === $String ? $String(message.ackedBelow) : message.ackedBelow;
+                    else
+                        object.ackedBelow = options.longs === $String ? $util.Long.prototype.toString.call(message.ackedBelow) : options.longs === $Number ? new $util.LongBits(message.ackedBelow.low >>> 0, message.ackedBelow.high >>> 0).toNumber(true) : message.ackedBelow;
+                if (message.replies != null && $Object.hasOwnProperty.call(message, "replies"))
+                    object.replies = message.replies;
+                return object;
+            };
+
+            Session.prototype.toJSON = function() {
+                return Session.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Session.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Session";
+            };
+
+            return Session;
+        })();
+
+        store.Reply = (function() {
+
+            const Reply = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Reply.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Reply.prototype.reply = $util.newBuffer([]);
+            Reply.prototype.refusal = null;
+
+            Reply.create = function(properties) {
+                return new Reply(properties);
+            };
+
+            Reply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(8).uint64(message.index);
+                if (message.reply != null && $Object.hasOwnProperty.call(message, "reply") && message.reply.length)
+                    writer.uint32(18).bytes(message.reply);
+                if (message.refusal != null && $Object.hasOwnProperty.call(message, "refusal"))
+                    $root.skep.store.Refusal.encode(message.refusal, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Reply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Reply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.reply = value;
+                            else
+                                delete message.reply;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.refusal = $root.skep.store.Refusal.decode(reader, reader.size(), $undefined, _depth + 1, message.refusal);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Reply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Reply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Reply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Reply();
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.reply != null)
+                    if (object.reply.length)
+                        if (typeof object.reply === "string")
+                            $util.base64.decode(object.reply, message.reply = $util.newBuffer($util.base64.length(object.reply)), 0);
+                        else if (object.reply.length >= 0)
+                            message.reply = object.reply;
+                if (object.refusal != null) {
+                    if (!$util.isObject(object.refusal))
+                        throw $TypeError(".skep.store.Reply.refusal: object expected");
+                    message.refusal = $root.skep.store.Refusal.fromObject(object.refusal, _depth + 1);
+                }
+                return message;
+            };
+
+            Reply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if (options.bytes === $String)
+                        object.reply = "";
+                    else {
+                        object.reply = [];
+                        if (options.bytes !== $Array)
+                            object.reply = $util.newBuffer(object.reply);
+                    }
+                    object.refusal = null;
+                }
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.reply != null && $Object.hasOwnProperty.call(message, "reply"))
+                    object.reply = options.bytes === $String ? $util.base64.encode(message.reply, 0, message.reply.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.reply) : message.reply;
+                if (message.refusal != null && $Object.hasOwnProperty.call(message, "refusal"))
+                    object.refusal = $root.skep.store.Refusal.toObject(message.refusal, options, _depth + 1);
+                return object;
+            };
+
+            Reply.prototype.toJSON = function() {
+                return Reply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Reply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Reply";
+            };
+
+            return Reply;
+        })();
+
+        store.Member = (function() {
+
+            const Member = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Member.prototype.level = 0;
+            Member.prototype.hashIndex = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Member.prototype.hash = "";
+
+            Member.create = function(properties) {
+                return new Member(properties);
+            };
+
+            Member.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level") && message.level !== 0)
+                    writer.uint32(8).uint32(message.level);
+                if (message.hashIndex != null && $Object.hasOwnProperty.call(message, "hashIndex") && (typeof message.hashIndex === "object" ? message.hashIndex.low || message.hashIndex.high : message.hashIndex !== 0))
+                    writer.uint32(16).uint64(message.hashIndex);
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash") && message.hash !== "")
+                    writer.uint32(26).string(message.hash);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Member.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.Member();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.level = value;
+                            else
+                                delete message.level;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.hashIndex = value;
+                            else
+                                delete message.hashIndex;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.hash = value;
+                            else
+                                delete message.hash;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Member.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.Member)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.Member: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.Member();
+                if (object.level != null)
+                    if ($Number(object.level) !== 0)
+                        message.level = object.level >>> 0;
+                if (object.hashIndex != null)
+                    if (typeof object.hashIndex === "object" ? object.hashIndex.low || object.hashIndex.high : $Number(object.hashIndex) !== 0)
+                        if ($util.Long)
+                            message.hashIndex = $util.Long.fromValue(object.hashIndex, true);
+                        else if (typeof object.hashIndex === "string")
+                            message.hashIndex = $parseInt(object.hashIndex, 10);
+                        else if (typeof object.hashIndex === "number")
+                            message.hashIndex = object.hashIndex;
+                        else if (typeof object.hashIndex === "object")
+                            message.hashIndex = new $util.LongBits(object.hashIndex.low >>> 0, object.hashIndex.high >>> 0).toNumber(true);
+                if (object.hash != null)
+                    if (typeof object.hash !== "string" || object.hash.length)
+                        message.hash = $String(object.hash);
+                return message;
+            };
+
+            Member.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.level = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.hashIndex = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.hashIndex = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.hash = "";
+                }
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level"))
+                    object.level = message.level;
+                if (message.hashIndex != null && $Object.hasOwnProperty.call(message, "hashIndex"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.hashIndex = typeof message.hashIndex === "number" ? $BigInt(message.hashIndex) : $util.Long.fromBits(message.hashIndex.low >>> 0, message.hashIndex.high >>> 0, true).toBigInt();
+                    else if (typeof message.hashIndex === "number")
+                        object.hashIndex = options.longs === $String ? $String(message.hashIndex) : message.hashIndex;
+                    else
+                        object.hashIndex = options.longs === $String ? $util.Long.prototype.toString.call(message.hashIndex) : options.longs === $Number ? new $util.LongBits(message.hashIndex.low >>> 0, message.hashIndex.high >>> 0).toNumber(true) : message.hashIndex;
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash"))
+                    object.hash = message.hash;
+                return object;
+            };
+
+            Member.prototype.toJSON = function() {
+                return Member.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Member.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.Member";
+            };
+
+            return Member;
+        })();
+
+        store.SnapshotChunk = (function() {
+
+            const SnapshotChunk = function (properties) {
+                this.objects = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SnapshotChunk.prototype.header = null;
+            SnapshotChunk.prototype.objects = $util.emptyArray;
+            SnapshotChunk.prototype.trailer = null;
+
+            SnapshotChunk.create = function(properties) {
+                return new SnapshotChunk(properties);
+            };
+
+            SnapshotChunk.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.header != null && $Object.hasOwnProperty.call(message, "header"))
+                    $root.skep.store.SnapshotHeader.encode(message.header, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.objects != null && message.objects.length)
+                    for (let i = 0; i < message.objects.length; ++i)
+                        $root.skep.store.SnapshotObject.encode(message.objects[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.trailer != null && $Object.hasOwnProperty.call(message, "trailer"))
+                    $root.skep.store.SnapshotTrailer.encode(message.trailer, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SnapshotChunk.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.SnapshotChunk();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.header = $root.skep.store.SnapshotHeader.decode(reader, reader.size(), $undefined, _depth + 1, message.header);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.objects && message.objects.length))
+                                message.objects = [];
+                            message.objects.push($root.skep.store.SnapshotObject.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.trailer = $root.skep.store.SnapshotTrailer.decode(reader, reader.size(), $undefined, _depth + 1, message.trailer);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SnapshotChunk.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.SnapshotChunk)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.SnapshotChunk: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.SnapshotChunk();
+                if (object.header != null) {
+                    if (!$util.isObject(object.header))
+                        throw $TypeError(".skep.store.SnapshotChunk.header: object expected");
+                    message.header = $root.skep.store.SnapshotHeader.fromObject(object.header, _depth + 1);
+                }
+                if (object.objects) {
+                    if (!$Array.isArray(object.objects))
+                        throw $TypeError(".skep.store.SnapshotChunk.objects: array expected");
+                    message.objects = $Array(object.objects.length);
+                    for (let i = 0; i < object.objects.length; ++i) {
+                        if (!$util.isObject(object.objects[i]))
+                            throw $TypeError(".skep.store.SnapshotChunk.objects: object expected");
+                        message.objects[i] = $root.skep.store.SnapshotObject.fromObject(object.objects[i], _depth + 1);
+                    }
+                }
+                if (object.trailer != null) {
+                    if (!$util.isObject(object.trailer))
+                        throw $TypeError(".skep.store.SnapshotChunk.trailer: object expected");
+                    message.trailer = $root.skep.store.SnapshotTrailer.fromObject(object.trailer, _depth + 1);
+                }
+                return message;
+            };
+
+            SnapshotChunk.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.objects = [];
+                if (options.defaults) {
+                    object.header = null;
+                    object.trailer = null;
+                }
+                if (message.header != null && $Object.hasOwnProperty.call(message, "header"))
+                    object.header = $root.skep.store.SnapshotHeader.toObject(message.header, options, _depth + 1);
+                if (message.objects && message.objects.length) {
+                    object.objects = $Array(message.objects.length);
+                    for (let j = 0; j < message.objects.length; ++j)
+                        object.objects[j] = $root.skep.store.SnapshotObject.toObject(message.objects[j], options, _depth + 1);
+                }
+                if (message.trailer != null && $Object.hasOwnProperty.call(message, "trailer"))
+                    object.trailer = $root.skep.store.SnapshotTrailer.toObject(message.trailer, options, _depth + 1);
+                return object;
+            };
+
+            SnapshotChunk.prototype.toJSON = function() {
+                return SnapshotChunk.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SnapshotChunk.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.SnapshotChunk";
+            };
+
+            return SnapshotChunk;
+        })();
+
+        store.SnapshotHeader = (function() {
+
+            const SnapshotHeader = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SnapshotHeader.prototype.format = 0;
+            SnapshotHeader.prototype.level = 0;
+            SnapshotHeader.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotHeader.prototype.timeUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            SnapshotHeader.create = function(properties) {
+                return new SnapshotHeader(properties);
+            };
+
+            SnapshotHeader.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.format != null && $Object.hasOwnProperty.call(message, "format") && message.format !== 0)
+                    writer.uint32(8).uint32(message.format);
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level") && message.level !== 0)
+                    writer.uint32(16).uint32(message.level);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(24).uint64(message.index);
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs") && (typeof message.timeUs === "object" ? message.timeUs.low || message.timeUs.high : message.timeUs !== 0))
+                    writer.uint32(32).uint64(message.timeUs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SnapshotHeader.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.SnapshotHeader();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.format = value;
+                            else
+                                delete message.format;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.level = value;
+                            else
+                                delete message.level;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timeUs = value;
+                            else
+                                delete message.timeUs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SnapshotHeader.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.SnapshotHeader)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.SnapshotHeader: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.SnapshotHeader();
+                if (object.format != null)
+                    if ($Number(object.format) !== 0)
+                        message.format = object.format >>> 0;
+                if (object.level != null)
+                    if ($Number(object.level) !== 0)
+                        message.level = object.level >>> 0;
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.timeUs != null)
+                    if (typeof object.timeUs === "object" ? object.timeUs.low || object.timeUs.high : $Number(object.timeUs) !== 0)
+                        if ($util.Long)
+                            message.timeUs = $util.Long.fromValue(object.timeUs, true);
+                        else if (typeof object.timeUs === "string")
+                            message.timeUs = $parseInt(object.timeUs, 10);
+                        else if (typeof object.timeUs === "number")
+                            message.timeUs = object.timeUs;
+                        else if (typeof object.timeUs === "object")
+                            message.timeUs = new $util.LongBits(object.timeUs.low >>> 0, object.timeUs.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            SnapshotHeader.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.format = 0;
+                    object.level = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.timeUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.timeUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.format != null && $Object.hasOwnProperty.call(message, "format"))
+                    object.format = message.format;
+                if (message.level != null && $Object.hasOwnProperty.call(message, "level"))
+                    object.level = message.level;
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.timeUs = typeof message.timeUs === "number" ? $BigInt(message.timeUs) : $util.Long.fromBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.timeUs === "number")
+                        object.timeUs = options.longs === $String ? $String(message.timeUs) : message.timeUs;
+                    else
+                        object.timeUs = options.longs === $String ? $util.Long.prototype.toString.call(message.timeUs) : options.longs === $Number ? new $util.LongBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0).toNumber(true) : message.timeUs;
+                return object;
+            };
+
+            SnapshotHeader.prototype.toJSON = function() {
+                return SnapshotHeader.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SnapshotHeader.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.SnapshotHeader";
+            };
+
+            return SnapshotHeader;
+        })();
+
+        store.SnapshotObject = (function() {
+
+            const SnapshotObject = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SnapshotObject.prototype.kind = 0;
+            SnapshotObject.prototype.id = "";
+            SnapshotObject.prototype.version = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotObject.prototype.createdAtUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotObject.prototype.updatedAtUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotObject.prototype.body = $util.newBuffer([]);
+
+            SnapshotObject.create = function(properties) {
+                return new SnapshotObject(properties);
+            };
+
+            SnapshotObject.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).uint32(message.kind);
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(18).string(message.id);
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version") && (typeof message.version === "object" ? message.version.low || message.version.high : message.version !== 0))
+                    writer.uint32(24).uint64(message.version);
+                if (message.createdAtUs != null && $Object.hasOwnProperty.call(message, "createdAtUs") && (typeof message.createdAtUs === "object" ? message.createdAtUs.low || message.createdAtUs.high : message.createdAtUs !== 0))
+                    writer.uint32(32).uint64(message.createdAtUs);
+                if (message.updatedAtUs != null && $Object.hasOwnProperty.call(message, "updatedAtUs") && (typeof message.updatedAtUs === "object" ? message.updatedAtUs.low || message.updatedAtUs.high : message.updatedAtUs !== 0))
+                    writer.uint32(40).uint64(message.updatedAtUs);
+                if (message.body != null && $Object.hasOwnProperty.call(message, "body") && message.body.length)
+                    writer.uint32(50).bytes(message.body);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SnapshotObject.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.SnapshotObject();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.version = value;
+                            else
+                                delete message.version;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.createdAtUs = value;
+                            else
+                                delete message.createdAtUs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.updatedAtUs = value;
+                            else
+                                delete message.updatedAtUs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.body = value;
+                            else
+                                delete message.body;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SnapshotObject.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.SnapshotObject)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.SnapshotObject: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.SnapshotObject();
+                if (object.kind != null)
+                    if ($Number(object.kind) !== 0)
+                        message.kind = object.kind >>> 0;
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.version != null)
+                    if (typeof object.version === "object" ? object.version.low || object.version.high : $Number(object.version) !== 0)
+                        if ($util.Long)
+                            message.version = $util.Long.fromValue(object.version, true);
+                        else if (typeof object.version === "string")
+                            message.version = $parseInt(object.version, 10);
+                        else if (typeof object.version === "number")
+                            message.version = object.version;
+                        else if (typeof object.version === "object")
+                            message.version = new $util.LongBits(object.version.low >>> 0, object.version.high >>> 0).toNumber(true);
+                if (object.createdAtUs != null)
+                    if (typeof object.createdAtUs === "object" ? object.createdAtUs.low || object.createdAtUs.high : $Number(object.createdAtUs) !== 0)
+                        if ($util.Long)
+                            message.createdAtUs = $util.Long.fromValue(object.createdAtUs, true);
+                        else if (typeof object.createdAtUs === "string")
+                            message.createdAtUs = $parseInt(object.createdAtUs, 10);
+                        else if (typeof object.createdAtUs === "number")
+                            message.createdAtUs = object.createdAtUs;
+                        else if (typeof object.createdAtUs === "object")
+                            message.createdAtUs = new $util.LongBits(object.createdAtUs.low >>> 0, object.createdAtUs.high >>> 0).toNumber(true);
+                if (object.updatedAtUs != null)
+                    if (typeof object.updatedAtUs === "object" ? object.updatedAtUs.low || object.updatedAtUs.high : $Number(object.updatedAtUs) !== 0)
+                        if ($util.Long)
+                            message.updatedAtUs = $util.Long.fromValue(object.updatedAtUs, true);
+                        else if (typeof object.updatedAtUs === "string")
+                            message.updatedAtUs = $parseInt(object.updatedAtUs, 10);
+                        else if (typeof object.updatedAtUs === "number")
+                            message.updatedAtUs = object.updatedAtUs;
+                        else if (typeof object.updatedAtUs === "object")
+                            message.updatedAtUs = new $util.LongBits(object.updatedAtUs.low >>> 0, object.updatedAtUs.high >>> 0).toNumber(true);
+                if (object.body != null)
+                    if (object.body.length)
+                        if (typeof object.body === "string")
+                            $util.base64.decode(object.body, message.body = $util.newBuffer($util.base64.length(object.body)), 0);
+                        else if (object.body.length >= 0)
+                            message.body = object.body;
+                return message;
+            };
+
+            SnapshotObject.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = 0;
+                    object.id = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.version = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.version = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.createdAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.createdAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.updatedAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.updatedAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if (options.bytes === $String)
+                        object.body = "";
+                    else {
+                        object.body = [];
+                        if (options.bytes !== $Array)
+                            object.body = $util.newBuffer(object.body);
+                    }
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.version = typeof message.version === "number" ? $BigInt(message.version) : $util.Long.fromBits(message.version.low >>> 0, message.version.high >>> 0, true).toBigInt();
+                    else if (typeof message.version === "number")
+                        object.version = options.longs === $String ? $String(message.version) : message.version;
+                    else
+                        object.version = options.longs === $String ? $util.Long.prototype.toString.call(message.version) : options.longs === $Number ? new $util.LongBits(message.version.low >>> 0, message.version.high >>> 0).toNumber(true) : message.version;
+                if (message.createdAtUs != null && $Object.hasOwnProperty.call(message, "createdAtUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.createdAtUs = typeof message.createdAtUs === "number" ? $BigInt(message.createdAtUs) : $util.Long.fromBits(message.createdAtUs.low >>> 0, message.createdAtUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.createdAtUs === "number")
+                        object.createdAtUs = options.longs === $String ? $String(message.createdAtUs) : message.createdAtUs;
+                    else
+                        object.createdAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.createdAtUs) : options.longs === $Number ? new $util.LongBits(message.createdAtUs.low >>> 0, message.createdAtUs.high >>> 0).toNumber(true) : message.createdAtUs;
+                if (message.updatedAtUs != null && $Object.hasOwnProperty.call(message, "updatedAtUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.updatedAtUs = typeof message.updatedAtUs === "number" ? $BigInt(message.updatedAtUs) : $util.Long.fromBits(message.updatedAtUs.low >>> 0, message.updatedAtUs.high >>> 0, true).toBigInt();
+                    else if (typeof message.updatedAtUs === "number")
+                        object.updatedAtUs = options.longs === $String ? $String(message.updatedAtUs) : message.updatedAtUs;
+                    else
+                        object.updatedAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.updatedAtUs) : options.longs === $Number ? new $util.LongBits(message.updatedAtUs.low >>> 0, message.updatedAtUs.high >>> 0).toNumber(true) : message.updatedAtUs;
+                if (message.body != null && $Object.hasOwnProperty.call(message, "body"))
+                    object.body = options.bytes === $String ? $util.base64.encode(message.body, 0, message.body.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.body) : message.body;
+                return object;
+            };
+
+            SnapshotObject.prototype.toJSON = function() {
+                return SnapshotObject.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SnapshotObject.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.SnapshotObject";
+            };
+
+            return SnapshotObject;
+        })();
+
+        store.SnapshotTrailer = (function() {
+
+            const SnapshotTrailer = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SnapshotTrailer.prototype.objects = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotTrailer.prototype.hash = "";
+
+            SnapshotTrailer.create = function(properties) {
+                return new SnapshotTrailer(properties);
+            };
+
+            SnapshotTrailer.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.objects != null && $Object.hasOwnProperty.call(message, "objects") && (typeof message.objects === "object" ? message.objects.low || message.objects.high : message.objects !== 0))
+                    writer.uint32(8).uint64(message.objects);
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash") && message.hash !== "")
+                    writer.uint32(18).string(message.hash);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SnapshotTrailer.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.SnapshotTrailer();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.objects = value;
+                            else
+                                delete message.objects;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.hash = value;
+                            else
+                                delete message.hash;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SnapshotTrailer.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.SnapshotTrailer)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.SnapshotTrailer: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.SnapshotTrailer();
+                if (object.objects != null)
+                    if (typeof object.objects === "object" ? object.objects.low || object.objects.high : $Number(object.objects) !== 0)
+                        if ($util.Long)
+                            message.objects = $util.Long.fromValue(object.objects, true);
+                        else if (typeof object.objects === "string")
+                            message.objects = $parseInt(object.objects, 10);
+                        else if (typeof object.objects === "number")
+                            message.objects = object.objects;
+                        else if (typeof object.objects === "object")
+                            message.objects = new $util.LongBits(object.objects.low >>> 0, object.objects.high >>> 0).toNumber(true);
+                if (object.hash != null)
+                    if (typeof object.hash !== "string" || object.hash.length)
+                        message.hash = $String(object.hash);
+                return message;
+            };
+
+            SnapshotTrailer.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.objects = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.objects = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.hash = "";
+                }
+                if (message.objects != null && $Object.hasOwnProperty.call(message, "objects"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.objects = typeof message.objects === "number" ? $BigInt(message.objects) : $util.Long.fromBits(message.objects.low >>> 0, message.objects.high >>> 0, true).toBigInt();
+                    else if (typeof message.objects === "number")
+                        object.objects = options.longs === $String ? $String(message.objects) : message.objects;
+                    else
+                        object.objects = options.longs === $String ? $util.Long.prototype.toString.call(message.objects) : options.longs === $Number ? new $util.LongBits(message.objects.low >>> 0, message.objects.high >>> 0).toNumber(true) : message.objects;
+                if (message.hash != null && $Object.hasOwnProperty.call(message, "hash"))
+                    object.hash = message.hash;
+                return object;
+            };
+
+            SnapshotTrailer.prototype.toJSON = function() {
+                return SnapshotTrailer.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SnapshotTrailer.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.SnapshotTrailer";
+            };
+
+            return SnapshotTrailer;
+        })();
+
+        return store;
+    })();
+
     return skep;
 })();
 
