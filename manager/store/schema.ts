@@ -26,19 +26,21 @@ function codec<
   };
 }
 
-type Keys<Out> = IndexSchema<Out>["keys"];
+type Keys<Keyed> = IndexSchema<Keyed>["keys"];
 
 /** First the indexes in which a key has one object, then those in which it may have many. */
-function table<Out, In, Unique extends string, Multi extends string>(
+function table<Out, In, Unique extends string, Multi extends string, Keyed = Out>(
   number: number,
   codec: Codec<Out, In>,
-  unique: Readonly<Record<Unique, Keys<Out>>>,
-  multi: Readonly<Record<Multi, Keys<Out>>>,
-): TableSchema<Out, In, Unique | Multi> {
-  const indexes: Record<string, IndexSchema<Out>> = {};
-  for (const [name, keys] of Object.entries<Keys<Out>>(unique)) indexes[name] = { unique: true, keys };
-  for (const [name, keys] of Object.entries<Keys<Out>>(multi)) indexes[name] = { unique: false, keys };
-  return { number, codec, indexes: indexes as Record<Unique | Multi, IndexSchema<Out>>, sinceLevel: 1 };
+  unique: Readonly<Record<Unique, Keys<Keyed>>>,
+  multi: Readonly<Record<Multi, Keys<Keyed>>>,
+  skim?: (bytes: Uint8Array) => Keyed,
+): TableSchema<Out, In, Unique | Multi, Keyed> {
+  const found: Record<string, IndexSchema<Keyed>> = {};
+  for (const [name, keys] of Object.entries<Keys<Keyed>>(unique)) found[name] = { unique: true, keys };
+  for (const [name, keys] of Object.entries<Keys<Keyed>>(multi)) found[name] = { unique: false, keys };
+  const indexes = found as Record<Unique | Multi, IndexSchema<Keyed>>;
+  return { number, codec, indexes, sinceLevel: 1, ...(skim === undefined ? {} : { skim }) };
 }
 
 /** Empty text is how protobuf says "none". */
@@ -51,7 +53,8 @@ const texts = (values: Iterable<string | null | undefined>): string[] => {
   return [...found];
 };
 
-type TaskSpec = skep.objects.TaskSpec.$Properties | null | undefined;
+/** Of a task's spec, what its keys need: of the whole one, or of the part that is skimmed. */
+type TaskSpec = skep.store.TaskSpecKeys.$Properties | null | undefined;
 
 const secretsOf = (spec: TaskSpec): string[] =>
   texts((spec?.containerSpec?.secrets ?? []).map((reference) => reference.secretId));
@@ -60,11 +63,14 @@ const configsOf = (spec: TaskSpec): string[] =>
     ...(spec?.containerSpec?.configs ?? []).map((reference) => reference.configId),
     spec?.containerSpec?.privileges?.credentialSpec?.config,
   ]);
-const networksOf = (spec: TaskSpec): string[] => texts((spec?.networks ?? []).map((network) => network.target));
+const networksOf = (spec: skep.objects.TaskSpec.$Properties | null | undefined): string[] =>
+  texts((spec?.networks ?? []).map((network) => network.target));
 
 /** The slot of a replicated service, or the node's place of a global one: successive tasks share it. */
 export const slotKey = (serviceId: string, slot: number, nodeId: string): string =>
   slot > 0 ? `${serviceId}/${slot}` : `${serviceId}//${nodeId}`;
+
+type TaskKeys = skep.store.TaskKeys;
 
 const { objects } = skep;
 
@@ -114,17 +120,18 @@ export const clusterSchema = {
     codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task),
     {},
     {
-      service: (task) => text(task.serviceId),
-      node: (task) => text(task.nodeId),
+      service: (task: TaskKeys) => text(task.serviceId),
+      node: (task: TaskKeys) => text(task.nodeId),
       /** See slotKey. */
-      slot: (task) => (task.serviceId === "" ? undefined : slotKey(task.serviceId, task.slot, task.nodeId)),
-      desiredState: (task) => String(task.desiredState),
-      state: (task) => String(task.status?.state ?? 0),
-      network: (task) => texts(task.networksAttachments.map((attachment) => attachment.networkId)),
-      secret: (task) => secretsOf(task.spec),
-      config: (task) => configsOf(task.spec),
-      volume: (task) => texts(task.volumes.map((volume) => volume.id)),
+      slot: (task: TaskKeys) => (task.serviceId === "" ? undefined : slotKey(task.serviceId, task.slot, task.nodeId)),
+      desiredState: (task: TaskKeys) => String(task.desiredState),
+      state: (task: TaskKeys) => String(task.status?.state ?? 0),
+      network: (task: TaskKeys) => texts(task.networksAttachments.map((attachment) => attachment.networkId)),
+      secret: (task: TaskKeys) => secretsOf(task.spec),
+      config: (task: TaskKeys) => configsOf(task.spec),
+      volume: (task: TaskKeys) => texts(task.volumes.map((volume) => volume.id)),
     },
+    (bytes) => skep.store.TaskKeys.decode(bytes),
   ),
   network: table(
     5,

@@ -25757,6 +25757,990 @@ export namespace skep {
         }
 
         /**
+         * Properties of a TaskKeys.
+         * @deprecated Use skep.store.TaskKeys.$Properties instead.
+         */
+        interface ITaskKeys extends skep.store.TaskKeys.$Properties {
+        }
+
+        /** Represents a TaskKeys. */
+        class TaskKeys {
+
+            /**
+             * Constructs a new TaskKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.TaskKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskKeys spec. */
+            spec?: (skep.store.TaskSpecKeys.$Properties|null);
+
+            /** TaskKeys serviceId. */
+            serviceId: string;
+
+            /** TaskKeys slot. */
+            slot: number;
+
+            /** TaskKeys nodeId. */
+            nodeId: string;
+
+            /** TaskKeys status. */
+            status?: (skep.store.TaskStatusKeys.$Properties|null);
+
+            /** TaskKeys desiredState. */
+            desiredState: number;
+
+            /** TaskKeys networksAttachments. */
+            networksAttachments: skep.store.NetworkAttachmentKeys.$Properties[];
+
+            /** TaskKeys volumes. */
+            volumes: skep.store.VolumeAttachmentKeys.$Properties[];
+
+            /**
+             * Creates a new TaskKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskKeys instance
+             */
+            static create(properties: skep.store.TaskKeys.$Shape): skep.store.TaskKeys & skep.store.TaskKeys.$Shape;
+            static create(properties?: skep.store.TaskKeys.$Properties): skep.store.TaskKeys;
+
+            /**
+             * Encodes the specified TaskKeys message. Does not implicitly {@link skep.store.TaskKeys.verify|verify} messages.
+             * @param message TaskKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.TaskKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.TaskKeys & skep.store.TaskKeys.$Shape} TaskKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskKeys & skep.store.TaskKeys.$Shape;
+
+            /**
+             * Creates a TaskKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.TaskKeys;
+
+            /**
+             * Creates a plain object from a TaskKeys message. Also converts values to other types if specified.
+             * @param message TaskKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.TaskKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskKeys {
+
+            /** Properties of a TaskKeys. */
+            interface $Properties {
+
+                /** TaskKeys spec */
+                spec?: (skep.store.TaskSpecKeys.$Properties|null);
+
+                /** TaskKeys serviceId */
+                serviceId?: (string|null);
+
+                /** TaskKeys slot */
+                slot?: (number|null);
+
+                /** TaskKeys nodeId */
+                nodeId?: (string|null);
+
+                /** TaskKeys status */
+                status?: (skep.store.TaskStatusKeys.$Properties|null);
+
+                /** TaskKeys desiredState */
+                desiredState?: (number|null);
+
+                /** TaskKeys networksAttachments */
+                networksAttachments?: (skep.store.NetworkAttachmentKeys.$Properties[]|null);
+
+                /** TaskKeys volumes */
+                volumes?: (skep.store.VolumeAttachmentKeys.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskKeys. */
+            type $Shape = skep.store.TaskKeys.$Properties;
+        }
+
+        /**
+         * Properties of a TaskSpecKeys.
+         * @deprecated Use skep.store.TaskSpecKeys.$Properties instead.
+         */
+        interface ITaskSpecKeys extends skep.store.TaskSpecKeys.$Properties {
+        }
+
+        /** Represents a TaskSpecKeys. */
+        class TaskSpecKeys {
+
+            /**
+             * Constructs a new TaskSpecKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.TaskSpecKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskSpecKeys containerSpec. */
+            containerSpec?: (skep.store.ContainerSpecKeys.$Properties|null);
+
+            /**
+             * Creates a new TaskSpecKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskSpecKeys instance
+             */
+            static create(properties: skep.store.TaskSpecKeys.$Shape): skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape;
+            static create(properties?: skep.store.TaskSpecKeys.$Properties): skep.store.TaskSpecKeys;
+
+            /**
+             * Encodes the specified TaskSpecKeys message. Does not implicitly {@link skep.store.TaskSpecKeys.verify|verify} messages.
+             * @param message TaskSpecKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.TaskSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskSpecKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape} TaskSpecKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape;
+
+            /**
+             * Creates a TaskSpecKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskSpecKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.TaskSpecKeys;
+
+            /**
+             * Creates a plain object from a TaskSpecKeys message. Also converts values to other types if specified.
+             * @param message TaskSpecKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.TaskSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskSpecKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskSpecKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskSpecKeys {
+
+            /** Properties of a TaskSpecKeys. */
+            interface $Properties {
+
+                /** TaskSpecKeys containerSpec */
+                containerSpec?: (skep.store.ContainerSpecKeys.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskSpecKeys. */
+            type $Shape = skep.store.TaskSpecKeys.$Properties;
+        }
+
+        /**
+         * Properties of a ContainerSpecKeys.
+         * @deprecated Use skep.store.ContainerSpecKeys.$Properties instead.
+         */
+        interface IContainerSpecKeys extends skep.store.ContainerSpecKeys.$Properties {
+        }
+
+        /** Represents a ContainerSpecKeys. */
+        class ContainerSpecKeys {
+
+            /**
+             * Constructs a new ContainerSpecKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.ContainerSpecKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ContainerSpecKeys privileges. */
+            privileges?: (skep.store.PrivilegesKeys.$Properties|null);
+
+            /** ContainerSpecKeys secrets. */
+            secrets: skep.store.SecretReferenceKeys.$Properties[];
+
+            /** ContainerSpecKeys configs. */
+            configs: skep.store.ConfigReferenceKeys.$Properties[];
+
+            /**
+             * Creates a new ContainerSpecKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ContainerSpecKeys instance
+             */
+            static create(properties: skep.store.ContainerSpecKeys.$Shape): skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape;
+            static create(properties?: skep.store.ContainerSpecKeys.$Properties): skep.store.ContainerSpecKeys;
+
+            /**
+             * Encodes the specified ContainerSpecKeys message. Does not implicitly {@link skep.store.ContainerSpecKeys.verify|verify} messages.
+             * @param message ContainerSpecKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.ContainerSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ContainerSpecKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape} ContainerSpecKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape;
+
+            /**
+             * Creates a ContainerSpecKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ContainerSpecKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.ContainerSpecKeys;
+
+            /**
+             * Creates a plain object from a ContainerSpecKeys message. Also converts values to other types if specified.
+             * @param message ContainerSpecKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.ContainerSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ContainerSpecKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ContainerSpecKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ContainerSpecKeys {
+
+            /** Properties of a ContainerSpecKeys. */
+            interface $Properties {
+
+                /** ContainerSpecKeys privileges */
+                privileges?: (skep.store.PrivilegesKeys.$Properties|null);
+
+                /** ContainerSpecKeys secrets */
+                secrets?: (skep.store.SecretReferenceKeys.$Properties[]|null);
+
+                /** ContainerSpecKeys configs */
+                configs?: (skep.store.ConfigReferenceKeys.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ContainerSpecKeys. */
+            type $Shape = skep.store.ContainerSpecKeys.$Properties;
+        }
+
+        /**
+         * Properties of a PrivilegesKeys.
+         * @deprecated Use skep.store.PrivilegesKeys.$Properties instead.
+         */
+        interface IPrivilegesKeys extends skep.store.PrivilegesKeys.$Properties {
+        }
+
+        /** Represents a PrivilegesKeys. */
+        class PrivilegesKeys {
+
+            /**
+             * Constructs a new PrivilegesKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.PrivilegesKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** PrivilegesKeys credentialSpec. */
+            credentialSpec?: (skep.store.CredentialSpecKeys.$Properties|null);
+
+            /**
+             * Creates a new PrivilegesKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns PrivilegesKeys instance
+             */
+            static create(properties: skep.store.PrivilegesKeys.$Shape): skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape;
+            static create(properties?: skep.store.PrivilegesKeys.$Properties): skep.store.PrivilegesKeys;
+
+            /**
+             * Encodes the specified PrivilegesKeys message. Does not implicitly {@link skep.store.PrivilegesKeys.verify|verify} messages.
+             * @param message PrivilegesKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.PrivilegesKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a PrivilegesKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape} PrivilegesKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape;
+
+            /**
+             * Creates a PrivilegesKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns PrivilegesKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.PrivilegesKeys;
+
+            /**
+             * Creates a plain object from a PrivilegesKeys message. Also converts values to other types if specified.
+             * @param message PrivilegesKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.PrivilegesKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this PrivilegesKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for PrivilegesKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace PrivilegesKeys {
+
+            /** Properties of a PrivilegesKeys. */
+            interface $Properties {
+
+                /** PrivilegesKeys credentialSpec */
+                credentialSpec?: (skep.store.CredentialSpecKeys.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a PrivilegesKeys. */
+            type $Shape = skep.store.PrivilegesKeys.$Properties;
+        }
+
+        /**
+         * Properties of a CredentialSpecKeys.
+         * @deprecated Use skep.store.CredentialSpecKeys.$Properties instead.
+         */
+        interface ICredentialSpecKeys extends skep.store.CredentialSpecKeys.$Properties {
+        }
+
+        /** Represents a CredentialSpecKeys. */
+        class CredentialSpecKeys {
+
+            /**
+             * Constructs a new CredentialSpecKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.CredentialSpecKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CredentialSpecKeys config. */
+            config: string;
+
+            /**
+             * Creates a new CredentialSpecKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CredentialSpecKeys instance
+             */
+            static create(properties: skep.store.CredentialSpecKeys.$Shape): skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape;
+            static create(properties?: skep.store.CredentialSpecKeys.$Properties): skep.store.CredentialSpecKeys;
+
+            /**
+             * Encodes the specified CredentialSpecKeys message. Does not implicitly {@link skep.store.CredentialSpecKeys.verify|verify} messages.
+             * @param message CredentialSpecKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.CredentialSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CredentialSpecKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape} CredentialSpecKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape;
+
+            /**
+             * Creates a CredentialSpecKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CredentialSpecKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.CredentialSpecKeys;
+
+            /**
+             * Creates a plain object from a CredentialSpecKeys message. Also converts values to other types if specified.
+             * @param message CredentialSpecKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.CredentialSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CredentialSpecKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CredentialSpecKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CredentialSpecKeys {
+
+            /** Properties of a CredentialSpecKeys. */
+            interface $Properties {
+
+                /** CredentialSpecKeys config */
+                config?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CredentialSpecKeys. */
+            type $Shape = skep.store.CredentialSpecKeys.$Properties;
+        }
+
+        /**
+         * Properties of a SecretReferenceKeys.
+         * @deprecated Use skep.store.SecretReferenceKeys.$Properties instead.
+         */
+        interface ISecretReferenceKeys extends skep.store.SecretReferenceKeys.$Properties {
+        }
+
+        /** Represents a SecretReferenceKeys. */
+        class SecretReferenceKeys {
+
+            /**
+             * Constructs a new SecretReferenceKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.SecretReferenceKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SecretReferenceKeys secretId. */
+            secretId: string;
+
+            /**
+             * Creates a new SecretReferenceKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns SecretReferenceKeys instance
+             */
+            static create(properties: skep.store.SecretReferenceKeys.$Shape): skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape;
+            static create(properties?: skep.store.SecretReferenceKeys.$Properties): skep.store.SecretReferenceKeys;
+
+            /**
+             * Encodes the specified SecretReferenceKeys message. Does not implicitly {@link skep.store.SecretReferenceKeys.verify|verify} messages.
+             * @param message SecretReferenceKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.SecretReferenceKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SecretReferenceKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape} SecretReferenceKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape;
+
+            /**
+             * Creates a SecretReferenceKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns SecretReferenceKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.SecretReferenceKeys;
+
+            /**
+             * Creates a plain object from a SecretReferenceKeys message. Also converts values to other types if specified.
+             * @param message SecretReferenceKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.SecretReferenceKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this SecretReferenceKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for SecretReferenceKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SecretReferenceKeys {
+
+            /** Properties of a SecretReferenceKeys. */
+            interface $Properties {
+
+                /** SecretReferenceKeys secretId */
+                secretId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SecretReferenceKeys. */
+            type $Shape = skep.store.SecretReferenceKeys.$Properties;
+        }
+
+        /**
+         * Properties of a ConfigReferenceKeys.
+         * @deprecated Use skep.store.ConfigReferenceKeys.$Properties instead.
+         */
+        interface IConfigReferenceKeys extends skep.store.ConfigReferenceKeys.$Properties {
+        }
+
+        /** Represents a ConfigReferenceKeys. */
+        class ConfigReferenceKeys {
+
+            /**
+             * Constructs a new ConfigReferenceKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.ConfigReferenceKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ConfigReferenceKeys configId. */
+            configId: string;
+
+            /**
+             * Creates a new ConfigReferenceKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ConfigReferenceKeys instance
+             */
+            static create(properties: skep.store.ConfigReferenceKeys.$Shape): skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape;
+            static create(properties?: skep.store.ConfigReferenceKeys.$Properties): skep.store.ConfigReferenceKeys;
+
+            /**
+             * Encodes the specified ConfigReferenceKeys message. Does not implicitly {@link skep.store.ConfigReferenceKeys.verify|verify} messages.
+             * @param message ConfigReferenceKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.ConfigReferenceKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ConfigReferenceKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape} ConfigReferenceKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape;
+
+            /**
+             * Creates a ConfigReferenceKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ConfigReferenceKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.ConfigReferenceKeys;
+
+            /**
+             * Creates a plain object from a ConfigReferenceKeys message. Also converts values to other types if specified.
+             * @param message ConfigReferenceKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.ConfigReferenceKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ConfigReferenceKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ConfigReferenceKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ConfigReferenceKeys {
+
+            /** Properties of a ConfigReferenceKeys. */
+            interface $Properties {
+
+                /** ConfigReferenceKeys configId */
+                configId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ConfigReferenceKeys. */
+            type $Shape = skep.store.ConfigReferenceKeys.$Properties;
+        }
+
+        /**
+         * Properties of a TaskStatusKeys.
+         * @deprecated Use skep.store.TaskStatusKeys.$Properties instead.
+         */
+        interface ITaskStatusKeys extends skep.store.TaskStatusKeys.$Properties {
+        }
+
+        /** Represents a TaskStatusKeys. */
+        class TaskStatusKeys {
+
+            /**
+             * Constructs a new TaskStatusKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.TaskStatusKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TaskStatusKeys state. */
+            state: number;
+
+            /**
+             * Creates a new TaskStatusKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns TaskStatusKeys instance
+             */
+            static create(properties: skep.store.TaskStatusKeys.$Shape): skep.store.TaskStatusKeys & skep.store.TaskStatusKeys.$Shape;
+            static create(properties?: skep.store.TaskStatusKeys.$Properties): skep.store.TaskStatusKeys;
+
+            /**
+             * Encodes the specified TaskStatusKeys message. Does not implicitly {@link skep.store.TaskStatusKeys.verify|verify} messages.
+             * @param message TaskStatusKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.TaskStatusKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TaskStatusKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.TaskStatusKeys & skep.store.TaskStatusKeys.$Shape} TaskStatusKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskStatusKeys & skep.store.TaskStatusKeys.$Shape;
+
+            /**
+             * Creates a TaskStatusKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns TaskStatusKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.TaskStatusKeys;
+
+            /**
+             * Creates a plain object from a TaskStatusKeys message. Also converts values to other types if specified.
+             * @param message TaskStatusKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.TaskStatusKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this TaskStatusKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for TaskStatusKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TaskStatusKeys {
+
+            /** Properties of a TaskStatusKeys. */
+            interface $Properties {
+
+                /** TaskStatusKeys state */
+                state?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TaskStatusKeys. */
+            type $Shape = skep.store.TaskStatusKeys.$Properties;
+        }
+
+        /**
+         * Properties of a NetworkAttachmentKeys.
+         * @deprecated Use skep.store.NetworkAttachmentKeys.$Properties instead.
+         */
+        interface INetworkAttachmentKeys extends skep.store.NetworkAttachmentKeys.$Properties {
+        }
+
+        /** Represents a NetworkAttachmentKeys. */
+        class NetworkAttachmentKeys {
+
+            /**
+             * Constructs a new NetworkAttachmentKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.NetworkAttachmentKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkAttachmentKeys networkId. */
+            networkId: string;
+
+            /**
+             * Creates a new NetworkAttachmentKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkAttachmentKeys instance
+             */
+            static create(properties: skep.store.NetworkAttachmentKeys.$Shape): skep.store.NetworkAttachmentKeys & skep.store.NetworkAttachmentKeys.$Shape;
+            static create(properties?: skep.store.NetworkAttachmentKeys.$Properties): skep.store.NetworkAttachmentKeys;
+
+            /**
+             * Encodes the specified NetworkAttachmentKeys message. Does not implicitly {@link skep.store.NetworkAttachmentKeys.verify|verify} messages.
+             * @param message NetworkAttachmentKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.NetworkAttachmentKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkAttachmentKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.NetworkAttachmentKeys & skep.store.NetworkAttachmentKeys.$Shape} NetworkAttachmentKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.NetworkAttachmentKeys & skep.store.NetworkAttachmentKeys.$Shape;
+
+            /**
+             * Creates a NetworkAttachmentKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkAttachmentKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.NetworkAttachmentKeys;
+
+            /**
+             * Creates a plain object from a NetworkAttachmentKeys message. Also converts values to other types if specified.
+             * @param message NetworkAttachmentKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.NetworkAttachmentKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkAttachmentKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkAttachmentKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkAttachmentKeys {
+
+            /** Properties of a NetworkAttachmentKeys. */
+            interface $Properties {
+
+                /** NetworkAttachmentKeys networkId */
+                networkId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkAttachmentKeys. */
+            type $Shape = skep.store.NetworkAttachmentKeys.$Properties;
+        }
+
+        /**
+         * Properties of a VolumeAttachmentKeys.
+         * @deprecated Use skep.store.VolumeAttachmentKeys.$Properties instead.
+         */
+        interface IVolumeAttachmentKeys extends skep.store.VolumeAttachmentKeys.$Properties {
+        }
+
+        /** Represents a VolumeAttachmentKeys. */
+        class VolumeAttachmentKeys {
+
+            /**
+             * Constructs a new VolumeAttachmentKeys.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.store.VolumeAttachmentKeys.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** VolumeAttachmentKeys id. */
+            id: string;
+
+            /**
+             * Creates a new VolumeAttachmentKeys instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns VolumeAttachmentKeys instance
+             */
+            static create(properties: skep.store.VolumeAttachmentKeys.$Shape): skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape;
+            static create(properties?: skep.store.VolumeAttachmentKeys.$Properties): skep.store.VolumeAttachmentKeys;
+
+            /**
+             * Encodes the specified VolumeAttachmentKeys message. Does not implicitly {@link skep.store.VolumeAttachmentKeys.verify|verify} messages.
+             * @param message VolumeAttachmentKeys message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.store.VolumeAttachmentKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a VolumeAttachmentKeys message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape} VolumeAttachmentKeys
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape;
+
+            /**
+             * Creates a VolumeAttachmentKeys message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns VolumeAttachmentKeys
+             */
+            static fromObject(object: { [k: string]: any }): skep.store.VolumeAttachmentKeys;
+
+            /**
+             * Creates a plain object from a VolumeAttachmentKeys message. Also converts values to other types if specified.
+             * @param message VolumeAttachmentKeys
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.store.VolumeAttachmentKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this VolumeAttachmentKeys to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for VolumeAttachmentKeys
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace VolumeAttachmentKeys {
+
+            /** Properties of a VolumeAttachmentKeys. */
+            interface $Properties {
+
+                /** VolumeAttachmentKeys id */
+                id?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a VolumeAttachmentKeys. */
+            type $Shape = skep.store.VolumeAttachmentKeys.$Properties;
+        }
+
+        /**
          * Properties of a SnapshotChunk.
          * @deprecated Use skep.store.SnapshotChunk.$Properties instead.
          */

@@ -45457,6 +45457,1498 @@ export const skep = $root.skep = (() => {
             return Member;
         })();
 
+        store.TaskKeys = (function() {
+
+            const TaskKeys = function (properties) {
+                this.networksAttachments = [];
+                this.volumes = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TaskKeys.prototype.spec = null;
+            TaskKeys.prototype.serviceId = "";
+            TaskKeys.prototype.slot = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            TaskKeys.prototype.nodeId = "";
+            TaskKeys.prototype.status = null;
+            TaskKeys.prototype.desiredState = 0;
+            TaskKeys.prototype.networksAttachments = $util.emptyArray;
+            TaskKeys.prototype.volumes = $util.emptyArray;
+
+            TaskKeys.create = function(properties) {
+                return new TaskKeys(properties);
+            };
+
+            TaskKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    $root.skep.store.TaskSpecKeys.encode(message.spec, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
+                    writer.uint32(50).string(message.serviceId);
+                if (message.slot != null && $Object.hasOwnProperty.call(message, "slot") && (typeof message.slot === "object" ? message.slot.low || message.slot.high : message.slot !== 0))
+                    writer.uint32(56).uint64(message.slot);
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
+                    writer.uint32(66).string(message.nodeId);
+                if (message.status != null && $Object.hasOwnProperty.call(message, "status"))
+                    $root.skep.store.TaskStatusKeys.encode(message.status, writer.uint32(82).fork(), _depth + 1).ldelim();
+                if (message.desiredState != null && $Object.hasOwnProperty.call(message, "desiredState") && message.desiredState !== 0)
+                    writer.uint32(88).uint32(message.desiredState);
+                if (message.networksAttachments != null && message.networksAttachments.length)
+                    for (let i = 0; i < message.networksAttachments.length; ++i)
+                        $root.skep.store.NetworkAttachmentKeys.encode(message.networksAttachments[i], writer.uint32(106).fork(), _depth + 1).ldelim();
+                if (message.volumes != null && message.volumes.length)
+                    for (let i = 0; i < message.volumes.length; ++i)
+                        $root.skep.store.VolumeAttachmentKeys.encode(message.volumes[i], writer.uint32(138).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TaskKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.TaskKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.spec = $root.skep.store.TaskSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.spec);
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.serviceId = value;
+                            else
+                                delete message.serviceId;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.slot = value;
+                            else
+                                delete message.slot;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nodeId = value;
+                            else
+                                delete message.nodeId;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            message.status = $root.skep.store.TaskStatusKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.status);
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.desiredState = value;
+                            else
+                                delete message.desiredState;
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.networksAttachments && message.networksAttachments.length))
+                                message.networksAttachments = [];
+                            message.networksAttachments.push($root.skep.store.NetworkAttachmentKeys.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 17: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.volumes && message.volumes.length))
+                                message.volumes = [];
+                            message.volumes.push($root.skep.store.VolumeAttachmentKeys.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TaskKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.TaskKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.TaskKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.TaskKeys();
+                if (object.spec != null) {
+                    if (!$util.isObject(object.spec))
+                        throw $TypeError(".skep.store.TaskKeys.spec: object expected");
+                    message.spec = $root.skep.store.TaskSpecKeys.fromObject(object.spec, _depth + 1);
+                }
+                if (object.serviceId != null)
+                    if (typeof object.serviceId !== "string" || object.serviceId.length)
+                        message.serviceId = $String(object.serviceId);
+                if (object.slot != null)
+                    if (typeof object.slot === "object" ? object.slot.low || object.slot.high : $Number(object.slot) !== 0)
+                        if ($util.Long)
+                            message.slot = $util.Long.fromValue(object.slot, true);
+                        else if (typeof object.slot === "string")
+                            message.slot = $parseInt(object.slot, 10);
+                        else if (typeof object.slot === "number")
+                            message.slot = object.slot;
+                        else if (typeof object.slot === "object")
+                            message.slot = new $util.LongBits(object.slot.low >>> 0, object.slot.high >>> 0).toNumber(true);
+                if (object.nodeId != null)
+                    if (typeof object.nodeId !== "string" || object.nodeId.length)
+                        message.nodeId = $String(object.nodeId);
+                if (object.status != null) {
+                    if (!$util.isObject(object.status))
+                        throw $TypeError(".skep.store.TaskKeys.status: object expected");
+                    message.status = $root.skep.store.TaskStatusKeys.fromObject(object.status, _depth + 1);
+                }
+                if (object.desiredState != null)
+                    if ($Number(object.desiredState) !== 0)
+                        message.desiredState = object.desiredState >>> 0;
+                if (object.networksAttachments) {
+                    if (!$Array.isArray(object.networksAttachments))
+                        throw $TypeError(".skep.store.TaskKeys.networksAttachments: array expected");
+                    message.networksAttachments = $Array(object.networksAttachments.length);
+                    for (let i = 0; i < object.networksAttachments.length; ++i) {
+                        if (!$util.isObject(object.networksAttachments[i]))
+                            throw $TypeError(".skep.store.TaskKeys.networksAttachments: object expected");
+                        message.networksAttachments[i] = $root.skep.store.NetworkAttachmentKeys.fromObject(object.networksAttachments[i], _depth + 1);
+                    }
+                }
+                if (object.volumes) {
+                    if (!$Array.isArray(object.volumes))
+                        throw $TypeError(".skep.store.TaskKeys.volumes: array expected");
+                    message.volumes = $Array(object.volumes.length);
+                    for (let i = 0; i < object.volumes.length; ++i) {
+                        if (!$util.isObject(object.volumes[i]))
+                            throw $TypeError(".skep.store.TaskKeys.volumes: object expected");
+                        message.volumes[i] = $root.skep.store.VolumeAttachmentKeys.fromObject(object.volumes[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            TaskKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.networksAttachments = [];
+                    object.volumes = [];
+                }
+                if (options.defaults) {
+                    object.spec = null;
+                    object.serviceId = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.slot = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.slot = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.nodeId = "";
+                    object.status = null;
+                    object.desiredState = 0;
+                }
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    object.spec = $root.skep.store.TaskSpecKeys.toObject(message.spec, options, _depth + 1);
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId"))
+                    object.serviceId = message.serviceId;
+                if (message.slot != null && $Object.hasOwnProperty.call(message, "slot"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.slot = typeof message.slot === "number" ? $BigInt(message.slot) : $util.Long.fromBits(message.slot.low >>> 0, message.slot.high >>> 0, true).toBigInt();
+                    else if (typeof message.slot === "number")
+                        object.slot = options.longs === $String ? $String(message.slot) : message.slot;
+                    else
+                        object.slot = options.longs === $String ? $util.Long.prototype.toString.call(message.slot) : options.longs === $Number ? new $util.LongBits(message.slot.low >>> 0, message.slot.high >>> 0).toNumber(true) : message.slot;
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
+                    object.nodeId = message.nodeId;
+                if (message.status != null && $Object.hasOwnProperty.call(message, "status"))
+                    object.status = $root.skep.store.TaskStatusKeys.toObject(message.status, options, _depth + 1);
+                if (message.desiredState != null && $Object.hasOwnProperty.call(message, "desiredState"))
+                    object.desiredState = message.desiredState;
+                if (message.networksAttachments && message.networksAttachments.length) {
+                    object.networksAttachments = $Array(message.networksAttachments.length);
+                    for (let j = 0; j < message.networksAttachments.length; ++j)
+                        object.networksAttachments[j] = $root.skep.store.NetworkAttachmentKeys.toObject(message.networksAttachments[j], options, _depth + 1);
+                }
+                if (message.volumes && message.volumes.length) {
+                    object.volumes = $Array(message.volumes.length);
+                    for (let j = 0; j < message.volumes.length; ++j)
+                        object.volumes[j] = $root.skep.store.VolumeAttachmentKeys.toObject(message.volumes[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            TaskKeys.prototype.toJSON = function() {
+                return TaskKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            TaskKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.TaskKeys";
+            };
+
+            return TaskKeys;
+        })();
+
+        store.TaskSpecKeys = (function() {
+
+            const TaskSpecKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TaskSpecKeys.prototype.containerSpec = null;
+
+            TaskSpecKeys.create = function(properties) {
+                return new TaskSpecKeys(properties);
+            };
+
+            TaskSpecKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.containerSpec != null && $Object.hasOwnProperty.call(message, "containerSpec"))
+                    $root.skep.store.ContainerSpecKeys.encode(message.containerSpec, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TaskSpecKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.TaskSpecKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.containerSpec = $root.skep.store.ContainerSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.containerSpec);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TaskSpecKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.TaskSpecKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.TaskSpecKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.TaskSpecKeys();
+                if (object.containerSpec != null) {
+                    if (!$util.isObject(object.containerSpec))
+                        throw $TypeError(".skep.store.TaskSpecKeys.containerSpec: object expected");
+                    message.containerSpec = $root.skep.store.ContainerSpecKeys.fromObject(object.containerSpec, _depth + 1);
+                }
+                return message;
+            };
+
+            TaskSpecKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.containerSpec = null;
+                if (message.containerSpec != null && $Object.hasOwnProperty.call(message, "containerSpec"))
+                    object.containerSpec = $root.skep.store.ContainerSpecKeys.toObject(message.containerSpec, options, _depth + 1);
+                return object;
+            };
+
+            TaskSpecKeys.prototype.toJSON = function() {
+                return TaskSpecKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            TaskSpecKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.TaskSpecKeys";
+            };
+
+            return TaskSpecKeys;
+        })();
+
+        store.ContainerSpecKeys = (function() {
+
+            const ContainerSpecKeys = function (properties) {
+                this.secrets = [];
+                this.configs = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ContainerSpecKeys.prototype.privileges = null;
+            ContainerSpecKeys.prototype.secrets = $util.emptyArray;
+            ContainerSpecKeys.prototype.configs = $util.emptyArray;
+
+            ContainerSpecKeys.create = function(properties) {
+                return new ContainerSpecKeys(properties);
+            };
+
+            ContainerSpecKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.privileges != null && $Object.hasOwnProperty.call(message, "privileges"))
+                    $root.skep.store.PrivilegesKeys.encode(message.privileges, writer.uint32(82).fork(), _depth + 1).ldelim();
+                if (message.secrets != null && message.secrets.length)
+                    for (let i = 0; i < message.secrets.length; ++i)
+                        $root.skep.store.SecretReferenceKeys.encode(message.secrets[i], writer.uint32(162).fork(), _depth + 1).ldelim();
+                if (message.configs != null && message.configs.length)
+                    for (let i = 0; i < message.configs.length; ++i)
+                        $root.skep.store.ConfigReferenceKeys.encode(message.configs[i], writer.uint32(170).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ContainerSpecKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.ContainerSpecKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            message.privileges = $root.skep.store.PrivilegesKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.privileges);
+                            continue;
+                        }
+                    case 20: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.secrets && message.secrets.length))
+                                message.secrets = [];
+                            message.secrets.push($root.skep.store.SecretReferenceKeys.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 21: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.configs && message.configs.length))
+                                message.configs = [];
+                            message.configs.push($root.skep.store.ConfigReferenceKeys.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ContainerSpecKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.ContainerSpecKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.ContainerSpecKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.ContainerSpecKeys();
+                if (object.privileges != null) {
+                    if (!$util.isObject(object.privileges))
+                        throw $TypeError(".skep.store.ContainerSpecKeys.privileges: object expected");
+                    message.privileges = $root.skep.store.PrivilegesKeys.fromObject(object.privileges, _depth + 1);
+                }
+                if (object.secrets) {
+                    if (!$Array.isArray(object.secrets))
+                        throw $TypeError(".skep.store.ContainerSpecKeys.secrets: array expected");
+                    message.secrets = $Array(object.secrets.length);
+                    for (let i = 0; i < object.secrets.length; ++i) {
+                        if (!$util.isObject(object.secrets[i]))
+                            throw $TypeError(".skep.store.ContainerSpecKeys.secrets: object expected");
+                        message.secrets[i] = $root.skep.store.SecretReferenceKeys.fromObject(object.secrets[i], _depth + 1);
+                    }
+                }
+                if (object.configs) {
+                    if (!$Array.isArray(object.configs))
+                        throw $TypeError(".skep.store.ContainerSpecKeys.configs: array expected");
+                    message.configs = $Array(object.configs.length);
+                    for (let i = 0; i < object.configs.length; ++i) {
+                        if (!$util.isObject(object.configs[i]))
+                            throw $TypeError(".skep.store.ContainerSpecKeys.configs: object expected");
+                        message.configs[i] = $root.skep.store.ConfigReferenceKeys.fromObject(object.configs[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            ContainerSpecKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.secrets = [];
+                    object.configs = [];
+                }
+                if (options.defaults)
+                    object.privileges = null;
+                if (message.privileges != null && $Object.hasOwnProperty.call(message, "privileges"))
+                    object.privileges = $root.skep.store.PrivilegesKeys.toObject(message.privileges, options, _depth + 1);
+                if (message.secrets && message.secrets.length) {
+                    object.secrets = $Array(message.secrets.length);
+                    for (let j = 0; j < message.secrets.length; ++j)
+                        object.secrets[j] = $root.skep.store.SecretReferenceKeys.toObject(message.secrets[j], options, _depth + 1);
+                }
+                if (message.configs && message.configs.length) {
+                    object.configs = $Array(message.configs.length);
+                    for (let j = 0; j < message.configs.length; ++j)
+                        object.configs[j] = $root.skep.store.ConfigReferenceKeys.toObject(message.configs[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            ContainerSpecKeys.prototype.toJSON = function() {
+                return ContainerSpecKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ContainerSpecKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.ContainerSpecKeys";
+            };
+
+            return ContainerSpecKeys;
+        })();
+
+        store.PrivilegesKeys = (function() {
+
+            const PrivilegesKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            PrivilegesKeys.prototype.credentialSpec = null;
+
+            PrivilegesKeys.create = function(properties) {
+                return new PrivilegesKeys(properties);
+            };
+
+            PrivilegesKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.credentialSpec != null && $Object.hasOwnProperty.call(message, "credentialSpec"))
+                    $root.skep.store.CredentialSpecKeys.encode(message.credentialSpec, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            PrivilegesKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.PrivilegesKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.credentialSpec = $root.skep.store.CredentialSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.credentialSpec);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            PrivilegesKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.PrivilegesKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.PrivilegesKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.PrivilegesKeys();
+                if (object.credentialSpec != null) {
+                    if (!$util.isObject(object.credentialSpec))
+                        throw $TypeError(".skep.store.PrivilegesKeys.credentialSpec: object expected");
+                    message.credentialSpec = $root.skep.store.CredentialSpecKeys.fromObject(object.credentialSpec, _depth + 1);
+                }
+                return message;
+            };
+
+            PrivilegesKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.credentialSpec = null;
+                if (message.credentialSpec != null && $Object.hasOwnProperty.call(message, "credentialSpec"))
+                    object.credentialSpec = $root.skep.store.CredentialSpecKeys.toObject(message.credentialSpec, options, _depth + 1);
+                return object;
+            };
+
+            PrivilegesKeys.prototype.toJSON = function() {
+                return PrivilegesKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            PrivilegesKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.PrivilegesKeys";
+            };
+
+            return PrivilegesKeys;
+        })();
+
+        store.CredentialSpecKeys = (function() {
+
+            const CredentialSpecKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CredentialSpecKeys.prototype.config = "";
+
+            CredentialSpecKeys.create = function(properties) {
+                return new CredentialSpecKeys(properties);
+            };
+
+            CredentialSpecKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config") && message.config !== "")
+                    writer.uint32(10).string(message.config);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CredentialSpecKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.CredentialSpecKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.config = value;
+                            else
+                                delete message.config;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CredentialSpecKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.CredentialSpecKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.CredentialSpecKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.CredentialSpecKeys();
+                if (object.config != null)
+                    if (typeof object.config !== "string" || object.config.length)
+                        message.config = $String(object.config);
+                return message;
+            };
+
+            CredentialSpecKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.config = "";
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config"))
+                    object.config = message.config;
+                return object;
+            };
+
+            CredentialSpecKeys.prototype.toJSON = function() {
+                return CredentialSpecKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            CredentialSpecKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.CredentialSpecKeys";
+            };
+
+            return CredentialSpecKeys;
+        })();
+
+        store.SecretReferenceKeys = (function() {
+
+            const SecretReferenceKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SecretReferenceKeys.prototype.secretId = "";
+
+            SecretReferenceKeys.create = function(properties) {
+                return new SecretReferenceKeys(properties);
+            };
+
+            SecretReferenceKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.secretId != null && $Object.hasOwnProperty.call(message, "secretId") && message.secretId !== "")
+                    writer.uint32(18).string(message.secretId);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SecretReferenceKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.SecretReferenceKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.secretId = value;
+                            else
+                                delete message.secretId;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SecretReferenceKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.SecretReferenceKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.SecretReferenceKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.SecretReferenceKeys();
+                if (object.secretId != null)
+                    if (typeof object.secretId !== "string" || object.secretId.length)
+                        message.secretId = $String(object.secretId);
+                return message;
+            };
+
+            SecretReferenceKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.secretId = "";
+                if (message.secretId != null && $Object.hasOwnProperty.call(message, "secretId"))
+                    object.secretId = message.secretId;
+                return object;
+            };
+
+            SecretReferenceKeys.prototype.toJSON = function() {
+                return SecretReferenceKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            SecretReferenceKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.SecretReferenceKeys";
+            };
+
+            return SecretReferenceKeys;
+        })();
+
+        store.ConfigReferenceKeys = (function() {
+
+            const ConfigReferenceKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ConfigReferenceKeys.prototype.configId = "";
+
+            ConfigReferenceKeys.create = function(properties) {
+                return new ConfigReferenceKeys(properties);
+            };
+
+            ConfigReferenceKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.configId != null && $Object.hasOwnProperty.call(message, "configId") && message.configId !== "")
+                    writer.uint32(18).string(message.configId);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ConfigReferenceKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.ConfigReferenceKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.configId = value;
+                            else
+                                delete message.configId;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ConfigReferenceKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.ConfigReferenceKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.ConfigReferenceKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.ConfigReferenceKeys();
+                if (object.configId != null)
+                    if (typeof object.configId !== "string" || object.configId.length)
+                        message.configId = $String(object.configId);
+                return message;
+            };
+
+            ConfigReferenceKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.configId = "";
+                if (message.configId != null && $Object.hasOwnProperty.call(message, "configId"))
+                    object.configId = message.configId;
+                return object;
+            };
+
+            ConfigReferenceKeys.prototype.toJSON = function() {
+                return ConfigReferenceKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ConfigReferenceKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.ConfigReferenceKeys";
+            };
+
+            return ConfigReferenceKeys;
+        })();
+
+        store.TaskStatusKeys = (function() {
+
+            const TaskStatusKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TaskStatusKeys.prototype.state = 0;
+
+            TaskStatusKeys.create = function(properties) {
+                return new TaskStatusKeys(properties);
+            };
+
+            TaskStatusKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.state != null && $Object.hasOwnProperty.call(message, "state") && message.state !== 0)
+                    writer.uint32(16).uint32(message.state);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TaskStatusKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.TaskStatusKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.state = value;
+                            else
+                                delete message.state;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TaskStatusKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.TaskStatusKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.TaskStatusKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.TaskStatusKeys();
+                if (object.state != null)
+                    if ($Number(object.state) !== 0)
+                        message.state = object.state >>> 0;
+                return message;
+            };
+
+            TaskStatusKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.state = 0;
+                if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
+                    object.state = message.state;
+                return object;
+            };
+
+            TaskStatusKeys.prototype.toJSON = function() {
+                return TaskStatusKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            TaskStatusKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.TaskStatusKeys";
+            };
+
+            return TaskStatusKeys;
+        })();
+
+        store.NetworkAttachmentKeys = (function() {
+
+            const NetworkAttachmentKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            NetworkAttachmentKeys.prototype.networkId = "";
+
+            NetworkAttachmentKeys.create = function(properties) {
+                return new NetworkAttachmentKeys(properties);
+            };
+
+            NetworkAttachmentKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId") && message.networkId !== "")
+                    writer.uint32(10).string(message.networkId);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            NetworkAttachmentKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.NetworkAttachmentKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.networkId = value;
+                            else
+                                delete message.networkId;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            NetworkAttachmentKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.NetworkAttachmentKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.NetworkAttachmentKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.NetworkAttachmentKeys();
+                if (object.networkId != null)
+                    if (typeof object.networkId !== "string" || object.networkId.length)
+                        message.networkId = $String(object.networkId);
+                return message;
+            };
+
+            NetworkAttachmentKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.networkId = "";
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId"))
+                    object.networkId = message.networkId;
+                return object;
+            };
+
+            NetworkAttachmentKeys.prototype.toJSON = function() {
+                return NetworkAttachmentKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            NetworkAttachmentKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.NetworkAttachmentKeys";
+            };
+
+            return NetworkAttachmentKeys;
+        })();
+
+        store.VolumeAttachmentKeys = (function() {
+
+            const VolumeAttachmentKeys = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            VolumeAttachmentKeys.prototype.id = "";
+
+            VolumeAttachmentKeys.create = function(properties) {
+                return new VolumeAttachmentKeys(properties);
+            };
+
+            VolumeAttachmentKeys.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            VolumeAttachmentKeys.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.store.VolumeAttachmentKeys();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            VolumeAttachmentKeys.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.store.VolumeAttachmentKeys)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.store.VolumeAttachmentKeys: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.store.VolumeAttachmentKeys();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                return message;
+            };
+
+            VolumeAttachmentKeys.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.id = "";
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                return object;
+            };
+
+            VolumeAttachmentKeys.prototype.toJSON = function() {
+                return VolumeAttachmentKeys.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            VolumeAttachmentKeys.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.store.VolumeAttachmentKeys";
+            };
+
+            return VolumeAttachmentKeys;
+        })();
+
         store.SnapshotChunk = (function() {
 
             const SnapshotChunk = function (properties) {

@@ -260,8 +260,8 @@ export class Machine {
     index: number,
     changes: RawChange[],
   ): Refusal | undefined {
-    const { catalog, cache, hint } = this;
-    return applyTransaction({ catalog, state: this.#state, cache, hint }, transaction, index, changes);
+    const { catalog, hint } = this;
+    return applyTransaction({ catalog, state: this.#state, hint }, transaction, index, changes);
   }
 
   #openSession(index: number, ttlUs: number): ApplyResult {
@@ -425,7 +425,7 @@ export class Machine {
     const digest: Digest = { a: 0, b: 0 };
     digestBytes(digest, bytes);
     const meta = { version: index, createdAtUs: before?.createdAtUs ?? timeUs, updatedAtUs: timeUs };
-    const keys = keysOf(table.schema, table.schema.codec.decode(bytes, id, meta));
+    const keys = keysOf(table.schema, bytes, id, meta);
     table.put(new StoredObject(id, bytes, meta, digest, keys));
   }
 }

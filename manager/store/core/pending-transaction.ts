@@ -255,15 +255,13 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
     const bytes = ownBytes(kind.table.codec.encode(value));
     const createdAtUs = this.#before(kind, id)?.createdAtUs ?? this.#timeUs;
     const meta = { version: 0, createdAtUs, updatedAtUs: this.#timeUs };
-    const decoded = kind.table.codec.decode(bytes, id, meta);
     digestBytes(digest, bytes);
-    const object = new StoredObject(id, bytes, meta, digest, keysOf(kind.table, decoded));
+    const object = new StoredObject(id, bytes, meta, digest, keysOf(kind.table, bytes, id, meta));
     for (const { index, name } of kind.unique)
       eachKey(object.keys[index], (key) => {
         for (const holder of this.ids(kind, index, key))
           if (holder !== id) throw new NameInUse(kind.name, name, key, holder);
       });
-    this.cache.keep(object, decoded, false);
     this.#set(kind, id, object);
   }
 

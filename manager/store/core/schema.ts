@@ -21,18 +21,21 @@ export interface Codec<Out, In> {
   decode(bytes: Uint8Array, id: string, meta: Meta): Out;
 }
 
-export interface IndexSchema<Out> {
+export interface IndexSchema<Keyed> {
   /** At most one object may have a key; a second one is refused with NAME_IN_USE. */
   readonly unique: boolean;
   /** Pure. No key: the object is not in this index. */
-  readonly keys: (object: Out) => string | readonly string[] | undefined;
+  readonly keys: (object: Keyed) => string | readonly string[] | undefined;
 }
 
-export interface TableSchema<Out = unknown, In = Out, Index extends string = string> {
+/** `Keyed`: what the index functions read; an object, or the part of one that `skim` decodes. */
+export interface TableSchema<Out = unknown, In = Out, Index extends string = string, Keyed = Out> {
   /** Stands for the kind in the log and in snapshots; never reused. 1 .. 999. */
   readonly number: number;
   readonly codec: Codec<Out, In>;
-  readonly indexes: Readonly<Record<Index, IndexSchema<Out>>>;
+  readonly indexes: Readonly<Record<Index, IndexSchema<Keyed>>>;
+  /** Decodes no more than the index functions need. Without it they get the whole object. */
+  readonly skim?: (bytes: Uint8Array) => Keyed;
   /** The feature level that brought the kind; entries that name it are refused below. */
   readonly sinceLevel: number;
 }
@@ -47,8 +50,8 @@ export type Schema = Readonly<Record<string, AnyTable>>;
 export type Kind<S extends Schema> = keyof S & string;
 /** What is read. Frozen, at every depth. */
 export type Out<S extends Schema, K extends Kind<S>> =
-  S[K] extends TableSchema<infer O, infer _In, infer _Index> ? Readonly<O> : never;
+  S[K] extends TableSchema<infer O, infer _In, infer _Index, infer _Keyed> ? Readonly<O> : never;
 /** What may be written. */
 export type In<S extends Schema, K extends Kind<S>> =
-  S[K] extends TableSchema<infer _O, infer I, infer _Index> ? Readonly<I> : never;
+  S[K] extends TableSchema<infer _O, infer I, infer _Index, infer _Keyed> ? Readonly<I> : never;
 export type IndexOf<S extends Schema, K extends Kind<S>> = keyof S[K]["indexes"] & string;

@@ -153,7 +153,7 @@ export class RestoreSink {
     const meta = { version, createdAtUs, updatedAtUs };
     digestBytes(digest, bytes);
     try {
-      const keys = keysOf(kind.table, kind.table.codec.decode(bytes, id, meta));
+      const keys = keysOf(kind.table, bytes, id, meta);
       this.#state.table(number).put(new StoredObject(id, bytes, meta, digest, keys));
     } catch (error) {
       throw new SnapshotInvalid(`${kind.name} "${id}" cannot be decoded`, error);

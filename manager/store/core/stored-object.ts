@@ -1,7 +1,6 @@
 /** One object as the tables hold it: encoded bytes outside the JavaScript heap, decoded when somebody looks. */
-import { invariant } from "../../../lib/pure/errors.ts";
 import { digestBytes, digestNumber, digestText, finishDigest, type Digest } from "./hash.ts";
-import type { TableSchema } from "./schema.ts";
+import type { Meta, TableSchema } from "./schema.ts";
 
 /** The keys of one object in one index: none, one, or several (sorted, distinct). */
 export type IndexKeys = undefined | string | readonly string[];
@@ -24,15 +23,8 @@ export class StoredObject {
   readonly digestB: number;
   /** Kept or dropped by DecodeCache alone. */
   decoded: unknown = undefined;
-  frozen = false;
 
-  constructor(
-    id: string,
-    bytes: Uint8Array,
-    meta: { readonly version: number; readonly createdAtUs: number; readonly updatedAtUs: number },
-    digest: Digest,
-    keys: readonly IndexKeys[],
-  ) {
+  constructor(id: string, bytes: Uint8Array, meta: Meta, digest: Digest, keys: readonly IndexKeys[]) {
     this.id = id;
     this.bytes = bytes;
     this.version = meta.version;
@@ -76,29 +68,14 @@ export class DecodeCache {
 
   /** The object in the caller's terms, frozen at every depth. */
   read(table: TableSchema, object: StoredObject): unknown {
-    const decoded = this.decode(table, object);
-    if (!object.frozen) {
-      deepFreeze(decoded);
-      object.frozen = true;
-    }
-    return decoded;
-  }
-
-  /** The same, possibly not frozen yet: for functions of the schema, which only read. */
-  decode(table: TableSchema, object: StoredObject): unknown {
-    return object.decoded ?? this.keep(object, decodeAfresh(table, object), false);
-  }
-
-  keep(object: StoredObject, decoded: unknown, frozen: boolean): unknown {
+    if (object.decoded !== undefined) return object.decoded;
+    const decoded = decodeAfresh(table, object);
+    deepFreeze(decoded);
     const evicted = this.#ring[this.#next];
-    if (evicted !== undefined) {
-      evicted.decoded = undefined;
-      evicted.frozen = false;
-    }
+    if (evicted !== undefined) evicted.decoded = undefined;
     this.#ring[this.#next] = object;
     this.#next = this.#next + 1 === this.#ring.length ? 0 : this.#next + 1;
     object.decoded = decoded;
-    object.frozen = frozen;
     return decoded;
   }
 }
@@ -109,8 +86,9 @@ export function decodeAfresh(table: TableSchema, object: StoredObject): unknown 
   return table.codec.decode(object.bytes, object.id, { version, createdAtUs, updatedAtUs });
 }
 
-/** What the schema's index functions say of a decoded object. */
-export function keysOf(table: TableSchema, decoded: unknown): IndexKeys[] {
+/** What the schema's index functions say of an encoded object. */
+export function keysOf(table: TableSchema, bytes: Uint8Array, id: string, meta: Meta): IndexKeys[] {
+  const decoded = table.skim === undefined ? table.codec.decode(bytes, id, meta) : table.skim(bytes);
   return Object.values(table.indexes).map(({ keys }) => {
     const found = keys(decoded);
     if (found === undefined || typeof found === "string") return found;
@@ -142,8 +120,13 @@ function deepFreeze(value: unknown): void {
   for (const inner of Object.values(value)) deepFreeze(inner);
 }
 
-/** Copies, so that a stored object does not keep a whole log entry or a pool of buffers alive. */
+/**
+ * A copy, so that a stored object does not keep a whole log entry or a pool of buffers alive. One buffer an object: in
+ * shared slabs the last survivor keeps its neighbours' bytes, which costs 4.5 times the memory under random updates.
+ * Unzeroed memory, all of it written at once: 2 us instead of 5 for 1.5 KB.
+ */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
-  invariant(bytes instanceof Uint8Array, "an object is encoded as bytes");
-  return new Uint8Array(bytes);
+  const owned = Buffer.allocUnsafeSlow(bytes.length);
+  owned.set(bytes);
+  return owned;
 }

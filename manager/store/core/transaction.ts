@@ -5,7 +5,7 @@ import { Incompatible } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Refusal } from "./refusal.ts";
 import type { State } from "./state.ts";
-import { eachKey, hasKey, keysOf, ownBytes, StoredObject, type DecodeCache } from "./stored-object.ts";
+import { eachKey, hasKey, keysOf, ownBytes, StoredObject } from "./stored-object.ts";
 
 export type ChangeAct = "create" | "update" | "remove";
 
@@ -24,7 +24,6 @@ export type Hint = (kind: number, id: string, stampUs: number) => StoredObject |
 export interface TransactionContext {
   readonly catalog: Catalog;
   readonly state: State;
-  readonly cache: DecodeCache;
   readonly hint: Hint | undefined;
 }
 
@@ -48,13 +47,17 @@ export function applyTransaction(
   }
   const planned: RawChange[] = [];
   const seen = new Set<string>();
-  for (const change of transaction.changes ?? []) {
+  const list = transaction.changes ?? [];
+  for (const change of list) {
     const kind = kindOf(catalog, change.kind ?? 0, what);
     const id = change.id ?? "";
     const before = state.table(kind.table.number).get(id);
     if ((before?.updatedAtUs ?? 0) !== (change.expectedUs ?? 0)) return conflict(kind, id);
-    if (seen.has(`${kind.table.number}/${id}`)) throw new Incompatible(what, `it changes ${kind.name} "${id}" twice`);
-    if ((transaction.changes?.length ?? 0) > 1) seen.add(`${kind.table.number}/${id}`);
+    if (list.length > 1) {
+      const key = `${kind.table.number}/${id}`;
+      if (seen.has(key)) throw new Incompatible(what, `it changes ${kind.name} "${id}" twice`);
+      seen.add(key);
+    }
     if (change.remove === true) {
       if (before === undefined) return conflict(kind, id);
       planned.push({ kind, act: "remove", id, before, after: undefined });
@@ -96,7 +99,7 @@ function objectOf(
   before: StoredObject | undefined,
   what: string,
 ): StoredObject {
-  const { state, cache, hint } = context;
+  const { state, hint } = context;
   const updatedAtUs = state.timeUs;
   const meta = { version: state.index, createdAtUs: before?.createdAtUs ?? updatedAtUs, updatedAtUs };
   digestBytes(digest, body);
@@ -105,10 +108,7 @@ function objectOf(
     return new StoredObject(id, known.bytes, meta, digest, [...known.keys]);
   const bytes = ownBytes(body);
   try {
-    const decoded = kind.table.codec.decode(bytes, id, meta);
-    const object = new StoredObject(id, bytes, meta, digest, keysOf(kind.table, decoded));
-    cache.keep(object, decoded, false);
-    return object;
+    return new StoredObject(id, bytes, meta, digest, keysOf(kind.table, bytes, id, meta));
   } catch (error) {
     throw new Incompatible(what, `${kind.name} "${id}" cannot be decoded`, error);
   }
