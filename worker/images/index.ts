@@ -1,0 +1,307 @@
+/**
+ * Images: what containers are made from. Content-addressed blobs, layers unpacked once each, names.
+ * In:    registries (distribution API v2), tar archives (docker save, OCI layout, plain roots), containers' changes.
+ * Out:   overlay lower directories and the run configuration for a container; archives and pushes.
+ * core/  references, manifests, configurations: checks of hostile documents. Pure.
+ * Uses:  the native `archive` program (unpacks confined), level, lib.   Used by: containers, executor, api.
+ * Never: keeps a byte whose digest was not checked; leaves half an image after a crash; removes what is in use.
+ * Design: docs/design/images.md
+ */
+import type { Readable } from "node:stream";
+import type { Random } from "../../lib/pure/prng.ts";
+import { type Clock } from "../../lib/runtime/index.ts";
+import { commitContainer, type CommitOptions, type ConfigChanges, importImage } from "./build.ts";
+import { type ImageConfig, type Platform } from "./core/manifest.ts";
+import {
+  type Digest,
+  familiar,
+  familiarName,
+  type ImageReference,
+  parseReference,
+  repositoryName,
+} from "./core/reference.ts";
+import { defaultLayerLimits, type LayerLimits } from "./layers.ts";
+import { defaultLoadLimits, load, type LoadedImage } from "./load.ts";
+import { isMissing, pull, type PullProgress, type PullResult, resolveDigest } from "./pull.ts";
+import { push, type PushProgress } from "./push.ts";
+import type { ImageRecord } from "./records.ts";
+import type { Credentials } from "./registry/auth.ts";
+import { defaultRegistryOptions, RegistryClient, type RegistryOptions } from "./registry/client.ts";
+import { save } from "./save.ts";
+import { ImageContentStore, nameKey, type PruneReport } from "./store.ts";
+
+export type {
+  ConfigChanges,
+  Credentials,
+  Digest,
+  ImageConfig,
+  ImageRecord,
+  LoadedImage,
+  Platform,
+  PruneReport,
+  PullProgress,
+  PullResult,
+  PushProgress,
+};
+export { parseReference, type ImageReference };
+
+export interface ImagesOptions {
+  /** Everything is kept below this folder; it belongs to this process alone. */
+  readonly folder: string;
+  /** Path of native/build/archive. */
+  readonly archiveProgram: string;
+  readonly platform: Platform;
+  readonly registries?: Partial<RegistryOptions>;
+  readonly limits?: Partial<LayerLimits>;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** What a container needs of its image. */
+export interface PreparedImage {
+  readonly imageId: Digest;
+  /** Overlay lower directories, the topmost first. */
+  readonly lowerDirs: readonly string[];
+  readonly config: ImageConfig;
+}
+
+/** An image as lists show it. */
+export interface ImageSummary {
+  readonly id: Digest;
+  /** `name:tag`, as a person writes them. */
+  readonly repoTags: readonly string[];
+  /** `name@sha256:…`, as a person writes them. */
+  readonly repoDigests: readonly string[];
+  readonly createdAtMs: number;
+  /** Bytes of all its files. */
+  readonly sizeBytes: number;
+  readonly containers: number;
+}
+
+export class Images implements AsyncDisposable {
+  readonly #store: ImageContentStore;
+  readonly #platform: Platform;
+  readonly #registries: RegistryOptions;
+  readonly #layerBytesMax: number;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  private constructor(store: ImageContentStore, options: ImagesOptions) {
+    this.#store = store;
+    this.#platform = options.platform;
+    this.#registries = { ...defaultRegistryOptions, ...options.registries };
+    this.#layerBytesMax = options.limits?.layerBytesMax ?? defaultLayerLimits.layerBytesMax;
+    this.#clock = options.clock;
+    this.#random = options.random;
+  }
+
+  static async open(options: ImagesOptions): Promise<Images> {
+    const limits = { ...defaultLayerLimits, ...options.limits };
+    const { folder, archiveProgram, clock } = options;
+    return new Images(await ImageContentStore.open({ folder, archiveProgram, limits, clock }), options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#store[Symbol.asyncDispose]();
+  }
+
+  /** Pulls by tag or digest; mirrors are asked first for Docker Hub's images. @throws see docs/errors.md, IMAGE_* and REGISTRY_* */
+  async pull(
+    text: string,
+    options: {
+      readonly credentials?: Credentials;
+      readonly platform?: Platform;
+      readonly onProgress?: (progress: PullProgress) => void;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<PullResult> {
+    const reference = parseReference(text);
+    return this.#withRegistry(reference, options.credentials, async (registry) =>
+      pull(
+        this.#store,
+        registry,
+        reference,
+        options.platform ?? this.#platform,
+        options.onProgress ?? (() => undefined),
+        options.signal,
+      ),
+    );
+  }
+
+  async push(
+    text: string,
+    options: {
+      readonly credentials?: Credentials;
+      readonly onProgress?: (progress: PushProgress) => void;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<{ readonly digest: Digest; readonly size: number }> {
+    const reference = parseReference(text);
+    const image = await this.#store.find(text);
+    const pushed = await this.#withClient(this.#client(reference, options.credentials), (registry) =>
+      push(this.#store, registry, reference, image, options.onProgress ?? (() => undefined), options.signal),
+    );
+    await this.#store.exclusively(() =>
+      this.#store.records.putName(`${repositoryName(reference)}@${pushed.digest}`, image.id),
+    );
+    return pushed;
+  }
+
+  /** The digest that a reference names in its registry now. */
+  async resolve(
+    text: string,
+    options: { readonly credentials?: Credentials; readonly signal?: AbortSignal } = {},
+  ): Promise<Digest> {
+    const reference = parseReference(text);
+    return this.#withRegistry(reference, options.credentials, (registry) =>
+      resolveDigest(registry, reference, options.signal),
+    );
+  }
+
+  async load(source: Readable, signal?: AbortSignal): Promise<readonly LoadedImage[]> {
+    return load(this.#store, source, this.#platform, defaultLoadLimits, signal);
+  }
+
+  /** @param texts  names or ids; a name goes out with that tag, an id with all its tags */
+  async save(texts: readonly string[], signal?: AbortSignal): Promise<Readable> {
+    const images = await Promise.all(
+      texts.map(async (text) => {
+        const image = await this.#store.find(text);
+        const tags = (await this.#store.namesOf(image.id)).filter((name) => !name.includes("@"));
+        const named = /^(?:sha256:)?[0-9a-f]{4,64}$/.test(text) ? undefined : nameKey(parseReference(text));
+        const chosen = named !== undefined && tags.includes(named) ? [named] : named === undefined ? tags : [];
+        return { image, names: chosen.map((name) => familiar(parseReference(name))) };
+      }),
+    );
+    return save(this.#store, images, signal);
+  }
+
+  async import(
+    source: Readable,
+    options: {
+      readonly reference?: string;
+      readonly message?: string;
+      readonly changes?: ConfigChanges;
+      readonly signal?: AbortSignal;
+    } = {},
+  ): Promise<ImageRecord> {
+    return importImage(this.#store, source, {
+      reference: options.reference === undefined ? undefined : parseReference(options.reference),
+      message: options.message ?? "Imported from -",
+      changes: options.changes ?? {},
+      platform: this.#platform,
+      bytesMax: this.#layerBytesMax,
+      signal: options.signal,
+    });
+  }
+
+  async commit(
+    parentImage: string,
+    changes: Readable,
+    options: Partial<Omit<CommitOptions, "reference" | "bytesMax">> & { readonly reference?: string } = {},
+  ): Promise<ImageRecord> {
+    return commitContainer(this.#store, await this.#store.find(parentImage), changes, {
+      reference: options.reference === undefined ? undefined : parseReference(options.reference),
+      comment: options.comment ?? "",
+      author: options.author ?? "",
+      changes: options.changes ?? {},
+      bytesMax: this.#layerBytesMax,
+      signal: options.signal,
+    });
+  }
+
+  async tag(source: string, target: string): Promise<void> {
+    const reference = parseReference(target);
+    await this.#store.exclusively(async () => {
+      const image = await this.#store.find(source);
+      await this.#store.records.putName(nameKey(reference), image.id);
+    });
+  }
+
+  async remove(
+    text: string,
+    options: { readonly force?: boolean } = {},
+  ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
+    const result = await this.#store.remove(text, options.force ?? false);
+    if (result.removed.length > 0) await this.#store.prune({ images: "none" });
+    return { untagged: result.untagged.map((name) => familiar(parseReference(name))), removed: result.removed };
+  }
+
+  async prune(options: { readonly all?: boolean } = {}): Promise<PruneReport> {
+    return this.#store.prune({ images: options.all === true ? "all" : "dangling" });
+  }
+
+  async list(): Promise<readonly ImageSummary[]> {
+    const names = [...(await this.#store.records.names())];
+    const users = [...(await this.#store.records.users()).values()];
+    return (await this.#store.records.images()).map((image) => {
+      const mine = names.filter(([, id]) => id === image.id).map(([name]) => name);
+      return {
+        id: image.id,
+        repoTags: mine.filter((name) => !name.includes("@")).map((name) => familiar(parseReference(name))),
+        repoDigests: mine
+          .filter((name) => name.includes("@"))
+          .map((name) => `${familiarName(parseReference(name))}@${name.slice(name.indexOf("@") + 1)}`),
+        createdAtMs: image.createdAtMs,
+        sizeBytes: image.layers.reduce((sum, layer) => sum + layer.bytes, 0),
+        containers: users.filter((id) => id === image.id).length,
+      };
+    });
+  }
+
+  /** @throws ImageNotFound */
+  async inspect(text: string): Promise<{ readonly image: ImageRecord; readonly config: ImageConfig }> {
+    const image = await this.#store.find(text);
+    return { image, config: await this.#store.config(image) };
+  }
+
+  /** Binds an image to a container: it stays, with its layers, until `release`. Calling it again gives the same answer. */
+  async prepare(containerId: string, text: string): Promise<PreparedImage> {
+    const image = await this.#store.exclusively(async () => {
+      const found = await this.#store.find(text);
+      await this.#store.records.addUser(containerId, found.id);
+      return found;
+    });
+    const lowerDirs = image.layers.map((layer) => this.#store.layers.path(layer.chainId)).reverse();
+    return { imageId: image.id, lowerDirs, config: await this.#store.config(image) };
+  }
+
+  async release(containerId: string): Promise<void> {
+    await this.#store.exclusively(() => this.#store.records.removeUser(containerId));
+  }
+
+  #client(reference: ImageReference, credentials: Credentials | undefined, mirror?: string): RegistryClient {
+    const target = { registry: reference.registry, repository: reference.repository };
+    const ports = { clock: this.#clock, random: this.#random };
+    return new RegistryClient(
+      mirror === undefined ? target : { ...target, mirror },
+      credentials ?? {},
+      this.#registries,
+      ports,
+    );
+  }
+
+  /** Mirrors in their order, then the registry itself; a mirror that has not got it, or is away, is passed over. */
+  async #withRegistry<T>(
+    reference: ImageReference,
+    credentials: Credentials | undefined,
+    work: (registry: RegistryClient) => Promise<T>,
+  ): Promise<T> {
+    for (const mirror of reference.registry === "docker.io" ? this.#registries.mirrors : []) {
+      try {
+        return await this.#withClient(this.#client(reference, undefined, mirror), work);
+      } catch (error) {
+        if (!isMissing(error) && (error as { code?: unknown }).code !== "REGISTRY_UNREACHABLE") throw error;
+      }
+    }
+    return this.#withClient(this.#client(reference, credentials), work);
+  }
+
+  async #withClient<T>(client: RegistryClient, work: (registry: RegistryClient) => Promise<T>): Promise<T> {
+    try {
+      return await work(client);
+    } finally {
+      client[Symbol.dispose]();
+    }
+  }
+}
