@@ -12,7 +12,7 @@ import {
   RaftInvariantError,
   joinerState,
 } from "../../manager/raft/core/index.ts";
-import { RaftNetwork } from "./raft-network.ts";
+import { RaftNetwork, bytesOf } from "./raft-network.ts";
 
 export interface ChaosOptions {
   readonly seed: number;
@@ -219,6 +219,10 @@ function recover(net: RaftNetwork, seed: number): void {
   const report = (): string =>
     `seed ${seed} does not recover: ${JSON.stringify(net.ids.map((id) => ({ ...net.core(id).status(), peers: [...net.core(id).status().peers] })))}`;
   assert.ok(net.run(1_000, done), report());
-  net.propose(net.leader(), "last");
+  const propose = (): boolean => {
+    const leader = net.leader();
+    return leader !== 0 && net.input(leader, (core) => core.propose([bytesOf("last")])).accepted;
+  };
+  assert.ok(net.run(1_000, propose), report());
   assert.ok(net.run(1_000, done), report());
 }

@@ -58,9 +58,10 @@ class Machine {
   readonly id: MemberId;
   core: RaftCore | undefined;
   hardState: HardState;
-  /** Newest durable snapshot, and older ones still being sent. */
+  /** Newest durable snapshot. */
   snapshot: StoredSnapshot;
   entries: Entry[];
+  /** All that it ever had: an offer may be on its way for long. */
   readonly sendable = new Map<number, StoredSnapshot>();
   /** Given to the disk and not durable yet. */
   writes: Write[] = [];
@@ -83,6 +84,7 @@ class Machine {
     this.id = id;
     this.hardState = initial.hardState;
     this.snapshot = { meta: initial.snapshot, state: [] };
+    this.sendable.set(initial.snapshot.index, this.snapshot);
     this.entries = [...initial.entries];
     this.state = [];
     this.appliedTo = initial.applied;
