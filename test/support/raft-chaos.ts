@@ -10,6 +10,7 @@ import {
   type CoreConfig,
   type MemberId,
   RaftInvariantError,
+  type TraceSink,
   joinerState,
 } from "../../manager/raft/core/index.ts";
 import { RaftNetwork, bytesOf } from "./raft-network.ts";
@@ -18,6 +19,7 @@ export interface ChaosOptions {
   readonly seed: number;
   readonly events: number;
   readonly config?: Partial<CoreConfig>;
+  readonly trace?: TraceSink;
 }
 
 export interface ChaosResult {
@@ -27,13 +29,14 @@ export interface ChaosResult {
   readonly terms: number;
 }
 
-export function chaos({ seed, events, config }: ChaosOptions): ChaosResult {
+export function chaos({ seed, events, config, trace }: ChaosOptions): ChaosResult {
   const random = Random.stream(seed, "chaos");
   const founders = [1, 2, 3, 4, 5].slice(0, random.pick([1, 2, 3, 3, 3, 4, 5]));
   const tiny = random.chance(0.5);
   const net = new RaftNetwork({
     voters: founders,
     seed,
+    ...(trace === undefined ? {} : { trace }),
     config: {
       electionTicks: 10,
       heartbeatTicks: 2,

@@ -46,9 +46,8 @@ export class RaftCore {
   #hardStates: { token: number; term: number; vote: MemberId }[] = [];
   #lastHardState: HardState;
   #lastSoftState: SoftState = { role: "follower", leader: 0 };
-  /** The snapshot to install was handed out under this token; 0 means not yet. */
-  #installToken = 0;
-  #installHandedOut: SnapshotMeta | undefined;
+  /** Snapshots handed out and not installed yet, oldest first; a newer one may come before the first is done. */
+  #installs: { token: number; meta: SnapshotMeta }[] = [];
 
   /** @throws CoreConfigInvalid, InitialStateInvalid */
   constructor(config: CoreConfig, initial: InitialState, trace?: TraceSink) {
@@ -232,7 +231,7 @@ export class RaftCore {
       raft.readFailures.length > 0 ||
       raft.role !== this.#lastSoftState.role ||
       raft.leader !== this.#lastSoftState.leader ||
-      raft.installing !== this.#installHandedOut ||
+      this.#snapshotToHandOut() !== undefined ||
       this.#committedTo() > raft.handedToApply ||
       needsReadRound(raft) ||
       (raft.role === "leader" && hasAppendsToSend(raft))
@@ -285,7 +284,10 @@ export class RaftCore {
     if (token <= this.#durableToken) return;
     this.#durableToken = token;
     raft.log.markDurable(token);
-    if (raft.installing !== undefined && this.#installToken > 0 && this.#installToken <= token) this.#finishInstall();
+    for (let next = this.#installs[0]; next !== undefined && next.token <= token; next = this.#installs[0]) {
+      this.#installs.shift();
+      this.#finishInstall(next.meta);
+    }
     let durable: { term: number; vote: MemberId } | undefined;
     while (this.#hardStates[0] !== undefined && this.#hardStates[0].token <= token) durable = this.#hardStates.shift();
     if (durable !== undefined) countOwnVote(raft, durable);
@@ -379,24 +381,24 @@ export class RaftCore {
   }
 
   #takeSnapshot(token: number): SnapshotMeta | undefined {
-    const { installing, log } = this.#raft;
-    if (installing === this.#installHandedOut) return undefined;
-    this.#installHandedOut = installing;
-    if (installing === undefined) return undefined;
-    this.#installToken = token;
-    log.noteSnapshotWrite(token);
-    return installing;
+    const meta = this.#snapshotToHandOut();
+    if (meta === undefined) return undefined;
+    this.#installs.push({ token, meta });
+    this.#raft.log.noteSnapshotWrite(token);
+    return meta;
   }
 
-  #finishInstall(): void {
+  #snapshotToHandOut(): SnapshotMeta | undefined {
+    const { installing } = this.#raft;
+    return installing === this.#installs.at(-1)?.meta ? undefined : installing;
+  }
+
+  #finishInstall(meta: SnapshotMeta): void {
     const raft = this.#raft;
-    if (raft.installing === undefined) return;
-    raft.snapshot = raft.installing;
-    raft.applied = raft.installing.index;
-    raft.installing = undefined;
-    this.#installHandedOut = undefined;
-    this.#installToken = 0;
-    raft.note("installed");
+    raft.snapshot = meta;
+    raft.applied = meta.index;
+    if (raft.installing === meta) raft.installing = undefined;
+    raft.note("installed", { snapshot: { index: meta.index, term: meta.term } });
   }
 
   /**
