@@ -1,0 +1,144 @@
+/**
+ * Channels: one HTTP/2 connection each to one node, mutual TLS, with connection attempts, keepalive and limits that fit a
+ * cluster rather than the internet (grpc-js' own back-off is 1 s to 120 s).
+ */
+import { Client, Metadata, credentials, type ServiceError } from "@grpc/grpc-js";
+
+import { readCertificate, type Certificate, type PeerExpectation, type TlsIdentity } from "../pki/index.ts";
+import { ClusterError } from "../pure/errors.ts";
+import { asBuffer, type BidiMethod, type UnaryMethod } from "./method.ts";
+import { fromStatus } from "./status.ts";
+import { CallerStream, type RpcStream, type StreamEvents } from "./stream.ts";
+
+export interface ChannelOptions {
+  /** HOST:PORT */
+  readonly address: string;
+  readonly tls: TlsIdentity;
+  /** Whom the certificate at the other end must name. */
+  readonly expect: PeerExpectation;
+  /** Largest message either way; 4 MiB unless said. */
+  readonly messageBytesMax?: number;
+  /** How much the other end may send ahead on one stream before this one reads; 64 KiB unless said. */
+  readonly windowBytes?: number;
+}
+
+/** raft.md §3.1. Keepalive frees dead connections; whether a peer is alive is told by its answers. */
+const keepaliveMs = 1000;
+const reconnectMinMs = 50;
+const reconnectMaxMs = 1000;
+const messageBytesMaxDefault = 4 * 1024 * 1024;
+
+/** Uses the certificate that is current when it is made: open a new one after a renewal, since connections reconnect. */
+export class Channel implements Disposable {
+  readonly #client: Client;
+  readonly #address: string;
+  #refusal: ClusterError | undefined;
+  #closed = false;
+
+  constructor(options: ChannelOptions) {
+    this.#address = options.address;
+    const check = options.tls.serverCheck(options.expect);
+    const secure = credentials.createFromSecureContext(options.tls.context, {
+      // gRPC makes a text of this error; the typed one is kept for those who call.
+      checkServerIdentity: (host, certificate) => {
+        const error = check(host, certificate);
+        this.#refusal = error instanceof ClusterError ? error : undefined;
+        return error;
+      },
+    });
+    const messageBytesMax = options.messageBytesMax ?? messageBytesMaxDefault;
+    this.#client = new Client(options.address, secure, {
+      // One connection of its own, not shared with other channels to the same address.
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.keepalive_time_ms": keepaliveMs,
+      "grpc.keepalive_timeout_ms": keepaliveMs,
+      "grpc.keepalive_permit_without_calls": 1,
+      "grpc.initial_reconnect_backoff_ms": reconnectMinMs,
+      "grpc.max_reconnect_backoff_ms": reconnectMaxMs,
+      "grpc.max_send_message_length": messageBytesMax,
+      "grpc.max_receive_message_length": messageBytesMax,
+      // A proxy named in the environment is not for the traffic inside a cluster.
+      "grpc.enable_http_proxy": 0,
+      "grpc.enable_retries": 0,
+      "grpc.enable_channelz": 0,
+      "grpc.service_config_disable_resolution": 1,
+      ...(options.windowBytes === undefined ? {} : { "grpc-node.flow_control_window": options.windowBytes }),
+    });
+  }
+
+  get address(): string {
+    return this.#address;
+  }
+
+  /** @throws what the other end answered, RpcUnavailable, RpcDeadlineExceeded, or the signal's reason */
+  call<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<Response> {
+    const { signal } = options;
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      const onAbort = (): void => call.cancel();
+      const call = this.#client.makeUnaryRequest<Uint8Array, Buffer>(
+        method.path,
+        asBuffer,
+        (bytes) => bytes,
+        method.request.encode(request),
+        new Metadata(),
+        { deadline: Date.now() + options.timeoutMs },
+        (error, response) => {
+          signal.removeEventListener("abort", onAbort);
+          if (signal.aborted) reject(signal.reason as Error);
+          else if (error !== null) reject(this.#error(error, method.path));
+          else {
+            try {
+              resolve(method.response.decode(response ?? Buffer.alloc(0)));
+            } catch (malformed) {
+              reject(malformed);
+            }
+          }
+        },
+      );
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+
+  /** Opens a stream. It ends when either end wants, when the connection breaks, or with the channel. */
+  open<Request, Response>(
+    method: BidiMethod<Request, Response>,
+    events: StreamEvents<Response>,
+  ): RpcStream<Request> & { abort(error: ClusterError | undefined): void } {
+    const call = this.#client.makeBidiStreamRequest<Uint8Array, Buffer>(
+      method.path,
+      asBuffer,
+      (bytes) => bytes,
+      new Metadata(),
+    );
+    const where = { address: this.#address, path: method.path, failure: () => this.#takeRefusal() };
+    return new CallerStream(call, { out: method.request, in: method.response }, where, readPeer, events);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#client.close();
+  }
+
+  #error(error: ServiceError, path: string): ClusterError {
+    return this.#takeRefusal() ?? fromStatus(error, { address: this.#address, path });
+  }
+
+  #takeRefusal(): ClusterError | undefined {
+    const refusal = this.#refusal;
+    this.#refusal = undefined;
+    return refusal;
+  }
+}
+
+function readPeer(der: Uint8Array): Certificate {
+  return readCertificate(der);
+}

@@ -1,0 +1,236 @@
+/**
+ * A server for typed methods: who calls is read from the certificate before anything is decoded, each method says whom it
+ * serves, and an error reaches the caller with its code and its fix.
+ */
+import {
+  Server,
+  ServerCredentials,
+  type Metadata,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+  type sendUnaryData,
+} from "@grpc/grpc-js";
+
+import { checkDates, type Certificate, type TlsIdentity } from "../pki/index.ts";
+import { ClusterError, isAbort } from "../pure/errors.ts";
+import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
+import { asBuffer, type BidiMethod, type Caller, type UnaryMethod } from "./method.ts";
+import { toStatus } from "./status.ts";
+import { ServingStream, type RpcStream, type StreamEvents } from "./stream.ts";
+
+export interface ServerOptions {
+  readonly tls: TlsIdentity;
+  /** Wall time, for the dates of certificates on connections that stand longer than those last. */
+  readonly wallMs: () => number;
+  readonly messageBytesMax?: number;
+  /** How much a caller may send ahead on one stream; 64 KiB unless said. */
+  readonly windowBytes?: number;
+  readonly streamsPerConnectionMax?: number;
+  /** An error of a handler that is no ClusterError: our bug. The caller is told "internal error" and no more. */
+  readonly onBug: (path: string, error: unknown) => void;
+}
+
+export interface CallContext {
+  /** Undefined only for methods that "anyone" may call. */
+  readonly peer: Certificate | undefined;
+  /** IP:PORT of the caller. */
+  readonly address: string;
+  /** Aborts when the caller has gone or its deadline has passed. */
+  readonly signal: AbortSignal;
+  /** What is left of the caller's deadline; Infinity without one. */
+  readonly timeoutMs: number;
+}
+
+const messageBytesMaxDefault = 4 * 1024 * 1024;
+const metadataBytesMax = 8 * 1024;
+const keepaliveMs = 1000;
+const handshakeTimeoutMs = 5000;
+const peersRemembered = 256;
+
+export class RpcServer implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #options: ServerOptions;
+  readonly #credentials: ReloadableCredentials;
+  /** Certificates read lately, by their bytes: a busy caller's need not be parsed for each call. */
+  readonly #peers = new Map<string, Certificate>();
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#credentials = new ReloadableCredentials(options.tls);
+    const messageBytesMax = options.messageBytesMax ?? messageBytesMaxDefault;
+    this.#server = new Server({
+      "grpc.max_send_message_length": messageBytesMax,
+      "grpc.max_receive_message_length": messageBytesMax,
+      "grpc.max_concurrent_streams": options.streamsPerConnectionMax ?? 256,
+      "grpc.keepalive_time_ms": keepaliveMs,
+      "grpc.keepalive_timeout_ms": keepaliveMs,
+      "grpc.enable_channelz": 0,
+      ...(options.windowBytes === undefined ? {} : { "grpc-node.flow_control_window": options.windowBytes }),
+    });
+  }
+
+  /** @param handler  its error goes to the caller */
+  unary<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    handler: (request: Request, context: CallContext) => Promise<Response>,
+  ): void {
+    this.#add(method.path, false, (call: ServerUnaryCall<Buffer, Uint8Array>, done: sendUnaryData<Uint8Array>) => {
+      const stop = new AbortController();
+      call.on("cancelled", () => stop.abort());
+      const serve = async (): Promise<Uint8Array> => {
+        const peer = this.#admit(call, method);
+        const context = { peer, address: call.getPeer(), signal: stop.signal, timeoutMs: timeoutOf(call) };
+        return method.response.encode(await handler(method.request.decode(call.request), context));
+      };
+      serve().then(
+        (response) => done(null, response),
+        (error: unknown) => done(this.#statusOf(method.path, error)),
+      );
+    });
+  }
+
+  /**
+   * @param handler  gives what is to be called for this stream; what it throws ends the stream and goes to the caller
+   */
+  bidi<Request, Response>(
+    method: BidiMethod<Request, Response>,
+    handler: (stream: RpcStream<Response>, context: Omit<CallContext, "signal">) => StreamEvents<Request>,
+  ): void {
+    this.#add(method.path, true, (call: ServerDuplexStream<Buffer, Uint8Array>) => {
+      try {
+        const peer = this.#admit(call, method);
+        const events: { current: StreamEvents<Request> | undefined } = { current: undefined };
+        const guarded: StreamEvents<Request> = {
+          message: (message) => this.#guard(method.path, stream, () => events.current?.message(message)),
+          drain: () => this.#guard(method.path, stream, () => events.current?.drain?.()),
+          finished: () => this.#guard(method.path, stream, () => events.current?.finished?.()),
+          closed: (error) => this.#guard(method.path, stream, () => events.current?.closed(error)),
+        };
+        const stream = new ServingStream(call, { out: method.response, in: method.request }, peer, guarded);
+        events.current = handler(stream, { peer, address: call.getPeer(), timeoutMs: timeoutOf(call) });
+      } catch (error) {
+        call.on("error", () => {});
+        call.emit("error", this.#statusOf(method.path, error));
+      }
+    });
+  }
+
+  /**
+   * @param address  HOST:PORT; port 0 takes a free one
+   * @returns        the port
+   * @throws         ListenFailed
+   */
+  listen(address: string): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, this.#credentials, (error, port) => {
+        if (error === null) resolve(port);
+        else reject(new ListenFailed(address, error.message));
+      });
+    });
+  }
+
+  /** Ends every call and connection at once. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#credentials[Symbol.dispose]();
+    this.#server.forceShutdown();
+    await Promise.resolve();
+  }
+
+  #guard(path: string, stream: { abort(error: ClusterError): void }, run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      if (error instanceof ClusterError) stream.abort(error);
+      else {
+        this.#options.onBug(path, error);
+        stream.abort(new RpcInternal(path));
+      }
+    }
+  }
+
+  #add(path: string, stream: boolean, implementation: (...args: never[]) => void): void {
+    const definition: ServiceDefinition = {
+      [path]: {
+        path,
+        requestStream: stream,
+        responseStream: stream,
+        requestSerialize: (bytes: Buffer) => bytes,
+        requestDeserialize: (bytes: Buffer) => bytes,
+        responseSerialize: asBuffer,
+        responseDeserialize: (bytes: Buffer) => bytes,
+      },
+    };
+    this.#server.addService(definition, { [path]: implementation } as unknown as UntypedServiceImplementation);
+  }
+
+  /** @throws PeerNotAuthenticated, PeerNotTrusted, CertificateInvalid, CertificateExpired, RpcTooLarge */
+  #admit(
+    call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>,
+    method: { readonly path: string; readonly caller: Caller },
+  ): Certificate | undefined {
+    const bytes = metadataBytes(call.metadata);
+    if (bytes > metadataBytesMax) throw new RpcTooLarge(method.path, `${bytes} bytes of metadata`);
+    const der = call.getAuthContext().sslPeerCertificate?.raw;
+    if (der === undefined) {
+      if (method.caller === "anyone") return undefined;
+      throw new PeerNotAuthenticated(method.path);
+    }
+    const peer = this.#readPeer(der, method.caller === "manager" ? "manager" : undefined);
+    checkDates(peer, "the caller's certificate", this.#options.wallMs());
+    return peer;
+  }
+
+  #readPeer(der: Buffer, role: "manager" | undefined): Certificate {
+    const key = `${role ?? ""} ${der.toString("latin1")}`;
+    let peer = this.#peers.get(key);
+    if (peer === undefined) {
+      peer = this.#options.tls.readPeer(der, role === undefined ? {} : { role });
+      if (this.#peers.size >= peersRemembered) this.#peers.clear();
+      this.#peers.set(key, peer);
+    }
+    return peer;
+  }
+
+  #statusOf(path: string, error: unknown): ReturnType<typeof toStatus> & Error {
+    const expected = error instanceof ClusterError || isAbort(error);
+    if (!expected) this.#options.onBug(path, error);
+    const { code, details, metadata } = toStatus(expected ? error : new RpcInternal(path));
+    return Object.assign(new Error(details), { code, details, metadata });
+  }
+}
+
+/** Asks every client for a certificate, lets those without one in (for joining), and follows replaced material. */
+class ReloadableCredentials extends ServerCredentials implements Disposable {
+  readonly #watching: Disposable;
+
+  constructor(identity: TlsIdentity) {
+    super(
+      { requestCert: true, rejectUnauthorized: false, handshakeTimeout: handshakeTimeoutMs },
+      identity.contextOptions,
+    );
+    this.#watching = identity.watch((options) => this.updateSecureContextOptions(options));
+  }
+
+  override _equals(other: ServerCredentials): boolean {
+    return this === other;
+  }
+
+  [Symbol.dispose](): void {
+    this.#watching[Symbol.dispose]();
+  }
+}
+
+function timeoutOf(call: { getDeadline(): Date | number }): number {
+  const deadline = call.getDeadline();
+  return Math.max(0, (deadline instanceof Date ? deadline.getTime() : deadline) - Date.now());
+}
+
+function metadataBytes(metadata: Metadata): number {
+  let bytes = 0;
+  for (const [name, values] of Object.entries(metadata.toHttp2Headers())) {
+    bytes += name.length + String(values).length;
+  }
+  return bytes;
+}
