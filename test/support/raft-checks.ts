@@ -47,6 +47,8 @@ export class RaftChecks {
   readonly #leaderOfTerm = new Map<number, MemberId>();
   readonly #chainOfEntry = new Map<string, Chain>();
   readonly #committed: Chain[] = [];
+  /** The term in which an entry became committed, by index. */
+  readonly #committedIn: number[] = [];
   #committedTo = 0;
   readonly #applied: Chain[] = [];
   readonly #votes = new Map<string, MemberId>();
@@ -143,8 +145,10 @@ export class RaftChecks {
       const chain = one.chains[index];
       if (chain === undefined) continue; // covered by a snapshot: checked where the snapshot was taken
       const committed = this.#committed[index];
-      if (committed === undefined) this.#committed[index] = chain;
-      else assert.equal(chain, committed, `B5: member ${one.id} commits another entry ${index}`);
+      if (committed === undefined) {
+        this.#committed[index] = chain;
+        this.#committedIn[index] = one.status.term;
+      } else assert.equal(chain, committed, `B5: member ${one.id} commits another entry ${index}`);
     }
     if (one.status.commit <= this.#committedTo) return;
     this.#committedTo = one.status.commit;
@@ -167,7 +171,8 @@ export class RaftChecks {
     this.#leaderOfTerm.set(status.term, id);
     if (isNew) {
       for (let index = 1; index <= this.#committedTo; index++) {
-        if (index < status.firstIndex) continue;
+        // Late votes may make a leader of a term that is over; it owes only what earlier terms committed.
+        if (index < status.firstIndex || (this.#committedIn[index] ?? 0) > status.term) continue;
         assert.equal(chains[index], this.#committed[index], `B4: leader ${id} of ${status.term} lacks entry ${index}`);
       }
       this.#checkConf(one);

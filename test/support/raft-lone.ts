@@ -105,6 +105,7 @@ export class Lone {
         this.step({ type, from: to, to: this.id, term, granted: true, commit: 0, commitTerm: 0 });
       }
     }
+    this.take();
     return this;
   }
 

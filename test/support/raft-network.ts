@@ -142,6 +142,8 @@ export class RaftNetwork {
     machine.core = undefined;
     machine.writes = [];
     machine.toApply = [];
+    machine.diskPaused = false;
+    machine.applyPaused = false;
     this.checks.crashed(id);
   }
 

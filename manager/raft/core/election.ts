@@ -81,7 +81,7 @@ export function honoursLease(raft: Raft, candidate: MemberId): boolean {
 /** Answers without changing anything: no term, vote, timer or leader (scenario D2). */
 export function onPreVote(raft: Raft, message: VoteRequest): void {
   const later = message.term > raft.term;
-  if (later && honoursLease(raft, message.from)) return;
+  if (later && !message.transfer && honoursLease(raft, message.from)) return;
   const granted = later && raft.log.isUpToDate(message.lastIndex, message.lastTerm);
   // A grant speaks of the term asked for. A refusal tells the own term, from which a candidate of an older one learns;
   // if the candidate is ahead, it tells the candidate's own, so that the refusal is counted there.
