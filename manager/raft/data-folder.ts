@@ -4,14 +4,14 @@
  *   incarnation                   random, one life of this folder (row 13)
  *   clusterIncarnation            grows with each forced new cluster (row 26)
  *   starts                        how often it was opened, so that ids of reads are never used twice
- *   standing                      "member", or "removed": the cluster has told so, and it will not be let in again
+ *   standing                      "joining" until the cluster has let it in; "removed" once the cluster has told so
  * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
  */
-import { randomBytes, randomInt } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
-import { ClusterError } from "../../lib/pure/errors.ts";
+import { ClusterError, invariant } from "../../lib/pure/errors.ts";
 import { errnoOf, readWhole, replaceFile, type FileSystem } from "../../lib/runtime/file-system.ts";
 import type { MemberId } from "./core/types.ts";
 
@@ -23,7 +23,14 @@ export interface Identity {
   readonly incarnation: string;
   readonly clusterIncarnation: number;
   readonly starts: number;
-  readonly standing: "member" | "removed";
+  readonly standing: "joining" | "member" | "removed";
+}
+
+/** Who a node is, by its certificate. */
+export interface Owner {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  readonly memberId: MemberId;
 }
 
 export class FolderInUse extends ClusterError {
@@ -37,7 +44,7 @@ export class FolderInUse extends ClusterError {
 
 export class FolderOfAnother extends ClusterError {
   readonly code = "RAFT_FOLDER_OF_ANOTHER";
-  constructor(folder: string, what: "node" | "cluster", found: string, expected: string) {
+  constructor(folder: string, what: "node" | "cluster" | "member", found: string, expected: string) {
     super(`Cannot open the data folder ${folder}: it belongs to ${what} ${found}, and this is ${what} ${expected}`, {
       fix: "Start with the data folder and the certificate of the same node; never copy a folder between nodes",
     });
@@ -50,15 +57,6 @@ export class FolderDamaged extends ClusterError {
     super(`Cannot open the data folder ${folder}: ${found}`, {
       fix: "Keep the folder for inspection, remove this manager from the cluster and join it again with an empty one",
       cause,
-    });
-  }
-}
-
-export class FolderNotEmpty extends ClusterError {
-  readonly code = "RAFT_FOLDER_NOT_EMPTY";
-  constructor(folder: string, clusterId: string) {
-    super(`Cannot form or join a cluster in ${folder}: it holds a member of cluster ${clusterId}`, {
-      fix: "Start without --init and --join to go on with it, or give an empty folder",
     });
   }
 }
@@ -76,7 +74,7 @@ export class MemberRemoved extends ClusterError {
   readonly code = "RAFT_MEMBER_REMOVED";
   constructor(folder: string) {
     super(`Cannot open the data folder ${folder}: its member has been removed from the cluster`, {
-      fix: "Move the folder away and join again with an empty one; a removed member is never let in again",
+      fix: "Move the folder away and join again with an empty one and a new certificate; its member id is never let in again",
     });
   }
 }
@@ -116,29 +114,40 @@ export class DataFolder implements Disposable {
     return this.#identity;
   }
 
-  /** Makes the folder a new member's. @throws FolderNotEmpty */
-  create(clusterId: string, nodeId: string, clusterIncarnation: number): Identity {
-    if (this.#identity !== undefined) throw new FolderNotEmpty(this.path, this.#identity.clusterId);
+  /** Makes the folder a new member's, as its certificate names it. */
+  create(owner: Owner, standing: "joining" | "member"): Identity {
+    invariant(this.#identity === undefined, "a folder that is somebody's is not made another's");
     return this.#write({
       format: 1,
-      clusterId,
-      nodeId,
-      memberId: randomMemberId(),
+      clusterId: owner.clusterId,
+      nodeId: owner.nodeId,
+      memberId: owner.memberId,
       incarnation: randomBytes(16).toString("hex"),
-      clusterIncarnation,
+      clusterIncarnation: 1,
       starts: 1,
-      standing: "member",
+      standing,
     });
   }
 
   /** Counts one more start of the member that lives here. @throws FolderEmpty, FolderOfAnother, MemberRemoved */
-  resume(clusterId: string, nodeId: string): Identity {
+  resume(owner: Owner): Identity {
     const found = this.#identity;
     if (found === undefined) throw new FolderEmpty(this.path);
-    if (found.nodeId !== nodeId) throw new FolderOfAnother(this.path, "node", found.nodeId, nodeId);
-    if (found.clusterId !== clusterId) throw new FolderOfAnother(this.path, "cluster", found.clusterId, clusterId);
+    for (const what of ["cluster", "node", "member"] as const) {
+      const name = `${what}Id` as const;
+      if (found[name] !== owner[name]) {
+        throw new FolderOfAnother(this.path, what, String(found[name]), String(owner[name]));
+      }
+    }
     if (found.standing === "removed") throw new MemberRemoved(this.path);
     return this.#write({ ...found, starts: found.starts + 1 });
+  }
+
+  /** The cluster has let this member in. */
+  joined(clusterIncarnation: number): Identity {
+    const found = this.#identity;
+    invariant(found !== undefined, "who has joined has a folder");
+    return this.#write({ ...found, clusterIncarnation, standing: "member" });
   }
 
   /** The cluster has removed this member. Nothing is deleted. */
@@ -167,11 +176,6 @@ export class DataFolder implements Disposable {
   }
 }
 
-/** Uniform in 1 .. 2^48-1: no two members of a cluster, past or present, will ever share one. */
-function randomMemberId(): MemberId {
-  return randomInt(1, 2 ** 48 - 1);
-}
-
 function readIdentity(path: string, files: FileSystem): Identity | undefined {
   const bytes = readWhole(files, join(path, identityFile), identityBytesMax);
   if (bytes === undefined) {
@@ -198,7 +202,7 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
     Number.isSafeInteger(starts) &&
     (starts ?? -1) >= 0 &&
     Number.isSafeInteger(clusterIncarnation) &&
-    (standing === "member" || standing === "removed");
+    (standing === "joining" || standing === "member" || standing === "removed");
   if (!whole) throw new FolderDamaged(path, `${identityFile} lacks a field or has a wrong one`);
   return found as Identity;
 }

@@ -16085,7 +16085,7 @@ export namespace skep {
               readonly path: "/skep.control.Kv/Watch";
               readonly requestType: "WatchRequest";
               readonly responseType: "WatchEvent";
-              readonly requestStream: undefined;
+              readonly requestStream: true;
               readonly responseStream: true;
             };
         }
@@ -16325,9 +16325,6 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** StatusResponse failure. */
-            failure?: (skep.control.Failure.$Properties|null);
-
             /** StatusResponse clusterId. */
             clusterId: string;
 
@@ -16372,6 +16369,9 @@ export namespace skep {
 
             /** StatusResponse stateHash. */
             stateHash: string;
+
+            /** StatusResponse clusterIncarnation. */
+            clusterIncarnation: number;
 
             /**
              * Creates a new StatusResponse instance using the specified properties.
@@ -16433,9 +16433,6 @@ export namespace skep {
             /** Properties of a StatusResponse. */
             interface $Properties {
 
-                /** StatusResponse failure */
-                failure?: (skep.control.Failure.$Properties|null);
-
                 /** StatusResponse clusterId */
                 clusterId?: (string|null);
 
@@ -16481,6 +16478,9 @@ export namespace skep {
                 /** StatusResponse stateHash */
                 stateHash?: (string|null);
 
+                /** StatusResponse clusterIncarnation */
+                clusterIncarnation?: (number|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -16508,14 +16508,11 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** JoinRequest memberId. */
-            memberId: number;
-
             /** JoinRequest address. */
             address: string;
 
-            /** JoinRequest incarnation. */
-            incarnation: string;
+            /** JoinRequest dataIncarnation. */
+            dataIncarnation: string;
 
             /** JoinRequest featureLevel. */
             featureLevel: number;
@@ -16525,6 +16522,12 @@ export namespace skep {
 
             /** JoinRequest forwarded. */
             forwarded: boolean;
+
+            /** JoinRequest memberId. */
+            memberId: number;
+
+            /** JoinRequest nodeId. */
+            nodeId: string;
 
             /**
              * Creates a new JoinRequest instance using the specified properties.
@@ -16586,14 +16589,11 @@ export namespace skep {
             /** Properties of a JoinRequest. */
             interface $Properties {
 
-                /** JoinRequest memberId */
-                memberId?: (number|null);
-
                 /** JoinRequest address */
                 address?: (string|null);
 
-                /** JoinRequest incarnation */
-                incarnation?: (string|null);
+                /** JoinRequest dataIncarnation */
+                dataIncarnation?: (string|null);
 
                 /** JoinRequest featureLevel */
                 featureLevel?: (number|null);
@@ -16603,6 +16603,12 @@ export namespace skep {
 
                 /** JoinRequest forwarded */
                 forwarded?: (boolean|null);
+
+                /** JoinRequest memberId */
+                memberId?: (number|null);
+
+                /** JoinRequest nodeId */
+                nodeId?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -16631,14 +16637,11 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** JoinResponse failure. */
-            failure?: (skep.control.Failure.$Properties|null);
-
-            /** JoinResponse clusterId. */
-            clusterId: string;
-
             /** JoinResponse managers. */
             managers: skep.control.Manager.$Properties[];
+
+            /** JoinResponse clusterIncarnation. */
+            clusterIncarnation: number;
 
             /**
              * Creates a new JoinResponse instance using the specified properties.
@@ -16700,14 +16703,11 @@ export namespace skep {
             /** Properties of a JoinResponse. */
             interface $Properties {
 
-                /** JoinResponse failure */
-                failure?: (skep.control.Failure.$Properties|null);
-
-                /** JoinResponse clusterId */
-                clusterId?: (string|null);
-
                 /** JoinResponse managers */
                 managers?: (skep.control.Manager.$Properties[]|null);
+
+                /** JoinResponse clusterIncarnation */
+                clusterIncarnation?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -17330,12 +17330,6 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** ChangeResponse failure. */
-            failure?: (skep.control.Failure.$Properties|null);
-
-            /** ChangeResponse index. */
-            index: number;
-
             /**
              * Creates a new ChangeResponse instance using the specified properties.
              * @param [properties] Properties to set
@@ -17395,12 +17389,6 @@ export namespace skep {
 
             /** Properties of a ChangeResponse. */
             interface $Properties {
-
-                /** ChangeResponse failure */
-                failure?: (skep.control.Failure.$Properties|null);
-
-                /** ChangeResponse index */
-                index?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -28444,7 +28444,7 @@ export const skep = $root.skep = (() => {
                 path: { value: "/skep.control.Kv/Watch" },
                 requestType: { value: "WatchRequest" },
                 responseType: { value: "WatchEvent" },
-                requestStream: { value: $undefined },
+                requestStream: { value: true },
                 responseStream: { value: true }
             });
 
@@ -28825,7 +28825,6 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
-            StatusResponse.prototype.failure = null;
             StatusResponse.prototype.clusterId = "";
             StatusResponse.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             StatusResponse.prototype.state = "";
@@ -28841,6 +28840,7 @@ export const skep = $root.skep = (() => {
             StatusResponse.prototype.managers = $util.emptyArray;
             StatusResponse.prototype.featureLevel = 0;
             StatusResponse.prototype.stateHash = "";
+            StatusResponse.prototype.clusterIncarnation = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             StatusResponse.create = function(properties) {
                 return new StatusResponse(properties);
@@ -28853,39 +28853,39 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
                 if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId") && message.clusterId !== "")
-                    writer.uint32(18).string(message.clusterId);
+                    writer.uint32(10).string(message.clusterId);
                 if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
-                    writer.uint32(24).uint64(message.memberId);
+                    writer.uint32(16).uint64(message.memberId);
                 if (message.state != null && $Object.hasOwnProperty.call(message, "state") && message.state !== "")
-                    writer.uint32(34).string(message.state);
+                    writer.uint32(26).string(message.state);
                 if (message.role != null && $Object.hasOwnProperty.call(message, "role") && message.role !== "")
-                    writer.uint32(42).string(message.role);
+                    writer.uint32(34).string(message.role);
                 if (message.term != null && $Object.hasOwnProperty.call(message, "term") && (typeof message.term === "object" ? message.term.low || message.term.high : message.term !== 0))
-                    writer.uint32(48).uint64(message.term);
+                    writer.uint32(40).uint64(message.term);
                 if (message.leaderId != null && $Object.hasOwnProperty.call(message, "leaderId") && (typeof message.leaderId === "object" ? message.leaderId.low || message.leaderId.high : message.leaderId !== 0))
-                    writer.uint32(56).uint64(message.leaderId);
+                    writer.uint32(48).uint64(message.leaderId);
                 if (message.leaderAddress != null && $Object.hasOwnProperty.call(message, "leaderAddress") && message.leaderAddress !== "")
-                    writer.uint32(66).string(message.leaderAddress);
+                    writer.uint32(58).string(message.leaderAddress);
                 if (message.commit != null && $Object.hasOwnProperty.call(message, "commit") && (typeof message.commit === "object" ? message.commit.low || message.commit.high : message.commit !== 0))
-                    writer.uint32(72).uint64(message.commit);
+                    writer.uint32(64).uint64(message.commit);
                 if (message.applied != null && $Object.hasOwnProperty.call(message, "applied") && (typeof message.applied === "object" ? message.applied.low || message.applied.high : message.applied !== 0))
-                    writer.uint32(80).uint64(message.applied);
+                    writer.uint32(72).uint64(message.applied);
                 if (message.firstIndex != null && $Object.hasOwnProperty.call(message, "firstIndex") && (typeof message.firstIndex === "object" ? message.firstIndex.low || message.firstIndex.high : message.firstIndex !== 0))
-                    writer.uint32(88).uint64(message.firstIndex);
+                    writer.uint32(80).uint64(message.firstIndex);
                 if (message.lastIndex != null && $Object.hasOwnProperty.call(message, "lastIndex") && (typeof message.lastIndex === "object" ? message.lastIndex.low || message.lastIndex.high : message.lastIndex !== 0))
-                    writer.uint32(96).uint64(message.lastIndex);
+                    writer.uint32(88).uint64(message.lastIndex);
                 if (message.snapshotIndex != null && $Object.hasOwnProperty.call(message, "snapshotIndex") && (typeof message.snapshotIndex === "object" ? message.snapshotIndex.low || message.snapshotIndex.high : message.snapshotIndex !== 0))
-                    writer.uint32(104).uint64(message.snapshotIndex);
+                    writer.uint32(96).uint64(message.snapshotIndex);
                 if (message.managers != null && message.managers.length)
                     for (let i = 0; i < message.managers.length; ++i)
-                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(114).fork(), _depth + 1).ldelim();
+                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(106).fork(), _depth + 1).ldelim();
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
-                    writer.uint32(120).uint32(message.featureLevel);
+                    writer.uint32(112).uint32(message.featureLevel);
                 if (message.stateHash != null && $Object.hasOwnProperty.call(message, "stateHash") && message.stateHash !== "")
-                    writer.uint32(130).string(message.stateHash);
+                    writer.uint32(122).string(message.stateHash);
+                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation") && (typeof message.clusterIncarnation === "object" ? message.clusterIncarnation.low || message.clusterIncarnation.high : message.clusterIncarnation !== 0))
+                    writer.uint32(128).uint64(message.clusterIncarnation);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -28922,19 +28922,13 @@ export const skep = $root.skep = (() => {
                     case 1: {
                             if (wireType !== 2)
                                 break;
-                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
                             if ((value = reader.stringVerify()).length)
                                 message.clusterId = value;
                             else
                                 delete message.clusterId;
                             continue;
                         }
-                    case 3: {
+                    case 2: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -28943,7 +28937,7 @@ export const skep = $root.skep = (() => {
                                 delete message.memberId;
                             continue;
                         }
-                    case 4: {
+                    case 3: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -28952,7 +28946,7 @@ export const skep = $root.skep = (() => {
                                 delete message.state;
                             continue;
                         }
-                    case 5: {
+                    case 4: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -28961,7 +28955,7 @@ export const skep = $root.skep = (() => {
                                 delete message.role;
                             continue;
                         }
-                    case 6: {
+                    case 5: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -28970,7 +28964,7 @@ export const skep = $root.skep = (() => {
                                 delete message.term;
                             continue;
                         }
-                    case 7: {
+                    case 6: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -28979,7 +28973,7 @@ export const skep = $root.skep = (() => {
                                 delete message.leaderId;
                             continue;
                         }
-                    case 8: {
+                    case 7: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -28988,7 +28982,7 @@ export const skep = $root.skep = (() => {
                                 delete message.leaderAddress;
                             continue;
                         }
-                    case 9: {
+                    case 8: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -28997,7 +28991,7 @@ export const skep = $root.skep = (() => {
                                 delete message.commit;
                             continue;
                         }
-                    case 10: {
+                    case 9: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -29006,7 +29000,7 @@ export const skep = $root.skep = (() => {
                                 delete message.applied;
                             continue;
                         }
-                    case 11: {
+                    case 10: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -29015,7 +29009,7 @@ export const skep = $root.skep = (() => {
                                 delete message.firstIndex;
                             continue;
                         }
-                    case 12: {
+                    case 11: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -29024,7 +29018,7 @@ export const skep = $root.skep = (() => {
                                 delete message.lastIndex;
                             continue;
                         }
-                    case 13: {
+                    case 12: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -29033,7 +29027,7 @@ export const skep = $root.skep = (() => {
                                 delete message.snapshotIndex;
                             continue;
                         }
-                    case 14: {
+                    case 13: {
                             if (wireType !== 2)
                                 break;
                             if (!(message.managers && message.managers.length))
@@ -29041,7 +29035,7 @@ export const skep = $root.skep = (() => {
                             message.managers.push($root.skep.control.Manager.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
-                    case 15: {
+                    case 14: {
                             if (wireType !== 0)
                                 break;
                             if (value = reader.uint32())
@@ -29050,13 +29044,22 @@ export const skep = $root.skep = (() => {
                                 delete message.featureLevel;
                             continue;
                         }
-                    case 16: {
+                    case 15: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
                                 message.stateHash = value;
                             else
                                 delete message.stateHash;
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clusterIncarnation = value;
+                            else
+                                delete message.clusterIncarnation;
                             continue;
                         }
                     }
@@ -29086,11 +29089,6 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let message = new $root.skep.control.StatusResponse();
-                if (object.failure != null) {
-                    if (!$util.isObject(object.failure))
-                        throw $TypeError(".skep.control.StatusResponse.failure: object expected");
-                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
-                }
                 if (object.clusterId != null)
                     if (typeof object.clusterId !== "string" || object.clusterId.length)
                         message.clusterId = $String(object.clusterId);
@@ -29199,6 +29197,16 @@ export const skep = $root.skep = (() => {
                 if (object.stateHash != null)
                     if (typeof object.stateHash !== "string" || object.stateHash.length)
                         message.stateHash = $String(object.stateHash);
+                if (object.clusterIncarnation != null)
+                    if (typeof object.clusterIncarnation === "object" ? object.clusterIncarnation.low || object.clusterIncarnation.high : $Number(object.clusterIncarnation) !== 0)
+                        if ($util.Long)
+                            message.clusterIncarnation = $util.Long.fromValue(object.clusterIncarnation, true);
+                        else if (typeof object.clusterIncarnation === "string")
+                            message.clusterIncarnation = $parseInt(object.clusterIncarnation, 10);
+                        else if (typeof object.clusterIncarnation === "number")
+                            message.clusterIncarnation = object.clusterIncarnation;
+                        else if (typeof object.clusterIncarnation === "object")
+                            message.clusterIncarnation = new $util.LongBits(object.clusterIncarnation.low >>> 0, object.clusterIncarnation.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -29213,7 +29221,6 @@ export const skep = $root.skep = (() => {
                 if (options.arrays || options.defaults)
                     object.managers = [];
                 if (options.defaults) {
-                    object.failure = null;
                     object.clusterId = "";
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -29260,9 +29267,12 @@ export const skep = $root.skep = (() => {
                         object.snapshotIndex = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.featureLevel = 0;
                     object.stateHash = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.clusterIncarnation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.clusterIncarnation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
                 if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId"))
                     object.clusterId = message.clusterId;
                 if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
@@ -29336,6 +29346,13 @@ export const skep = $root.skep = (() => {
                     object.featureLevel = message.featureLevel;
                 if (message.stateHash != null && $Object.hasOwnProperty.call(message, "stateHash"))
                     object.stateHash = message.stateHash;
+                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.clusterIncarnation = typeof message.clusterIncarnation === "number" ? $BigInt(message.clusterIncarnation) : $util.Long.fromBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0, true).toBigInt();
+                    else if (typeof message.clusterIncarnation === "number")
+                        object.clusterIncarnation = options.longs === $String ? $String(message.clusterIncarnation) : message.clusterIncarnation;
+                    else
+                        object.clusterIncarnation = options.longs === $String ? $util.Long.prototype.toString.call(message.clusterIncarnation) : options.longs === $Number ? new $util.LongBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0).toNumber(true) : message.clusterIncarnation;
                 return object;
             };
 
@@ -29361,12 +29378,13 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
-            JoinRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             JoinRequest.prototype.address = "";
-            JoinRequest.prototype.incarnation = "";
+            JoinRequest.prototype.dataIncarnation = "";
             JoinRequest.prototype.featureLevel = 0;
             JoinRequest.prototype.replaces = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             JoinRequest.prototype.forwarded = false;
+            JoinRequest.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            JoinRequest.prototype.nodeId = "";
 
             JoinRequest.create = function(properties) {
                 return new JoinRequest(properties);
@@ -29379,18 +29397,20 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
-                    writer.uint32(8).uint64(message.memberId);
                 if (message.address != null && $Object.hasOwnProperty.call(message, "address") && message.address !== "")
-                    writer.uint32(18).string(message.address);
-                if (message.incarnation != null && $Object.hasOwnProperty.call(message, "incarnation") && message.incarnation !== "")
-                    writer.uint32(26).string(message.incarnation);
+                    writer.uint32(10).string(message.address);
+                if (message.dataIncarnation != null && $Object.hasOwnProperty.call(message, "dataIncarnation") && message.dataIncarnation !== "")
+                    writer.uint32(18).string(message.dataIncarnation);
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
-                    writer.uint32(32).uint32(message.featureLevel);
+                    writer.uint32(24).uint32(message.featureLevel);
                 if (message.replaces != null && $Object.hasOwnProperty.call(message, "replaces") && (typeof message.replaces === "object" ? message.replaces.low || message.replaces.high : message.replaces !== 0))
-                    writer.uint32(40).uint64(message.replaces);
+                    writer.uint32(32).uint64(message.replaces);
                 if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
-                    writer.uint32(48).bool(message.forwarded);
+                    writer.uint32(40).bool(message.forwarded);
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
+                    writer.uint32(48).uint64(message.memberId);
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
+                    writer.uint32(58).string(message.nodeId);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -29425,15 +29445,6 @@ export const skep = $root.skep = (() => {
                     let wireType = tag & 7;
                     switch (tag >>>= 3) {
                     case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.memberId = value;
-                            else
-                                delete message.memberId;
-                            continue;
-                        }
-                    case 2: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -29442,16 +29453,16 @@ export const skep = $root.skep = (() => {
                                 delete message.address;
                             continue;
                         }
-                    case 3: {
+                    case 2: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
-                                message.incarnation = value;
+                                message.dataIncarnation = value;
                             else
-                                delete message.incarnation;
+                                delete message.dataIncarnation;
                             continue;
                         }
-                    case 4: {
+                    case 3: {
                             if (wireType !== 0)
                                 break;
                             if (value = reader.uint32())
@@ -29460,7 +29471,7 @@ export const skep = $root.skep = (() => {
                                 delete message.featureLevel;
                             continue;
                         }
-                    case 5: {
+                    case 4: {
                             if (wireType !== 0)
                                 break;
                             if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
@@ -29469,13 +29480,31 @@ export const skep = $root.skep = (() => {
                                 delete message.replaces;
                             continue;
                         }
-                    case 6: {
+                    case 5: {
                             if (wireType !== 0)
                                 break;
                             if (value = reader.bool())
                                 message.forwarded = value;
                             else
                                 delete message.forwarded;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.memberId = value;
+                            else
+                                delete message.memberId;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nodeId = value;
+                            else
+                                delete message.nodeId;
                             continue;
                         }
                     }
@@ -29505,22 +29534,12 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let message = new $root.skep.control.JoinRequest();
-                if (object.memberId != null)
-                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
-                        if ($util.Long)
-                            message.memberId = $util.Long.fromValue(object.memberId, true);
-                        else if (typeof object.memberId === "string")
-                            message.memberId = $parseInt(object.memberId, 10);
-                        else if (typeof object.memberId === "number")
-                            message.memberId = object.memberId;
-                        else if (typeof object.memberId === "object")
-                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
                 if (object.address != null)
                     if (typeof object.address !== "string" || object.address.length)
                         message.address = $String(object.address);
-                if (object.incarnation != null)
-                    if (typeof object.incarnation !== "string" || object.incarnation.length)
-                        message.incarnation = $String(object.incarnation);
+                if (object.dataIncarnation != null)
+                    if (typeof object.dataIncarnation !== "string" || object.dataIncarnation.length)
+                        message.dataIncarnation = $String(object.dataIncarnation);
                 if (object.featureLevel != null)
                     if ($Number(object.featureLevel) !== 0)
                         message.featureLevel = object.featureLevel >>> 0;
@@ -29537,6 +29556,19 @@ export const skep = $root.skep = (() => {
                 if (object.forwarded != null)
                     if (object.forwarded)
                         message.forwarded = $Boolean(object.forwarded);
+                if (object.memberId != null)
+                    if (typeof object.memberId === "object" ? object.memberId.low || object.memberId.high : $Number(object.memberId) !== 0)
+                        if ($util.Long)
+                            message.memberId = $util.Long.fromValue(object.memberId, true);
+                        else if (typeof object.memberId === "string")
+                            message.memberId = $parseInt(object.memberId, 10);
+                        else if (typeof object.memberId === "number")
+                            message.memberId = object.memberId;
+                        else if (typeof object.memberId === "object")
+                            message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
+                if (object.nodeId != null)
+                    if (typeof object.nodeId !== "string" || object.nodeId.length)
+                        message.nodeId = $String(object.nodeId);
                 return message;
             };
 
@@ -29549,13 +29581,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 let object = {};
                 if (options.defaults) {
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.address = "";
-                    object.incarnation = "";
+                    object.dataIncarnation = "";
                     object.featureLevel = 0;
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -29563,18 +29590,17 @@ export const skep = $root.skep = (() => {
                     } else
                         object.replaces = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.forwarded = false;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.nodeId = "";
                 }
-                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
-                    else if (typeof message.memberId === "number")
-                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
-                    else
-                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
                 if (message.address != null && $Object.hasOwnProperty.call(message, "address"))
                     object.address = message.address;
-                if (message.incarnation != null && $Object.hasOwnProperty.call(message, "incarnation"))
-                    object.incarnation = message.incarnation;
+                if (message.dataIncarnation != null && $Object.hasOwnProperty.call(message, "dataIncarnation"))
+                    object.dataIncarnation = message.dataIncarnation;
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel"))
                     object.featureLevel = message.featureLevel;
                 if (message.replaces != null && $Object.hasOwnProperty.call(message, "replaces"))
@@ -29586,6 +29612,15 @@ export const skep = $root.skep = (() => {
                         object.replaces = options.longs === $String ? $util.Long.prototype.toString.call(message.replaces) : options.longs === $Number ? new $util.LongBits(message.replaces.low >>> 0, message.replaces.high >>> 0).toNumber(true) : message.replaces;
                 if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
                     object.forwarded = message.forwarded;
+                if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.memberId = typeof message.memberId === "number" ? $BigInt(message.memberId) : $util.Long.fromBits(message.memberId.low >>> 0, message.memberId.high >>> 0, true).toBigInt();
+                    else if (typeof message.memberId === "number")
+                        object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
+                    else
+                        object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
+                    object.nodeId = message.nodeId;
                 return object;
             };
 
@@ -29612,9 +29647,8 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
-            JoinResponse.prototype.failure = null;
-            JoinResponse.prototype.clusterId = "";
             JoinResponse.prototype.managers = $util.emptyArray;
+            JoinResponse.prototype.clusterIncarnation = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             JoinResponse.create = function(properties) {
                 return new JoinResponse(properties);
@@ -29627,13 +29661,11 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId") && message.clusterId !== "")
-                    writer.uint32(18).string(message.clusterId);
                 if (message.managers != null && message.managers.length)
                     for (let i = 0; i < message.managers.length; ++i)
-                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation") && (typeof message.clusterIncarnation === "object" ? message.clusterIncarnation.low || message.clusterIncarnation.high : message.clusterIncarnation !== 0))
+                    writer.uint32(16).uint64(message.clusterIncarnation);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -29670,24 +29702,18 @@ export const skep = $root.skep = (() => {
                     case 1: {
                             if (wireType !== 2)
                                 break;
-                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.clusterId = value;
-                            else
-                                delete message.clusterId;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
                             if (!(message.managers && message.managers.length))
                                 message.managers = [];
                             message.managers.push($root.skep.control.Manager.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clusterIncarnation = value;
+                            else
+                                delete message.clusterIncarnation;
                             continue;
                         }
                     }
@@ -29717,14 +29743,6 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let message = new $root.skep.control.JoinResponse();
-                if (object.failure != null) {
-                    if (!$util.isObject(object.failure))
-                        throw $TypeError(".skep.control.JoinResponse.failure: object expected");
-                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
-                }
-                if (object.clusterId != null)
-                    if (typeof object.clusterId !== "string" || object.clusterId.length)
-                        message.clusterId = $String(object.clusterId);
                 if (object.managers) {
                     if (!$Array.isArray(object.managers))
                         throw $TypeError(".skep.control.JoinResponse.managers: array expected");
@@ -29735,6 +29753,16 @@ export const skep = $root.skep = (() => {
                         message.managers[i] = $root.skep.control.Manager.fromObject(object.managers[i], _depth + 1);
                     }
                 }
+                if (object.clusterIncarnation != null)
+                    if (typeof object.clusterIncarnation === "object" ? object.clusterIncarnation.low || object.clusterIncarnation.high : $Number(object.clusterIncarnation) !== 0)
+                        if ($util.Long)
+                            message.clusterIncarnation = $util.Long.fromValue(object.clusterIncarnation, true);
+                        else if (typeof object.clusterIncarnation === "string")
+                            message.clusterIncarnation = $parseInt(object.clusterIncarnation, 10);
+                        else if (typeof object.clusterIncarnation === "number")
+                            message.clusterIncarnation = object.clusterIncarnation;
+                        else if (typeof object.clusterIncarnation === "object")
+                            message.clusterIncarnation = new $util.LongBits(object.clusterIncarnation.low >>> 0, object.clusterIncarnation.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -29748,19 +29776,24 @@ export const skep = $root.skep = (() => {
                 let object = {};
                 if (options.arrays || options.defaults)
                     object.managers = [];
-                if (options.defaults) {
-                    object.failure = null;
-                    object.clusterId = "";
-                }
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
-                if (message.clusterId != null && $Object.hasOwnProperty.call(message, "clusterId"))
-                    object.clusterId = message.clusterId;
+                if (options.defaults)
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.clusterIncarnation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.clusterIncarnation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 if (message.managers && message.managers.length) {
                     object.managers = $Array(message.managers.length);
                     for (let j = 0; j < message.managers.length; ++j)
                         object.managers[j] = $root.skep.control.Manager.toObject(message.managers[j], options, _depth + 1);
                 }
+                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.clusterIncarnation = typeof message.clusterIncarnation === "number" ? $BigInt(message.clusterIncarnation) : $util.Long.fromBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0, true).toBigInt();
+                    else if (typeof message.clusterIncarnation === "number")
+                        object.clusterIncarnation = options.longs === $String ? $String(message.clusterIncarnation) : message.clusterIncarnation;
+                    else
+                        object.clusterIncarnation = options.longs === $String ? $util.Long.prototype.toString.call(message.clusterIncarnation) : options.longs === $Number ? new $util.LongBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0).toNumber(true) : message.clusterIncarnation;
                 return object;
             };
 
@@ -30698,9 +30731,6 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
-            ChangeResponse.prototype.failure = null;
-            ChangeResponse.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
             ChangeResponse.create = function(properties) {
                 return new ChangeResponse(properties);
             };
@@ -30712,10 +30742,6 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    $root.skep.control.Failure.encode(message.failure, writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
-                    writer.uint32(16).uint64(message.index);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -30729,7 +30755,7 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $Reader.recursionLimit)
                     throw $Error("max depth exceeded");
-                let end, message, value;
+                let end, message;
                 if (length === $undefined)
                     end = reader.len;
                 else {
@@ -30747,25 +30773,7 @@ export const skep = $root.skep = (() => {
                         _end = $undefined;
                         break;
                     }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            message.failure = $root.skep.control.Failure.decode(reader, reader.size(), $undefined, _depth + 1, message.failure);
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.index = value;
-                            else
-                                delete message.index;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
+                    reader.skipType(tag & 7, _depth, tag);
                     if (!reader.discardUnknown) {
                         $util.makeProp(message, "$unknowns", false);
                         (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
@@ -30790,51 +30798,11 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                let message = new $root.skep.control.ChangeResponse();
-                if (object.failure != null) {
-                    if (!$util.isObject(object.failure))
-                        throw $TypeError(".skep.control.ChangeResponse.failure: object expected");
-                    message.failure = $root.skep.control.Failure.fromObject(object.failure, _depth + 1);
-                }
-                if (object.index != null)
-                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
-                        if ($util.Long)
-                            message.index = $util.Long.fromValue(object.index, true);
-                        else if (typeof object.index === "string")
-                            message.index = $parseInt(object.index, 10);
-                        else if (typeof object.index === "number")
-                            message.index = object.index;
-                        else if (typeof object.index === "object")
-                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
-                return message;
+                return new $root.skep.control.ChangeResponse();
             };
 
-            ChangeResponse.toObject = function (message, options, _depth) {
-                if (!options)
-                    options = {};
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let object = {};
-                if (options.defaults) {
-                    object.failure = null;
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
-                }
-                if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
-                    object.failure = $root.skep.control.Failure.toObject(message.failure, options, _depth + 1);
-                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
-                    else if (typeof message.index === "number")
-                        object.index = options.longs === $String ? $String(message.index) : message.index;
-                    else
-                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
-                return object;
+            ChangeResponse.toObject = function () {
+                return {};
             };
 
             ChangeResponse.prototype.toJSON = function() {

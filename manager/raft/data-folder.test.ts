@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+
+import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
+import { DataFolder, type Owner } from "./data-folder.ts";
+
+const owner: Owner = { clusterId: "c1", nodeId: "n1", memberId: 7 };
+
+function folderOf(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), "skep-folder-"));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+function open(t: TestContext, path: string): DataFolder {
+  const folder = DataFolder.open(path, nodeFileSystem);
+  t.after(() => folder[Symbol.dispose]());
+  return folder;
+}
+
+const coded = (code: string) => (error: unknown) => (error as { code: string }).code === code;
+
+test("a folder remembers whose it is and counts its starts", (t) => {
+  const path = folderOf(t);
+  const first = DataFolder.open(path, nodeFileSystem);
+  assert.equal(first.identity, undefined);
+  assert.throws(() => first.resume(owner), coded("RAFT_FOLDER_EMPTY"));
+  assert.equal(first.create(owner, "joining").starts, 1);
+  assert.equal(first.joined(3).standing, "member");
+  first[Symbol.dispose]();
+  const folder = open(t, path);
+  assert.equal(folder.resume(owner).starts, 2);
+  assert.match(folder.identity?.incarnation ?? "", /^[0-9a-f]{32}$/u);
+});
+
+test("the folder of another node, cluster or member is refused and stays as it is", (t) => {
+  const path = folderOf(t);
+  const folder = open(t, path);
+  folder.create(owner, "member");
+  const before = readFileSync(join(path, "member.json"), "utf8");
+  for (const other of [
+    { ...owner, nodeId: "n2" },
+    { ...owner, clusterId: "c2" },
+    { ...owner, memberId: 8 },
+  ]) {
+    assert.throws(() => folder.resume(other), coded("RAFT_FOLDER_OF_ANOTHER"));
+  }
+  assert.equal(readFileSync(join(path, "member.json"), "utf8"), before);
+});
+
+test("F7: the folder of a removed member is refused and nothing in it is deleted", (t) => {
+  const path = folderOf(t);
+  const folder = open(t, path);
+  folder.create(owner, "member");
+  writeFileSync(join(path, "precious"), "data");
+  folder.markRemoved();
+  assert.throws(() => folder.resume(owner), coded("RAFT_MEMBER_REMOVED"));
+  assert.ok(readdirSync(path).includes("precious"));
+});
+
+test("a folder in use is refused with the process that uses it; one left by a dead process is taken over", async (t) => {
+  const path = folderOf(t);
+  const holder = spawn(process.execPath, [
+    "--input-type=module",
+    "-e",
+    `import { DataFolder } from ${JSON.stringify(join(import.meta.dirname, "data-folder.ts"))};
+     import { nodeFileSystem } from ${JSON.stringify(join(import.meta.dirname, "../../lib/runtime/file-system.ts"))};
+     DataFolder.open(${JSON.stringify(path)}, nodeFileSystem);
+     console.log("locked");
+     setInterval(() => {}, 1000);`,
+  ]);
+  t.after(() => holder.kill("SIGKILL"));
+  await once(holder.stdout, "data", { signal: t.signal });
+  assert.throws(
+    () => DataFolder.open(path, nodeFileSystem),
+    (error) => coded("RAFT_FOLDER_IN_USE")(error) && String(error).includes(`process ${holder.pid}`),
+  );
+  holder.kill("SIGKILL");
+  await once(holder, "exit", { signal: t.signal });
+  const folder = open(t, path);
+  assert.equal(folder.identity, undefined);
+  assert.deepEqual(
+    readdirSync(path).filter((name) => name.startsWith("lock")),
+    ["lock"],
+  );
+});
+
+test("closing gives the folder up, twice is fine", (t) => {
+  const path = folderOf(t);
+  const folder = DataFolder.open(path, nodeFileSystem);
+  assert.throws(() => DataFolder.open(path, nodeFileSystem), coded("RAFT_FOLDER_IN_USE"));
+  folder[Symbol.dispose]();
+  folder[Symbol.dispose]();
+  DataFolder.open(path, nodeFileSystem)[Symbol.dispose]();
+});
+
+test("a damaged description of the folder is refused, whatever the damage", (t) => {
+  const path = folderOf(t);
+  const whole = JSON.stringify({
+    format: 1,
+    ...owner,
+    incarnation: "0".repeat(32),
+    clusterIncarnation: 1,
+    starts: 1,
+    standing: "member",
+  });
+  for (const content of [
+    "",
+    "{",
+    "null",
+    "[]",
+    whole.slice(0, -9),
+    whole.replace('"format":1', '"format":2'),
+    whole.replace('"starts":1', '"starts":-1'),
+    whole.replace('"nodeId":"n1"', '"nodeId":7'),
+  ]) {
+    writeFileSync(join(path, "member.json"), content);
+    assert.throws(() => DataFolder.open(path, nodeFileSystem), coded("RAFT_FOLDER_DAMAGED"), content);
+  }
+  writeFileSync(join(path, "member.json"), whole);
+  DataFolder.open(path, nodeFileSystem)[Symbol.dispose]();
+});

@@ -1,0 +1,56 @@
+/** Certificates of a cluster for tests: one authority, as many managers and workers as are asked for. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import {
+  Authority,
+  createAuthority,
+  createRequest,
+  generatePrivateKey,
+  type TlsMaterial,
+} from "../../lib/pki/index.ts";
+
+export interface CertificateFiles {
+  readonly cert: string;
+  readonly key: string;
+  readonly ca: string;
+}
+
+export class TestAuthority {
+  readonly clusterId: string;
+  readonly #authority: Authority;
+  readonly rootsPem: string;
+
+  private constructor(clusterId: string, authority: Authority, rootsPem: string) {
+    this.clusterId = clusterId;
+    this.#authority = authority;
+    this.rootsPem = rootsPem;
+  }
+
+  static async create(clusterId: string): Promise<TestAuthority> {
+    const material = await createAuthority(clusterId, Date.now());
+    return new TestAuthority(clusterId, new Authority(material), material.certificatePem);
+  }
+
+  async issue(nodeId: string, memberId: number | undefined): Promise<TlsMaterial> {
+    const privateKeyPem = await generatePrivateKey();
+    const role = memberId === undefined ? "worker" : "manager";
+    const certificatePem = await this.#authority.issue(
+      await createRequest(privateKeyPem),
+      { nodeId, clusterId: this.clusterId, role, memberId },
+      { nowMs: Date.now() },
+    );
+    return { certificatePem, privateKeyPem, rootsPem: this.rootsPem };
+  }
+
+  /** Writes what a process is told by file name. */
+  async issueFiles(folder: string, nodeId: string, memberId: number | undefined): Promise<CertificateFiles> {
+    const material = await this.issue(nodeId, memberId);
+    mkdirSync(folder, { recursive: true });
+    const files = { cert: join(folder, "cert.pem"), key: join(folder, "key.pem"), ca: join(folder, "ca.pem") };
+    writeFileSync(files.cert, material.certificatePem);
+    writeFileSync(files.key, material.privateKeyPem, { mode: 0o600 });
+    writeFileSync(files.ca, material.rootsPem);
+    return files;
+  }
+}
