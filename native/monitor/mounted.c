@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/openat2.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -20,6 +22,7 @@ struct act {
 
 struct plan {
     struct overlay_options overlay;
+    const char *mount_ns; /* look into a running container instead */
     struct act acts[ACTS_MAX];
     unsigned act_count;
 };
@@ -34,12 +37,13 @@ static int add_act(struct plan *plan, struct act act, struct error *error)
 
 static int parse(int argc, char **argv, struct plan *plan, struct error *error)
 {
-    enum { LOWER = 256, UPPER, WORK, TARGET, BIND, AT, MAKE, PRINT };
+    enum { LOWER = 256, UPPER, WORK, TARGET, BIND, AT, MAKE, PRINT, MOUNT_NS };
     static const struct option known[] = {
         {"overlay-lower", required_argument, NULL, LOWER}, {"overlay-upper", required_argument, NULL, UPPER},
         {"overlay-work", required_argument, NULL, WORK},   {"overlay-target", required_argument, NULL, TARGET},
         {"bind", required_argument, NULL, BIND},           {"at", required_argument, NULL, AT},
         {"make-directory", required_argument, NULL, MAKE}, {"print", required_argument, NULL, PRINT},
+        {"mount-ns", required_argument, NULL, MOUNT_NS},
         {0},
     };
     const char *source = NULL;
@@ -74,6 +78,9 @@ static int parse(int argc, char **argv, struct plan *plan, struct error *error)
         case MAKE:
             result = add_act(plan, (struct act){.kind = ACT_MAKE_DIRECTORY, .path = optarg}, error);
             break;
+        case MOUNT_NS:
+            plan->mount_ns = optarg;
+            break;
         case PRINT:
             result = add_act(plan, (struct act){.kind = ACT_PRINT, .path = optarg}, error);
             break;
@@ -83,8 +90,14 @@ static int parse(int argc, char **argv, struct plan *plan, struct error *error)
         if (result < 0)
             return -1;
     }
-    if (plan->overlay.target == NULL || plan->overlay.lower_count == 0)
+    if (plan->mount_ns == NULL && (plan->overlay.target == NULL || plan->overlay.lower_count == 0))
         return fail(error, EINVAL, "do without --overlay-target and --overlay-lower");
+    /* In a namespace of a container every path is the container's, and nothing of it may be run. */
+    if (plan->mount_ns != NULL && (plan->overlay.target != NULL || optind < argc))
+        return fail(error, EINVAL, "run a command or mount an overlay in a running container");
+    for (unsigned i = 0; plan->mount_ns != NULL && i < plan->act_count; i++)
+        if (plan->acts[i].kind != ACT_PRINT)
+            return fail(error, EINVAL, "do more than --print in a running container");
     return 0;
 }
 
@@ -96,10 +109,17 @@ static int print_file(int root, const char *path, struct error *error)
     cleanup_fd int found = open_in_root(root, path, 0);
     bool regular = found >= 0 && fstat(found, &status) == 0 && S_ISREG(status.st_mode);
     if (regular) {
-        /* O_PATH first: opening a device or a pipe for reading could block or act. */
-        struct fd_path again = fd_path(found);
-        if (read_file_at(AT_FDCWD, again.text, PRINT_BYTES_MAX, &content, &length, error) < 0)
-            return fail_in(error, "print %s", path);
+        /*
+         * O_PATH first: opening a device or a pipe for reading could block or act. The container may replace the file in
+         * between: O_NONBLOCK keeps that from blocking us. Not through /proc/self/fd, which may be a fake in there.
+         */
+        while (*path == '/')
+            path++;
+        cleanup_fd int readable = open_resolved(root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+        if (readable < 0 || fstat(readable, &status) < 0 || !S_ISREG(status.st_mode))
+            return fail(error, errno, "print %s", path);
+        if (read_all(readable, PRINT_BYTES_MAX, &content, &length, path, error) < 0)
+            return -1;
     }
     char head[32];
     int head_length = snprintf(head, sizeof head, "%lld\n", regular ? (long long)length : -1LL);
@@ -126,11 +146,17 @@ static int bind_into(int root, const struct act *act, struct error *error)
 
 static int perform(const struct plan *plan, struct error *error)
 {
-    if (enter_private_mounts(error) < 0 || overlay_mount(&plan->overlay, error) < 0)
+    const char *where = plan->mount_ns != NULL ? "/" : plan->overlay.target;
+    if (plan->mount_ns != NULL) {
+        cleanup_fd int ns = open(plan->mount_ns, O_RDONLY | O_CLOEXEC);
+        if (ns < 0 || setns(ns, CLONE_NEWNS) < 0)
+            return fail(error, errno, "enter mount namespace %s", plan->mount_ns);
+    } else if (enter_private_mounts(error) < 0 || overlay_mount(&plan->overlay, error) < 0) {
         return -1;
-    cleanup_fd int root = open(plan->overlay.target, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    }
+    cleanup_fd int root = open(where, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
-        return fail(error, errno, "open %s", plan->overlay.target);
+        return fail(error, errno, "open %s", where);
     for (unsigned i = 0; i < plan->act_count; i++) {
         const struct act *act = &plan->acts[i];
         cleanup_fd int made = -1;

@@ -1,0 +1,1246 @@
+/**
+ * One container: its record, its monitor when it runs, and everything that can be asked of it. Acts that change its state
+ * hold its lock, one after the other; reading needs none.
+ */
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { totalmem } from "node:os";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+
+import { sleep, type TaskGroup } from "../../lib/runtime/index.ts";
+import { isAbort } from "../../lib/pure/errors.ts";
+import {
+  afterProbe,
+  healthOutputMax,
+  nextProbeMs,
+  noHealth,
+  planHealth,
+  startingHealth,
+  type HealthPlan,
+} from "./core/health.ts";
+import {
+  buildSpec,
+  execProcess,
+  hostnameOf,
+  resourcesOf,
+  workingDirectoryOf,
+  type DeviceNode,
+  type HostFacts,
+  type OciProcess,
+} from "./core/oci-spec.ts";
+import { decideRestart } from "./core/restart.ts";
+import type { SeccompProfile } from "./core/seccomp.ts";
+import type {
+  ContainerId,
+  ContainerRecord,
+  ExecId,
+  ExitStatus,
+  HostConfig,
+  RecordedState,
+  Resources,
+  RestartPolicy,
+} from "./core/types.ts";
+import { signalNumber, wrongHostConfig } from "./core/validate.ts";
+import {
+  ContainerConfigInvalid,
+  ContainerNotRunning,
+  ContainerStartFailed,
+  ContainerStateConflict,
+  ExecFailed,
+  RuntimeFailed,
+  exitCodeOfFailure,
+} from "./errors.ts";
+import type { EventHub } from "./events.ts";
+import { readAllDevices, readDevice, type StaticFacts } from "./host-facts.ts";
+import { readLog, type LogOptions } from "./log-reader.ts";
+import type { LogLine } from "./core/log-frames.ts";
+import { MonitorConnection } from "./monitor-connection.ts";
+import { writeNetworkFiles } from "./network-files.ts";
+import { runProgram, runtimeMessage, startMonitor, streamProgram, type StreamedProgram } from "./programs.ts";
+import type { RecordStore } from "./records.ts";
+import {
+  listChanges,
+  lookUpInRunning,
+  makeLayers,
+  overlayOptions,
+  packLayer,
+  packPath,
+  prepareRoot,
+  statPath,
+  unpackInto,
+  type Layers,
+  type PathChange,
+  type PathStat,
+  type RootPlace,
+} from "./root-access.ts";
+import type { ContainerSettings } from "./settings.ts";
+import { readPids, readStats, type CgroupPaths, type ContainerStats } from "./stats.ts";
+import { Attachment, ExecStream, type AttachOptions } from "./streams.ts";
+import type { VolumeProvider } from "./volumes.ts";
+
+/** What all containers of a worker share. */
+export interface ContainerHost {
+  readonly settings: ContainerSettings;
+  readonly facts: StaticFacts;
+  readonly records: RecordStore;
+  readonly events: EventHub;
+  readonly volumes: VolumeProvider;
+  readonly tasks: TaskGroup;
+  /** For `container:NAME` modes. */
+  resolve(reference: string): Container;
+  /** The container is gone for good. */
+  forget(container: Container): void;
+}
+
+export type WaitCondition = "not-running" | "next-exit" | "removed";
+
+export interface ExecConfig {
+  readonly Cmd: readonly string[];
+  readonly AttachStdin?: boolean;
+  readonly AttachStdout?: boolean;
+  readonly AttachStderr?: boolean;
+  readonly Tty?: boolean;
+  readonly Env?: readonly string[] | null;
+  readonly User?: string;
+  readonly WorkingDir?: string;
+  readonly Privileged?: boolean;
+  readonly ConsoleSize?: readonly [number, number] | null;
+}
+
+export interface ExecSession {
+  readonly id: ExecId;
+  readonly container: Container;
+  readonly config: ExecConfig;
+  status: "created" | "running" | "exited";
+  pid: number;
+  exitCode: number | undefined;
+}
+
+/** A life under way. */
+interface Life {
+  readonly connection: MonitorConnection;
+  readonly pid: number;
+  readonly startedMonotonicMs: number;
+  readonly delayMs: number;
+  readonly stop: AbortController;
+  readonly over: PromiseWithResolvers<ExitStatus>;
+  readonly cgroups: CgroupPaths;
+}
+
+/** A monitor that does not end this long after its container is left to itself. */
+const monitorEndMs = 15_000;
+/** Patience with SIGKILL: a process in an uninterruptible wait may outlive it. */
+const killMs = 30_000;
+const orphanPollMs = 250;
+
+export const lostExitCode = 255;
+
+export class Container {
+  readonly #host: ContainerHost;
+  #record: ContainerRecord;
+  #lock: Promise<unknown> = Promise.resolve();
+  #life: Life | undefined;
+  #pendingRestart: AbortController | undefined;
+  readonly #attachments = new Set<Attachment>();
+  readonly #waiters = new Set<(event: "exit" | "removed") => void>();
+  #removed = false;
+  #released = false;
+  /** Resolves when the log gets nothing more; replaced with each life. */
+  #logEnded: PromiseWithResolvers<void> | undefined;
+
+  constructor(host: ContainerHost, record: ContainerRecord) {
+    this.#host = host;
+    this.#record = record;
+  }
+
+  get record(): ContainerRecord {
+    return this.#record;
+  }
+
+  get id(): ContainerId {
+    return this.#record.id;
+  }
+
+  get running(): boolean {
+    return this.#life !== undefined;
+  }
+
+  get directory(): string {
+    return join(this.#host.settings.dataDirectory, "containers", this.id);
+  }
+
+  get stateDirectory(): string {
+    return join(this.#host.settings.runDirectory, "c", this.id);
+  }
+
+  get logPath(): string {
+    return join(this.directory, "container.log");
+  }
+
+  // ---- start ----
+
+  /** Starts it; false when it runs already. Throws ContainerStartFailed, and then nothing of the attempt is left. */
+  start(): Promise<boolean> {
+    return this.#locked(async () => {
+      this.#refuseWhen(["paused", "removing", "dead"], "start");
+      if (this.#life !== undefined) return false;
+      this.#cancelRestart();
+      await this.#update({ restartCount: 0, stoppedByUser: false });
+      await this.#launch(0);
+      return true;
+    });
+  }
+
+  async #launch(delayMs: number): Promise<void> {
+    try {
+      await this.#launchOrThrow(delayMs);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const { settings } = this.#host;
+      await this.#update({
+        status: this.#record.state.startedAtMs === 0 ? "created" : "exited",
+        pid: 0,
+        error: why,
+        restarting: false,
+        exit: { code: exitCodeOfFailure(why), signal: 0, oomKilled: false, finishedAtMs: settings.clock.wallMs() },
+      });
+      await this.#clearState();
+      for (const attachment of this.#attachments) attachment.abandon();
+      this.#attachments.clear();
+      this.#wake("exit");
+      if (error instanceof ContainerStartFailed || error instanceof ContainerConfigInvalid) throw error;
+      throw new ContainerStartFailed(this.id, why, error);
+    }
+  }
+
+  async #launchOrThrow(delayMs: number): Promise<void> {
+    const { settings } = this.#host;
+    const { record } = this;
+    await this.#clearState();
+    const prepared = await settings.rootfs.prepare(this.id, record.imageId);
+    const layers = await makeLayers(this.directory, prepared.lowerDirectories);
+    const user = await prepareRoot(settings.programs, layers, {
+      workingDirectory: workingDirectoryOf(record),
+      user: (record.config.User ?? "") === "" ? (record.image.User ?? "") : (record.config.User ?? ""),
+      groupAdd: record.hostConfig.GroupAdd ?? [],
+    });
+    if (record.state.startedAtMs === 0) await this.#fillNewVolumes(layers);
+    const spec = buildSpec({
+      record,
+      facts: { ...this.#host.facts, devices: await this.#devices() },
+      user,
+      rootfs: layers.target,
+      cgroupsPath: this.#cgroupPath(),
+      files: await this.#networkFiles(),
+      initProgram: settings.programs.init,
+      namespaces: this.#namespaces(),
+      seccomp: this.#seccomp(),
+    });
+    const bundle = join(this.directory, "bundle");
+    await mkdir(bundle, { recursive: true });
+    await writeFile(join(bundle, "config.json"), JSON.stringify(spec), { mode: 0o600 });
+    const started = await startMonitor(settings.programs.isolate, this.#monitorArguments(bundle, layers), {
+      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      ...settings.monitorEnvironment,
+    });
+    const connection = await MonitorConnection.open(this.stateDirectory);
+    try {
+      for (const attachment of this.#attachments) await attachment.connect(this.stateDirectory);
+      this.#attachments.clear();
+      await this.#begin(connection, started.pid, delayMs, () =>
+        connection.request({ type: "start" }, "ok").then(() => undefined),
+      );
+    } catch (error) {
+      await this.#awaitMonitorEnd(connection);
+      connection[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** From a created container (or one found running) to a life that is watched. */
+  async #begin(connection: MonitorConnection, pid: number, delayMs: number, start: () => Promise<void>): Promise<void> {
+    const { settings, tasks } = this.#host;
+    await connection.send({ type: "wait" });
+    await start();
+    const life: Life = {
+      connection,
+      pid,
+      startedMonotonicMs: settings.clock.monotonicMs(),
+      delayMs,
+      stop: new AbortController(),
+      over: Promise.withResolvers(),
+      cgroups: await this.#readCgroups(),
+    };
+    this.#life = life;
+    this.#logEnded = Promise.withResolvers();
+    const plan = this.#healthPlan();
+    await this.#update({
+      status: this.#record.state.status === "paused" ? "paused" : "running",
+      pid,
+      startedAtMs: settings.clock.wallMs(),
+      exit: undefined,
+      error: "",
+      restarting: false,
+      health: plan === undefined ? noHealth : startingHealth,
+    });
+    this.#emit("start");
+    tasks.start(`watch ${this.id}`, () => this.#watch(life));
+    if (plan !== undefined)
+      tasks.start(`health ${this.id}`, (signal) =>
+        this.#probe(life, plan, AbortSignal.any([signal, life.stop.signal])),
+      );
+  }
+
+  async #readCgroups(): Promise<CgroupPaths> {
+    const text = await readFile(join(this.stateDirectory, "state.json"), "utf8").catch(() => "{}");
+    return (JSON.parse(text) as { cgroups?: CgroupPaths }).cgroups ?? {};
+  }
+
+  #monitorArguments(bundle: string, layers: Layers): string[] {
+    const { settings } = this.#host;
+    const { config, hostConfig, mounts } = this.#record;
+    const log = hostConfig.LogConfig?.Config ?? {};
+    const logged = (hostConfig.LogConfig?.Type ?? "") !== "none";
+    return [
+      "--id",
+      this.id,
+      "--bundle",
+      bundle,
+      "--state-dir",
+      this.stateDirectory,
+      "--runtime",
+      settings.programs.runtime,
+      "--runtime-root",
+      join(settings.runDirectory, "r"),
+      ...(logged ? ["--log-path", this.logPath] : []),
+      ...(logged ? ["--log-max-size", String(sizeOption(log["max-size"]))] : []),
+      ...(logged ? ["--log-max-file", String(Math.max(1, Number(log["max-file"] ?? 1) || 1))] : []),
+      ...(log["mode"] === "non-blocking" ? ["--log-mode", "drop"] : []),
+      ...(config.OpenStdin === true ? ["--stdin"] : []),
+      ...(config.Tty === true ? ["--tty"] : []),
+      ...(mounts.some(({ propagation }) => propagation.endsWith("shared")) ? ["--host-mounts"] : []),
+      ...overlayOptions(layers),
+      "--auto-cleanup",
+    ];
+  }
+
+  #cgroupPath(): string {
+    const own = this.#record.hostConfig.CgroupParent ?? "";
+    const parent = own === "" ? this.#host.settings.cgroupParent : own;
+    return join("/", parent, this.id);
+  }
+
+  #networkFiles(): Promise<Record<string, string>> {
+    const { config, hostConfig } = this.#record;
+    return writeNetworkFiles({
+      directory: this.directory,
+      hostname: hostnameOf(config, this.id),
+      domainname: config.Domainname ?? "",
+      hostConfig,
+      sharesHostNetwork: hostConfig.NetworkMode === "host",
+    });
+  }
+
+  #namespaces(): Parameters<typeof buildSpec>[0]["namespaces"] {
+    const { hostConfig } = this.#record;
+    type How = "private" | "host" | { path: string };
+    const how = (mode: string | undefined, file: string, fallback: How): How => {
+      if (mode === "host") return "host";
+      if (mode?.startsWith("ns:") === true) return { path: mode.slice(3) };
+      if (mode?.startsWith("container:") !== true) return fallback;
+      const other = this.#host.resolve(mode.slice("container:".length));
+      if (other.#life === undefined)
+        throw new ContainerNotRunning(other.id, "join the namespaces of", other.record.state.status);
+      return { path: `/proc/${other.#life.pid}/ns/${file}` };
+    };
+    const cgroupDefault = this.#host.facts.cgroupVersion === 2 ? "private" : "host";
+    return {
+      network: how(hostConfig.NetworkMode, "net", "private"),
+      ipc: how(hostConfig.IpcMode, "ipc", "private"),
+      pid: how(hostConfig.PidMode, "pid", "private"),
+      uts: how(hostConfig.UTSMode, "uts", hostConfig.NetworkMode === "host" ? "host" : "private"),
+      cgroup: how(hostConfig.CgroupnsMode, "cgroup", hostConfig.CgroupnsMode === "private" ? "private" : cgroupDefault),
+    };
+  }
+
+  #seccomp(): SeccompProfile | "unconfined" | undefined {
+    const option = (this.#record.hostConfig.SecurityOpt ?? [])
+      .find((text) => /^seccomp[:=]/.test(text))
+      ?.slice("seccomp=".length);
+    if (option === undefined || option === "builtin") return undefined;
+    if (option === "unconfined") return "unconfined";
+    try {
+      return JSON.parse(option) as SeccompProfile;
+    } catch {
+      throw new ContainerConfigInvalid("its seccomp profile is not JSON");
+    }
+  }
+
+  async #devices(): Promise<Map<string, DeviceNode>> {
+    const { hostConfig } = this.#record;
+    if (hostConfig.Privileged === true) return readAllDevices();
+    const block = [
+      ...(hostConfig.BlkioWeightDevice ?? []),
+      ...(hostConfig.BlkioDeviceReadBps ?? []),
+      ...(hostConfig.BlkioDeviceWriteBps ?? []),
+      ...(hostConfig.BlkioDeviceReadIOps ?? []),
+      ...(hostConfig.BlkioDeviceWriteIOps ?? []),
+    ].map(({ Path }) => Path);
+    const found = new Map<string, DeviceNode>();
+    for (const path of [...(hostConfig.Devices ?? []).map(({ PathOnHost }) => PathOnHost), ...block]) {
+      const device = await readDevice(path);
+      if (device === undefined)
+        throw new ContainerConfigInvalid(
+          `error gathering device information while adding custom device "${path}": not a device node`,
+        );
+      found.set(path, device);
+    }
+    return found;
+  }
+
+  /** A volume that is empty gets what the image has in its place, as the Engine does. */
+  async #fillNewVolumes(layers: Layers): Promise<void> {
+    const { settings } = this.#host;
+    for (const mount of this.#record.mounts) {
+      if (mount.type !== "volume" || (await readdir(mount.source)).length > 0) continue;
+      const place: RootPlace = { kind: "stopped", layers, mounts: [] };
+      const kind = await statPath(settings.programs, place, this.id, mount.destination).catch(() => undefined);
+      if (kind === undefined || (kind.mode & 0o170000) !== 0o040000) continue;
+      const from = packPath(settings.programs, place, this.id, mount.destination, ["--name", "."]);
+      const to = streamProgram(settings.programs.archive, ["unpack", "--root", mount.source]);
+      to.stdout.resume();
+      await pipeline(from.stdout, to.stdin);
+      const [, { code, stderr }] = await Promise.all([from.done, to.done]);
+      if (code !== 0)
+        throw new ContainerConfigInvalid(`its volume ${mount.destination} cannot be filled: ${stderr.trim()}`);
+    }
+  }
+
+  // ---- a life and its end ----
+
+  async #watch(life: Life): Promise<void> {
+    for await (const event of life.connection.events()) {
+      if (event.type === "oom") this.#emit("oom");
+      if (event.type === "exit") {
+        await this.#locked(() => this.#ended(life));
+        return;
+      }
+    }
+    if (this.#released) return; // the daemon stops; the container goes on
+    await this.#locked(() => this.#monitorLost(life));
+  }
+
+  async #ended(life: Life): Promise<void> {
+    const exit = await readExit(this.stateDirectory, this.#host.settings.clock.wallMs());
+    await this.#finish(
+      life,
+      exit ?? { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: this.#host.settings.clock.wallMs() },
+    );
+  }
+
+  /** The monitor is gone without a word. Its container may live on without anybody to take its output. */
+  async #monitorLost(life: Life): Promise<void> {
+    const { clock, logger } = this.#host.settings;
+    const exit = await readExit(this.stateDirectory, clock.wallMs());
+    if (exit !== undefined) {
+      await this.#finish(life, exit);
+      return;
+    }
+    logger.warn("a monitor died before its container", { container: this.id, pid: life.pid });
+    const identity = await readIdentity(this.stateDirectory);
+    while (identity !== undefined && (await isAlive(identity)))
+      await sleep(clock, orphanPollMs, this.#host.tasks.signal);
+    await this.#deleteInRuntime();
+    await this.#finish(life, { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: clock.wallMs() });
+  }
+
+  async #finish(life: Life, exit: ExitStatus): Promise<void> {
+    const { clock } = this.#host.settings;
+    life.stop.abort();
+    this.#life = undefined;
+    const { state, hostConfig } = this.#record;
+    const decision = decideRestart({
+      policy: hostConfig.RestartPolicy ?? {},
+      exit,
+      livedMs: clock.monotonicMs() - life.startedMonotonicMs,
+      restartCount: state.restartCount,
+      lastDelayMs: life.delayMs,
+      stoppedByUser: state.stoppedByUser,
+    });
+    await this.#update({
+      status: decision.restart ? "restarting" : "exited",
+      pid: 0,
+      exit,
+      restarting: decision.restart,
+    });
+    this.#emit("die", { exitCode: String(exit.code), ...(exit.signal > 0 ? { signal: String(exit.signal) } : {}) });
+    life.over.resolve(exit);
+    this.#logEnded?.resolve();
+    this.#wake("exit");
+    await this.#awaitMonitorEnd(life.connection);
+    life.connection[Symbol.dispose]();
+    await this.#clearState();
+    if (decision.restart) this.#restartLater(decision.delayMs);
+    else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing") await this.#erase(true);
+  }
+
+  /** The end of the connection is the monitor's last act. */
+  async #awaitMonitorEnd(connection: MonitorConnection): Promise<void> {
+    const { clock, logger } = this.#host.settings;
+    const patience = new AbortController();
+    const late = sleep(clock, monitorEndMs, patience.signal).then(
+      () => logger.warn("a monitor does not end", { container: this.id }),
+      () => undefined, // it ended in time
+    );
+    await Promise.race([connection.closed, late]);
+    patience.abort();
+  }
+
+  #restartLater(delayMs: number): void {
+    const pending = new AbortController();
+    this.#pendingRestart = pending;
+    this.#host.tasks.start(`restart ${this.id}`, async (signal) => {
+      try {
+        await sleep(this.#host.settings.clock, delayMs, AbortSignal.any([signal, pending.signal]));
+      } catch (error) {
+        if (isAbort(error) || signal.aborted || pending.signal.aborted) return;
+        throw error;
+      }
+      await this.#locked(async () => {
+        if (pending.signal.aborted || this.#life !== undefined || this.#removed) return;
+        await this.#update({ restartCount: this.#record.state.restartCount + 1 });
+        try {
+          await this.#launch(delayMs);
+        } catch (error) {
+          this.#host.settings.logger.warn("a container could not be restarted", { container: this.id, error });
+          if (this.#record.hostConfig.RestartPolicy?.Name === "always") {
+            await this.#update({ status: "restarting", restarting: true });
+            this.#restartLater(Math.min(delayMs * 2, 60_000));
+          }
+        }
+      });
+    });
+  }
+
+  #cancelRestart(): void {
+    this.#pendingRestart?.abort();
+    this.#pendingRestart = undefined;
+  }
+
+  // ---- stop, kill, pause ----
+
+  /**
+   * Signal, grace period, SIGKILL. False when it was not running.
+   * @param seconds  undefined: the container's own StopTimeout or the default; negative: wait for ever
+   */
+  stop(options: { readonly seconds?: number; readonly signal?: string } = {}): Promise<boolean> {
+    return this.#stopLife(options, true);
+  }
+
+  async #stopLife(options: { readonly seconds?: number; readonly signal?: string }, byUser: boolean): Promise<boolean> {
+    const life = await this.#locked(async () => {
+      if (this.#pendingRestart !== undefined && this.#life === undefined) {
+        this.#cancelRestart();
+        await this.#update({ status: "exited", restarting: false, stoppedByUser: byUser });
+        this.#wake("exit");
+        return undefined;
+      }
+      if (this.#life === undefined) return undefined;
+      await this.#update({ stoppedByUser: true });
+      if (this.#record.state.status === "paused") await this.#resume();
+      return this.#life;
+    });
+    if (life === undefined) return false;
+    const name = options.signal ?? (this.#record.config.StopSignal || this.#record.image.StopSignal || "TERM");
+    const seconds = options.seconds ?? this.#record.config.StopTimeout ?? this.#host.settings.defaultStopSeconds;
+    await this.#signal(life, signalNumber(name) ?? 15, false);
+    if (!(await this.#endsWithin(life, seconds < 0 ? Infinity : seconds * 1000))) {
+      await this.#signal(life, 9, true);
+      if (!(await this.#endsWithin(life, killMs)))
+        throw new RuntimeFailed("stop", this.id, "it does not end after SIGKILL");
+    }
+    // Its end is recorded and its remains are cleared away under the lock.
+    await this.#locked(async () => undefined);
+    if (byUser) this.#emit("stop");
+    return true;
+  }
+
+  async #signal(life: Life, signal: number, all: boolean): Promise<void> {
+    try {
+      await life.connection.request({ type: "kill", signal, all }, "ok");
+    } catch (error) {
+      if (this.#life !== life) return; // it ended meanwhile
+      const identity = await readIdentity(this.stateDirectory);
+      // No monitor, but its process: the identity was compared a moment ago.
+      if (identity !== undefined && (await isAlive(identity))) process.kill(identity.pid, signal);
+      else if (identity !== undefined) return;
+      else throw error;
+    }
+  }
+
+  async #endsWithin(life: Life, ms: number): Promise<boolean> {
+    const patience = new AbortController();
+    const late =
+      ms === Infinity
+        ? new Promise<false>(() => undefined)
+        : sleep(this.#host.settings.clock, ms, patience.signal).then(
+            () => false as const,
+            () => false as const,
+          );
+    const ended = await Promise.race([life.over.promise.then(() => true as const), late]);
+    patience.abort();
+    return ended;
+  }
+
+  async kill(signal = "KILL"): Promise<void> {
+    const number = signalNumber(signal);
+    if (number === undefined) throw new ContainerConfigInvalid(`Invalid signal: ${signal}`);
+    const life = this.#life;
+    if (life === undefined) throw new ContainerNotRunning(this.id, "kill", this.#record.state.status);
+    const stopSignal = signalNumber(this.#record.config.StopSignal || this.#record.image.StopSignal || "TERM");
+    if (number === 9 || number === stopSignal) await this.#locked(() => this.#update({ stoppedByUser: true }));
+    await this.#signal(life, number, number === 9);
+    this.#emit("kill", { signal: String(number) });
+    if (number === 9 && this.#record.state.status === "paused")
+      await this.#locked(() => (this.#life === undefined ? Promise.resolve() : this.#resume()));
+  }
+
+  pause(): Promise<void> {
+    return this.#locked(async () => {
+      if (this.#life === undefined) throw new ContainerNotRunning(this.id, "pause", this.#record.state.status);
+      if (this.#record.state.status === "paused") throw new ContainerStateConflict(this.id, "pause", "already paused");
+      // Written first: a daemon that dies in between finds the record and thaws or keeps it, but never forgets it frozen.
+      await this.#update({ status: "paused" });
+      try {
+        await this.#verb(["pause", this.id]);
+      } catch (error) {
+        await this.#update({ status: "running" });
+        throw error;
+      }
+      this.#emit("pause");
+    });
+  }
+
+  unpause(): Promise<void> {
+    return this.#locked(async () => {
+      if (this.#record.state.status !== "paused") throw new ContainerStateConflict(this.id, "unpause", "not paused");
+      await this.#resume();
+      this.#emit("unpause");
+    });
+  }
+
+  async #resume(): Promise<void> {
+    await this.#verb(["resume", this.id]);
+    await this.#update({ status: "running" });
+  }
+
+  async restart(options: { readonly seconds?: number; readonly signal?: string } = {}): Promise<void> {
+    await this.#stopLife(options, false);
+    await this.start();
+    this.#emit("restart");
+  }
+
+  // ---- other acts ----
+
+  async rename(name: string): Promise<void> {
+    await this.#locked(async () => {
+      const old = this.#record.name;
+      await this.#put({ ...this.#record, name });
+      this.#emit("rename", { oldName: `/${old}` });
+    });
+  }
+
+  /** Changes limits and restart policy, at once when it runs. */
+  update(wish: Resources & { readonly RestartPolicy?: RestartPolicy }): Promise<void> {
+    return this.#locked(async () => {
+      this.#refuseWhen(["removing", "dead"], "update");
+      const given = Object.fromEntries(
+        Object.entries(wish).filter(
+          ([, value]) => value !== undefined && value !== null && value !== 0 && value !== "",
+        ),
+      ) as typeof wish;
+      const { RestartPolicy: policy, ...resources } = given;
+      const hostConfig: HostConfig = {
+        ...this.#record.hostConfig,
+        ...resources,
+        ...(policy?.Name === undefined || policy.Name === "" ? {} : { RestartPolicy: policy }),
+      };
+      const wrong = wrongHostConfig(hostConfig);
+      if (wrong !== undefined) throw new ContainerConfigInvalid(wrong);
+      if (this.#life !== undefined && Object.keys(resources).length > 0) {
+        const facts: HostFacts = { ...this.#host.facts, devices: new Map() };
+        await this.#verb(
+          ["update", "--resources", "-", this.id],
+          JSON.stringify(resourcesOf({ ...this.#record.hostConfig, ...resources }, facts)),
+        );
+      }
+      await this.#put({ ...this.#record, hostConfig });
+      this.#emit("update");
+    });
+  }
+
+  async remove(options: { readonly force?: boolean; readonly volumes?: boolean } = {}): Promise<void> {
+    if (this.#life !== undefined || this.#pendingRestart !== undefined) {
+      if (options.force !== true) {
+        throw new ContainerStateConflict(
+          this.id,
+          "remove",
+          `${this.#record.state.status}: stop the container before removing or force remove`,
+        );
+      }
+      await this.#locked(() => this.#update({ stoppedByUser: true }));
+      if (this.#record.state.status === "paused") await this.unpause();
+      if (this.#life !== undefined) await this.#signal(this.#life, 9, true);
+      await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
+    }
+    await this.#locked(() => this.#erase(options.volumes === true));
+  }
+
+  /** Finishes a removal, from whichever point an earlier one stopped. */
+  async #erase(volumes: boolean): Promise<void> {
+    if (this.#removed) return;
+    const { settings, records } = this.#host;
+    await this.#update({ status: "removing" });
+    await this.#clearState();
+    if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
+    // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.
+    const trash = join(settings.dataDirectory, "trash");
+    await mkdir(trash, { recursive: true });
+    const doomed = join(trash, `${this.id}-${randomBytes(4).toString("hex")}`);
+    await rename(this.directory, doomed).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    await settings.rootfs.release(this.id);
+    await records.delete(this.id);
+    this.#removed = true;
+    this.#host.tasks.start(`clear away ${this.id}`, () => rm(doomed, { recursive: true, force: true }));
+    this.#emit("destroy");
+    this.#host.forget(this);
+    for (const attachment of this.#attachments) attachment.abandon();
+    this.#wake("removed");
+  }
+
+  /** Resolves with how it ended. `next-exit` and a container that never ran wait for an end to come. */
+  async wait(condition: WaitCondition, signal: AbortSignal): Promise<ExitStatus> {
+    const none: ExitStatus = { code: 0, signal: 0, oomKilled: false, finishedAtMs: 0 };
+    const now = (): boolean =>
+      condition === "removed"
+        ? this.#removed
+        : condition === "not-running" && this.#life === undefined && !this.#record.state.restarting;
+    let passed = false;
+    while (!now() && !passed) {
+      const event = await new Promise<"exit" | "removed">((resolve, reject) => {
+        signal.throwIfAborted();
+        const done = (what: "exit" | "removed"): void => {
+          this.#waiters.delete(done);
+          signal.removeEventListener("abort", abort);
+          resolve(what);
+        };
+        const abort = (): void => {
+          this.#waiters.delete(done);
+          reject(signal.reason as Error);
+        };
+        signal.addEventListener("abort", abort, { once: true });
+        this.#waiters.add(done);
+      });
+      passed = condition === "next-exit" || event === "removed";
+    }
+    return this.#record.state.exit ?? none;
+  }
+
+  // ---- streams ----
+
+  /** May be asked for before the container starts: then it sees everything from the first byte. */
+  async attach(options: AttachOptions): Promise<Attachment> {
+    const attachment = new Attachment(
+      { ...options, stdin: options.stdin && this.#record.config.OpenStdin === true },
+      this.#record.config.StdinOnce === true,
+    );
+    if (this.#life === undefined) this.#attachments.add(attachment);
+    else await attachment.connect(this.stateDirectory);
+    return attachment;
+  }
+
+  /** Lines of its log; with `follow` until it ends. */
+  logs(options: LogOptions, signal: AbortSignal): AsyncGenerator<LogLine, void, undefined> {
+    if ((this.#record.hostConfig.LogConfig?.Type ?? "") === "none") {
+      throw new ContainerConfigInvalid("configured logging driver does not support reading");
+    }
+    const ended = this.#life === undefined ? Promise.resolve() : (this.#logEnded?.promise ?? Promise.resolve());
+    return readLog({ path: this.logPath, ended, clock: this.#host.settings.clock }, options, signal);
+  }
+
+  async resize(rows: number, columns: number): Promise<void> {
+    const life = this.#life;
+    if (life === undefined) throw new ContainerNotRunning(this.id, "resize", this.#record.state.status);
+    await life.connection.request({ type: "resize", rows, columns }, "ok");
+  }
+
+  createExec(config: ExecConfig): ExecSession {
+    if (this.#life === undefined) throw new ContainerNotRunning(this.id, "exec in", this.#record.state.status);
+    if (this.#record.state.status === "paused")
+      throw new ContainerStateConflict(this.id, "exec in", "paused, unpause the container before exec");
+    if (config.Cmd.length === 0) throw new ContainerConfigInvalid("No exec command specified");
+    return {
+      id: randomBytes(32).toString("hex") as ExecId,
+      container: this,
+      config,
+      status: "created",
+      pid: 0,
+      exitCode: undefined,
+    };
+  }
+
+  /** Runs it. With `detach` its streams lead nowhere and the returned stream only ends. */
+  async startExec(
+    session: ExecSession,
+    options: { readonly detach: boolean; readonly rows?: number; readonly columns?: number },
+  ): Promise<ExecStream> {
+    const life = this.#life;
+    if (life === undefined) throw new ContainerNotRunning(this.id, "exec in", this.#record.state.status);
+    if (session.status !== "created")
+      throw new ContainerStateConflict(this.id, "start an exec session in", "not one that can be started again");
+    const { config } = session;
+    try {
+      session.status = "running";
+      const document = Buffer.from(JSON.stringify(await this.#execDocument(life, config)));
+      const inline = document.length <= 48 * 1024;
+      if (!inline) {
+        await mkdir(join(this.stateDirectory, "exec"), { recursive: true, mode: 0o700 });
+        await writeFile(join(this.stateDirectory, "exec", `${session.id}.process.json`), document, { mode: 0o600 });
+      }
+      const connection = await MonitorConnection.open(this.stateDirectory);
+      const [rows, columns] = config.ConsoleSize ?? [options.rows ?? 0, options.columns ?? 0];
+      const request = {
+        type: "exec" as const,
+        id: session.id,
+        tty: config.Tty === true,
+        stdin: !options.detach && config.AttachStdin === true,
+        relay: !options.detach || config.Tty === true,
+        rows,
+        columns,
+        process: inline ? document : new Uint8Array(),
+      };
+      const { pid } = await connection.request(request, "execOk").catch((error: unknown) => {
+        connection[Symbol.dispose]();
+        throw error;
+      });
+      session.pid = pid;
+      const stream = new ExecStream(pid, connection);
+      void stream.exit.then((code) => {
+        session.status = "exited";
+        session.exitCode = code;
+        this.#emit("exec_die", { execID: session.id, exitCode: String(code) });
+      });
+      this.#emit(`exec_start: ${config.Cmd.join(" ")}`, { execID: session.id });
+      if (options.detach) this.#host.tasks.start(`exec ${session.id}`, async () => void (await stream.drain()));
+      return stream;
+    } catch (error) {
+      const why = runtimeMessage(
+        error instanceof Error ? error.message.replace(/^.*monitor says: /, "") : String(error),
+      );
+      const failed = new ExecFailed(this.id, why);
+      session.status = "exited";
+      session.exitCode = failed.exitCode === 128 ? 126 : failed.exitCode;
+      throw failed;
+    }
+  }
+
+  async #execDocument(life: Life, config: ExecConfig): Promise<OciProcess> {
+    const spec = JSON.parse(await readFile(join(this.directory, "bundle", "config.json"), "utf8")) as {
+      process: OciProcess;
+    };
+    const user =
+      config.User === undefined || config.User === ""
+        ? undefined
+        : await lookUpInRunning(this.#host.settings.programs, life.pid, config.User);
+    return execProcess(
+      spec.process,
+      {
+        args: config.Cmd,
+        env: config.Env ?? [],
+        tty: config.Tty === true,
+        user,
+        cwd: config.WorkingDir ?? "",
+        privileged: config.Privileged === true,
+      },
+      this.#host.facts.capabilities,
+    );
+  }
+
+  async resizeExec(session: ExecSession, rows: number, columns: number): Promise<void> {
+    const life = this.#life;
+    if (life === undefined || session.status !== "running")
+      throw new ContainerStateConflict(this.id, "resize an exec session in", "not running it");
+    await life.connection.request({ type: "execResize", id: session.id, rows, columns }, "ok");
+  }
+
+  // ---- health ----
+
+  #healthPlan(): HealthPlan | undefined {
+    const { config, image } = this.#record;
+    return planHealth(config.Healthcheck, image.Healthcheck, config.Shell ?? image.Shell);
+  }
+
+  async #probe(life: Life, plan: HealthPlan, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#host.settings;
+    try {
+      for (;;) {
+        await sleep(
+          clock,
+          nextProbeMs(plan, this.#record.state.health, clock.monotonicMs() - life.startedMonotonicMs),
+          signal,
+        );
+        if (this.#record.state.status === "paused") continue;
+        const sinceStartMs = clock.monotonicMs() - life.startedMonotonicMs;
+        const startMs = clock.wallMs();
+        const { exitCode, output } = await this.#runProbe(plan, signal);
+        await this.#locked(async () => {
+          if (this.#life !== life) return;
+          const before = this.#record.state.health;
+          const health = afterProbe(plan, before, { startMs, endMs: clock.wallMs(), exitCode, output }, sinceStartMs);
+          await this.#update({ health });
+          if (health.status !== before.status) this.#emit(`health_status: ${health.status}`);
+        });
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  async #runProbe(plan: HealthPlan, signal: AbortSignal): Promise<{ exitCode: number; output: string }> {
+    try {
+      const session = this.createExec({ Cmd: plan.command, AttachStdout: true, AttachStderr: true });
+      const stream = await this.startExec(session, { detach: false });
+      const patience = new AbortController();
+      const output = stream.drain(healthOutputMax);
+      const late = sleep(this.#host.settings.clock, plan.timeoutMs, AbortSignal.any([patience.signal, signal])).then(
+        () => undefined,
+        () => "ended" as const,
+      );
+      const done = await Promise.race([output, late]);
+      patience.abort();
+      if (Buffer.isBuffer(done)) return { exitCode: (await stream.exit) === 0 ? 0 : 1, output: done.toString("utf8") };
+      // A probe that hangs is killed, or each interval would leave one more.
+      await this.#life?.connection
+        .request({ type: "execKill", id: session.id, signal: 9 }, "ok")
+        .catch(() => undefined);
+      await output.catch(() => undefined);
+      return { exitCode: -1, output: `Health check exceeded timeout (${plan.timeoutMs}ms)` };
+    } catch (error) {
+      return { exitCode: -1, output: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
+  // ---- looking inside ----
+
+  async stats(): Promise<ContainerStats | undefined> {
+    const life = this.#life;
+    return life === undefined
+      ? undefined
+      : readStats(life.cgroups, life.pid, this.#host.settings.clock.wallMs(), totalmem());
+  }
+
+  /** `ps` of the host, cut down to the processes of this container. */
+  async top(psArguments: readonly string[] = ["-ef"]): Promise<{ titles: string[]; processes: string[][] }> {
+    const life = this.#life;
+    if (life === undefined) throw new ContainerNotRunning(this.id, "list the processes of", this.#record.state.status);
+    const result = await runProgram("ps", psArguments);
+    if (result.code !== 0) throw new RuntimeFailed("list the processes of", this.id, result.stderr.trim());
+    const [head = "", ...lines] = result.stdout.toString("utf8").trimEnd().split("\n");
+    const titles = head.trim().split(/\s+/);
+    const column = titles.indexOf("PID");
+    if (column < 0) throw new ContainerConfigInvalid("Couldn't find PID field in ps output");
+    const pids = await readPids(life.cgroups);
+    const cut = (line: string): string[] => {
+      const fields = line.trim().split(/\s+/);
+      return [...fields.slice(0, titles.length - 1), fields.slice(titles.length - 1).join(" ")];
+    };
+    return { titles, processes: lines.map(cut).filter((fields) => pids.has(Number(fields[column]))) };
+  }
+
+  async #place(): Promise<RootPlace> {
+    const life = this.#life;
+    if (life !== undefined) return { kind: "running", pid: life.pid };
+    return { kind: "stopped", layers: await this.#layers(), mounts: this.#record.mounts };
+  }
+
+  async #layers(): Promise<Layers> {
+    const prepared = await this.#host.settings.rootfs.prepare(this.id, this.#record.imageId);
+    return makeLayers(this.directory, prepared.lowerDirectories);
+  }
+
+  async changes(): Promise<PathChange[]> {
+    return listChanges(this.#host.settings.programs, await this.#layers(), this.id);
+  }
+
+  async statPath(path: string): Promise<PathStat> {
+    return statPath(this.#host.settings.programs, await this.#place(), this.id, path);
+  }
+
+  /** A tar of a file or directory. Await `done`: it tells whether the archive is whole. */
+  async copyOut(path: string): Promise<StreamedProgram> {
+    return packPath(this.#host.settings.programs, await this.#place(), this.id, path);
+  }
+
+  /** Unpacks a tar into a directory of the container, which must exist. */
+  async copyIn(path: string, tar: Readable): Promise<void> {
+    const place = await this.#place();
+    const target = await statPath(this.#host.settings.programs, place, this.id, path);
+    if ((target.mode & 0o170000) !== 0o040000 && target.linkTarget === "")
+      throw new ContainerConfigInvalid("extraction point is not a directory");
+    const program = unpackInto(this.#host.settings.programs, place, this.id, path);
+    // The program may refuse before it has read all; its reason says more than the broken pipe.
+    const fed = pipeline(tar, program.stdin).catch((error: unknown) => error);
+    await program.done;
+    const broken = await fed;
+    if (broken instanceof Error) throw broken;
+    this.#emit("extract-to-dir");
+  }
+
+  /** The whole root filesystem, without volumes, as a tar. */
+  async export(): Promise<StreamedProgram> {
+    const layers = await this.#layers();
+    return packPath(this.#host.settings.programs, { kind: "stopped", layers, mounts: [] }, this.id, "/", [
+      "--name",
+      ".",
+    ]);
+  }
+
+  /** Makes an image of its changes. */
+  async commit(options: {
+    readonly pause: boolean;
+    readonly author: string;
+    readonly comment: string;
+    readonly config?: ContainerRecord["image"];
+  }): Promise<string> {
+    const { settings } = this.#host;
+    const pause = options.pause && this.#record.state.status === "running";
+    if (pause) await this.pause();
+    try {
+      const { config, image } = this.#record;
+      const layer = packLayer(settings.programs, await this.#layers(), this.id);
+      const id = await settings.rootfs.commit({
+        layer: layer.stdout,
+        parentImage: this.#record.imageId,
+        config: {
+          ...image,
+          ...(config.User === undefined ? {} : { User: config.User }),
+          ...(config.Env == null ? {} : { Env: [...(image.Env ?? []), ...config.Env] }),
+          ...(config.Cmd == null ? {} : { Cmd: config.Cmd }),
+          ...(config.Entrypoint == null ? {} : { Entrypoint: config.Entrypoint }),
+          ...(config.WorkingDir === undefined || config.WorkingDir === "" ? {} : { WorkingDir: config.WorkingDir }),
+          ...(config.Labels == null ? {} : { Labels: { ...image.Labels, ...config.Labels } }),
+          ...options.config,
+        },
+        author: options.author,
+        comment: options.comment,
+      });
+      await layer.done;
+      this.#emit("commit", { imageID: id });
+      return id;
+    } finally {
+      if (pause) await this.unpause();
+    }
+  }
+
+  // ---- recovery ----
+
+  /**
+   * Makes record and reality agree when the worker starts. What runs is adopted; what ended is recorded; a start or a removal
+   * that was cut short is undone or finished.
+   */
+  recover(): Promise<"adopted" | "ended" | "idle" | "removed"> {
+    return this.#locked(async () => {
+      const { clock } = this.#host.settings;
+      if (this.#record.state.status === "removing") {
+        await this.#killRemains();
+        await this.#erase(false);
+        return "removed";
+      }
+      const thought = this.#record.state.status;
+      const wasRunning = thought === "running" || thought === "paused" || thought === "restarting";
+      const exit = await readExit(this.stateDirectory, clock.wallMs());
+      if (exit === undefined && (await this.#adopt())) return "adopted";
+      const identity = await readIdentity(this.stateDirectory);
+      await this.#killRemains();
+      if (exit !== undefined || wasRunning || identity !== undefined) {
+        const lost: ExitStatus = { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: clock.wallMs() };
+        const known = exit ?? (thought === "restarting" ? (this.#record.state.exit ?? lost) : lost);
+        // A start that was cut short before it was answered leaves the container as it was.
+        if (exit !== undefined || wasRunning) {
+          await this.#update({ status: "exited", pid: 0, exit: known, restarting: false });
+          this.#emit("die", { exitCode: String(known.code) });
+          return "ended";
+        }
+      }
+      return "idle";
+    });
+  }
+
+  async #adopt(): Promise<boolean> {
+    const connection = await MonitorConnection.open(this.stateDirectory).catch(() => undefined);
+    if (connection === undefined) return this.#adoptOrphan();
+    const hello = await connection.request({ type: "hello" }, "hello").catch(() => undefined);
+    if (
+      hello?.state !== "running" ||
+      (this.#record.state.status === "created" && this.#record.state.startedAtMs !== 0)
+    ) {
+      // Created but never started, or ending at this moment: the caller takes it down, or reads how it ended.
+      if (hello?.state === "created")
+        await connection.request({ type: "kill", signal: 9, all: true }, "ok").catch(() => undefined);
+      await this.#awaitMonitorEnd(connection);
+      connection[Symbol.dispose]();
+      if (hello?.state === "created") await rm(join(this.stateDirectory, "exit.json"), { force: true });
+      return false;
+    }
+    const { startedAtMs, health } = this.#record.state;
+    await this.#begin(connection, hello.pid, 0, () => Promise.resolve());
+    await this.#update({
+      ...(startedAtMs === 0 ? {} : { startedAtMs }),
+      ...(health.status === "none" ? {} : { health }),
+    });
+    return true;
+  }
+
+  /** Monitor dead, container alive: it is watched by its process until it ends, with a code that nobody knows. */
+  async #adoptOrphan(): Promise<boolean> {
+    const identity = await readIdentity(this.stateDirectory);
+    if (identity === undefined || !(await isAlive(identity))) return false;
+    const { clock, logger } = this.#host.settings;
+    logger.warn("a container lives without its monitor", { container: this.id, pid: identity.pid });
+    // Nobody reads its output any more: with the pipe's reader gone its next write fails or ends it. It is stopped, not kept.
+    await this.#deleteInRuntime();
+    for (let i = 0; i < 40 && (await isAlive(identity)); i++) await sleep(clock, orphanPollMs, this.#host.tasks.signal);
+    return false;
+  }
+
+  /** Nothing of an earlier life stays: process, runtime state, cgroups, sockets. */
+  async #killRemains(): Promise<void> {
+    const found = await stat(this.stateDirectory).catch(() => undefined);
+    if (found === undefined) return;
+    const connection = await MonitorConnection.open(this.stateDirectory).catch(() => undefined);
+    if (connection !== undefined) {
+      await connection.request({ type: "kill", signal: 9, all: true }, "ok").catch(() => undefined);
+      await this.#awaitMonitorEnd(connection);
+      connection[Symbol.dispose]();
+    }
+    await this.#deleteInRuntime();
+    await this.#clearState();
+  }
+
+  async #deleteInRuntime(): Promise<void> {
+    // What the runtime does not know it cannot delete; all else shows up as a leftover when the worker looks for them.
+    await this.#verb(["delete", "--force", this.id]).catch(() => undefined);
+  }
+
+  async #clearState(): Promise<void> {
+    await rm(this.stateDirectory, { recursive: true, force: true });
+  }
+
+  /** The daemon stops: connections are closed, the container goes on. */
+  release(): void {
+    this.#released = true;
+    this.#cancelRestart();
+    this.#life?.stop.abort();
+    this.#life?.connection[Symbol.dispose]();
+    for (const attachment of this.#attachments) attachment.abandon();
+  }
+
+  // ---- inner workings ----
+
+  async #verb(args: readonly string[], input?: string): Promise<void> {
+    const { programs, runDirectory } = this.#host.settings;
+    const command = programs.runtime === "builtin" ? programs.isolate : programs.runtime;
+    const result = await runProgram(
+      command,
+      ["--root", join(runDirectory, "r"), ...args],
+      input === undefined ? {} : { input },
+    );
+    if (result.code !== 0) throw new RuntimeFailed(args[0] ?? "change", this.id, result.stderr.trim());
+  }
+
+  #locked<T>(act: () => Promise<T>): Promise<T> {
+    const run = this.#lock.then(act, act);
+    this.#lock = run.catch(() => undefined); // whoever asked gets the failure; the next in line only waits
+    return run;
+  }
+
+  #refuseWhen(statuses: readonly RecordedState["status"][], act: string): void {
+    const { status } = this.#record.state;
+    if (this.#removed || statuses.includes(status))
+      throw new ContainerStateConflict(this.id, act, this.#removed ? "removed" : status);
+  }
+
+  async #update(change: Partial<RecordedState>): Promise<void> {
+    await this.#put({ ...this.#record, state: { ...this.#record.state, ...change } });
+  }
+
+  async #put(record: ContainerRecord): Promise<void> {
+    await this.#host.records.put(record);
+    this.#record = record;
+  }
+
+  #wake(event: "exit" | "removed"): void {
+    for (const waiter of [...this.#waiters]) waiter(event);
+  }
+
+  #emit(action: string, attributes: Readonly<Record<string, string>> = {}): void {
+    this.#host.events.emit({
+      action,
+      id: this.id,
+      timeMs: this.#host.settings.clock.wallMs(),
+      attributes: {
+        ...this.#record.config.Labels,
+        image: this.#record.config.Image ?? this.#record.imageId,
+        name: this.#record.name,
+        ...attributes,
+      },
+    });
+  }
+}
+
+/** `10m`, `1g`, bytes; 0 (never rotate) for what is none. */
+function sizeOption(text: string | undefined): number {
+  const match = /^([0-9]+)([kmg]?)b?$/i.exec(text ?? "");
+  if (match === null) return 0;
+  const shift = { "": 0, k: 10, m: 20, g: 30 }[(match[2] ?? "").toLowerCase()] ?? 0;
+  return Number(match[1]) * 2 ** shift;
+}
+
+interface Identity {
+  readonly pid: number;
+  readonly startTime: number;
+  readonly bootId: string;
+}
+
+async function readIdentity(stateDirectory: string): Promise<Identity | undefined> {
+  const text = await readFile(join(stateDirectory, "state.json"), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const parsed = JSON.parse(text) as Partial<Identity>;
+  return parsed.pid === undefined || parsed.startTime === undefined || parsed.bootId === undefined
+    ? undefined
+    : { pid: parsed.pid, startTime: parsed.startTime, bootId: parsed.bootId };
+}
+
+/** Whether that very process lives: the same boot, pid and start time, and no zombie. */
+async function isAlive(identity: Identity): Promise<boolean> {
+  const boot = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+  const text = await readFile(`/proc/${identity.pid}/stat`, "utf8").catch(() => "");
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return boot === identity.bootId && fields[0] !== "Z" && Number(fields[19]) === identity.startTime;
+}
+
+async function readExit(stateDirectory: string, nowMs: number): Promise<ExitStatus | undefined> {
+  const text = await readFile(join(stateDirectory, "exit.json"), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const exit = JSON.parse(text) as { code: number; signal: number; oomKilled: boolean; finishedAt?: number };
+  return {
+    code: exit.code,
+    signal: exit.signal,
+    oomKilled: exit.oomKilled,
+    finishedAtMs: exit.finishedAt === undefined ? nowMs : exit.finishedAt / 1e6,
+  };
+}

@@ -1,0 +1,210 @@
+/**
+ * Reads a container's framed log files: history, tail, time window, follow through rotations. It only reads files, so a slow
+ * reader slows nobody; one that is so slow that its file was rotated away is told how it goes on.
+ */
+import { watch } from "node:fs";
+import { open, readdir, stat, type FileHandle } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+import { type Clock } from "../../lib/runtime/index.ts";
+import { FrameSplitter, LineJoiner, type LogLine } from "./core/log-frames.ts";
+
+const chunkBytes = 256 * 1024;
+/** Looked at even without a notice: inotify may be out of watches. */
+const pollMs = 500;
+
+export interface LogOptions {
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** Undefined: all. */
+  readonly tail?: number;
+  /** Nanoseconds since the epoch. */
+  readonly sinceNs?: bigint;
+  readonly untilNs?: bigint;
+  readonly follow: boolean;
+}
+
+export interface LogSource {
+  /** The current file; older ones have `.1`, `.2`, ... after its name. */
+  readonly path: string;
+  /** Resolves when nothing more will be written. */
+  readonly ended: Promise<void>;
+  readonly clock: Clock;
+}
+
+/** Files of a log, oldest first, with their inodes. */
+async function listFiles(path: string): Promise<{ path: string; inode: bigint }[]> {
+  const name = basename(path);
+  const names = await readdir(dirname(path)).catch(() => [] as string[]);
+  const numbers = names
+    .filter(
+      (entry) => entry === name || (entry.startsWith(`${name}.`) && /^[0-9]+$/.test(entry.slice(name.length + 1))),
+    )
+    .map((entry) => (entry === name ? 0 : Number(entry.slice(name.length + 1))))
+    .sort((a, b) => b - a);
+  const files: { path: string; inode: bigint }[] = [];
+  for (const number of numbers) {
+    const file = number === 0 ? path : join(dirname(path), `${name}.${number}`);
+    const found = await stat(file, { bigint: true }).catch(() => undefined);
+    if (found !== undefined) files.push({ path: file, inode: found.ino });
+  }
+  return files;
+}
+
+class Cursor {
+  readonly splitter = new FrameSplitter();
+  readonly joiner = new LineJoiner();
+  handle: FileHandle | undefined;
+  inode = 0n;
+  position = 0;
+
+  async openFile(path: string): Promise<boolean> {
+    await this.close();
+    this.splitter.reset();
+    this.handle = await open(path, "r").catch(() => undefined);
+    if (this.handle === undefined) return false;
+    this.inode = (await this.handle.stat({ bigint: true })).ino;
+    this.position = 0;
+    return true;
+  }
+
+  /** The next lines; undefined at the end of the file as it is now. */
+  async read(): Promise<LogLine[] | undefined> {
+    const buffer = Buffer.allocUnsafe(chunkBytes);
+    const { bytesRead } = (await this.handle?.read(buffer, 0, chunkBytes, this.position)) ?? { bytesRead: 0 };
+    if (bytesRead === 0) return undefined;
+    this.position += bytesRead;
+    return this.splitter.push(buffer.subarray(0, bytesRead)).flatMap((frame) => this.joiner.push(frame));
+  }
+
+  async close(): Promise<void> {
+    await this.handle?.close();
+    this.handle = undefined;
+  }
+}
+
+function wants(options: LogOptions, line: LogLine): boolean {
+  if (line.stream === "stdout" ? !options.stdout : line.stream === "stderr" ? !options.stderr : true) return false;
+  if (options.sinceNs !== undefined && line.timeNs < options.sinceNs) return false;
+  return options.untilNs === undefined || line.timeNs <= options.untilNs;
+}
+
+/** Moves to the file after the cursor's; false when it is the current one already. */
+async function nextFile(cursor: Cursor, path: string): Promise<boolean> {
+  const files = await listFiles(path);
+  const at = files.findIndex(({ inode }) => inode === cursor.inode);
+  // Not in the list: it was rotated out while we read it, and the oldest that is left comes next.
+  const next = files[at + 1];
+  if (next === undefined || next.inode === cursor.inode) return false;
+  return cursor.openFile(next.path);
+}
+
+/** Lines in order. Ends after the last one, or with `follow` when nothing more will come. */
+export async function* readLog(
+  source: LogSource,
+  options: LogOptions,
+  signal: AbortSignal,
+): AsyncGenerator<LogLine, void, undefined> {
+  const cursor = new Cursor();
+  try {
+    const files = await listFiles(source.path);
+    const first = files[0];
+    const bounded = options.tail !== undefined;
+    let kept: LogLine[] = [];
+    const tail = options.tail ?? 0;
+    if (first !== undefined) await cursor.openFile(first.path);
+    while (cursor.handle !== undefined) {
+      signal.throwIfAborted();
+      const lines = await cursor.read();
+      if (lines === undefined) {
+        if (await nextFile(cursor, source.path)) continue;
+        break;
+      }
+      for (const line of lines) {
+        if (!wants(options, line)) continue;
+        if (bounded) kept.push(line);
+        else yield line;
+      }
+      // Cut in batches: cutting for each line would copy the array each time.
+      if (bounded && kept.length > 2 * tail + 1024) kept = tail === 0 ? [] : kept.slice(-tail);
+    }
+    if (!options.follow) {
+      const rest = cursor.joiner.flush().filter((line) => wants(options, line));
+      yield* bounded ? (tail === 0 ? [] : [...kept, ...rest].slice(-tail)) : rest;
+      return;
+    }
+    if (bounded && tail > 0) yield* kept.slice(-tail);
+    kept = [];
+    yield* follow(source, cursor, options, signal);
+  } finally {
+    await cursor.close();
+  }
+}
+
+async function* follow(
+  source: LogSource,
+  cursor: Cursor,
+  options: LogOptions,
+  signal: AbortSignal,
+): AsyncGenerator<LogLine, void, undefined> {
+  const notice = new Notice(source, signal);
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      const over = notice.ended;
+      const lines = cursor.handle === undefined ? undefined : await cursor.read();
+      if (lines !== undefined) {
+        for (const line of lines) {
+          if (options.untilNs !== undefined && line.timeNs > options.untilNs) return;
+          if (wants(options, line)) yield line;
+        }
+        continue;
+      }
+      if (await nextFile(cursor, source.path)) continue;
+      // Asked before the last read: what was written before the end has been read by now.
+      if (over) break;
+      await notice.wait();
+    }
+    yield* cursor.joiner.flush().filter((line) => wants(options, line));
+  } finally {
+    notice.close();
+  }
+}
+
+/** Wakes when the log's folder changes, when nothing more will come, now and then, and on abort. */
+class Notice {
+  ended = false;
+  #wake: (() => void) | undefined;
+  #pending = false;
+  readonly #close: () => void;
+
+  constructor(source: LogSource, signal: AbortSignal) {
+    const ring = (): void => {
+      this.#pending = true;
+      this.#wake?.();
+    };
+    const watcher = watch(dirname(source.path), { persistent: false }, ring);
+    watcher.on("error", () => undefined); // polling goes on without it
+    const timer = source.clock.every(pollMs, ring);
+    signal.addEventListener("abort", ring, { once: true });
+    void source.ended.then(() => {
+      this.ended = true;
+      ring();
+    });
+    this.#close = () => {
+      watcher.close();
+      timer.cancel();
+      signal.removeEventListener("abort", ring);
+    };
+  }
+
+  async wait(): Promise<void> {
+    if (!this.#pending) await new Promise<void>((resolve) => (this.#wake = resolve));
+    this.#pending = false;
+    this.#wake = undefined;
+  }
+
+  close(): void {
+    this.#close();
+  }
+}

@@ -1,0 +1,114 @@
+/** Running the native programs: the monitor, the OCI runtime's verbs, the archive program. */
+import { spawn } from "node:child_process";
+import type { Readable, Writable } from "node:stream";
+
+/** More than this of a program's standard error says nothing new. */
+const errorTextMax = 16 * 1024;
+const outputMax = 4 << 20;
+
+export interface ProgramResult {
+  /** null: ended by a signal. */
+  readonly code: number | null;
+  readonly stdout: Buffer;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end and gathers what it printed, bounded. */
+export function runProgram(
+  command: string,
+  args: readonly string[],
+  options: { readonly input?: string | Buffer; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
+): Promise<ProgramResult> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, {
+      stdio: ["pipe", "pipe", "pipe"],
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      timeout: options.timeoutMs ?? 120_000,
+      killSignal: "SIGKILL",
+    });
+    const out: Buffer[] = [];
+    let outBytes = 0;
+    let stderr = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      outBytes += chunk.length;
+      if (outBytes > outputMax) child.kill("SIGKILL");
+      else out.push(chunk);
+    });
+    child.stderr.on("data", (chunk: Buffer) => {
+      if (stderr.length < errorTextMax) stderr += chunk.toString("utf8");
+    });
+    child.stdin.on("error", () => undefined); // it may end without reading; its exit code says whether that matters
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout: Buffer.concat(out), stderr }));
+    child.stdin.end(options.input ?? "");
+  });
+}
+
+export interface StreamedProgram {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  /** Resolves when the program has ended; rejects when it could not be started. */
+  readonly done: Promise<{ readonly code: number | null; readonly stderr: string }>;
+  kill(): void;
+}
+
+/** Runs a program whose input or output is a stream of any length. */
+export function streamProgram(command: string, args: readonly string[]): StreamedProgram {
+  const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+  let stderr = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    if (stderr.length < errorTextMax) stderr += chunk.toString("utf8");
+  });
+  child.stdin.on("error", () => undefined); // as above
+  const done = new Promise<{ code: number | null; stderr: string }>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("exit", (code) => setImmediate(() => resolve({ code, stderr })));
+  });
+  done.catch(() => undefined); // whoever streams awaits it; until then a failure must not count as unhandled
+  return { stdin: child.stdin, stdout: child.stdout, done, kill: () => child.kill("SIGKILL") };
+}
+
+export interface MonitorStarted {
+  readonly pid: number;
+  readonly startTime: number;
+}
+
+/**
+ * Starts a monitor and waits until it has created its container, or says why not.
+ * @throws  Error with the monitor's or the runtime's reason
+ */
+export async function startMonitor(
+  program: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<MonitorStarted> {
+  const child = spawn(program, ["monitor", ...args, "--sync-fd", "3"], {
+    stdio: ["ignore", "ignore", "pipe", "pipe"],
+    cwd: "/",
+    env: environment,
+  });
+  let stderr = "";
+  child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString("utf8").slice(0, errorTextMax)));
+  const sync = child.stdio[3] as Readable;
+  const text = await new Promise<string>((resolve, reject) => {
+    let received = "";
+    child.on("error", reject);
+    sync.on("data", (chunk: Buffer) => (received += chunk.toString("utf8")));
+    sync.on("error", reject);
+    sync.on("close", () => resolve(received));
+  });
+  if (text === "") throw new Error(stderr.trim() === "" ? "the monitor ended without an answer" : stderr.trim());
+  const answer = JSON.parse(text) as { ok: boolean; pid?: number; startTime?: number; error?: string };
+  if (!answer.ok || answer.pid === undefined) throw new Error(runtimeMessage(answer.error ?? "no reason given"));
+  return { pid: answer.pid, startTime: answer.startTime ?? 0 };
+}
+
+/** A runtime's log line is JSON with `msg`; anything else is taken as it is. */
+export function runtimeMessage(line: string): string {
+  try {
+    const parsed = JSON.parse(line) as { msg?: unknown };
+    return typeof parsed.msg === "string" ? parsed.msg : line;
+  } catch {
+    return line; // not JSON: a message of the monitor's own
+  }
+}

@@ -1,0 +1,203 @@
+/**
+ * The root filesystem of a container, running or not: users, copying, changes. All paths inside it are resolved by the native
+ * programs, below a descriptor of the root; this file never opens one of them itself.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { lookUpUser, type ProcessUser } from "./core/users.ts";
+import type { ResolvedMount } from "./core/types.ts";
+import { ArchiveFailed, ContainerConfigInvalid, PathInContainerNotFound } from "./errors.ts";
+import { runProgram, streamProgram, type StreamedProgram } from "./programs.ts";
+import type { Programs } from "./settings.ts";
+
+export interface Layers {
+  readonly lowers: readonly string[];
+  readonly upper: string;
+  readonly work: string;
+  readonly target: string;
+}
+
+/** The directories of a container's writable layer, made if they are not there. */
+export async function makeLayers(directory: string, lowers: readonly string[]): Promise<Layers> {
+  const layers = {
+    lowers,
+    upper: join(directory, "upper"),
+    work: join(directory, "work"),
+    target: join(directory, "merged"),
+  };
+  for (const path of [layers.upper, layers.work, layers.target]) await mkdir(path, { recursive: true });
+  return layers;
+}
+
+export function overlayOptions(layers: Layers): string[] {
+  return [
+    ...layers.lowers.flatMap((lower) => ["--overlay-lower", lower]),
+    "--overlay-upper",
+    layers.upper,
+    "--overlay-work",
+    layers.work,
+    "--overlay-target",
+    layers.target,
+  ];
+}
+
+/** Splits what `--print` wrote: for each file `LENGTH\n` and its bytes; -1 for a missing one. */
+export function parsePrinted(bytes: Buffer, count: number): (string | undefined)[] {
+  const files: (string | undefined)[] = [];
+  let at = 0;
+  while (files.length < count) {
+    const newline = bytes.indexOf(0x0a, at);
+    if (newline < 0) throw new RangeError("the printed files end too soon");
+    const length = Number(bytes.toString("latin1", at, newline));
+    at = newline + 1;
+    if (length < 0) {
+      files.push(undefined);
+    } else {
+      files.push(bytes.toString("utf8", at, at + length));
+      at += length;
+    }
+  }
+  return files;
+}
+
+async function print(
+  programs: Programs,
+  where: readonly string[],
+  user: string,
+  groupAdd: readonly string[],
+): Promise<ProcessUser> {
+  const files = ["--print", "/etc/passwd", "--print", "/etc/group"];
+  const result = await runProgram(programs.isolate, ["monitor", "mounted", ...where, ...files]);
+  if (result.code !== 0)
+    throw new ContainerConfigInvalid(`its root filesystem cannot be read: ${result.stderr.trim()}`);
+  const [passwd, group] = parsePrinted(result.stdout, 2);
+  const found = lookUpUser(user, groupAdd, passwd ?? "", group ?? "");
+  if (!found.ok) throw new ContainerConfigInvalid(found.why);
+  return found.user;
+}
+
+/** Makes the working directory and looks up the user, in one visit. */
+export function prepareRoot(
+  programs: Programs,
+  layers: Layers,
+  wish: { readonly workingDirectory: string; readonly user: string; readonly groupAdd: readonly string[] },
+): Promise<ProcessUser> {
+  const directory = wish.workingDirectory === "/" ? [] : ["--make-directory", wish.workingDirectory];
+  return print(programs, [...overlayOptions(layers), ...directory], wish.user, wish.groupAdd);
+}
+
+export function lookUpInRunning(programs: Programs, pid: number, user: string): Promise<ProcessUser> {
+  return print(programs, ["--mount-ns", `/proc/${pid}/ns/mnt`], user, []);
+}
+
+/** Where the files of a container are reached. */
+export type RootPlace =
+  | { readonly kind: "running"; readonly pid: number }
+  | { readonly kind: "stopped"; readonly layers: Layers; readonly mounts: readonly ResolvedMount[] };
+
+function command(programs: Programs, place: RootPlace, verb: string, options: readonly string[]): [string, string[]] {
+  if (place.kind === "running")
+    return [programs.archive, [verb, "--mount-ns", `/proc/${place.pid}/ns/mnt`, ...options]];
+  const binds = place.mounts
+    .filter(({ type }) => type !== "tmpfs")
+    .flatMap((mount) => ["--bind", mount.source, "--at", mount.destination]);
+  return [
+    programs.isolate,
+    [
+      "monitor",
+      "mounted",
+      ...overlayOptions(place.layers),
+      ...binds,
+      "--",
+      programs.archive,
+      verb,
+      "--root",
+      place.layers.target,
+      ...options,
+    ],
+  ];
+}
+
+/** The archive program's failures, which are JSON lines with a stable code. */
+function failure(act: string, id: string, path: string, stderr: string): Error {
+  try {
+    const { code, message } = JSON.parse(stderr.trim().split("\n").at(-1) ?? "") as { code: string; message: string };
+    return code === "ARCHIVE_NOT_FOUND" ? new PathInContainerNotFound(id, path) : new ArchiveFailed(act, id, message);
+  } catch {
+    return new ArchiveFailed(act, id, stderr.trim());
+  }
+}
+
+export interface PathStat {
+  readonly name: string;
+  readonly size: number;
+  /** As the archive program tells it: st_mode. */
+  readonly mode: number;
+  readonly mtime: string | number;
+  readonly linkTarget: string;
+}
+
+export async function statPath(programs: Programs, place: RootPlace, id: string, path: string): Promise<PathStat> {
+  const result = await runProgram(...command(programs, place, "stat", ["--path", path]));
+  if (result.code !== 0) throw failure("look into", id, path, result.stderr);
+  return JSON.parse(result.stdout.toString("utf8")) as PathStat;
+}
+
+/** A tar of the path; `done` rejects with the typed failure. */
+export function packPath(
+  programs: Programs,
+  place: RootPlace,
+  id: string,
+  path: string,
+  options: readonly string[] = [],
+): StreamedProgram {
+  const program = streamProgram(...command(programs, place, "pack", ["--path", path, ...options]));
+  program.stdin.end();
+  const done = program.done.then((result) => {
+    if (result.code !== 0) throw failure("copy out of", id, path, result.stderr);
+    return result;
+  });
+  done.catch(() => undefined); // the reader of the stream awaits it, later
+  return { ...program, done };
+}
+
+export function unpackInto(programs: Programs, place: RootPlace, id: string, path: string): StreamedProgram {
+  const program = streamProgram(...command(programs, place, "unpack", ["--into", path]));
+  program.stdout.resume();
+  const done = program.done.then((result) => {
+    if (result.code !== 0) throw failure("copy into", id, path, result.stderr);
+    return result;
+  });
+  done.catch(() => undefined); // as above
+  return { ...program, done };
+}
+
+export interface PathChange {
+  readonly path: string;
+  /** 0 changed, 1 added, 2 deleted. */
+  readonly kind: 0 | 1 | 2;
+}
+
+export async function listChanges(programs: Programs, layers: Layers, id: string): Promise<PathChange[]> {
+  const lowers = layers.lowers.flatMap((lower) => ["--lower", lower]);
+  const result = await runProgram(programs.archive, ["changes", "--root", "/", "--upper", layers.upper, ...lowers]);
+  if (result.code !== 0) throw failure("list the changes of", id, "/", result.stderr);
+  return result.stdout
+    .toString("utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as PathChange);
+}
+
+/** The writable layer as a layer of an image. */
+export function packLayer(programs: Programs, layers: Layers, id: string): StreamedProgram {
+  const program = streamProgram(programs.archive, ["pack", "--root", layers.upper, "--path", "/", "--layer"]);
+  program.stdin.end();
+  const done = program.done.then((result) => {
+    if (result.code !== 0) throw failure("pack the changes of", id, "/", result.stderr);
+    return result;
+  });
+  done.catch(() => undefined); // as above
+  return { ...program, done };
+}
