@@ -11,6 +11,7 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -43,6 +44,7 @@ static void enter_child(const struct monitor *m, const int stdio[3])
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+    umask(0022); /* what a container starts with if its process.umask is not set */
 }
 
 struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *const *arguments, const int stdio[3],

@@ -450,8 +450,7 @@ export class Container {
     }
     logger.warn("a monitor died before its container", { container: this.id, pid: life.pid });
     const identity = await readIdentity(this.stateDirectory);
-    while (identity !== undefined && (await isAlive(identity)))
-      await sleep(clock, orphanPollMs, this.#host.tasks.signal);
+    if (identity !== undefined) await this.#untilGone(identity, Infinity);
     await this.#deleteInRuntime();
     await this.#finish(life, { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: clock.wallMs() });
   }
@@ -1117,6 +1116,14 @@ export class Container {
     return false;
   }
 
+  async #untilGone(identity: Identity, ms: number): Promise<void> {
+    const { clock } = this.#host.settings;
+    const startMs = clock.monotonicMs();
+    while ((await isAlive(identity)) && clock.monotonicMs() - startMs < ms) {
+      await sleep(clock, orphanPollMs, this.#host.tasks.signal);
+    }
+  }
+
   /** Nothing of an earlier life stays: process, runtime state, cgroups, sockets. */
   async #killRemains(): Promise<void> {
     const found = await stat(this.stateDirectory).catch(() => undefined);
@@ -1184,7 +1191,8 @@ export class Container {
   }
 
   #wake(event: "exit" | "removed"): void {
-    for (const waiter of [...this.#waiters]) waiter(event);
+    // A waiter leaves the set when it is woken, and may come back.
+    for (const waiter of Array.from(this.#waiters)) waiter(event);
   }
 
   #emit(action: string, attributes: Readonly<Record<string, string>> = {}): void {

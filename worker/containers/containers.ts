@@ -117,7 +117,7 @@ export class Containers implements AsyncDisposable {
       ended: [],
       removed: [],
     };
-    for (const container of [...this.#containers.values()]) {
+    for (const container of this.list()) {
       const found = await container.recover();
       if (found !== "idle") outcome[found].push(container.id);
     }
@@ -126,7 +126,7 @@ export class Containers implements AsyncDisposable {
     );
     const leftovers = await clearLeftovers(this.#settings, new Set(this.#containers.keys()), running);
     this.recovery = { ...outcome, leftovers };
-    for (const container of [...this.#containers.values()]) {
+    for (const container of this.list()) {
       const last = before.get(container.id);
       if (container.running || last === undefined || container.record.state.startedAtMs === 0) continue;
       if (container.record.hostConfig.AutoRemove === true) {

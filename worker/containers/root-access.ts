@@ -2,7 +2,7 @@
  * The root filesystem of a container, running or not: users, copying, changes. All paths inside it are resolved by the native
  * programs, below a descriptor of the root; this file never opens one of them itself.
  */
-import { mkdir } from "node:fs/promises";
+import { lstat, mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { lookUpUser, type ProcessUser } from "./core/users.ts";
@@ -18,17 +18,47 @@ export interface Layers {
   readonly target: string;
 }
 
+/**
+ * What every container has below its own layer: places for our files and for the default mounts, so that they do not show up
+ * as changes of the container, and do not get into an image that is made of it. Only directories that no image has as a
+ * link: a directory here would hide it.
+ */
+const placeholders = {
+  directories: ["dev/pts", "dev/shm", "dev/mqueue", "etc", "proc", "sys"],
+  files: [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"],
+  links: [["etc/mtab", "/proc/mounts"]],
+} as const;
+
+async function makePlaceholders(init: string): Promise<void> {
+  for (const path of placeholders.directories) await mkdir(join(init, path), { recursive: true, mode: 0o755 });
+  for (const path of placeholders.files) await writeFile(join(init, path), "", { mode: 0o644 });
+  for (const [path, target] of placeholders.links) {
+    await symlink(target, join(init, path)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    });
+  }
+}
+
 /** The directories of a container's writable layer, made if they are not there. */
 export async function makeLayers(directory: string, lowers: readonly string[]): Promise<Layers> {
+  const init = join(directory, "init");
   const layers = {
-    lowers,
+    lowers: [init, ...lowers],
     upper: join(directory, "upper"),
     work: join(directory, "work"),
     target: join(directory, "merged"),
   };
   for (const path of [layers.upper, layers.work, layers.target]) await mkdir(path, { recursive: true });
+  // The last of them tells that all are there; a crash in between makes them again.
+  if (!(await exists(join(init, "etc/mtab")))) await makePlaceholders(init);
   return layers;
 }
+
+const exists = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );
 
 export function overlayOptions(layers: Layers): string[] {
   return [
@@ -179,9 +209,26 @@ export interface PathChange {
   readonly kind: 0 | 1 | 2;
 }
 
+/** The archive program sees one directory and nothing else: here the one that holds all layers. */
+export function commonDirectory(paths: readonly string[]): string {
+  const [first = "", ...rest] = paths.map((path) => path.split("/"));
+  const parts = typeof first === "string" ? [] : first;
+  const shared = parts.findIndex((part, at) => rest.some((other) => other[at] !== part));
+  return parts.slice(0, shared < 0 ? parts.length : shared).join("/") || "/";
+}
+
 export async function listChanges(programs: Programs, layers: Layers, id: string): Promise<PathChange[]> {
-  const lowers = layers.lowers.flatMap((lower) => ["--lower", lower]);
-  const result = await runProgram(programs.archive, ["changes", "--root", "/", "--upper", layers.upper, ...lowers]);
+  const root = commonDirectory([layers.upper, ...layers.lowers]);
+  const inside = (path: string): string => (root === "/" ? path : path.slice(root.length));
+  const lowers = layers.lowers.flatMap((lower) => ["--lower", inside(lower)]);
+  const result = await runProgram(programs.archive, [
+    "changes",
+    "--root",
+    root,
+    "--upper",
+    inside(layers.upper),
+    ...lowers,
+  ]);
   if (result.code !== 0) throw failure("list the changes of", id, "/", result.stderr);
   return result.stdout
     .toString("utf8")
