@@ -35,8 +35,10 @@ struct container {
     pid_t pid;            /* first process, as seen by the runtime */
     uint64_t start_time;  /* field 22 of /proc/PID/stat: with the pid it names the process for one boot */
     int pidfd;            /* of the first process; -1 when it is gone or the container was loaded after its end */
+    int terminal_master;  /* after create with a terminal and no console socket; else -1 */
     int control_fd;       /* after create with `hold_start`: the channel that runtime_start() uses; else -1 */
     uid_t owner;
+    bool creating;        /* create has not ended yet */
     struct config *config;
     struct cgroup *cgroup;
 };
@@ -133,7 +135,5 @@ int signal_from_text(const char *text);
 void container_close(struct container *container);
 #define cleanup_container __attribute__((cleanup(container_close)))
 
-/* The monitor's face, in native/monitor. */
-int monitor_main(int argc, char **argv);
 
 #endif
