@@ -11,6 +11,7 @@ import type {
   Message,
   Ready,
   SnapshotMeta,
+  Status,
 } from "../../manager/raft/core/types.ts";
 import { SimFailure } from "./failure.ts";
 
@@ -69,7 +70,12 @@ const emptyConf: ConfState = { voters: [], votersOutgoing: [], learners: [], lea
 /** What the checks report back: events on which faults are armed, and marks. */
 export interface ChecksListener {
   becameLeader(id: MemberId, term: number): void;
-  steppedDown(id: MemberId): void;
+  /** @param isUnforced  no later term made it: its quorum was silent, or it handed over */
+  steppedDown(id: MemberId, isUnforced: boolean): void;
+  lostElection(id: MemberId): void;
+  splitVote(): void;
+  /** A snapshot went out that is older than the last configuration change. */
+  olderConfSent(): void;
   truncated(id: MemberId, terms: number): void;
   committedOldTerm(id: MemberId): void;
   /** A leader's commit index moved. */
@@ -94,6 +100,9 @@ export class Checks {
   /** Highest index committed by the leader of each term. */
   readonly #commits = new Map<number, number>();
   readonly #intersects = new Map<string, boolean>();
+  /** The configuration that each applied change led to, by its index. */
+  readonly #confs = new Map<number, string>();
+  readonly #candidates = new Map<number, number>();
   #lastConfChange = 0;
   maxCommit = 0;
   maxTerm = 0;
@@ -170,8 +179,9 @@ export class Checks {
     this.#members.delete(id);
   }
 
-  ready(id: MemberId, ready: Ready, commit: number, term: number): void {
+  ready(id: MemberId, ready: Ready, status: Status): void {
     const view = this.#view(id);
+    const { commit, term } = status;
     if (ready.snapshot !== undefined) this.#restore(view, ready.snapshot);
     const first = ready.entries[0];
     if (first !== undefined) {
@@ -192,8 +202,10 @@ export class Checks {
     if (role !== undefined && role !== view.role) {
       const was = view.role;
       view.role = role;
-      if (role === "leader") this.#becameLeader(view, term);
-      else if (was === "leader") this.#listener.steppedDown(id);
+      if (role === "leader") this.#becameLeader(view, status, ready);
+      else if (was === "leader") this.#listener.steppedDown(id, hard === undefined || hard.term === this.#ledTerm(id));
+      else if (was === "candidate" && role === "follower") this.#listener.lostElection(id);
+      if (role === "candidate") this.#noteCandidate(term);
     }
     if (commit !== view.commit) this.#commit(view, commit, term, role === "leader");
     for (const entry of ready.committed) {
@@ -272,6 +284,22 @@ export class Checks {
           });
         }
         return;
+      case "snapshot": {
+        const { index, conf } = message.meta;
+        let newest = 0;
+        for (const changed of this.#confs.keys()) if (changed <= index && changed > newest) newest = changed;
+        const known = this.#confs.get(newest);
+        if (newest > 0 && known !== confKey(conf)) {
+          throw new SimFailure("G11", "a snapshot carries another configuration than that of its index", {
+            from: message.from,
+            index,
+            conf,
+            known,
+          });
+        }
+        if (view.conf !== undefined && confKey(view.conf) !== confKey(conf)) this.#listener.olderConfSent();
+        return;
+      }
       default:
         return;
     }
@@ -314,7 +342,15 @@ export class Checks {
     const view = this.#view(id);
     if (conf.voters.length === 0) throw new SimFailure("F15", "a configuration without voters", { id });
     view.conf = conf;
-    view.confApplied = Math.max(view.confApplied, view.confQueue.shift() ?? 0);
+    const index = view.confQueue.shift();
+    if (index !== undefined) {
+      view.confApplied = Math.max(view.confApplied, index);
+      const known = this.#confs.get(index);
+      if (known === undefined) this.#confs.set(index, confKey(conf));
+      else if (known !== confKey(conf)) {
+        throw new SimFailure("F15", "one change led to two configurations", { id, index, known, conf });
+      }
+    }
     if (view.role === "leader") this.#checkConfigurations(view);
   }
 
@@ -337,6 +373,11 @@ export class Checks {
     let applied = 0;
     for (const view of this.#members.values()) applied = Math.max(applied, view.confApplied);
     return this.#lastConfChange > applied;
+  }
+
+  /** Highest index known to be committed in this term; 0 for none. */
+  committedIn(term: number): number {
+    return this.#commits.get(term) ?? 0;
   }
 
   leaderIds(): MemberId[] {
@@ -437,7 +478,26 @@ export class Checks {
     this.#listener.truncated(view.id, terms.size);
   }
 
-  #becameLeader(view: MemberView, term: number): void {
+  /** The last term that this member led. */
+  #ledTerm(id: MemberId): number {
+    let led = 0;
+    for (const [term, leader] of this.#leaders) if (leader === id && term > led) led = term;
+    return led;
+  }
+
+  #noteCandidate(term: number): void {
+    const before = this.#candidates.get(term) ?? 0;
+    this.#candidates.set(term, before + 1);
+    // Somebody campaigns in a later term: an earlier one with two candidates and no leader was split.
+    for (const [older, count] of this.#candidates) {
+      if (older >= term) continue;
+      if (count > 1 && !this.#leaders.has(older)) this.#listener.splitVote();
+      this.#candidates.delete(older);
+    }
+  }
+
+  #becameLeader(view: MemberView, status: Status, ready: Ready): void {
+    const { term } = status;
     const known = this.#leaders.get(term);
     if (known !== undefined && known !== view.id)
       throw new SimFailure("B1", "two leaders in one term", { term, known, id: view.id });
@@ -459,7 +519,16 @@ export class Checks {
         mustHold,
       });
     }
+    const opening = ready.entries.some((entry) => entry.term === term && entry.kind === "empty");
+    if (!opening) throw new SimFailure("C3", "a leader opens its term without an empty entry", { id: view.id, term });
     if (view.conf !== undefined && view.conf.voters.length > 0) {
+      if (confKey(status.conf) !== confKey(view.conf)) {
+        throw new SimFailure("F14", "a leader counts by another configuration than the one in force", {
+          id: view.id,
+          core: status.conf,
+          member: view.conf,
+        });
+      }
       const ballots = this.#ballots.get(term * 4096 + view.id) ?? 0;
       if (!isQuorum(view.conf, (id) => ((ballots >>> id) & 1) === 1)) {
         throw new SimFailure("C8", "a leader without a quorum of durable votes", {
@@ -585,6 +654,11 @@ export class Checks {
     const key = term * 4096 + candidate;
     this.#ballots.set(key, (this.#ballots.get(key) ?? 0) | (1 << voter));
   }
+}
+
+function confKey(conf: ConfState): string {
+  const { voters, votersOutgoing, learners, learnersNext, autoLeave } = conf;
+  return [voters, votersOutgoing, learners, learnersNext, [autoLeave]].map((part) => part.join()).join("/");
 }
 
 /** Simulated ids are small (below 31), so that sets of members are bits. */

@@ -32,6 +32,7 @@ export class SimDisk {
   }
 
   open(): Opened {
+    if ((this.#entries.at(-1)?.index ?? 0) < this.#snapshot.index) this.#entries = [];
     return {
       kind: "log",
       recovered: { hardState: this.#hardState, snapshot: this.#snapshot, entries: [...this.#entries] },

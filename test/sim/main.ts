@@ -5,7 +5,7 @@
  *   --seed S --shrink    makes a failing seed small and stores it under regressions/
  *   --minutes M --from S seeds without end for so long; the marks must then all be reached
  *   --marks              prints how often each rare event was reached
- *   --mutations [NAME]   plants each known bug in turn and demands that it is found
+ *   --mutations          plants each known bug in turn and demands that it is found; --only NAME; --record
  *   --case FILE          runs the options in a file
  *   --workers N          threads; default: one a core
  */
@@ -33,14 +33,14 @@ const { values } = parseArgs({
     marks: { type: "boolean", default: false },
     mutations: { type: "boolean", default: false },
     only: { type: "string" },
-    quick: { type: "boolean", default: false },
+    record: { type: "boolean", default: false },
     workers: { type: "string" },
   },
 });
 
 const workers = values.workers === undefined ? availableParallelism() : number("workers", values.workers);
 
-if (values.mutations) process.exitCode = await runMutations({ only: values.only, quick: values.quick, workers });
+if (values.mutations) process.exitCode = await runMutations({ only: values.only, record: values.record, workers });
 else if (values.case !== undefined) replay((JSON.parse(readFileSync(values.case, "utf8")) as Regression).options);
 else if (values.seed !== undefined) replay(drawOptions(number("seed", values.seed)));
 else await many();

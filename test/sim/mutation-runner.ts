@@ -1,11 +1,97 @@
-/** Plants each known bug in turn and looks how long it survives (N12). */
-import { mutations } from "./mutations.ts";
+/**
+ * Plants each known bug in turn and looks how long it survives (N12): first the runs that are known to kill it, then the
+ * scripted schedules, then seeds, until one fails or a minute is over.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { mutations, mutatedSource, type Mutation } from "./mutations.ts";
+import { drawOptions } from "./options.ts";
+import { caseOrders, runOrders, seedOrders } from "./runner.ts";
+import { schedules } from "./schedules.ts";
+import type { Order } from "./sim-worker.ts";
 
-export async function runMutations(options: {
-  only: string | undefined;
-  quick: boolean;
-  workers: number;
-}): Promise<number> {
-  await Promise.resolve();
-  return mutations.length > 0 && options.workers > 0 ? 0 : 1;
+const survivesMs = 60_000;
+
+/** By the name of the mutation, the name of the run that killed it last time; only an order of trying. */
+const killsPath = new URL("./mutation-kills.json", import.meta.url);
+
+export interface MutationOptions {
+  readonly only: string | undefined;
+  readonly workers: number;
+  /** Write down which runs killed. */
+  readonly record: boolean;
+}
+
+interface Verdict {
+  readonly mutation: Mutation;
+  readonly killer: string | undefined;
+  readonly message: string;
+  readonly runs: number;
+  readonly ms: number;
+}
+
+/** @returns the exit code: 1 if one survived */
+export async function runMutations(options: MutationOptions): Promise<number> {
+  const wanted = mutations.filter(({ name }) => options.only === undefined || name.includes(options.only));
+  // All of them must fit the source before the first is tried.
+  for (const mutation of wanted) mutatedSource(mutation);
+  const kills = JSON.parse(readFileSync(killsPath, "utf8")) as Record<string, string>;
+  const verdicts: Verdict[] = [];
+  const queue = [...wanted];
+  const startMs = performance.now();
+  await Promise.all(
+    Array.from({ length: options.workers }, async () => {
+      for (let mutation = queue.shift(); mutation !== undefined; mutation = queue.shift()) {
+        verdicts.push(await hunt(mutation, kills[mutation.name]));
+      }
+    }),
+  );
+  verdicts.sort((a, b) => mutations.indexOf(a.mutation) - mutations.indexOf(b.mutation));
+  const width = Math.max(...verdicts.map(({ mutation }) => mutation.name.length));
+  for (const { mutation, killer, message, runs, ms } of verdicts) {
+    const how = killer === undefined ? "SURVIVED" : `${message.slice(0, 60).padEnd(60)} ${killer}`;
+    console.log(
+      `${mutation.name.padEnd(width)} ${String(runs).padStart(6)} runs ${(ms / 1000).toFixed(1).padStart(5)} s  ${how}`,
+    );
+  }
+  const survivors = verdicts.filter(({ killer }) => killer === undefined);
+  console.log(
+    `${verdicts.length - survivors.length} of ${verdicts.length} planted bugs were found in ${((performance.now() - startMs) / 1000).toFixed(1)} s`,
+  );
+  if (options.record) {
+    for (const { mutation, killer } of verdicts) if (killer !== undefined) kills[mutation.name] = killer;
+    const sorted = Object.fromEntries(Object.entries(kills).sort(([a], [b]) => (a < b ? -1 : 1)));
+    writeFileSync(killsPath, `${JSON.stringify(sorted, undefined, 2)}\n`);
+  }
+  return survivors.length === 0 ? 0 : 1;
+}
+
+async function hunt(mutation: Mutation, known: string | undefined): Promise<Verdict> {
+  const startMs = performance.now();
+  const signal = AbortSignal.timeout(survivesMs);
+  const totals = await runOrders(attempts(known), { workers: 1, mutation: mutation.name, failuresMax: 1, signal });
+  const killed = totals.failures[0];
+  return {
+    mutation,
+    killer: killed?.name,
+    message: killed?.result.failure?.message ?? "",
+    runs: totals.runs,
+    ms: performance.now() - startMs,
+  };
+}
+
+function* attempts(known: string | undefined): Generator<Order> {
+  const scripted = schedules();
+  if (known !== undefined) {
+    const seed = /^seed (\d+)$/.exec(known)?.[1];
+    const options =
+      seed === undefined ? scripted.find(({ name }) => name === known)?.options : drawOptions(Number(seed));
+    if (options !== undefined) yield { kind: "cases", cases: [{ name: known, options }] };
+  }
+  // One by one at first, since most bugs die at once.
+  yield* iterate(caseOrders(scripted, 4));
+  yield* iterate(seedOrders(1, 1_000_000, 4));
+}
+
+function* iterate<T>(iterator: Iterator<T>): Generator<T> {
+  for (let next = iterator.next(); next.done !== true; next = iterator.next()) yield next.value;
 }

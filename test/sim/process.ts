@@ -208,9 +208,10 @@ export class SimProcess {
         createCore: (config, initial) =>
           observedCore({ ...config, preVote: options.preVote }, initial, {
             coreEvent: () => host.coreEvent(),
-            ready: (ready, commit, term) => {
+            mark: (name) => host.mark(name),
+            ready: (ready, status) => {
               if (life !== this.#life) return;
-              host.checks.ready(this.id, ready, commit, term);
+              host.checks.ready(this.id, ready, status);
               const role = ready.softState?.role;
               if (role === "candidate" || role === "preCandidate") host.trigger("campaign", this);
             },

@@ -33,6 +33,9 @@ export interface RunSettings {
 /** Members are numbered from 1; bits of a word stand for sets of them. */
 export const membersMax = 20;
 
+/** A run of ordinary size has about 10,000. */
+const eventsMax = 1_000_000;
+
 /** In election timeouts (N8). */
 const healElections = 50;
 
@@ -75,7 +78,13 @@ export class Simulation implements ProcessHost, StrikeHost {
     this.#chance = Random.stream(options.seed, "chance");
     this.checks = new Checks({
       becameLeader: (id, term) => this.#becameLeader(id, term),
-      steppedDown: (id) => this.note(() => `n${id} leads no more`),
+      steppedDown: (id, isUnforced) => {
+        if (isUnforced) this.mark("leader stepped down without quorum");
+        this.note(() => `n${id} leads no more`);
+      },
+      lostElection: () => this.mark("election lost"),
+      splitVote: () => this.mark("split vote"),
+      olderConfSent: () => this.mark("snapshot with a later configuration change"),
       truncated: (id, terms) => {
         this.mark("truncation");
         if (terms > 1) this.mark("truncation of more than one term");
@@ -162,6 +171,7 @@ export class Simulation implements ProcessHost, StrikeHost {
       this.nowUs = event.atUs;
       this.#events++;
       event.run();
+      if (this.#events > eventsMax) throw new SimFailure("N8", "events without end", { events: this.#events });
       if (queue.size > 200_000) throw new SimFailure("N8", "the queue of events grows without bound", {});
     }
   }
@@ -417,6 +427,8 @@ export class Simulation implements ProcessHost, StrikeHost {
       return { what: "the configuration stays joint", facts: this.#facts() };
     if (this.#workload.open > 0) return { what: "clients still wait", facts: { open: this.#workload.open } };
     const status = leader.member.status();
+    if (this.checks.committedIn(status.term) < status.commit)
+      return { what: "nothing is committed in the last term", facts: this.#facts() };
     if (status.proposalsQueued + status.proposalsWaiting + status.readsWaiting > 0) {
       return { what: "requests are not resolved", facts: this.#facts() };
     }
