@@ -62,6 +62,8 @@ interface MemberView {
   readonly votes: Map<number, MemberId>;
   /** Indexes of configuration changes handed out and not applied yet, and the last one applied. */
   confQueue: number[];
+  /** Indexes of the configuration changes in its log, ascending. */
+  confIndexes: number[];
   confApplied: number;
 }
 
@@ -101,7 +103,7 @@ export class Checks {
   readonly #commits = new Map<number, number>();
   readonly #intersects = new Map<string, boolean>();
   /** The configuration that each applied change led to, by its index. */
-  readonly #confs = new Map<number, string>();
+  readonly #confs = new Map<number, { readonly key: string; readonly conf: ConfState }>();
   readonly #candidates = new Map<number, number>();
   #lastConfChange = 0;
   maxCommit = 0;
@@ -130,6 +132,7 @@ export class Checks {
         durableVote: 0,
         votes: new Map(),
         confQueue: [],
+        confIndexes: [],
         confApplied: 0,
       };
       this.#members.set(id, view);
@@ -147,6 +150,11 @@ export class Checks {
     }
     const lastIndex = entries.at(-1)?.index ?? snapshot.index;
     view.log.last = -1;
+    view.confIndexes = [];
+    // The founding configuration is in no entry.
+    if (snapshot.index > 0 && this.#confs.size === 0) {
+      this.#confs.set(snapshot.index, { key: confKey(snapshot.conf), conf: snapshot.conf });
+    }
     this.#restore(view, snapshot);
     // Trailing entries before the snapshot are committed and were checked when they were appended.
     for (const entry of entries) if (entry.index > snapshot.index) this.#append(view, entry);
@@ -186,7 +194,22 @@ export class Checks {
     const first = ready.entries[0];
     if (first !== undefined) {
       if (first.index <= view.log.last) this.#truncate(view, first.index, term);
-      for (const entry of ready.entries) this.#append(view, entry);
+      for (const entry of ready.entries) {
+        const pending = view.confIndexes.at(-1) ?? 0;
+        this.#append(view, entry);
+        if (
+          entry.kind === "confChange" &&
+          status.role === "leader" &&
+          entry.term === term &&
+          pending > status.applied
+        ) {
+          throw new SimFailure("F3", "a change was proposed while another is not applied", {
+            id,
+            index: entry.index,
+            pending,
+          });
+        }
+      }
     }
     const hard = ready.hardState;
     if (hard !== undefined) {
@@ -206,6 +229,12 @@ export class Checks {
       else if (was === "leader") this.#listener.steppedDown(id, hard === undefined || hard.term === this.#ledTerm(id));
       else if (was === "candidate" && role === "follower") this.#listener.lostElection(id);
       if (role === "candidate") this.#noteCandidate(term);
+      if (role === "candidate" || role === "preCandidate") {
+        const unapplied = view.confIndexes.find((index) => index > status.applied && index <= commit);
+        if (unapplied !== undefined) {
+          throw new SimFailure("C16", "a campaign over a committed change that is not applied", { id, unapplied });
+        }
+      }
     }
     if (commit !== view.commit) this.#commit(view, commit, term, role === "leader");
     for (const entry of ready.committed) {
@@ -289,7 +318,7 @@ export class Checks {
         let newest = 0;
         for (const changed of this.#confs.keys()) if (changed <= index && changed > newest) newest = changed;
         const known = this.#confs.get(newest);
-        if (newest > 0 && known !== confKey(conf)) {
+        if (known !== undefined && known.key !== confKey(conf)) {
           throw new SimFailure("G11", "a snapshot carries another configuration than that of its index", {
             from: message.from,
             index,
@@ -346,8 +375,8 @@ export class Checks {
     if (index !== undefined) {
       view.confApplied = Math.max(view.confApplied, index);
       const known = this.#confs.get(index);
-      if (known === undefined) this.#confs.set(index, confKey(conf));
-      else if (known !== confKey(conf)) {
+      if (known === undefined) this.#confs.set(index, { key: confKey(conf), conf });
+      else if (known.key !== confKey(conf)) {
         throw new SimFailure("F15", "one change led to two configurations", { id, index, known, conf });
       }
     }
@@ -366,6 +395,13 @@ export class Checks {
         durable: view.durable.last,
       });
     }
+  }
+
+  /** The configuration in force at `index` and all later ones: those a member may come back with that has its disk only. */
+  confsSince(index: number): ConfState[] {
+    let newest = 0;
+    for (const changed of this.#confs.keys()) if (changed <= index && changed > newest) newest = changed;
+    return [...this.#confs].filter(([changed]) => changed >= newest).map(([, { conf }]) => conf);
   }
 
   /** Whether some log holds a configuration change that is newer than any that was applied anywhere. */
@@ -434,6 +470,7 @@ export class Checks {
     // A snapshot that the log already contains moves the commit only (G3).
     if (meta.index <= view.log.last && view.log.chains[meta.index] === chain && meta.index >= view.log.first) return;
     view.log.reset(meta.index, meta.term, chain ?? 1);
+    view.confIndexes = [];
   }
 
   #append(view: MemberView, entry: Entry): void {
@@ -462,7 +499,9 @@ export class Checks {
       });
     }
     log.set(entry.index, entry.term, chain);
-    if (entry.kind === "confChange" && entry.index > this.#lastConfChange) this.#lastConfChange = entry.index;
+    if (entry.kind !== "confChange") return;
+    view.confIndexes.push(entry.index);
+    if (entry.index > this.#lastConfChange) this.#lastConfChange = entry.index;
   }
 
   #truncate(view: MemberView, from: number, term: number): void {
@@ -475,6 +514,7 @@ export class Checks {
     const terms = new Set<number>();
     for (let index = from; index <= log.last; index++) terms.add(log.terms[index] as number);
     log.last = from - 1;
+    while ((view.confIndexes.at(-1) ?? 0) >= from) view.confIndexes.pop();
     this.#listener.truncated(view.id, terms.size);
   }
 

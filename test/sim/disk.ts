@@ -31,6 +31,10 @@ export class SimDisk {
     if (initial.meta.index > 0) this.snapshots.set(initial.meta.index, initial);
   }
 
+  get snapshotIndex(): number {
+    return this.#snapshot.index;
+  }
+
   open(): Opened {
     if ((this.#entries.at(-1)?.index ?? 0) < this.#snapshot.index) this.#entries = [];
     return {

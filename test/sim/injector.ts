@@ -236,10 +236,10 @@ function corrupt(host: StrikeHost, act: Extract<Act, { kind: "corrupt" }>, proce
   });
 }
 
-export function confsOf(host: { readonly processes: readonly SimProcess[] }): ConfState[] {
-  return host.processes.flatMap((process) =>
-    process.lastConf === undefined || process.lastConf.voters.length === 0 ? [] : [process.lastConf],
-  );
+/** All configurations that somebody may go by now, or after a restart from its disk. */
+export function confsOf(host: Pick<StrikeHost, "processes" | "checks">): ConfState[] {
+  const oldest = Math.min(...host.processes.filter(({ isUnfit }) => !isUnfit).map(({ disk }) => disk.snapshotIndex));
+  return host.checks.confsSince(oldest).filter((conf) => conf.voters.length > 0);
 }
 
 function changeMembers(host: StrikeHost, change: MembershipChange, random: Random): void {

@@ -43,6 +43,13 @@ const stories: readonly Story[] = [
     acts: (o) => [{ kind: "power cut", downUs: Math.ceil(electionUs(o) / 2), loss: "all", salt: 5 }],
   },
   {
+    name: "another change is asked for",
+    acts: () => [
+      { kind: "membership", change: "add learner", salt: 7 },
+      { kind: "membership", change: "promote", salt: 8 },
+    ],
+  },
+  {
     name: "holders of the last entry are cut off",
     acts: (o) => [{ kind: "partition", shape: "last majority", forUs: 3 * electionUs(o), salt: 6 }],
   },
@@ -74,11 +81,14 @@ function scripted(
     voters: number % 3 === 0 ? 5 : 3,
     learners: number % 2,
     preVote: true,
+    // Under a lease a read at the wrong moment shows what a pause or a cut has made of it.
+    readMode: number % 2 === 0 ? "lease" : "readIndex",
     snapshotEntries: 20,
     durationUs: 5_000_000,
     coreEventsMax: 2_000,
     coreQuorumOnly: number % 4 === 0,
   });
+  const busy = { ...base.workload, clients: 5, thinkUs: 10_000, wander: 0.4, operationsMax: 200 };
   const afterUs = heartbeats * base.heartbeatTicks * base.tickUs;
   const faults: Omit<Fault, "id">[] = story.acts(base).flatMap((act): Omit<Fault, "id">[] => [
     {
@@ -112,6 +122,10 @@ function scripted(
   }
   return {
     name: `on ${on}, ${heartbeats} heartbeats later: ${story.name}`,
-    options: { ...base, faults: faults.map((fault, id) => ({ ...fault, id })) },
+    options: {
+      ...base,
+      workload: number % 4 < 2 ? busy : base.workload,
+      faults: faults.map((fault, id) => ({ ...fault, id })),
+    },
   };
 }

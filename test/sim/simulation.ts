@@ -12,7 +12,7 @@ import { Checks, isQuorum, mix } from "./checks.ts";
 import { SimDisk, type SnapshotFile } from "./disk.ts";
 import { SimFailure } from "./failure.ts";
 import type { Fault, Trigger, Who } from "./faults.ts";
-import { strike, type StrikeHost } from "./injector.ts";
+import { confsOf, strike, type StrikeHost } from "./injector.ts";
 import type { Command, Reply, Row } from "./machine.ts";
 import { Marks, type MarkName } from "./marks.ts";
 import { Network } from "./network.ts";
@@ -391,7 +391,7 @@ export class Simulation implements ProcessHost, StrikeHost {
       process.setRate(1);
       if (process.isPaused) process.resume();
     }
-    const confs = this.processes.flatMap((process) => (process.lastConf === undefined ? [] : [process.lastConf]));
+    const confs = confsOf(this);
     const mayKill = this.options.coreQuorumOnly && !this.checks.isConfChanging();
     const lives = new Set(this.processes.filter((process) => !process.isUnfit).map((process) => process.id));
     if (mayKill) {
