@@ -125,6 +125,7 @@ export type Act =
   | { readonly kind: "clog"; readonly who: Who; readonly forUs: number; readonly salt: number }
   | { readonly kind: "reset"; readonly who: Who }
   | { readonly kind: "clock"; readonly who: Who; readonly rate: number; readonly forUs: number }
+  | { readonly kind: "wall clock"; readonly who: Who; readonly byUs: number }
   | { readonly kind: "tick burst"; readonly who: Who; readonly ticks: number }
   | { readonly kind: "disk slow"; readonly who: Who; readonly latencyUs: number; readonly forUs: number }
   | { readonly kind: "disk stall"; readonly who: Who; readonly forUs: number }
@@ -203,6 +204,9 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
     case "clock":
       if (random.chance(0.4)) {
         return { when: anyTime, act: { kind: "tick burst", who: someone, ticks: random.int(2, 50) } };
+      }
+      if (random.chance(0.3)) {
+        return { when: anyTime, act: { kind: "wall clock", who: someone, byUs: random.int(-60_000_000, 60_000_000) } };
       }
       // A lease bears clocks that differ by a fifth, not by a factor of two (H7).
       return {

@@ -8,7 +8,7 @@ import type { Act, Fault, MembershipChange, Shape, Trigger, Who } from "./faults
 import type { MarkName } from "./marks.ts";
 import type { Network } from "./network.ts";
 import { electionUs, type SimOptions } from "./options.ts";
-import { DiskFault, type SimProcess } from "./process.ts";
+import type { SimProcess } from "./process.ts";
 
 export interface StrikeHost {
   readonly nowUs: number;
@@ -64,6 +64,10 @@ export function strike(host: StrikeHost, fault: Fault, subject: SimProcess | und
       host.schedule(host.nowUs + act.forUs, () => process.setRate(1));
       return;
     }
+    case "wall clock":
+      host.mark("wall clock set");
+      host.who(act.who, subject)?.setWall(act.byUs);
+      return;
     case "tick burst":
       host.mark("tick burst");
       host.who(act.who, subject)?.leap(act.ticks * host.options.tickUs);
@@ -74,7 +78,7 @@ export function strike(host: StrikeHost, fault: Fault, subject: SimProcess | und
       host.mark("disk slow");
       process.diskSlowUs = act.latencyUs;
       process.diskSlowUntilUs = host.nowUs + act.forUs;
-      process.diskStalls++;
+      process.diskFaults++;
       return;
     }
     case "disk stall": {
@@ -82,14 +86,15 @@ export function strike(host: StrikeHost, fault: Fault, subject: SimProcess | und
       if (process === undefined) return;
       host.mark("disk stall");
       process.diskStalledUntilUs = host.nowUs + act.forUs;
-      process.diskStalls++;
+      process.diskFaults++;
       return;
     }
     case "disk error": {
       const process = host.who(act.who, subject);
       if (process === undefined) return;
-      if (act.error === "full") host.mark("disk full");
-      process.diskError = { untilUs: host.nowUs + act.forUs, kind: act.error, error: new DiskFault(act.error) };
+      process.diskFaults++;
+      process.disk.fail(act.error);
+      host.schedule(host.nowUs + act.forUs, () => process.disk.mend());
       return;
     }
     case "corrupt":

@@ -58,6 +58,15 @@ export interface SimOptions {
   readonly snapshotEntries: number;
   readonly trailingEntries: number;
   readonly segmentBytes: number;
+  /** "aes": the real cipher, twenty times as slow as its stand-in with the same checks. */
+  readonly cipher: "plain" | "aes";
+  /** A member's watch is read at every nth applied entry; a slow one falls behind what is kept. */
+  readonly watchEvery: number;
+  readonly watchChangesMax: number;
+  /** State hashes are compared through the log every so many entries. */
+  readonly hashEvery: number;
+  /** How long a client's session lives without a request. */
+  readonly sessionTtlUs: number;
   readonly network: NetworkOptions;
   readonly disk: DiskOptions;
   readonly workload: WorkloadOptions;
@@ -99,6 +108,11 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
     snapshotEntries: random.pick([8, 20, 20, 60, 1_000]),
     trailingEntries: random.pick([0, 2, 10]),
     segmentBytes: random.pick([1_024, 4_096, 65_536]),
+    cipher: random.chance(0.02) ? "aes" : "plain",
+    watchEvery: random.pick([1, 3, 20]),
+    watchChangesMax: random.pick([4, 64, 1_000]),
+    hashEvery: random.pick([16, 1_024]),
+    sessionTtlUs: random.pick([500_000, 3_600_000_000, 3_600_000_000]),
     network: {
       minUs: 100,
       meanUs,

@@ -8,26 +8,20 @@ import { MemberTable } from "../../manager/raft/member-table.ts";
 import type { LogStorage, Scheduler, SnapshotStore, Transport } from "../../manager/raft/ports.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { bytesHash, type Checks } from "./checks.ts";
-import type { CorruptionKind, DiskErrorKind, Loss, Trigger } from "./faults.ts";
+import { SimFailure } from "./failure.ts";
+import type { CorruptionKind, Loss, Trigger } from "./faults.ts";
 import type { MarkName } from "./marks.ts";
 import { observedCore } from "./observed-core.ts";
 import type { SimOptions } from "./options.ts";
 import type { Job, SimDisk } from "./disk.ts";
-import { SimMachine } from "./sim-machine.ts";
-
-/** What an injected disk error looks like from above. */
-export class DiskFault extends Error {
-  readonly kind: DiskErrorKind;
-  constructor(kind: DiskErrorKind) {
-    super(kind === "full" ? "ENOSPC: no space left on device" : `EIO: i/o error, ${kind}`);
-    this.kind = kind;
-  }
-}
+import { SimStore, noWorld, type EntryChanges } from "./sim-store.ts";
 
 export interface ProcessHost {
   readonly nowUs: number;
   readonly options: SimOptions;
   readonly checks: Checks;
+  /** Changes by log index, for the watches of all members. */
+  readonly history: Map<number, EntryChanges>;
   schedule(atUs: number, run: () => void): void;
   send(message: Message): void;
   sendSnapshot(process: SimProcess, request: SnapshotRequest, done: (error: Error | undefined) => void): void;
@@ -42,7 +36,11 @@ export interface ProcessHost {
   confApplied(process: SimProcess): void;
 }
 
-const chunkBytes = 512;
+/** Some day in 2026, so that times in entries look like times. */
+const wallBaseUs = 1_770_000_000_000_000;
+
+/** Small, so that writing a snapshot takes several turns. */
+const sliceBytes = 512;
 
 export class SimProcess {
   readonly id: MemberId;
@@ -53,13 +51,15 @@ export class SimProcess {
   #life = 0;
   #starts = 0;
   member: Member | undefined;
-  machine = new SimMachine();
+  store = new SimStore(0, noWorld);
+  #wallOffsetUs = 0;
   alive = false;
   /** The disk cannot be trusted and the process stays down. */
   isQuarantined = false;
   isRemoved = false;
   /** Its data was destroyed on purpose: it must not be counted on. */
   isDamaged = false;
+  isWiped = false;
 
   // Pause: what comes in waits, as it does in the socket buffers of a stopped process.
   #pausedUntilUs = 0;
@@ -76,9 +76,9 @@ export class SimProcess {
   diskStalledUntilUs = 0;
   diskSlowUntilUs = 0;
   diskSlowUs = 0;
-  diskError: { readonly untilUs: number; readonly kind: DiskErrorKind; readonly error: Error } | undefined;
-  /** How often this disk was made slow or stalled: it may then end the process by right. */
-  diskStalls = 0;
+  /** How often this disk was made to fail, slow or stalled: it may then end the process by right. */
+  diskFaults = 0;
+  #diskIsFull = false;
   /** The configuration as of the last applied entry, also of lives that are over. */
   lastConf: ConfState | undefined;
 
@@ -104,7 +104,8 @@ export class SimProcess {
   damage(how: CorruptionKind, random: Random): boolean {
     if (!this.disk.damage(how, random)) return false;
     this.isDamaged = true;
-    this.#host.checks.forgotten(this.id);
+    // A new disk under an old name is refused by the others (F12): the member is gone for good.
+    this.isWiped = how === "wiped";
     return true;
   }
 
@@ -114,6 +115,10 @@ export class SimProcess {
 
   get nowMs(): number {
     return (this.#localBaseUs + (this.#host.nowUs - this.#clockBaseUs) * this.#rate) / 1_000;
+  }
+
+  get wallUs(): number {
+    return wallBaseUs + this.#wallOffsetUs + this.#host.nowUs;
   }
 
   setRate(rate: number): void {
@@ -147,9 +152,19 @@ export class SimProcess {
   }
 
   start(): void {
-    if (this.alive) return;
+    if (this.alive || this.isQuarantined || this.isWiped) return;
     const host = this.#host;
     const opened = this.disk.open();
+    if (opened.kind === "failed") {
+      if (this.diskFaults === 0 && !this.isDamaged) throw opened.error;
+      host.note(() => `n${this.id} cannot start: ${opened.error.message}`);
+      if (this.isDamaged) {
+        this.isQuarantined = true;
+        return;
+      }
+      host.schedule(host.nowUs + 100_000, () => this.start());
+      return;
+    }
     if (opened.kind === "quarantine") {
       this.isQuarantined = true;
       host.quarantined(this, opened.reason);
@@ -162,13 +177,13 @@ export class SimProcess {
     this.#jobRunning = false;
     this.#waiting = [];
     this.#pausedUntilUs = 0;
-    this.machine = new SimMachine();
+    const life = this.#life;
+    this.store = this.#newStore(life);
     const { recovered } = opened;
     host.checks.started(this.id, recovered.hardState, recovered.snapshot, recovered.entries, recovered.snapshot.index);
     if (recovered.snapshot.index > 0 && this.#starts > 1) host.mark("restart from a snapshot");
     const { options } = host;
     const tickMs = options.tickUs / 1_000;
-    const life = this.#life;
     const limits = options.limits;
     this.member = new Member(
       {
@@ -225,11 +240,11 @@ export class SimProcess {
         stateMachine: {
           apply: (index, data) => {
             if (life === this.#life) host.checks.applied(this.id, index, bytesHash(data));
-            return this.machine.apply(index, data);
+            return this.store.apply(index, data);
           },
-          snapshot: () => this.machine.snapshot(),
-          restore: () => this.machine.restore(),
-          stateHash: () => this.machine.stateHash(),
+          snapshot: () => this.store.snapshot(),
+          restore: () => this.store.restore(),
+          stateHash: () => this.store.stateHash(),
         },
         scheduler: this.#scheduler(),
       },
@@ -239,6 +254,49 @@ export class SimProcess {
     this.member.start();
     this.#tickLater();
     if (this.#starts > 1) host.trigger("restart", this);
+  }
+
+  #newStore(life: number): SimStore {
+    const host = this.#host;
+    return new SimStore(this.id, {
+      wallUs: () => this.wallUs,
+      propose: (data, done) => {
+        const member = this.member;
+        if (life !== this.#life || member === undefined) return;
+        member.propose(data, (outcome) => {
+          if (life !== this.#life) return;
+          switch (outcome.kind) {
+            case "committed":
+            case "stopped":
+            case "backpressure":
+              return done(outcome);
+            case "notLeader":
+              return done({ kind: "notLeader", leader: outcome.leader === 0 ? undefined : String(outcome.leader) });
+            case "failed":
+              // Replaced in the log: certainly without effect.
+              return done({ kind: "notLeader", leader: undefined });
+            case "unknown":
+              return done({ kind: "unknown", cause: "leadership was lost" });
+            case "tooLarge":
+              throw new SimFailure("J3", "a small command is too large", { ...outcome });
+          }
+        });
+      },
+      forward: (data) => {
+        const member = this.member;
+        if (life !== this.#life || member === undefined || member.leader === 0) return;
+        host.forward(this.id, member.leader, data);
+      },
+      mark: (name) => host.mark(name),
+      history: host.history,
+      watchChangesMax: host.options.watchChangesMax,
+      hashEvery: host.options.hashEvery,
+    });
+  }
+
+  /** The wall clock is set, forward or back; the monotonic one does not notice. */
+  setWall(byUs: number): void {
+    this.#wallOffsetUs += byUs;
   }
 
   #tickLater(): void {
@@ -253,17 +311,15 @@ export class SimProcess {
     if (!this.alive) return;
     if (this.#jobs.length > 0 && loss !== "none") this.#host.mark("unsynced data lost");
     this.#end();
-    this.disk.crash(
-      this.#jobs.map(({ job }) => job),
-      loss,
-      random,
-    );
+    const jobs = this.#jobs.map(({ job }) => job);
+    if (this.disk.crash(jobs, loss, random)) this.#host.mark("torn write");
     this.#jobs.length = 0;
   }
 
   #end(): void {
     this.#life++;
     this.alive = false;
+    this.#diskIsFull = false;
     this.member = undefined;
     this.#waiting = [];
     this.#host.checks.stopped(this.id);
@@ -329,12 +385,25 @@ export class SimProcess {
         host.schedule(this.diskStalledUntilUs, finish);
         return;
       }
+      const failure = this.disk.run(next.job);
+      if (failure === "full" && next.job.kind !== "tend") {
+        // Nothing is lost: it is tried again until there is space.
+        this.#full(true);
+        host.schedule(host.nowUs + 20_000, finish);
+        return;
+      }
       this.#jobs.shift();
-      const failure = this.#runJob(next.job);
+      if (failure === undefined) {
+        this.#full(false);
+        this.#durable(next.job);
+      }
       if (life !== this.#life) return;
       // The completion is an input of the process; while it is paused the disk goes on, but nobody hears of it.
-      this.enter(() => next.done(failure));
-      if (life === this.#life && failure === undefined) this.#runJobs();
+      if (next.job.kind !== "tend") this.enter(() => next.done(failure === "full" ? undefined : failure));
+      if (life !== this.#life || failure !== undefined) return;
+      if (this.#jobs.length === 0 && next.job.kind === "save")
+        this.#jobs.push({ job: { kind: "tend" }, done: () => {} });
+      this.#runJobs();
     };
     host.schedule(host.nowUs + this.#diskLatencyUs(), finish);
   }
@@ -345,11 +414,8 @@ export class SimProcess {
     return disk.minUs + Math.floor(this.#random.exponential(disk.meanUs)) + slowUs;
   }
 
-  #runJob(job: Job): Error | undefined {
+  #durable(job: Job): void {
     const host = this.#host;
-    const error = this.diskError;
-    if (error !== undefined && error.untilUs > host.nowUs) return error.error;
-    this.disk.run(job);
     if (job.kind === "save") {
       const { hardState, entries } = job.batch;
       if (host.checks.durable(this.id, hardState, entries)) host.trigger("vote durable", this);
@@ -358,36 +424,53 @@ export class SimProcess {
       host.checks.durableSnapshot(this.id, job.meta, job.hardState);
       host.trigger("snapshot installed", this);
     }
-    return undefined;
+  }
+
+  #full(isFull: boolean): void {
+    if (isFull === this.#diskIsFull) return;
+    this.#diskIsFull = isFull;
+    if (isFull) this.#host.mark("disk full");
+    this.enter(() => this.member?.diskSpace(isFull ? "full" : "ok"));
   }
 
   #snapshotStore(life: number): SnapshotStore {
     const host = this.#host;
     return {
       create: (meta, source, done) => {
-        const chunks: Uint8Array[] = [];
-        let bytes = 0;
-        const slice = (): void => {
-          const chunk = source.next(chunkBytes);
-          if (chunk !== undefined) {
-            chunks.push(chunk);
-            bytes += chunk.length;
-            this.#later(this.#diskLatencyUs() / 4, slice);
-            return;
+        const attempt = (act: () => void): void => {
+          try {
+            act();
+          } catch (error) {
+            if (!(error instanceof Error && "code" in error)) throw error;
+            done(error, 0);
           }
-          this.disk.created({ meta, chunks });
-          host.mark("snapshot created");
-          host.trigger("snapshot created", this);
-          if (life === this.#life) done(undefined, bytes);
         };
-        this.#later(this.#diskLatencyUs(), slice);
+        attempt(() => {
+          const writer = this.disk.beginSnapshot(meta);
+          const slice = (): void =>
+            attempt(() => {
+              const chunk = source.next(sliceBytes);
+              if (chunk !== undefined) {
+                writer.write(chunk);
+                this.#later(this.#diskLatencyUs() / 4, slice);
+                return;
+              }
+              const sizeBytes = this.disk.finishSnapshot(writer, meta);
+              host.mark("snapshot created");
+              host.trigger("snapshot created", this);
+              if (life === this.#life) done(undefined, sizeBytes);
+            });
+          this.#later(this.#diskLatencyUs(), slice);
+        });
       },
       load: (meta, sink, done) => {
-        const file = this.disk.snapshots.get(meta.index);
         this.#later(this.#diskLatencyUs(), () => {
-          if (file === undefined) return done(new Error(`no snapshot of index ${meta.index}`));
-          for (const chunk of file.chunks) sink.write(chunk);
-          sink.finish(meta.index);
+          try {
+            this.disk.loadSnapshot(meta, sink);
+          } catch (error) {
+            if (!(error instanceof Error && "code" in error)) throw error;
+            return done(error);
+          }
           host.checks.installed(this.id, meta.index);
           done(undefined);
         });
@@ -428,7 +511,15 @@ export class SimProcess {
   #events(life: number): MemberEvents {
     const host = this.#host;
     return {
-      leadership: (now) => host.note(() => `n${this.id} is ${now.role} of term ${now.term}, leader n${now.leader}`),
+      leadership: (now) => {
+        host.note(() => `n${this.id} is ${now.role} of term ${now.term}, leader n${now.leader}`);
+        if (life !== this.#life) return;
+        this.store.leads({
+          leading: now.ready,
+          term: now.term,
+          leader: now.leader === 0 ? undefined : String(now.leader),
+        });
+      },
       membership: (_members, conf) => {
         if (life !== this.#life || conf.voters.length === 0) return;
         this.lastConf = conf;
@@ -436,7 +527,9 @@ export class SimProcess {
         host.confApplied(this);
       },
       applied: (index) => {
-        if (life === this.#life && (index & 15) === 0) host.checks.stateHash(this.id, index, this.machine.stateHash());
+        if (life !== this.#life) return;
+        if ((index & 15) === 0) host.checks.stateHash(this.id, index, this.store.stateHash());
+        if (index % host.options.watchEvery === 0) this.store.follow();
       },
       quarantined: (reason, facts) => {
         host.note(() => `n${this.id} is quarantined: ${reason} ${JSON.stringify(facts)}`);
@@ -452,6 +545,8 @@ export class SimProcess {
         if (life !== this.#life) return;
         host.note(() => `n${this.id} ends: ${error.message}`);
         this.#end();
+        this.#jobs.length = 0;
+        this.disk.exit();
         host.exited(this, error);
       },
       noticed: (what, facts) => {

@@ -9,18 +9,18 @@ import { MemberTable, type MemberRecord } from "../../manager/raft/member-table.
 import { TableThenState } from "../../manager/raft/snapshot-frame.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { Checks, isQuorum, mix } from "./checks.ts";
-import { SimDisk, type SnapshotFile } from "./disk.ts";
+import { SimDisk, type Founding } from "./disk.ts";
 import { SimFailure } from "./failure.ts";
 import type { Fault, Trigger, Who } from "./faults.ts";
 import { confsOf, strike, type StrikeHost } from "./injector.ts";
-import type { Command, Reply, Row } from "./machine.ts";
+import type { Command, Row } from "./machine.ts";
 import { Marks, type MarkName } from "./marks.ts";
 import { Network } from "./network.ts";
 import { electionUs, type SimOptions } from "./options.ts";
 import { SimProcess, type ProcessHost } from "./process.ts";
 import { EventQueue } from "./queue.ts";
 import type { RunFailure, RunResult } from "./result.ts";
-import { SimMachine } from "./sim-machine.ts";
+import { SimStore, noWorld, type EntryChanges } from "./sim-store.ts";
 import { withTraps } from "./traps.ts";
 import { Workload, type Attempt, type WorkloadHost } from "./workload.ts";
 
@@ -36,6 +36,16 @@ export const membersMax = 20;
 /** A run of ordinary size has about 10,000. */
 const eventsMax = 1_000_000;
 
+/** With these codes a process may end by itself, if its disk was made to fail. */
+const diskCodes = new Set([
+  "RAFT_DISK_FAILED",
+  "RAFT_DISK_STALLED",
+  "LOG_WRITE_FAILED",
+  "LOG_READ_FAILED",
+  "SNAPSHOT_WRITE_FAILED",
+  "SNAPSHOT_DAMAGED",
+]);
+
 /** In election timeouts (N8). */
 const healElections = 50;
 
@@ -45,7 +55,10 @@ const repeatsMax = 4;
 export function runSimulation(options: SimOptions, settings: RunSettings = {}): RunResult {
   const clock = performance.now.bind(performance);
   const simulation = new Simulation(options, settings, clock);
-  return withTraps(() => simulation.run());
+  return withTraps(
+    () => simulation.run(),
+    (task) => simulation.microtask(task),
+  );
 }
 
 export class Simulation implements ProcessHost, StrikeHost {
@@ -59,11 +72,14 @@ export class Simulation implements ProcessHost, StrikeHost {
   readonly processes: SimProcess[] = [];
   readonly #workload: Workload;
   readonly #chance: Random;
+  readonly history = new Map<number, EntryChanges>();
   nowUs = 0;
   coreEvents = 0;
   #events = 0;
   #hashA = 0x1234567;
   #hashB = 0x89abcde;
+  /** What the code under test hands to queueMicrotask: run before the next event, in order. */
+  readonly #microtasks: (() => void)[] = [];
   readonly #trace: string[] = [];
   readonly #triggerCounts = new Map<Trigger, number>();
   readonly #armed = new Map<Trigger, Fault[]>();
@@ -171,9 +187,14 @@ export class Simulation implements ProcessHost, StrikeHost {
       this.nowUs = event.atUs;
       this.#events++;
       event.run();
+      for (let micro = this.#microtasks.shift(); micro !== undefined; micro = this.#microtasks.shift()) micro();
       if (this.#events > eventsMax) throw new SimFailure("N8", "events without end", { events: this.#events });
       if (queue.size > 200_000) throw new SimFailure("N8", "the queue of events grows without bound", {});
     }
+  }
+
+  microtask(task: () => void): void {
+    this.#microtasks.push(task);
   }
 
   schedule(atUs: number, run: () => void): void {
@@ -204,8 +225,13 @@ export class Simulation implements ProcessHost, StrikeHost {
     return this.processes[id - 1];
   }
 
-  #addProcess(id: MemberId, snapshot: SnapshotFile): SimProcess {
-    const process = new SimProcess(id, new SimDisk(snapshot), this, Random.stream(this.options.seed, `process/${id}`));
+  #addProcess(id: MemberId, founding: Founding): SimProcess {
+    const process = new SimProcess(
+      id,
+      new SimDisk(id, this.options, founding),
+      this,
+      Random.stream(this.options.seed, `process/${id}`),
+    );
     this.processes[id - 1] = process;
     return process;
   }
@@ -214,7 +240,7 @@ export class Simulation implements ProcessHost, StrikeHost {
   newcomer(): SimProcess | undefined {
     const id = this.processes.length + 1;
     if (id > membersMax) return undefined;
-    const process = this.#addProcess(id, { meta: joinerState().snapshot, chunks: [] });
+    const process = this.#addProcess(id, { meta: joinerState().snapshot, source: undefined });
     process.start();
     return process;
   }
@@ -255,31 +281,64 @@ export class Simulation implements ProcessHost, StrikeHost {
     this.network.carry(from, to, command.length, arrive, () => {});
   }
 
-  /** Chunk by chunk over the link; the receiver keeps the file only when it is whole. */
+  /** Chunk by chunk over the link; a broken stream leaves a spool at the receiver, from which the next one goes on. */
   sendSnapshot(sender: SimProcess, request: SnapshotRequest, done: (error: Error | undefined) => void): void {
-    const file = sender.disk.snapshots.get(request.meta.index);
-    if (file === undefined) {
-      this.schedule(this.nowUs + 1, () => done(new Error("the snapshot is gone")));
-      return;
-    }
     this.mark("snapshot sent");
-    const fail = (): void => {
+    const { from, to } = request;
+    const receiver = this.process(to);
+    const lives = [sender.life, receiver?.life];
+    let end = (): void => {};
+    const fail = (error: Error): void => {
       this.mark("snapshot transfer failed");
-      done(new Error("the stream broke"));
+      this.note(() => `snapshot ${request.meta.index} from n${from} to n${to} fails: ${error.message}`);
+      end();
+      done(error);
     };
-    const receiver = this.process(request.to);
-    const life = receiver?.life;
-    const step = (next: number): void => {
-      if (receiver === undefined || !receiver.alive || receiver.life !== life) return fail();
-      if (next < file.chunks.length) {
-        this.network.carry(request.from, request.to, file.chunks[next]?.length ?? 0, () => step(next + 1), fail);
-        return;
+    const broke = (): void => fail(new Error("the stream broke"));
+    /** Runs a step at one of the two ends, unless that end has died meanwhile. */
+    const guarded = (step: () => void): void => {
+      if (receiver === undefined || !receiver.alive || !sender.alive) return broke();
+      if (sender.life !== lives[0] || receiver.life !== lives[1]) return broke();
+      try {
+        step();
+      } catch (error) {
+        if (!(error instanceof Error && "code" in error)) throw error;
+        fail(error);
       }
-      receiver.disk.snapshots.set(request.meta.index, file);
-      this.#deliver(request);
-      done(undefined);
     };
-    this.network.carry(request.from, request.to, 100, () => step(0), fail);
+    guarded(() => {
+      const reader = sender.disk.openReader(request.meta);
+      const { offer } = reader;
+      end = () => reader.close();
+      const arrived = (): void =>
+        guarded(() => {
+          const spool = (receiver as SimProcess).disk.openSpool(from, offer);
+          if (spool.nextChunk > 0) this.mark("snapshot transfer resumed");
+          end = () => {
+            reader.close();
+            if (receiver?.life === lives[1]) spool.suspend();
+          };
+          const next = (): void =>
+            guarded(() => {
+              if (spool.nextChunk === offer.chunks) {
+                spool.finish();
+                end();
+                this.#deliver(request);
+                done(undefined);
+                return;
+              }
+              const chunk = reader.chunk(spool.nextChunk);
+              const take = (): void =>
+                guarded(() => {
+                  spool.write(chunk);
+                  next();
+                });
+              this.network.carry(from, to, chunk.data.length, take, broke);
+            });
+          next();
+        });
+      this.network.carry(from, to, 100, arrived, broke);
+    });
   }
 
   // ---- Faults ------------------------------------------------------------------------------------------------------
@@ -362,9 +421,9 @@ export class Simulation implements ProcessHost, StrikeHost {
   }
 
   exited(process: SimProcess, error: Error): void {
-    const isInjected = process.diskError !== undefined || process.isDamaged || process.diskStalls > 0;
+    const isInjected = process.diskFaults > 0 || process.isDamaged;
     const code = (error as { code?: string }).code ?? error.name;
-    if (!isInjected || (code !== "RAFT_DISK_FAILED" && code !== "RAFT_DISK_STALLED")) throw error;
+    if (!isInjected || !diskCodes.has(code)) throw error;
     this.mark("disk error");
     const downUs = this.#chance.int(1_000, 2_000_000);
     this.schedule(this.nowUs + downUs, () => process.start());
@@ -385,7 +444,7 @@ export class Simulation implements ProcessHost, StrikeHost {
     this.#workload.stop();
     this.network.heal();
     for (const process of this.processes) {
-      process.diskError = undefined;
+      process.disk.mend();
       process.diskStalledUntilUs = 0;
       process.diskSlowUntilUs = 0;
       process.setRate(1);
@@ -419,7 +478,7 @@ export class Simulation implements ProcessHost, StrikeHost {
       if (process === undefined || member === undefined || !process.alive || process.isUnfit) continue;
       if (member.leader !== leader.id) return { what: `n${id} does not follow the leader`, facts: this.#facts() };
       if (member.appliedIndex !== applied) return { what: `n${id} has not applied everything`, facts: this.#facts() };
-      if (process.machine.stateHash() !== leader.machine.stateHash()) {
+      if (process.store.stateHash() !== leader.store.stateHash()) {
         throw new SimFailure("B5", "two members differ in state at rest", { one: leader.id, two: id });
       }
     }
@@ -450,7 +509,8 @@ export class Simulation implements ProcessHost, StrikeHost {
     const leader = this.leader();
     if (leader === undefined) return;
     this.note(() => "at rest; judging the histories");
-    this.#workload.checkEnd((prefix) => leader.machine.rows(prefix), this.#clock);
+    for (const process of this.processes) if (process.alive && !process.isUnfit) process.store.checkWatched();
+    this.#workload.checkEnd((prefix) => leader.store.rows(prefix), this.#clock);
   }
 
   // ---- Clients -----------------------------------------------------------------------------------------------------
@@ -474,6 +534,12 @@ export class Simulation implements ProcessHost, StrikeHost {
           process.enter(() => this.#propose(process, command, (attempt) => this.#answer(hopUs(), () => done(attempt))));
         });
       },
+      openSession: (target, done) => {
+        this.schedule(this.nowUs + hopUs(), () => {
+          const process = this.process(target);
+          process?.enter(() => this.#openSession(process, (session) => this.#answer(hopUs(), () => done(session))));
+        });
+      },
       read: (target, done) => {
         this.schedule(this.nowUs + hopUs(), () => {
           const process = this.process(target);
@@ -494,30 +560,37 @@ export class Simulation implements ProcessHost, StrikeHost {
   }
 
   #propose(process: SimProcess, command: Command, done: (attempt: Attempt) => void): void {
-    const data = SimMachine.encode(command);
-    this.note(
-      () => `client ${command.session}#${command.seq} proposes at n${process.id}: ${JSON.stringify(command.writes)}`,
-    );
+    const { session, seq, writes } = command;
+    this.note(() => `client ${session}#${seq} asks n${process.id} for ${JSON.stringify(writes)}`);
     const life = process.life;
-    process.member?.propose(data, (outcome) => {
+    process.store.execute(command, (outcome) => {
       if (process.life !== life) return;
-      this.fold(4, process.id, command.seq);
-      this.note(() => `client ${command.session}#${command.seq} hears from n${process.id}: ${outcome.kind}`);
+      this.fold(4, process.id, seq);
+      this.note(() => `client ${session}#${seq} hears from n${process.id}: ${JSON.stringify(outcome)}`);
       switch (outcome.kind) {
-        case "committed":
-          return done({ kind: "done", reply: outcome.result as Reply });
+        case "done":
         case "unknown":
-          return done({ kind: "unknown" });
-        case "backpressure":
-          this.mark("backpressure");
-          return done({ kind: "refused", leader: process.id });
-        case "notLeader":
-          return done({ kind: "refused", leader: outcome.leader === 0 ? undefined : outcome.leader });
-        case "failed":
-        case "tooLarge":
-        case "stopped":
-          return done({ kind: "refused", leader: undefined });
+          return done(outcome);
+        case "sessionGone":
+          this.mark("session expired");
+          return done(outcome);
+        case "refused": {
+          if (outcome.code === "BACKPRESSURE") this.mark("backpressure");
+          const leads = outcome.code !== "NOT_LEADER";
+          const leader = leads ? process.id : process.member?.leader;
+          const isBroken = leads && outcome.code !== "BACKPRESSURE" && outcome.code !== "STORE_CLOSED";
+          return done({ kind: isBroken ? "broken" : "refused", leader: leader === 0 ? undefined : leader });
+        }
       }
+    });
+  }
+
+  /** A session is opened through the log; without an answer the client tries again. */
+  #openSession(process: SimProcess, done: (session: string | undefined) => void): void {
+    const life = process.life;
+    const timeUs = process.wallUs;
+    process.member?.propose(SimStore.openSession(this.options.sessionTtlUs, timeUs), (outcome) => {
+      if (process.life === life) done(outcome.kind === "committed" ? SimStore.sessionOf(outcome.result) : undefined);
     });
   }
 
@@ -531,7 +604,7 @@ export class Simulation implements ProcessHost, StrikeHost {
       this.fold(5, process.id, 0);
       if (outcome.kind !== "ready") return done(undefined, undefined);
       // Read now: later the state may have moved on, which is fine, but not before.
-      const all = process.machine.rows("");
+      const all = process.store.rows("");
       if (this.options.readMode === "lease" && process.member?.role === "leader") {
         // Under a lease the state is read first and the clock afterwards.
         if (!process.member.leaseHolds()) {
@@ -547,14 +620,14 @@ export class Simulation implements ProcessHost, StrikeHost {
 }
 
 /** What every founding member begins with: the configuration, the members, and an empty state. */
-function foundingSnapshot(conf: ConfState, record: (id: MemberId) => MemberRecord): SnapshotFile {
+function foundingSnapshot(conf: ConfState, record: (id: MemberId) => MemberRecord): Founding {
   const { snapshot } = bootstrapState(conf.voters);
   const meta = { ...snapshot, conf };
-  const table = new MemberTable([...conf.voters, ...conf.learners].map(record));
-  const source = new TableThenState(meta.index, table, new SimMachine().snapshot());
-  const chunks: Uint8Array[] = [];
-  for (let chunk = source.next(65_536); chunk !== undefined; chunk = source.next(65_536)) chunks.push(chunk);
-  return { meta, chunks };
+  const records = [...conf.voters, ...conf.learners].map(record);
+  return {
+    meta,
+    source: () => new TableThenState(meta.index, new MemberTable(records), new SimStore(0, noWorld).snapshot()),
+  };
 }
 
 function describe(message: Message): string {

@@ -17,8 +17,11 @@ const forbidden: readonly (readonly [Holder, readonly string[]])[] = [
   [nodeCrypto, ["randomBytes", "randomInt", "randomUUID", "randomFillSync"]],
 ];
 
-/** Runs `turn` with the traps set, and takes them away again whatever happens. Turns nest. */
-export function withTraps<T>(turn: () => T): T {
+/**
+ * Runs `turn` with the traps set, and takes them away again whatever happens. Turns nest.
+ * @param microtask  takes what is handed to queueMicrotask, to be run in virtual time
+ */
+export function withTraps<T>(turn: () => T, microtask: (task: () => void) => void): T {
   const RealDate = globalThis.Date;
   const undo: (() => void)[] = [];
   const trap = (holder: Holder, name: string, value: unknown): void => {
@@ -50,6 +53,7 @@ export function withTraps<T>(turn: () => T): T {
       },
     }),
   );
+  trap(globalThis, "queueMicrotask", microtask);
   try {
     return turn();
   } finally {

@@ -25,6 +25,10 @@ export type Attempt =
   | { readonly kind: "done"; readonly reply: Reply }
   /** Certainly without effect. */
   | { readonly kind: "refused"; readonly leader: number | undefined }
+  /** A condition does not hold where it was asked: without effect by this attempt, and asking again is of no use. */
+  | { readonly kind: "broken"; readonly leader: number | undefined }
+  /** The session has expired: this attempt had no effect, an earlier one may have. */
+  | { readonly kind: "sessionGone" }
   | { readonly kind: "unknown" };
 
 export interface WorkloadHost {
@@ -35,6 +39,8 @@ export interface WorkloadHost {
   /** Ordinals of the members that a client may know. */
   targets(): readonly number[];
   propose(target: number, command: Command, done: (attempt: Attempt) => void): void;
+  /** No call back at all when nobody knows. */
+  openSession(target: number, done: (session: string | undefined) => void): void;
   /** `rows` reads the member's state at the very moment of the call back. */
   read(target: number, done: (rows: ((prefix: string) => Row[]) | undefined, leader: number | undefined) => void): void;
 }
@@ -43,6 +49,8 @@ const openingBalance = 100;
 
 interface Client {
   readonly id: number;
+  /** Opened through the log; none yet, or the last one expired. */
+  session: string | undefined;
   seq: number;
   ackedBelow: number;
   believed: number;
@@ -86,7 +94,7 @@ export class Workload {
 
   start(): void {
     for (let id = 0; id < this.#options.clients; id++) {
-      const client: Client = { id, seq: 0, ackedBelow: 1, believed: 0, seen: new Map() };
+      const client: Client = { id, session: undefined, seq: 0, ackedBelow: 1, believed: 0, seen: new Map() };
       this.#clients.push(client);
       this.#host.schedule(this.#random.int(0, this.#options.thinkUs + 1_000), () => this.#next(client));
     }
@@ -99,6 +107,7 @@ export class Workload {
 
   #next(client: Client): void {
     if (this.#stopped || this.#started >= this.#options.operationsMax) return;
+    if (client.session === undefined) return this.#openSession(client);
     const sort = this.#drawSort();
     const again = (): void => {
       this.#open--;
@@ -121,6 +130,21 @@ export class Workload {
       case "delete":
         return this.#write(client, sort, this.#register(), again);
     }
+  }
+
+  #openSession(client: Client): void {
+    let answered = false;
+    const again = (session: string | undefined): void => {
+      if (answered) return;
+      answered = true;
+      client.session = session;
+      client.seq = 0;
+      client.ackedBelow = 1;
+      if (session === undefined) client.believed = this.#anyTarget();
+      this.#host.schedule(this.#host.nowUs + this.#random.int(1_000, 40_000), () => this.#next(client));
+    };
+    this.#host.openSession(this.#target(client), again);
+    this.#host.schedule(this.#host.nowUs + Math.ceil(this.#options.patienceUs / 3), () => again(undefined));
   }
 
   #drawSort(): Sort {
@@ -158,7 +182,8 @@ export class Workload {
       const history = this.#history(key);
       if (reply === undefined) {
         history.push({ calledAt, returnedAt: undefined, input, output: undefined });
-      } else if (reply !== "refused") {
+      } else if (reply !== "refused" && (reply.done || input.act !== "put")) {
+        // A put that lost a race had no effect, and says nothing about the register.
         history.push({ calledAt, returnedAt: this.#moment++, input, output: { done: reply.done } });
         if (reply.done) {
           const writtenValue = "value" in input ? input.value : null;
@@ -280,7 +305,8 @@ export class Workload {
     done: (reply: Reply | "refused" | undefined) => void,
   ): void {
     const seq = ++client.seq;
-    const full: Command = { ...command, session: `c${client.id}`, seq, ackedBelow: client.ackedBelow };
+    const session = client.session ?? "none";
+    const full: Command = { ...command, session, seq, ackedBelow: client.ackedBelow };
     const untilUs = this.#host.nowUs + this.#options.patienceUs;
     let settled = false;
     let uncertain = false;
@@ -307,6 +333,12 @@ export class Workload {
             client.believed = target;
             if (answer.reply.repeated) this.#host.mark("dedup hit");
             return settle(answer.reply);
+          case "broken":
+            // After an earlier attempt of unknown fate the condition may be broken by that one.
+            return settle(uncertain ? undefined : "refused");
+          case "sessionGone":
+            client.session = undefined;
+            return settle(uncertain ? undefined : "refused");
           case "refused":
             if (number === attempts) this.#redirect(client, answer.leader, attempt);
             return;
