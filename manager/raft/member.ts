@@ -35,6 +35,7 @@ import { MemberTable, encodeContext, type MemberRecord } from "./member-table.ts
 import type { LogStorage, RecoveredLog, Scheduler, SnapshotStore, StateMachine, Transport } from "./ports.ts";
 import { Proposals, type Outcome, type Proposal } from "./proposals.ts";
 import { Reads, type ReadOutcome } from "./reads.ts";
+import { SnapshotWriteFailed } from "./snapshot/index.ts";
 import { TableFromState, TableThenState } from "./snapshot-frame.ts";
 
 /** The part of the core that the shell drives, so that the simulator can look at what passes. */
@@ -1014,6 +1015,11 @@ export class Member {
     this.#ports.snapshots.load(meta, sink, (error) => {
       this.#loading = false;
       if (this.#state !== "starting" && this.#state !== "running") return;
+      if (error instanceof SnapshotWriteFailed) {
+        // The disk did not answer; what it holds may be as good as ever. After a restart it is read again.
+        this.#fail(new DiskFailed(error));
+        return;
+      }
       if (error !== undefined) {
         this.#quarantine("its snapshot cannot be read", { index: meta.index, why: error.message });
         return;

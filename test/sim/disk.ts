@@ -47,6 +47,7 @@ export class SimDisk {
   /** Snapshots being written, which a crash may catch in their last steps. */
   readonly #writers = new Set<SnapshotWriter>();
   snapshotIndex: number;
+  #isMarked = true;
 
   constructor(id: MemberId, options: SimOptions, founding: Founding) {
     this.files = new FaultDisk(Random.stream(options.seed, `damage/${id}`));
@@ -115,6 +116,14 @@ export class SimDisk {
     }
   }
 
+  /**
+   * Whether, when the power went, the slots said that the last record is durable. If not, damage to that very record
+   * cannot be told from a write that was torn.
+   */
+  get isMarked(): boolean {
+    return this.#isMarked;
+  }
+
   fail(error: DiskErrorKind): void {
     if (error === "full")
       this.files.capacityBytes = [...this.files.contents().values()].reduce((sum, file) => sum + file.length, 0);
@@ -135,6 +144,7 @@ export class SimDisk {
     const storage = this.#storage;
     this.#storage = undefined;
     this.files.mend();
+    if (storage !== undefined) this.#isMarked = !storage.log.needsMark;
     if (storage !== undefined && loss !== "all") {
       const cutAfter = loss === "none" ? Number.POSITIVE_INFINITY : random.int(1, 6);
       this.files.crashAt(this.files.operations + cutAfter);
@@ -195,9 +205,12 @@ export class SimDisk {
   // ---- snapshots ----
 
   beginSnapshot(meta: SnapshotMeta): SnapshotWriter {
-    const writer = this.#open().snapshots.begin(meta);
+    return this.#open().snapshots.begin(meta);
+  }
+
+  /** All its content is written; a crash from here on may catch the last steps half done. */
+  completed(writer: SnapshotWriter): void {
     this.#writers.add(writer);
-    return writer;
   }
 
   finishSnapshot(writer: SnapshotWriter, meta: SnapshotMeta): number {
@@ -239,8 +252,8 @@ export class SimDisk {
 function watchedCipher(cipher: Cipher): Cipher {
   const sealed = new Map<number, number>();
   return {
-    derive: cipher.derive,
-    open: cipher.open,
+    derive: (key, session) => cipher.derive(key, session),
+    open: (key, nonce, associated, data, tag) => cipher.open(key, nonce, associated, data, tag),
     seal(key, nonce, associated, data) {
       const use = crc32(nonce, crc32(key));
       const content = crc32(data, crc32(associated));

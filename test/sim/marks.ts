@@ -73,6 +73,7 @@ export const markNames = [
   "disk full",
   "corruption injected",
   "quarantine",
+  "loss that no log can notice",
   "bank transfer",
   "recovered by the core quorum alone",
 ] as const;

@@ -180,7 +180,23 @@ export class SimProcess {
     const life = this.#life;
     this.store = this.#newStore(life);
     const { recovered } = opened;
-    host.checks.started(this.id, recovered.hardState, recovered.snapshot, recovered.entries, recovered.snapshot.index);
+    try {
+      host.checks.started(
+        this.id,
+        recovered.hardState,
+        recovered.snapshot,
+        recovered.entries,
+        recovered.snapshot.index,
+      );
+    } catch (error) {
+      // The one loss that no log can notice (K4): the last record, spoilt before a slot vouched for it.
+      if (!this.isDamaged || this.disk.isMarked || !(error instanceof SimFailure)) throw error;
+      host.note(() => `n${this.id} lost what it cannot know of; it stays down`);
+      host.mark("loss that no log can notice");
+      this.isQuarantined = true;
+      this.#end();
+      return;
+    }
     if (recovered.snapshot.index > 0 && this.#starts > 1) host.mark("restart from a snapshot");
     const { options } = host;
     const tickMs = options.tickUs / 1_000;
@@ -455,6 +471,11 @@ export class SimProcess {
                 this.#later(this.#diskLatencyUs() / 4, slice);
                 return;
               }
+              this.disk.completed(writer);
+              this.#later(this.#diskLatencyUs(), finish);
+            });
+          const finish = (): void =>
+            attempt(() => {
               const sizeBytes = this.disk.finishSnapshot(writer, meta);
               host.mark("snapshot created");
               host.trigger("snapshot created", this);

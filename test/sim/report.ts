@@ -19,7 +19,7 @@ export function reportFailure(result: RunResult): string {
     ...faults.map((fault) => `          ${JSON.stringify(fault)}`),
     `last ${eventsShown} events`,
     ...traced.trace,
-    result.failure?.stack ?? "",
+    traced.failure?.stack ?? "",
   ];
   if (traced.failure?.message !== result.failure?.message) {
     lines.push(`NOT REPEATED: the second run ended with ${traced.failure?.message ?? "success"}`);

@@ -55,10 +55,17 @@ const repeatsMax = 4;
 export function runSimulation(options: SimOptions, settings: RunSettings = {}): RunResult {
   const clock = performance.now.bind(performance);
   const simulation = new Simulation(options, settings, clock);
-  return withTraps(
-    () => simulation.run(),
-    (task) => simulation.microtask(task),
-  );
+  const { stackTraceLimit } = Error;
+  // Refusals are errors, and there are many: their stacks are only wanted when somebody will read them.
+  if (settings.trace !== true) Error.stackTraceLimit = 0;
+  try {
+    return withTraps(
+      () => simulation.run(),
+      (task) => simulation.microtask(task),
+    );
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+  }
 }
 
 export class Simulation implements ProcessHost, StrikeHost {
