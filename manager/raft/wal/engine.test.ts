@@ -191,3 +191,19 @@ test("random saves, replacements, compactions and restarts agree with a plain ar
 function brief({ index, term, data }: Entry): string {
   return `${index}/${term}/${data.length}`;
 }
+
+test("a slot that only the page cache holds after a failed fdatasync is brought to the disk at the next start", () => {
+  const rig = new LogRig(1);
+  const log = rig.open();
+  for (let index = 1; index <= 4; index++) {
+    log.save({ hardState: hardState(1, 0, 0), entries: [entry(index, 1)] });
+    while (log.needsMark) log.idle();
+  }
+  log.save({ hardState: hardState(1, 0, 0), entries: [entry(5, 1)] });
+  rig.disk.fail({ act: "sync", path: "slots", code: "EIO" });
+  assert.throws(() => log.idle());
+  rig.disk.killProcess();
+  rig.open().save({ hardState: hardState(2, 7, 0), entries: [] });
+  rig.disk.restart();
+  assert.equal(rig.open().takeRecovered().hardState.vote, 7);
+});

@@ -651,6 +651,7 @@ export class WalEngine {
     newest.sizeBytes = this.#allocatedEnd;
     this.#files.syncDirectory(folder);
     this.#slots = this.#files.open(`${folder}/${slotsName}`, "write");
+    this.#bringSlotsToDisk(this.#slots);
     // The hard state that the snapshot implies becomes durable with the next record; the slot repeats what the log says.
     const implied = this.#hardState;
     this.#hardState = recovery.loggedHardState;
@@ -658,6 +659,17 @@ export class WalEngine {
     this.#hardState = implied;
     if (this.#files.readdir(folder).includes(ballastName))
       this.#ballastBytes = this.#sizeOf(`${folder}/${ballastName}`);
+  }
+
+  /**
+   * The same may be true of the last slot. Were it left in the cache, the next one would stand beside its predecessor's
+   * predecessor after a power cut. Only bytes that may be new are changed by this, so a torn write harms one slot at most.
+   */
+  #bringSlotsToDisk(slots: OpenFile): void {
+    const both = new Uint8Array(2 * slotBytes);
+    const bytes = slots.pread(both, 0);
+    slots.pwrite(both.subarray(0, bytes), 0);
+    this.#sync(slots);
   }
 
   #sizeOf(path: string): number {
