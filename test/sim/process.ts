@@ -416,7 +416,8 @@ export class SimProcess {
       if (life !== this.#life) return;
       // The completion is an input of the process; while it is paused the disk goes on, but nobody hears of it.
       if (next.job.kind !== "tend") this.enter(() => next.done(failure === "full" ? undefined : failure));
-      if (life !== this.#life || failure !== undefined) return;
+      // After a failed save the member ends the process; work between saves is only tried.
+      if (life !== this.#life || (failure !== undefined && next.job.kind !== "tend")) return;
       if (this.#jobs.length === 0 && next.job.kind === "save")
         this.#jobs.push({ job: { kind: "tend" }, done: () => {} });
       this.#runJobs();
