@@ -509,6 +509,7 @@ export class Container {
       }
       await this.#locked(async () => {
         if (pending.signal.aborted || this.#life !== undefined || this.#removed) return;
+        this.#pendingRestart = undefined;
         await this.#update({ restartCount: this.#record.state.restartCount + 1 });
         try {
           await this.#launch(delayMs);
@@ -670,10 +671,10 @@ export class Container {
       if (wrong !== undefined) throw new ContainerConfigInvalid(wrong);
       if (this.#life !== undefined && Object.keys(resources).length > 0) {
         const facts: HostFacts = { ...this.#host.facts, devices: new Map() };
-        await this.#verb(
-          ["update", "--resources", "-", this.id],
-          JSON.stringify(resourcesOf({ ...this.#record.hostConfig, ...resources }, facts)),
-        );
+        // A file, not standard input: crun opens /dev/stdin anew, which it cannot when that is a socket.
+        const limits = join(this.directory, "bundle", "resources.json");
+        await writeFile(limits, JSON.stringify(resourcesOf({ ...this.#record.hostConfig, ...resources }, facts)));
+        await this.#verb(["update", "--resources", limits, this.id]);
       }
       await this.#put({ ...this.#record, hostConfig });
       this.#emit("update");
@@ -1158,14 +1159,10 @@ export class Container {
 
   // ---- inner workings ----
 
-  async #verb(args: readonly string[], input?: string): Promise<void> {
+  async #verb(args: readonly string[]): Promise<void> {
     const { programs, runDirectory } = this.#host.settings;
     const command = programs.runtime === "builtin" ? programs.isolate : programs.runtime;
-    const result = await runProgram(
-      command,
-      ["--root", join(runDirectory, "r"), ...args],
-      input === undefined ? {} : { input },
-    );
+    const result = await runProgram(command, ["--root", join(runDirectory, "r"), ...args]);
     if (result.code !== 0) throw new RuntimeFailed(args[0] ?? "change", this.id, result.stderr.trim());
   }
 

@@ -61,8 +61,17 @@ export function streamProgram(command: string, args: readonly string[]): Streame
   });
   child.stdin.on("error", () => undefined); // as above
   const done = new Promise<{ code: number | null; stderr: string }>((resolve, reject) => {
+    let ended: { code: number | null; stderr: string } | undefined;
+    // Not "close", which would wait for whoever reads the output.
+    const settle = (): void => {
+      if (ended !== undefined && child.stderr.closed) resolve({ code: ended.code, stderr: `${stderr}${ended.stderr}` });
+    };
     child.on("error", reject);
-    child.on("exit", (code) => setImmediate(() => resolve({ code, stderr })));
+    child.stderr.on("close", () => setImmediate(settle));
+    child.on("exit", (code, signal) => {
+      ended = { code, stderr: signal === null ? "" : `it was ended by ${signal}` };
+      settle();
+    });
   });
   done.catch(() => undefined); // whoever streams awaits it; until then a failure must not count as unhandled
   return { stdin: child.stdin, stdout: child.stdout, done, kill: () => child.kill("SIGKILL") };
