@@ -61,6 +61,11 @@ export class MemoryLogGroup {
     for (const { from, done } of this.#waiting.splice(0))
       if (from === before || member !== undefined) done?.({ kind: "unknown", cause: "leadership was lost" });
     this.#leader = member;
+    // Who leads has applied everything before its term.
+    if (member !== undefined) {
+      member.paused = false;
+      member.catchUp();
+    }
     // The opening entry of the term: it takes an index and no store sees it.
     if (member !== undefined) this.#index++;
     for (const each of this.members) each.announce();
@@ -77,7 +82,9 @@ export class MemoryLogGroup {
         const applied = member.catchUp();
         if (member === from) result = applied;
       }
-      done?.({ kind: "committed", index: entry.index, result });
+      if (from.stopped) done?.({ kind: "unknown", cause: "the member stopped" });
+      else done?.({ kind: "committed", index: entry.index, result });
+      if (this.#leader?.stopped === true) this.elect(undefined);
     }
   }
 

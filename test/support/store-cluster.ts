@@ -1,4 +1,5 @@
 /** Stores of several members over one in-memory log, and short ways to write and read resources. */
+import { ClusterError } from "../../lib/pure/errors.ts";
 import {
   ObjectStore,
   clusterSchema,
@@ -11,6 +12,10 @@ import { MemoryLogGroup, type MemoryLog } from "./memory-log.ts";
 export interface Member {
   readonly store: ObjectStore<ClusterSchema>;
   readonly log: MemoryLog;
+  /** What made the member stop, as its process would. */
+  stopped: Error | undefined;
+  /** Set: changes what this member applies, as a bug that only it has. */
+  alter: ((index: number, data: Uint8Array) => Uint8Array) | undefined;
 }
 
 export interface ClusterOptions {
@@ -18,6 +23,7 @@ export interface ClusterOptions {
   readonly auto?: boolean;
   readonly limits?: Partial<MachineLimits>;
   readonly supportedLevel?: number;
+  readonly onHashDisputed?: (member: number) => void;
   readonly watchLimits?: { readonly changesMax: number; readonly bytesMax: number };
 }
 
@@ -45,19 +51,36 @@ export class StoreCluster {
 
   /** A new member with an empty state, which will apply the whole log; or `from` a snapshot of another. */
   join(from?: Member, options: Partial<ClusterOptions> = {}): Member {
-    const { limits, supportedLevel, watchLimits } = { ...this.#options, ...options };
+    const { limits, supportedLevel, watchLimits, onHashDisputed } = { ...this.#options, ...options };
+    const number = this.members.length + 1;
     const store = new ObjectStore({
       schema: clusterSchema,
       nowUs: () => this.nowUs,
-      member: this.members.length + 1,
+      member: number,
+      onHashDisputed: () => onHashDisputed?.(number),
       ...(limits === undefined ? {} : { limits }),
       ...(supportedLevel === undefined ? {} : { supportedLevel }),
       ...(watchLimits === undefined ? {} : { watchLimits }),
     });
     if (from !== undefined) copyState(from.store, store);
-    const log = this.group.join(store.machine, store.machine.index);
+    const log = this.group.join(
+      {
+        apply: (index, data) => {
+          try {
+            return store.machine.apply(index, member.alter?.(index, data) ?? data);
+          } catch (error) {
+            if (!(error instanceof ClusterError)) throw error;
+            member.stopped = error;
+            log.stopped = true;
+            return undefined;
+          }
+        },
+      },
+      store.machine.index,
+    );
     store.attach(log);
-    const member = { store, log };
+    const member: Member = { store, log, stopped: undefined, alter: undefined };
+    log.catchUp();
     this.members.push(member);
     return member;
   }
