@@ -1,0 +1,52 @@
+/** IP addresses and ranges in constraints, as numbers: v4 and v6, without a library, since a core has none. */
+
+interface Address {
+  readonly bits: 32 | 128;
+  readonly value: bigint;
+}
+
+export function isAddressOrRange(text: string): boolean {
+  return parseRange(text) !== undefined;
+}
+
+/** Whether `text` is an address inside `range` (`10.0.0.0/8`), or equal to it when it has no prefix. */
+export function addressInRange(text: string, range: string): boolean {
+  const address = parseAddress(text);
+  const parsed = parseRange(range);
+  if (address === undefined || parsed === undefined || address.bits !== parsed.address.bits) return false;
+  const shift = BigInt(parsed.address.bits - parsed.prefix);
+  return address.value >> shift === parsed.address.value >> shift;
+}
+
+function parseRange(text: string): { readonly address: Address; readonly prefix: number } | undefined {
+  const slash = text.indexOf("/");
+  const address = parseAddress(slash < 0 ? text : text.slice(0, slash));
+  if (address === undefined) return undefined;
+  if (slash < 0) return { address, prefix: address.bits };
+  const prefix = text.slice(slash + 1);
+  if (!/^\d{1,3}$/.test(prefix) || Number(prefix) > address.bits) return undefined;
+  return { address, prefix: Number(prefix) };
+}
+
+function parseAddress(text: string): Address | undefined {
+  return text.includes(":") ? parseV6(text) : parseV4(text);
+}
+
+function parseV4(text: string): Address | undefined {
+  const parts = text.split(".");
+  if (parts.length !== 4 || !parts.every((part) => /^(?:0|[1-9]\d{0,2})$/.test(part) && Number(part) < 256))
+    return undefined;
+  return { bits: 32, value: parts.reduce((value, part) => (value << 8n) | BigInt(part), 0n) };
+}
+
+function parseV6(text: string): Address | undefined {
+  const halves = text.split("::");
+  if (halves.length > 2) return undefined;
+  const groups = halves.map((half) => (half === "" ? [] : half.split(":")));
+  const [head = [], tail = []] = groups;
+  const missing = 8 - head.length - tail.length;
+  if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;
+  const all = [...head, ...Array.from({ length: missing }, () => "0"), ...tail];
+  if (!all.every((group) => /^[0-9a-f]{1,4}$/i.test(group))) return undefined;
+  return { bits: 128, value: all.reduce((value, group) => (value << 16n) | BigInt(`0x${group}`), 0n) };
+}
