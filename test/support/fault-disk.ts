@@ -372,7 +372,7 @@ export class FaultDisk implements FileSystem {
     const room = this.capacityBytes - this.#usedBytes;
     const growth = position + from.length - inode.cache.sizeBytes;
     const fits = growth <= room;
-    const data = fits ? from.slice() : from.slice(0, Math.max(0, from.length - (growth - room)));
+    const data = new Uint8Array(fits ? from : from.subarray(0, Math.max(0, from.length - (growth - room))));
     const loss = this.#losses.find((entry) => entry.left > 0 && path.includes(entry.path));
     if (loss !== undefined) loss.left--;
     const landsAt =

@@ -42,6 +42,17 @@ export class KeyFileDamaged extends ClusterError {
   }
 }
 
+/** The disk failed under a key file. The keys in force stay in force. */
+export class KeyFileUnusable extends ClusterError {
+  readonly code = "KEY_FILE_UNUSABLE";
+  constructor(act: string, path: string, cause: unknown) {
+    super(`Cannot ${act} ${path}: the disk reported an error`, {
+      fix: "Free space or check the disk, and try again",
+      cause,
+    });
+  }
+}
+
 /** A file of another cluster, member or incarnation. */
 export class StorageForeign extends ClusterError {
   readonly code = "STORAGE_FOREIGN";

@@ -5,7 +5,15 @@
  * Uses:  lib.   Used by: wal, snapshot, the driver.   Design: docs/design/raft-storage.md, docs/adr/0011
  */
 export { aesGcm, keyBytes, nonceOf, sessionBytes, tagBytes, type Cipher } from "./cipher.ts";
-export { KeyFileDamaged, KeyMissing, KeyWrong, StorageForeign, StorageLocked, StorageNewer } from "./errors.ts";
+export {
+  KeyFileDamaged,
+  KeyFileUnusable,
+  KeyMissing,
+  KeyWrong,
+  StorageForeign,
+  StorageLocked,
+  StorageNewer,
+} from "./errors.ts";
 export { checkOwner, encodeOwner, ownerBytes, type StorageIdentity } from "./identity.ts";
 export { createNodeKey, formatUnlockKey, parseUnlockKey, readNodeKey, type Kek } from "./kek.ts";
 export { KeyRing, type DataKey, type DataKeys, type RandomBytes } from "./key-ring.ts";

@@ -5,10 +5,10 @@
  */
 import { crc32 } from "node:zlib";
 import { invariant } from "../../../lib/pure/errors.ts";
-import { readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
+import { errnoOf, readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
 import { sameBytes, viewOf } from "./bytes.ts";
 import { aesGcm, keyBytes, nonceOf, sessionBytes, tagBytes, type Cipher } from "./cipher.ts";
-import { KeyFileDamaged, KeyMissing, KeyWrong, StorageLocked, StorageNewer } from "./errors.ts";
+import { KeyFileDamaged, KeyFileUnusable, KeyMissing, KeyWrong, StorageLocked, StorageNewer } from "./errors.ts";
 import { checkOwner, encodeOwner, ownerBytes, type StorageIdentity } from "./identity.ts";
 import { fingerprintOf, type Kek } from "./kek.ts";
 
@@ -74,6 +74,7 @@ export class KeyRing implements DataKeys {
   /**
    * @throws KeyMissing     there is no key file
    * @throws KeyFileDamaged it is cut short or altered
+   * @throws KeyFileUnusable the disk failed
    * @throws StorageNewer   a later release wrote it
    * @throws StorageForeign it belongs to another member
    * @throws StorageLocked  it is sealed with an unlock key, and a node key was given
@@ -81,7 +82,7 @@ export class KeyRing implements DataKeys {
    */
   static open(options: KeyRingOptions): KeyRing {
     const path = `${options.folder}/${fileName}`;
-    const content = readWhole(options.files, path, fileBytesMax);
+    const content = onDisk("read", path, () => readWhole(options.files, path, fileBytesMax));
     if (content === undefined) throw new KeyMissing(`there is no key file ${path}`);
     if (content.length < headerBytes + tagBytes + 4) throw new KeyFileDamaged(path, "it is cut short");
     const view = viewOf(content);
@@ -178,7 +179,18 @@ export class KeyRing implements DataKeys {
       headerBytes + bodyBytes,
     );
     view.setUint32(content.length - 4, crc32(content.subarray(0, content.length - 4)), true);
-    replaceFile(this.#options.files, this.#options.folder, fileName, content);
+    const { files, folder } = this.#options;
+    onDisk("write", `${folder}/${fileName}`, () => replaceFile(files, folder, fileName, content));
+  }
+}
+
+function onDisk<T>(act: string, path: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (errnoOf(error) === "EFBIG") throw new KeyFileDamaged(path, "it is larger than any key file");
+    if (errnoOf(error) !== undefined) throw new KeyFileUnusable(act, path, error);
+    throw error;
   }
 }
 

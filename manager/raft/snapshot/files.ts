@@ -27,6 +27,7 @@ import { SnapshotDamaged, SnapshotNotFound, SnapshotTransferInvalid, SnapshotWri
 import {
   associateBlock,
   beginBlock,
+  blockBytes,
   blockHeaderBytes,
   contentBytesMax,
   crcOfBlock,
@@ -257,6 +258,8 @@ class BlockWriter {
   readonly #file: OpenFile;
   readonly #key: Uint8Array;
   readonly #digest: Hash = createHash("sha256");
+  /** Blocks are put together here: memory must not grow with the snapshot. */
+  readonly #scratch = new Uint8Array(blockBytes(chunkBytesMax));
   end: number;
   chunks = 0;
   sizeBytes = 0;
@@ -313,7 +316,7 @@ class BlockWriter {
   }
 
   #append(payload: Uint8Array, number: number, isEnd: boolean): void {
-    const block = beginBlock(payload, number, isEnd);
+    const block = beginBlock(this.#scratch, payload, number, isEnd);
     const body = block.subarray(blockHeaderBytes, block.length - tagBytes);
     const { cipher } = this.#owner.options;
     // Nonce 0 is never used; the end of one file and a chunk of the same number cannot meet, since a file has one end.
@@ -410,7 +413,7 @@ export class SnapshotFileReader {
         if (header.isEnd) end = decodeEnd(this.#block(at, true));
         if (header.isEnd && end === undefined) throw this.#damage("its end makes no sense");
         if (!header.isEnd) this.#offsets.push(at);
-        at += blockHeaderBytes + header.payloadBytes + tagBytes;
+        at += blockBytes(header.payloadBytes);
       }
       if (end.chunks !== this.#offsets.length || end.chunks === 0) throw this.#damage("chunks are missing");
       const meta = decodeMeta(this.chunk(0).data);
@@ -512,7 +515,7 @@ export class SpoolReceiver {
           break;
         const payload = readBlock(owner, file, blocks.end, header, key);
         if (payload === undefined) break;
-        blocks.counted(payload, blocks.end + blockHeaderBytes + payload.length + tagBytes);
+        blocks.counted(payload, blocks.end + blockBytes(payload.length));
       }
       return new SpoolReceiver(owner, blocks, offer);
     } catch (error) {
@@ -618,7 +621,7 @@ function readBlockHeader(file: OpenFile, at: number, sizeBytes: number): ReturnT
   if (file.pread(bytes, at) < blockHeaderBytes) return undefined;
   const header = decodeBlockHeader(bytes);
   if (header === undefined || header.payloadBytes > chunkBytesMax) return undefined;
-  return at + blockHeaderBytes + header.payloadBytes + tagBytes > sizeBytes ? undefined : header;
+  return at + blockBytes(header.payloadBytes) > sizeBytes ? undefined : header;
 }
 
 /** The opened payload of the block at `at`, or undefined if CRC or seal do not fit. */
@@ -631,7 +634,7 @@ function readBlock(
 ): Uint8Array | undefined {
   const found = readBlockHeader(file, at, Number.POSITIVE_INFINITY);
   if (found === undefined) return undefined;
-  const block = new Uint8Array(blockHeaderBytes + found.payloadBytes + tagBytes);
+  const block = new Uint8Array(blockBytes(found.payloadBytes));
   if (file.pread(block, at) < block.length || crcOfBlock(block) !== found.crc) return undefined;
   const payload = block.subarray(blockHeaderBytes, block.length - tagBytes);
   const nonce = nonceOf(found.isEnd ? found.number + 2 ** 40 : found.number + 1);

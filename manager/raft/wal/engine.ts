@@ -175,8 +175,12 @@ export class WalEngine {
   /** The same as entries; they are views of larger buffers. Afterwards the engine forgets them. */
   takeRecovered(): RecoveredLog {
     const { hardState, snapshot, batches } = this.recovered;
-    this.#recovered = undefined;
+    this.forgetRecovered();
     return { hardState, snapshot, entries: entriesOf(batches) };
+  }
+
+  forgetRecovered(): void {
+    this.#recovered = undefined;
   }
 
   get hardState(): HardState {
