@@ -25,15 +25,3 @@ test("B1-B9 hold after every event of random lives, and the group recovers", () 
     assert.ok((counts.get(name) ?? 0) >= seeds.length / 2, `${name}: ${counts.get(name)}`);
   }
 });
-
-// Seeds that found a bug, kept for ever.
-for (const [seed, found] of [
-  [42, "a removed leader with the longer log left the last voter stuck"],
-  [164, "a snapshot was taken while another was being installed"],
-  [390, "an answer to a heartbeat of an older term confirmed a round of the present one"],
-  [4809, "a second snapshot before the first was installed"],
-] as const) {
-  test(`B: seed ${seed}: ${found}`, () => {
-    chaos({ seed, events: 1_500 });
-  });
-}
