@@ -226,6 +226,7 @@ export class Member {
   #applyLagBytes = 0;
   #applyLagEntries = 0;
   #loading = false;
+  readonly #loads: { readonly meta: SnapshotMeta; readonly then: () => void }[] = [];
 
   // Snapshots and the log behind them.
   #snapshot: SnapshotMeta;
@@ -1009,11 +1010,21 @@ export class Member {
 
   // ---- Snapshots -----------------------------------------------------------------------------------------------
 
+  /** One after the other: of two sinks that fill side by side, the state of the one that ends last would stay. */
   #load(meta: SnapshotMeta, then: () => void): void {
     this.#loading = true;
+    this.#loads.push({ meta, then });
+    if (this.#loads.length === 1) this.#loadNext();
+  }
+
+  #loadNext(): void {
+    const next = this.#loads[0];
+    if (next === undefined) return;
+    const { meta, then } = next;
     const sink = new TableFromState(this.#ports.stateMachine.restore(), (table) => (this.#table = table));
     this.#ports.snapshots.load(meta, sink, (error) => {
-      this.#loading = false;
+      this.#loads.shift();
+      this.#loading = this.#loads.length > 0;
       if (this.#state !== "starting" && this.#state !== "running") return;
       if (error instanceof SnapshotWriteFailed) {
         // The disk did not answer; what it holds may be as good as ever. After a restart it is read again.
@@ -1025,6 +1036,7 @@ export class Member {
         return;
       }
       this.#guard(then);
+      this.#loadNext();
     });
   }
 

@@ -42,6 +42,7 @@ const diskCodes = new Set([
   "RAFT_DISK_STALLED",
   "LOG_WRITE_FAILED",
   "LOG_READ_FAILED",
+  "LOG_CLOSED",
   "SNAPSHOT_WRITE_FAILED",
   "SNAPSHOT_DAMAGED",
 ]);
