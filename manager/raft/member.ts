@@ -306,6 +306,13 @@ export class Member {
 
   /** A message of a member whose identity the transport has proved; a snapshot offer only when its bytes are here. */
   receive(message: Message): void {
+    if (this.#state === "removed" && (message.type === "preVote" || message.type === "vote")) {
+      this.#guard(() => {
+        this.#running().step(message);
+        this.#schedule();
+      });
+      return;
+    }
     if (this.#state !== "running") return;
     this.#guard(() => {
       this.#noticeStall(this.#now());
@@ -556,15 +563,27 @@ export class Member {
   }
 
   #schedule(): void {
-    if (this.#turnScheduled || this.#state !== "running") return;
+    if (this.#turnScheduled || !this.#isAnswering) return;
     this.#turnScheduled = true;
     this.#ports.scheduler.defer(() => {
       this.#turnScheduled = false;
-      if (this.#state === "running") this.#guard(() => this.#turn());
+      if (this.#isAnswering) this.#guard(() => this.#turn());
     });
   }
 
+  /**
+   * A removed member goes on answering candidates, and does nothing else: one that does not know of the removal yet may
+   * need its vote, or the commit index that comes with the answer, to learn of it.
+   */
+  get #isAnswering(): boolean {
+    return this.#state === "running" || this.#state === "removed";
+  }
+
   #turn(): void {
+    if (this.#state === "removed") {
+      this.#takeReadies();
+      return;
+    }
     this.#noticeStall(this.#now());
     this.#feedProposals();
     this.#feedReads();
@@ -723,11 +742,16 @@ export class Member {
         return;
       }
       this.#handle(core.ready());
-      if (this.#state !== "running") return;
+      if (!this.#isAnswering) return;
     }
   }
 
   #handle(ready: Ready): void {
+    if (this.#state === "removed") {
+      for (const message of ready.messages) this.#send(message);
+      this.#persist(ready);
+      return;
+    }
     if (ready.hardState !== undefined) this.#term = ready.hardState.term;
     if (ready.softState !== undefined) this.#leadership(ready.softState.role, ready.softState.leader);
     for (const message of ready.messages) this.#send(message);
@@ -823,7 +847,7 @@ export class Member {
   }
 
   #saved(step: Outstanding, error: Error | undefined): void {
-    if (this.#state !== "running") return;
+    if (!this.#isAnswering) return;
     if (error !== undefined) {
       this.#fail(error instanceof ClusterError ? error : new DiskFailed(error));
       return;
@@ -967,6 +991,7 @@ export class Member {
     this.#state = "removed";
     this.#settleAll();
     this.#events.removed();
+    this.#schedule();
   }
 
   #quarantine(reason: string, facts: Readonly<Record<string, unknown>>): void {
