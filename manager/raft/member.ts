@@ -226,7 +226,7 @@ export class Member {
   #applyLagBytes = 0;
   #applyLagEntries = 0;
   #loading = false;
-  readonly #loads: { readonly meta: SnapshotMeta; readonly then: () => void }[] = [];
+  readonly #loads: { readonly meta: SnapshotMeta; readonly loaded: () => void }[] = [];
 
   // Snapshots and the log behind them.
   #snapshot: SnapshotMeta;
@@ -1036,16 +1036,16 @@ export class Member {
   // ---- Snapshots -----------------------------------------------------------------------------------------------
 
   /** One after the other: of two sinks that fill side by side, the state of the one that ends last would stay. */
-  #load(meta: SnapshotMeta, then: () => void): void {
+  #load(meta: SnapshotMeta, loaded: () => void): void {
     this.#loading = true;
-    this.#loads.push({ meta, then });
+    this.#loads.push({ meta, loaded });
     if (this.#loads.length === 1) this.#loadNext();
   }
 
   #loadNext(): void {
     const next = this.#loads[0];
     if (next === undefined) return;
-    const { meta, then } = next;
+    const { meta, loaded } = next;
     const sink = new TableFromState(this.#ports.stateMachine.restore(), (table) => (this.#table = table));
     this.#ports.snapshots.load(meta, sink, (error) => {
       this.#loads.shift();
@@ -1060,7 +1060,7 @@ export class Member {
         this.#quarantine("its snapshot cannot be read", { index: meta.index, why: error.message });
         return;
       }
-      this.#guard(then);
+      this.#guard(loaded);
       this.#loadNext();
     });
   }
