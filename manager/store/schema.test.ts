@@ -39,7 +39,8 @@ test("a task is indexed by service, node, slot, states and references", () => {
     desiredState: "512",
     state: "448",
     network: ["net1", "net2"],
-    secret: ["sec1", "sec2"],
+    // A service may refer to one secret twice; the store counts it once.
+    secret: ["sec1", "sec2", "sec1"],
     config: ["conf1", "conf2"],
     volume: ["v1", "v2"],
   });

@@ -47,23 +47,26 @@ function table<Out, In, Unique extends string, Multi extends string, Keyed = Out
 const text = (value: string | null | undefined): string | undefined =>
   value === null || value === undefined || value === "" ? undefined : value;
 
-const texts = (values: Iterable<string | null | undefined>): string[] => {
-  const found = new Set<string>();
-  for (const value of values) if (value !== null && value !== undefined && value !== "") found.add(value);
-  return [...found];
+const texts = (values: readonly (string | null | undefined)[]): readonly string[] => {
+  if (values.length === 0) return none;
+  const found: string[] = [];
+  for (const value of values) if (value !== null && value !== undefined && value !== "") found.push(value);
+  return found;
 };
+
+const none: readonly string[] = [];
 
 /** Of a task's spec, what its keys need: of the whole one, or of the part that is skimmed. */
 type TaskSpec = skep.store.TaskSpecKeys.$Properties | null | undefined;
 
-const secretsOf = (spec: TaskSpec): string[] =>
+const secretsOf = (spec: TaskSpec): readonly string[] =>
   texts((spec?.containerSpec?.secrets ?? []).map((reference) => reference.secretId));
-const configsOf = (spec: TaskSpec): string[] =>
+const configsOf = (spec: TaskSpec): readonly string[] =>
   texts([
     ...(spec?.containerSpec?.configs ?? []).map((reference) => reference.configId),
     spec?.containerSpec?.privileges?.credentialSpec?.config,
   ]);
-const networksOf = (spec: skep.objects.TaskSpec.$Properties | null | undefined): string[] =>
+const networksOf = (spec: skep.objects.TaskSpec.$Properties | null | undefined): readonly string[] =>
   texts((spec?.networks ?? []).map((network) => network.target));
 
 /** The slot of a replicated service, or the node's place of a global one: successive tasks share it. */

@@ -89,12 +89,14 @@ export function decodeAfresh(table: TableSchema, object: StoredObject): unknown 
 /** What the schema's index functions say of an encoded object. */
 export function keysOf(table: TableSchema, bytes: Uint8Array, id: string, meta: Meta): IndexKeys[] {
   const decoded = table.skim === undefined ? table.codec.decode(bytes, id, meta) : table.skim(bytes);
-  return Object.values(table.indexes).map(({ keys }) => {
-    const found = keys(decoded);
-    if (found === undefined || typeof found === "string") return found;
-    if (found.length < 2) return found[0];
-    return [...new Set(found)].sort();
-  });
+  const all: IndexKeys[] = [];
+  for (const index in table.indexes) {
+    const found = table.indexes[index]?.keys(decoded);
+    if (found === undefined || typeof found === "string") all.push(found);
+    else if (found.length < 2) all.push(found[0]);
+    else all.push([...new Set(found)].sort());
+  }
+  return all;
 }
 
 export function sameKeys(a: IndexKeys, b: IndexKeys): boolean {
