@@ -124,7 +124,7 @@ function deepFreeze(value: unknown): void {
 
 /**
  * A copy, so that a stored object does not keep a whole log entry or a pool of buffers alive. One buffer an object: in
- * shared slabs the last survivor keeps its neighbours' bytes, which costs 4.5 times the memory under random updates.
+ * shared slabs the last survivor keeps its neighbours' bytes (docs/design/store.md).
  * Unzeroed memory, all of it written at once: 2 us instead of 5 for 1.5 KB.
  */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
