@@ -26,6 +26,7 @@ export interface ChannelOptions {
 const keepaliveMs = 1000;
 const reconnectMinMs = 50;
 const reconnectMaxMs = 1000;
+const serverName = "swarm-manager";
 const messageBytesMaxDefault = 4 * 1024 * 1024;
 
 /** Uses the certificate that is current when it is made: open a new one after a renewal, since connections reconnect. */
@@ -57,6 +58,8 @@ export class Channel implements Disposable {
       "grpc.max_reconnect_backoff_ms": reconnectMaxMs,
       "grpc.max_send_message_length": messageBytesMax,
       "grpc.max_receive_message_length": messageBytesMax,
+      // TLS wants a name that is no address (RFC 6066 §3); which name does not matter, since serverCheck looks elsewhere.
+      "grpc.ssl_target_name_override": serverName,
       // A proxy named in the environment is not for the traffic inside a cluster.
       "grpc.enable_http_proxy": 0,
       "grpc.enable_retries": 0,

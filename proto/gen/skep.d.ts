@@ -23085,6 +23085,9 @@ export namespace skep {
             /** SnapshotProgress nextChunk. */
             nextChunk: number;
 
+            /** SnapshotProgress rewind. */
+            rewind: boolean;
+
             /**
              * Creates a new SnapshotProgress instance using the specified properties.
              * @param [properties] Properties to set
@@ -23147,6 +23150,9 @@ export namespace skep {
 
                 /** SnapshotProgress nextChunk */
                 nextChunk?: (number|null);
+
+                /** SnapshotProgress rewind */
+                rewind?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

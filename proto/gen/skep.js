@@ -40685,6 +40685,7 @@ export const skep = $root.skep = (() => {
             };
 
             SnapshotProgress.prototype.nextChunk = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SnapshotProgress.prototype.rewind = false;
 
             SnapshotProgress.create = function(properties) {
                 return new SnapshotProgress(properties);
@@ -40699,6 +40700,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.nextChunk != null && $Object.hasOwnProperty.call(message, "nextChunk") && (typeof message.nextChunk === "object" ? message.nextChunk.low || message.nextChunk.high : message.nextChunk !== 0))
                     writer.uint32(8).uint64(message.nextChunk);
+                if (message.rewind != null && $Object.hasOwnProperty.call(message, "rewind") && message.rewind !== false)
+                    writer.uint32(16).bool(message.rewind);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -40741,6 +40744,15 @@ export const skep = $root.skep = (() => {
                                 delete message.nextChunk;
                             continue;
                         }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.rewind = value;
+                            else
+                                delete message.rewind;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -40778,6 +40790,9 @@ export const skep = $root.skep = (() => {
                             message.nextChunk = object.nextChunk;
                         else if (typeof object.nextChunk === "object")
                             message.nextChunk = new $util.LongBits(object.nextChunk.low >>> 0, object.nextChunk.high >>> 0).toNumber(true);
+                if (object.rewind != null)
+                    if (object.rewind)
+                        message.rewind = $Boolean(object.rewind);
                 return message;
             };
 
@@ -40789,12 +40804,14 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults)
+                if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
                         object.nextChunk = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.nextChunk = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.rewind = false;
+                }
                 if (message.nextChunk != null && $Object.hasOwnProperty.call(message, "nextChunk"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
                         object.nextChunk = typeof message.nextChunk === "number" ? $BigInt(message.nextChunk) : $util.Long.fromBits(message.nextChunk.low >>> 0, message.nextChunk.high >>> 0, true).toBigInt();
@@ -40802,6 +40819,8 @@ export const skep = $root.skep = (() => {
                         object.nextChunk = options.longs === $String ? $String(message.nextChunk) : message.nextChunk;
                     else
                         object.nextChunk = options.longs === $String ? $util.Long.prototype.toString.call(message.nextChunk) : options.longs === $Number ? new $util.LongBits(message.nextChunk.low >>> 0, message.nextChunk.high >>> 0).toNumber(true) : message.nextChunk;
+                if (message.rewind != null && $Object.hasOwnProperty.call(message, "rewind"))
+                    object.rewind = message.rewind;
                 return object;
             };
 

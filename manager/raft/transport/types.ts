@@ -81,6 +81,7 @@ export interface RaftTransport extends Transport, AsyncDisposable {
 
 /** Counters since the start unless said otherwise; what an operator sees per peer (raft.md §3.4). */
 export interface PeerMetrics {
+  /** Both streams to it are up. */
   readonly connected: boolean;
   /** From a heartbeat to its answer, smoothed; undefined before the first. */
   readonly rttMs: number | undefined;

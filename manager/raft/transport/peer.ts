@@ -1,0 +1,150 @@
+/** One other member: the streams that go out to it, and what is known of it. */
+import { Backoff } from "../../../lib/pure/backoff.ts";
+import type { ClusterError } from "../../../lib/pure/errors.ts";
+import type { Random } from "../../../lib/pure/prng.ts";
+import { Channel } from "../../../lib/rpc/index.ts";
+import type { TlsIdentity } from "../../../lib/pki/index.ts";
+import type { Clock, Logger } from "../../../lib/runtime/index.ts";
+import type { MemberId } from "../core/types.ts";
+import { PeerSilent } from "./errors.ts";
+import { Forwarder } from "./forwarder.ts";
+import { helloTo } from "./handshake.ts";
+import { raftMessageBytesMax, type TransportLimits } from "./limits.ts";
+import { Link } from "./link.ts";
+import { controlMethod, dataMethod, type StreamMethod } from "./methods.ts";
+import { PeerStats } from "./peer-stats.ts";
+import type { SnapshotTarget } from "./snapshot-sender.ts";
+import type { LocalMember } from "./types.ts";
+import type { skep } from "../../../proto/index.ts";
+
+export interface PeerOptions {
+  readonly id: MemberId;
+  readonly local: LocalMember;
+  readonly tls: TlsIdentity;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly limits: TransportLimits;
+  /** A stream broke or a try failed. */
+  readonly down: () => void;
+  readonly statement: (bytes: Uint8Array) => void;
+}
+
+export class Peer implements SnapshotTarget, Disposable {
+  readonly id: MemberId;
+  readonly stats: PeerStats;
+  readonly control: Link;
+  readonly data: Link;
+  readonly forwarder: Forwarder;
+  readonly #options: PeerOptions;
+  /** As the cluster has it; undefined for one that we know only from its own streams to us. */
+  #address: string | undefined;
+  /** As it says itself: used in turn with the other while that one does not answer, since members move. */
+  #claimed: string | undefined;
+  #tries = 0;
+
+  constructor(
+    options: PeerOptions,
+    addresses: { readonly known?: string | undefined; readonly claimed?: string | undefined },
+    stats = new PeerStats(),
+  ) {
+    this.id = options.id;
+    this.#options = options;
+    this.stats = stats;
+    this.#address = addresses.known;
+    this.#claimed = addresses.claimed;
+    this.control = this.#link("control", controlMethod, options.limits.controlBytesMax);
+    this.data = this.#link("data", dataMethod, options.limits.dataBytesMax);
+    this.forwarder = new Forwarder(this, options.clock, options.limits);
+  }
+
+  get address(): string | undefined {
+    return this.#address;
+  }
+
+  /** It has said so in a hello, which its certificate vouches for. */
+  claims(address: string): void {
+    this.#claimed = address;
+  }
+
+  /** Nothing comes back although it should: the streams are given up. */
+  silent(silentMs: number): void {
+    const error = new PeerSilent(this.id, silentMs);
+    this.stats.forgive();
+    this.control.reset(error);
+    this.data.reset(error);
+  }
+
+  dial(): Channel {
+    const { tls } = this.#options;
+    return new Channel({
+      address: this.#nextAddress(),
+      tls,
+      expect: { role: "manager", memberId: this.id },
+      messageBytesMax: raftMessageBytesMax,
+    });
+  }
+
+  hello(): Uint8Array {
+    return helloTo(this.#options.local, this.id);
+  }
+
+  backoff(): Backoff {
+    const { limits, random } = this.#options;
+    return new Backoff(random, { minMs: limits.reconnectMinMs, maxMs: limits.reconnectMaxMs });
+  }
+
+  statement(bytes: Uint8Array): void {
+    this.#options.statement(bytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.control[Symbol.dispose]();
+    this.data[Symbol.dispose]();
+    this.forwarder[Symbol.dispose]();
+  }
+
+  #nextAddress(): string {
+    const addresses = [...new Set([this.#address, this.#claimed])].filter((address) => address !== undefined);
+    const last = this.#tries;
+    if (!this.control?.up) this.#tries++;
+    return addresses[last % addresses.length] as string;
+  }
+
+  #link(name: string, method: StreamMethod<skep.raft.IAnswer>, bytesMax: number): Link {
+    const { clock, limits, logger, down, statement } = this.#options;
+    const told = new Set<string | undefined>();
+    return new Link(
+      {
+        method,
+        dial: () => this.dial(),
+        hello: () => this.hello(),
+        clock,
+        backoff: this.backoff(),
+        handshakeTimeoutMs: limits.handshakeTimeoutMs,
+        bytesMax,
+      },
+      {
+        up: () => {
+          this.stats.lastError = undefined;
+          this.stats.forgive();
+          told.clear();
+          logger.debug("stream is up", { peer: this.id, stream: name });
+        },
+        down: (error: ClusterError | undefined, { wasUp }) => {
+          if (wasUp) this.stats.streamResets++;
+          else this.stats.connectFailures++;
+          this.stats.forgive();
+          this.stats.lastError = error?.code ?? this.stats.lastError;
+          // A peer that is down is dialled many times a minute: one line for each new reason is enough.
+          if (wasUp || !told.has(error?.code)) {
+            told.add(error?.code);
+            logger.warn(wasUp ? "stream is lost" : "peer cannot be reached", { peer: this.id, stream: name, error });
+          }
+          down();
+        },
+        statement,
+      },
+    );
+  }
+}
