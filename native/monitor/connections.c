@@ -241,8 +241,10 @@ void connections_end(struct monitor *m, const char *reason)
             continue;
         uint8_t out[256];
         struct ctl_writer w;
+        /* One that has not had all can read on in the log, which will not change any more. */
+        bool behind = c->attach_output && m->options.log.format == LOG_FRAMED && c->position < logfile_end(&m->log);
         ctl_begin(&w, out, sizeof out, CTL_END, c->attach_tag);
-        ctl_put_string(&w, reason);
+        ctl_put_string(&w, behind ? "behind" : reason);
         c->attached = c->attach_output = false;
         connection_send(m, c, &w, NULL, 0);
     }

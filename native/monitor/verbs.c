@@ -66,6 +66,10 @@ struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *cons
     const char *argv[VERB_ARGUMENTS_MAX];
     int argc = 0;
     bool builtin = strcmp(m->options.runtime, "builtin") == 0;
+    if (builtin && isolate_main == NULL) {
+        fail(error, ENOSYS, "use the builtin runtime: this program was linked without it");
+        return NULL;
+    }
     argv[argc++] = builtin ? "isolate" : m->options.runtime;
     argv[argc++] = "--root";
     argv[argc++] = m->options.runtime_root;

@@ -134,6 +134,8 @@ const monitorEndMs = 15_000;
 /** Patience with SIGKILL: a process in an uninterruptible wait may outlive it. */
 const killMs = 30_000;
 const orphanPollMs = 250;
+/** How long an automatic removal waits for clients that still read. */
+const slowClientMs = 30_000;
 
 export const lostExitCode = 255;
 
@@ -143,7 +145,10 @@ export class Container {
   #lock: Promise<unknown> = Promise.resolve();
   #life: Life | undefined;
   #pendingRestart: AbortController | undefined;
+  /** Clients that wait for the start. */
   readonly #attachments = new Set<Attachment>();
+  /** All clients that have not read to the end. */
+  readonly #clients = new Set<Attachment>();
   readonly #waiters = new Set<(event: "exit" | "removed") => void>();
   #removed = false;
   #released = false;
@@ -355,13 +360,13 @@ export class Container {
         throw new ContainerNotRunning(other.id, "join the namespaces of", other.record.state.status);
       return { path: `/proc/${other.#life.pid}/ns/${file}` };
     };
-    const cgroupDefault = this.#host.facts.cgroupVersion === 2 ? "private" : "host";
     return {
       network: how(hostConfig.NetworkMode, "net", "private"),
       ipc: how(hostConfig.IpcMode, "ipc", "private"),
       pid: how(hostConfig.PidMode, "pid", "private"),
       uts: how(hostConfig.UTSMode, "uts", hostConfig.NetworkMode === "host" ? "host" : "private"),
-      cgroup: how(hostConfig.CgroupnsMode, "cgroup", hostConfig.CgroupnsMode === "private" ? "private" : cgroupDefault),
+      // Also on version 1, where the Engine shares the host's: a container has no business seeing the host's groups.
+      cgroup: how(hostConfig.CgroupnsMode, "cgroup", "private"),
     };
   }
 
@@ -482,7 +487,17 @@ export class Container {
     life.connection[Symbol.dispose]();
     await this.#clearState();
     if (decision.restart) this.#restartLater(decision.delayMs);
-    else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing") await this.#erase(true);
+    else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing")
+      await this.#eraseAfterClients();
+  }
+
+  /** Whoever is still reading its output gets it all, within reason. */
+  async #eraseAfterClients(): Promise<void> {
+    const patience = new AbortController();
+    const late = sleep(this.#host.settings.clock, slowClientMs, patience.signal).catch(() => undefined);
+    await Promise.race([Promise.all(Array.from(this.#clients, ({ finished }) => finished)), late]);
+    patience.abort();
+    await this.#erase(true);
   }
 
   /** The end of the connection is the monitor's last act. */
@@ -754,10 +769,14 @@ export class Container {
 
   /** May be asked for before the container starts: then it sees everything from the first byte. */
   async attach(options: AttachOptions): Promise<Attachment> {
+    const logged = (this.#record.hostConfig.LogConfig?.Type ?? "") !== "none";
     const attachment = new Attachment(
       { ...options, stdin: options.stdin && this.#record.config.OpenStdin === true },
       this.#record.config.StdinOnce === true,
+      logged ? this.logPath : undefined,
     );
+    this.#clients.add(attachment);
+    void attachment.finished.then(() => this.#clients.delete(attachment));
     if (this.#life === undefined) this.#attachments.add(attachment);
     else await attachment.connect(this.stateDirectory);
     return attachment;

@@ -7,7 +7,7 @@ import { open, readdir, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { type Clock } from "../../lib/runtime/index.ts";
-import { FrameSplitter, LineJoiner, type LogLine } from "./core/log-frames.ts";
+import { FrameSplitter, LineJoiner, type LogFrame, type LogLine } from "./core/log-frames.ts";
 
 const chunkBytes = 256 * 1024;
 /** Looked at even without a notice: inotify may be out of watches. */
@@ -49,6 +49,29 @@ async function listFiles(path: string): Promise<{ path: string; inode: bigint }[
     if (found !== undefined) files.push({ path: file, inode: found.ino });
   }
   return files;
+}
+
+/** Frames that are stored after a moment, to the end of the log as it is. For who has had everything up to then. */
+export async function* readFramesAfter(path: string, timeNs: bigint): AsyncGenerator<LogFrame, void, undefined> {
+  const buffer = Buffer.allocUnsafe(chunkBytes);
+  for (const file of await listFiles(path)) {
+    const handle = await open(file.path, "r").catch(() => undefined);
+    if (handle === undefined) continue;
+    try {
+      const splitter = new FrameSplitter();
+      for (let position = 0; ;) {
+        const { bytesRead } = await handle.read(buffer, 0, chunkBytes, position);
+        if (bytesRead === 0) break;
+        position += bytesRead;
+        // A copy: frames that were handed out outlive the buffer.
+        for (const frame of splitter.push(Buffer.from(buffer.subarray(0, bytesRead)))) {
+          if (frame.timeNs > timeNs) yield frame;
+        }
+      }
+    } finally {
+      await handle.close();
+    }
+  }
 }
 
 class Cursor {

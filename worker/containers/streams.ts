@@ -1,7 +1,8 @@
 /** Attachments and exec sessions: what a client holds in its hands while it talks to a process. */
-import { FrameSplitter } from "./core/log-frames.ts";
+import { FrameSplitter, type LogFrame } from "./core/log-frames.ts";
 import { fromNow } from "./core/ctl-messages.ts";
 import { MonitorFailed } from "./errors.ts";
+import { readFramesAfter } from "./log-reader.ts";
 import { MonitorConnection } from "./monitor-connection.ts";
 
 export interface OutputChunk {
@@ -27,11 +28,21 @@ export class Attachment implements Disposable {
   readonly options: AttachOptions;
   readonly #connection = Promise.withResolvers<MonitorConnection | undefined>();
   readonly #closeStdinWithUs: boolean;
+  readonly #logPath: string | undefined;
+  readonly #finished = Promise.withResolvers<void>();
+  /** Resolves when its output has been read to the end, or nobody wants it any more. */
+  readonly finished: Promise<void> = this.#finished.promise;
   #closed = false;
+  /** Frames before it were there before this client. */
+  #connectedAtNs = 0n;
 
-  /** @param closeStdinWithUs  `StdinOnce`: the container's input ends with this client */
-  constructor(options: AttachOptions, closeStdinWithUs: boolean) {
+  /**
+   * @param closeStdinWithUs  `StdinOnce`: the container's input ends with this client
+   * @param logPath           where a client that was slow finds the rest when the container has ended
+   */
+  constructor(options: AttachOptions, closeStdinWithUs: boolean, logPath: string | undefined) {
     this.options = options;
+    this.#logPath = logPath;
     this.#closeStdinWithUs = closeStdinWithUs && options.stdin;
   }
 
@@ -48,28 +59,44 @@ export class Attachment implements Disposable {
       },
       "attached",
     );
+    this.#connectedAtNs = BigInt(Date.now()) * 1_000_000n;
     this.#connection.resolve(connection);
   }
 
   /** The container will not start. */
   abandon(): void {
+    this.#finished.resolve();
     this.#connection.resolve(undefined);
   }
 
-  /** Ends when the container does. Throws MonitorFailed when the monitor lets a slow client go. */
+  /** Ends when the container does. Throws MonitorFailed when the log was rotated past a slow client. */
   async *output(): AsyncGenerator<OutputChunk, void, undefined> {
+    try {
+      for await (const frame of this.#frames()) {
+        if (frame.stream === "stdout" && this.options.stdout) yield { stream: "stdout", bytes: frame.payload };
+        if (frame.stream === "stderr" && this.options.stderr) yield { stream: "stderr", bytes: frame.payload };
+      }
+    } finally {
+      this.#finished.resolve();
+    }
+  }
+
+  async *#frames(): AsyncGenerator<LogFrame, void, undefined> {
     const connection = await this.#connection.promise;
     if (connection === undefined) return;
     const splitter = new FrameSplitter();
+    let lastNs = this.#connectedAtNs;
     for await (const event of connection.events()) {
       if (event.type === "end") {
         if (event.reason.startsWith("too slow")) throw new MonitorFailed("attach", event.reason);
+        // The monitor does not wait for ever for a slow client. The log has what it had no time for.
+        if (event.reason === "behind" && this.#logPath !== undefined) yield* readFramesAfter(this.#logPath, lastNs);
         return;
       }
       if (event.type !== "data") continue;
       for (const frame of splitter.push(event.bytes)) {
-        if (frame.stream === "stdout" && this.options.stdout) yield { stream: "stdout", bytes: frame.payload };
-        if (frame.stream === "stderr" && this.options.stderr) yield { stream: "stderr", bytes: frame.payload };
+        lastNs = frame.timeNs;
+        yield frame;
       }
     }
   }
@@ -87,6 +114,7 @@ export class Attachment implements Disposable {
 
   [Symbol.dispose](): void {
     this.#closed = true;
+    this.#finished.resolve();
     void this.#connection.promise.then(async (connection) => {
       if (connection === undefined) return;
       // The container may have ended meanwhile: then its input has, too.
