@@ -110,9 +110,17 @@ class Inode {
   unsynced: Change[] = [];
 }
 
+/** A name appears (from nowhere, or from another name) or goes. */
 interface NameChange {
   readonly folder: string;
-  apply(names: Map<string, Inode>): void;
+  readonly inode: Inode;
+  readonly from: string | undefined;
+  readonly to: string | undefined;
+}
+
+function applyName(names: Map<string, Inode>, { inode, from, to }: NameChange): void {
+  if (from !== undefined && names.get(from) === inode) names.delete(from);
+  if (to !== undefined) names.set(to, inode);
 }
 
 export class FaultDisk implements FileSystem {
@@ -134,6 +142,10 @@ export class FaultDisk implements FileSystem {
   /** Virtual time spent in calls so far. */
   elapsedUs = 0;
   latency: DiskLatency | undefined;
+  /** Handed to `pwrite` so far. */
+  bytesWritten = 0;
+  /** The power goes in the next `datasync`, before it has done anything. */
+  crashInSync = false;
   /** Total room; growth past it fails with ENOSPC. */
   capacityBytes = Number.POSITIVE_INFINITY;
 
@@ -155,6 +167,31 @@ export class FaultDisk implements FileSystem {
   }
 
   // ---- what a test may order ----
+
+  /** Called with each operation that changes something, at the moment in which a power cut would find it unsynced. */
+  onOperation: ((operation: number) => void) | undefined;
+
+  /** A disk in the same state, unsynced changes included, with chance of its own; nothing is open on it. */
+  fork(random: Random): FaultDisk {
+    const fork = new FaultDisk(random);
+    const copies = new Map<Inode, Inode>();
+    const copy = (inode: Inode): Inode => {
+      const known = copies.get(inode);
+      if (known !== undefined) return known;
+      const made = new Inode();
+      made.cache.copyFrom(inode.cache);
+      made.durable.copyFrom(inode.durable);
+      made.unsynced = [...inode.unsynced];
+      copies.set(inode, made);
+      return made;
+    };
+    for (const [path, inode] of this.#names) fork.#names.set(path, copy(inode));
+    for (const [path, inode] of this.#durableNames) fork.#durableNames.set(path, copy(inode));
+    for (const folder of this.#folders) fork.#folders.add(folder);
+    fork.#unsyncedNames = this.#unsyncedNames.map((change) => ({ ...change, inode: copy(change.inode) }));
+    fork.#usedBytes = this.#usedBytes;
+    return fork;
+  }
 
   fail(fault: DiskFault): void {
     this.#faults.push({ fault, skip: fault.after ?? 0, left: fault.times ?? 1 });
@@ -246,8 +283,9 @@ export class FaultDisk implements FileSystem {
   restart(damage: CrashDamage = { keep: "none" }): void {
     this.#epoch++;
     this.#down = false;
+    this.crashInSync = false;
     this.#crashAt = Number.POSITIVE_INFINITY;
-    for (const change of this.#survivors(this.#unsyncedNames, damage)) change.apply(this.#durableNames);
+    for (const change of this.#survivors(this.#unsyncedNames, damage)) applyName(this.#durableNames, change);
     this.#unsyncedNames = [];
     const inodes = new Set([...this.#names.values(), ...this.#durableNames.values()]);
     for (const inode of inodes) {
@@ -278,7 +316,7 @@ export class FaultDisk implements FileSystem {
       if (inode === undefined) {
         const made = new Inode();
         inode = made;
-        this.#rename(path, (names) => names.set(path, made));
+        this.#rename({ folder: folderOf(path), inode: made, from: undefined, to: path });
       } else {
         this.#mutate(inode, { kind: "truncate", sizeBytes: 0 });
       }
@@ -294,10 +332,7 @@ export class FaultDisk implements FileSystem {
     this.#folderOf(to);
     this.#change();
     this.#usedBytes -= this.#names.get(to)?.cache.sizeBytes ?? 0;
-    this.#rename(to, (names) => {
-      if (names.get(from) === inode) names.delete(from);
-      names.set(to, inode);
-    });
+    this.#rename({ folder: folderOf(to), inode, from, to });
   }
 
   unlink(path: string): void {
@@ -306,9 +341,7 @@ export class FaultDisk implements FileSystem {
     if (inode === undefined) throw failure("ENOENT", "unlink", path);
     this.#change();
     this.#usedBytes -= inode.cache.sizeBytes;
-    this.#rename(path, (names) => {
-      if (names.get(path) === inode) names.delete(path);
-    });
+    this.#rename({ folder: folderOf(path), inode, from: path, to: undefined });
   }
 
   readdir(path: string): string[] {
@@ -336,7 +369,7 @@ export class FaultDisk implements FileSystem {
     this.#change();
     const kept: NameChange[] = [];
     for (const change of this.#unsyncedNames) {
-      if (change.folder === path) change.apply(this.#durableNames);
+      if (change.folder === path) applyName(this.#durableNames, change);
       else kept.push(change);
     }
     this.#unsyncedNames = kept;
@@ -369,6 +402,7 @@ export class FaultDisk implements FileSystem {
 
   /** @internal */ write(path: string, inode: Inode, from: Uint8Array, position: number): void {
     this.#begin("write", path);
+    this.bytesWritten += from.length;
     const room = this.capacityBytes - this.#usedBytes;
     const growth = position + from.length - inode.cache.sizeBytes;
     const fits = growth <= room;
@@ -386,6 +420,7 @@ export class FaultDisk implements FileSystem {
 
   /** @internal */ sync(path: string, inode: Inode): void {
     this.#spend(this.latency?.syncUs, this.latency?.syncMeanUs);
+    if (this.crashInSync) this.#crashAt = 0;
     try {
       this.#begin("sync", path);
     } catch (error) {
@@ -435,6 +470,7 @@ export class FaultDisk implements FileSystem {
   /** Passes one operation that changes something; a write has been put into the cache before, so that it can be torn. */
   #change(): void {
     this.operations++;
+    this.onOperation?.(this.operations);
     if (this.operations < this.#crashAt) return;
     this.#down = true;
     throw new DiskCrash(this.operations);
@@ -447,9 +483,9 @@ export class FaultDisk implements FileSystem {
     this.#usedBytes += inode.cache.sizeBytes - before;
   }
 
-  #rename(path: string, apply: (names: Map<string, Inode>) => unknown): void {
-    apply(this.#names);
-    this.#unsyncedNames.push({ folder: folderOf(path), apply });
+  #rename(change: NameChange): void {
+    applyName(this.#names, change);
+    this.#unsyncedNames.push(change);
   }
 
   #folderOf(path: string): void {

@@ -9,8 +9,11 @@ function tagOf(key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, data:
   const about = crc32(associated, crc32(nonce, crc32(key)));
   const tag = new Uint8Array(16);
   const view = new DataView(tag.buffer);
-  view.setUint32(0, about);
-  view.setUint32(4, crc32(data, about));
+  const content = crc32(data, about);
+  view.setUint32(0, content);
+  view.setUint32(4, about);
+  view.setUint32(8, ~content);
+  view.setUint32(12, ~about);
   return tag;
 }
 

@@ -259,7 +259,7 @@ class BlockWriter {
   readonly #key: Uint8Array;
   readonly #digest: Hash = createHash("sha256");
   /** Blocks are put together here: memory must not grow with the snapshot. */
-  readonly #scratch = new Uint8Array(blockBytes(chunkBytesMax));
+  #scratch = new Uint8Array(1_024);
   end: number;
   chunks = 0;
   sizeBytes = 0;
@@ -316,6 +316,8 @@ class BlockWriter {
   }
 
   #append(payload: Uint8Array, number: number, isEnd: boolean): void {
+    const bytes = blockBytes(payload.length);
+    if (this.#scratch.length < bytes) this.#scratch = new Uint8Array(Math.max(bytes, 2 * this.#scratch.length));
     const block = beginBlock(this.#scratch, payload, number, isEnd);
     const body = block.subarray(blockHeaderBytes, block.length - tagBytes);
     const { cipher } = this.#owner.options;
@@ -335,7 +337,8 @@ export class SnapshotWriter {
   readonly #meta: SnapshotMeta;
   readonly #compress: boolean;
   readonly #onEnd: () => void;
-  readonly #pending = new Uint8Array(contentBytesMax);
+  /** Grows to one chunk. */
+  #pending = new Uint8Array(1_024);
   #pendingBytes = 0;
   #contentBytes = 0;
 
@@ -350,6 +353,7 @@ export class SnapshotWriter {
   write(content: Uint8Array): void {
     for (let at = 0; at < content.length;) {
       const part = content.subarray(at, at + contentBytesMax - this.#pendingBytes);
+      this.#reserve(this.#pendingBytes + part.length);
       this.#pending.set(part, this.#pendingBytes);
       this.#pendingBytes += part.length;
       at += part.length;
@@ -374,6 +378,13 @@ export class SnapshotWriter {
     } catch {
       // The next open removes it.
     }
+  }
+
+  #reserve(bytes: number): void {
+    if (bytes <= this.#pending.length) return;
+    const grown = new Uint8Array(Math.min(contentBytesMax, Math.max(bytes, 4 * this.#pending.length)));
+    grown.set(this.#pending);
+    this.#pending = grown;
   }
 
   #flush(): void {

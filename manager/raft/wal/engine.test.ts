@@ -108,6 +108,23 @@ test("compaction drops covered segments only, and a reset starts over", () => {
   assert.deepEqual(after.hardState, hardState(5, 0, 500));
 });
 
+test("entries replaced just before a segment was compacted away do not confuse the next start", () => {
+  const rig = new LogRig(1);
+  const log = rig.open();
+  const pad = "p".repeat(700);
+  log.save({ hardState: hardState(1, 0, 1), entries: [1, 2, 3, 4].map((index) => entry(index, 1, pad)) });
+  log.save({ hardState: undefined, entries: [entry(5, 1, pad)] });
+  log.save({ hardState: hardState(2), entries: [entry(3, 2, pad), entry(4, 2, pad)] }); // in the second segment
+  log.save({ hardState: hardState(2, 0, 5), entries: [entry(5, 2)] });
+  assert.equal(rig.segments().length, 2);
+  rig.snapshots = [meta(5, 2)];
+  log.compact(5);
+  assert.equal(rig.segments().length, 1);
+  rig.disk.restart();
+  const { snapshot, entries: kept } = rig.open().takeRecovered();
+  assert.deepEqual([snapshot.index, kept.map(({ index, term }) => `${index}/${term}`)], [5, ["3/2", "4/2", "5/2"]]);
+});
+
 test("a closed log refuses, and closing twice is fine", () => {
   const rig = new LogRig(1);
   const log = rig.open();

@@ -103,7 +103,7 @@ export class WalEngine {
   readonly #associated = new Uint8Array(associatedBytes);
   readonly #nonce = nonceOf(0);
   /** Where records are put together; grows to the largest one. */
-  #record = new Uint8Array(64 * 1024);
+  #record = new Uint8Array(4 * 1024);
   #session: Session | undefined;
   readonly #segments: SegmentFacts[];
   #active: OpenFile | undefined;

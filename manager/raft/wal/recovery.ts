@@ -97,8 +97,6 @@ export interface Recovery {
   readonly hardState: HardState;
   /** The same without what the snapshot implies: as the last record has it. */
   readonly loggedHardState: HardState;
-  readonly baseIndex: number;
-  readonly baseTerm: number;
   readonly lastIndex: number;
   readonly lastTerm: number;
   readonly batches: readonly RecoveredBatch[];
@@ -234,8 +232,6 @@ function freshLog({ folder, snapshots }: RecoveryOptions, names: readonly string
     slotSequence: 0,
     hardState: raised(noHardState, snapshot),
     loggedHardState: noHardState,
-    baseIndex: 0,
-    baseTerm: 0,
     lastIndex: 0,
     lastTerm: 0,
     batches: [],
@@ -262,6 +258,8 @@ class Scan {
   #lastIndex: number;
   #lastTerm: number;
   #slotSequence: number;
+  /** The entry before the first one here; its term is unknown once it has been replaced by one that was compacted away. */
+  #base: { readonly index: number; readonly term: number | undefined };
   readonly #batches: RecoveredBatch[] = [];
 
   constructor(options: RecoveryOptions, slots: Slots, segments: readonly FoundSegment[]) {
@@ -277,6 +275,7 @@ class Scan {
     this.#lastIndex = first.baseIndex;
     this.#lastTerm = first.baseTerm;
     this.#slotSequence = first.slotSequence;
+    this.#base = { index: first.baseIndex, term: first.baseTerm };
   }
 
   run(names: readonly string[]): Recovery {
@@ -393,6 +392,7 @@ class Scan {
     if (!(firstIndex >= 1 && firstIndex <= this.#lastIndex + 1 && lastIndex >= firstIndex)) {
       throw misfit(`entries ${firstIndex} to ${lastIndex} do not continue a log that ends at ${this.#lastIndex}`);
     }
+    if (firstIndex <= this.#base.index) this.#base = { index: firstIndex - 1, term: undefined };
     const count = lastIndex - firstIndex + 1;
     const entries = decodeEntries(payload, firstIndex, count);
     if (entries?.at(-1)?.term !== lastTerm) throw misfit("a batch does not hold the entries it names");
@@ -484,8 +484,6 @@ class Scan {
       slotSequence: this.#slots.best.sequence,
       hardState: raised(this.#hardState, snapshot),
       loggedHardState: this.#hardState,
-      baseIndex: first.header.baseIndex,
-      baseTerm: first.header.baseTerm,
       lastIndex: this.#lastIndex,
       lastTerm: this.#lastTerm,
       batches: superseded ? [] : this.#batches,
@@ -495,28 +493,25 @@ class Scan {
   }
 
   /** The newest whole snapshot, if the log goes on from it; it replaces the log if its installation was interrupted. */
-  #snapshot(
-    { header: { baseIndex, baseTerm, reset }, path }: FoundSegment,
-    gap: boolean,
-  ): { snapshot: SnapshotMeta; superseded: boolean } {
+  #snapshot({ header, path }: FoundSegment, gap: boolean): { snapshot: SnapshotMeta; superseded: boolean } {
     const snapshot = this.#options.snapshots[0] ?? emptySnapshot;
+    const base = this.#base;
     const { commit } = this.#hardState;
-    if (snapshot.index < baseIndex) {
-      const found = `the log begins after entry ${baseIndex}, the newest whole snapshot ends at ${snapshot.index}`;
-      throw quarantine(gap && !reset ? "segmentMissing" : "snapshotMissing", path, 0, found);
+    if (snapshot.index < base.index) {
+      const found = `the log begins after entry ${base.index}, the newest whole snapshot ends at ${snapshot.index}`;
+      throw quarantine(gap && !header.reset ? "segmentMissing" : "snapshotMissing", path, 0, found);
     }
-    const inLog = snapshot.index <= this.#lastIndex;
-    const term = !inLog ? undefined : snapshot.index === baseIndex ? baseTerm : this.#termAt(snapshot.index);
-    if (term === snapshot.term) {
-      if (commit > this.#lastIndex) {
-        throw quarantine("entries", path, 0, `entry ${commit} was committed, the log ends at ${this.#lastIndex}`);
-      }
-      return { snapshot, superseded: false };
-    }
-    if (inLog && snapshot.index <= commit) {
+    if (snapshot.index > this.#lastIndex) return { snapshot, superseded: true };
+    const atBase = snapshot.index === base.index;
+    const term = atBase ? (base.term ?? snapshot.term) : this.#termAt(snapshot.index);
+    if (term !== snapshot.term) {
+      if (snapshot.index > commit) return { snapshot, superseded: true };
       throw quarantine("entries", path, 0, `committed entry ${snapshot.index} has another term than the snapshot`);
     }
-    return { snapshot, superseded: true };
+    if (commit > this.#lastIndex) {
+      throw quarantine("entries", path, 0, `entry ${commit} was committed, the log ends at ${this.#lastIndex}`);
+    }
+    return { snapshot, superseded: false };
   }
 
   #termAt(index: number): number | undefined {
