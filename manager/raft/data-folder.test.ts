@@ -30,8 +30,8 @@ test("a folder remembers whose it is and counts its starts", (t) => {
   const first = DataFolder.open(path, nodeFileSystem);
   assert.equal(first.identity, undefined);
   assert.throws(() => first.resume(owner), coded("RAFT_FOLDER_EMPTY"));
-  assert.equal(first.create(owner, "joining").starts, 1);
-  assert.equal(first.joined(3).standing, "member");
+  assert.equal(first.create(owner, "joining", 3).starts, 1);
+  assert.equal(first.joined().standing, "member");
   first[Symbol.dispose]();
   const folder = open(t, path);
   assert.equal(folder.resume(owner).starts, 2);
@@ -41,7 +41,7 @@ test("a folder remembers whose it is and counts its starts", (t) => {
 test("the folder of another node, cluster or member is refused and stays as it is", (t) => {
   const path = folderOf(t);
   const folder = open(t, path);
-  folder.create(owner, "member");
+  folder.create(owner, "member", 1);
   const before = readFileSync(join(path, "member.json"), "utf8");
   for (const other of [
     { ...owner, nodeId: "n2" },
@@ -56,7 +56,7 @@ test("the folder of another node, cluster or member is refused and stays as it i
 test("F7: the folder of a removed member is refused and nothing in it is deleted", (t) => {
   const path = folderOf(t);
   const folder = open(t, path);
-  folder.create(owner, "member");
+  folder.create(owner, "member", 1);
   writeFileSync(join(path, "precious"), "data");
   folder.markRemoved();
   assert.throws(() => folder.resume(owner), coded("RAFT_MEMBER_REMOVED"));

@@ -115,7 +115,7 @@ export class DataFolder implements Disposable {
   }
 
   /** Makes the folder a new member's, as its certificate names it. */
-  create(owner: Owner, standing: "joining" | "member"): Identity {
+  create(owner: Owner, standing: "joining" | "member", clusterIncarnation: number): Identity {
     invariant(this.#identity === undefined, "a folder that is somebody's is not made another's");
     return this.#write({
       format: 1,
@@ -123,7 +123,7 @@ export class DataFolder implements Disposable {
       nodeId: owner.nodeId,
       memberId: owner.memberId,
       incarnation: randomBytes(16).toString("hex"),
-      clusterIncarnation: 1,
+      clusterIncarnation,
       starts: 1,
       standing,
     });
@@ -144,10 +144,10 @@ export class DataFolder implements Disposable {
   }
 
   /** The cluster has let this member in. */
-  joined(clusterIncarnation: number): Identity {
+  joined(): Identity {
     const found = this.#identity;
     invariant(found !== undefined, "who has joined has a folder");
-    return this.#write({ ...found, clusterIncarnation, standing: "member" });
+    return this.#write({ ...found, standing: "member" });
   }
 
   /** The cluster has removed this member. Nothing is deleted. */

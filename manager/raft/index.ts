@@ -18,8 +18,10 @@ export {
   type Owner,
 } from "./data-folder.ts";
 export * from "./errors.ts";
+export { NewCluster, type NewClusterPlan } from "./force-new-cluster.ts";
 export { lanTimings, wanTimings, type MemberLimits, type MemberTimings } from "./member-config.ts";
 export { MemberTable, type MemberRecord } from "./member-table.ts";
 export type { MemberStatus } from "./member.ts";
+export { foundCluster, openStorage, type StorageAccess } from "./open.ts";
 export type { StateMachine } from "./ports.ts";
 export { Raft, checkTimings, exitDiskFailed, type Leadership, type RaftOptions } from "./raft.ts";

@@ -4,7 +4,15 @@
  */
 import { ClusterError } from "../../lib/pure/errors.ts";
 import { skep } from "../../proto/index.ts";
-import type { ConfChange, ConfState, MemberId } from "./core/types.ts";
+import {
+  changeConf,
+  decodeConfChange,
+  type ConfChange,
+  type ConfState,
+  type Entry,
+  type MemberId,
+  type SnapshotMeta,
+} from "./core/index.ts";
 
 export interface MemberRecord {
   readonly id: MemberId;
@@ -109,6 +117,23 @@ export class MemberTable {
       this.#removed.delete(oldest);
     }
   }
+}
+
+/** What the table and the configuration become when the committed configuration changes of a log are applied. */
+export function applyCommitted(
+  table: MemberTable,
+  log: { readonly snapshot: SnapshotMeta; readonly entries: readonly Entry[] },
+  committedIndex: number,
+): { readonly table: MemberTable; readonly conf: ConfState } {
+  let { conf } = log.snapshot;
+  for (const entry of log.entries) {
+    if (entry.kind !== "confChange" || entry.index <= log.snapshot.index || entry.index > committedIndex) continue;
+    const change = decodeConfChange(entry.data);
+    const changed = changeConf(conf, change);
+    if (changed.valid) conf = changed.conf;
+    table.apply(change, conf);
+  }
+  return { table, conf };
 }
 
 export function encodeContext(context: ChangeContext): Uint8Array {

@@ -404,24 +404,35 @@ test("L5: an entry that cannot be applied stops the member instead of being skip
 });
 
 test("J7: a hundred thousand proposals in one turn keep heartbeats on time", () => {
-  const group = new SmallGroup([1, 2, 3], { limits: { uncommittedEntriesMax: 200_000 } });
+  const group = new SmallGroup([1, 2, 3], { limits: { uncommittedEntriesMax: 200_000, applyMsPerTurn: 1e9 } });
   const leader = group.untilLeader();
   group.propose(leader.id, "warm");
   const { term } = leader.member;
   let open = 100_000;
   for (let count = 0; count < 100_000; count++) leader.member.propose(Buffer.from("x"), () => open--);
-  let longestMs = 0;
+  let mostApplied = 0;
+  let lastHeartbeatMs = group.nowMs;
+  let longestPauseMs = 0;
+  group.drop = (message) => {
+    if (message.type === "heartbeat" && message.to === group.at(2).id) {
+      longestPauseMs = Math.max(longestPauseMs, group.nowMs - lastHeartbeatMs);
+      lastHeartbeatMs = group.nowMs;
+    }
+    return false;
+  };
   group.until(
     "all are settled",
     () => {
-      const startMs = performance.now();
+      const before = leader.applied.length;
       group.step();
-      longestMs = Math.max(longestMs, performance.now() - startMs);
+      mostApplied = Math.max(mostApplied, leader.applied.length - before);
       return open === 0;
     },
     60_000,
   );
   assert.equal(leader.member.term, term);
-  // Far above what a turn takes on a busy machine, far below what one turn for all of them would.
-  assert.ok(longestMs < 50, `one turn took ${longestMs} ms`);
+  // What one turn may cost is bounded by what it handles; how long that takes is the bench's to say.
+  assert.ok(Math.max(...(leader.measures.get("batchEntries") ?? [])) <= 4000);
+  assert.ok(mostApplied <= 1000, `${mostApplied} entries in one turn`);
+  assert.ok(leader.id === 2 || longestPauseMs <= 75, `${longestPauseMs} ms without a heartbeat`);
 });

@@ -77,6 +77,7 @@ export type Notice =
   | "stalled"
   | "diskStalled"
   | "snapshotFailed"
+  | "snapshotNotSent"
   | "snapshotCreated"
   | "snapshotInstalled"
   | "malformedMessage"
@@ -797,6 +798,7 @@ export class Member {
     this.#snapshotsOutgoing.set(to, outgoing);
     this.#ports.transport.sendSnapshot(message, (error) => {
       outgoing.endedMs = this.#now();
+      if (error !== undefined) this.#events.noticed("snapshotNotSent", { to, why: error.message });
       if (this.#state !== "running") return;
       this.#guard(() => {
         this.#running().reportSnapshot(to, error === undefined);

@@ -25,11 +25,11 @@ import { Member, type ChangeOutcome, type MemberState, type MemberStatus, type T
 import { RaftMetrics } from "./metrics.ts";
 import type { LogStorage, RecoveredLog, SnapshotStore, StateMachine } from "./ports.ts";
 import type { Outcome } from "./proposals.ts";
-import type { RaftTransport, RemoteMember, Standing, TransportHandlers } from "./transport/index.ts";
+import type { LocalMember, RaftTransport, RemoteMember, Standing, TransportHandlers } from "./transport/index.ts";
 import type { LogStatus } from "./wal/status.ts";
 
-/** The disk of one member, opened. */
-export interface RaftStorage extends AsyncDisposable {
+/** The disk of one member, opened. Who opened it closes it, after the member. */
+export interface RaftStorage {
   readonly recovered: RecoveredLog;
   readonly log: LogStorage;
   readonly snapshots: SnapshotStore;
@@ -41,7 +41,8 @@ export interface RaftStorage extends AsyncDisposable {
 export interface RaftOptions {
   readonly folder: DataFolder;
   readonly storage: RaftStorage;
-  readonly openTransport: (handlers: TransportHandlers) => RaftTransport;
+  /** `local` lacks the address, which only the one who listens knows. */
+  readonly openTransport: (handlers: TransportHandlers, local: Omit<LocalMember, "address">) => RaftTransport;
   readonly stateMachine: StateMachine;
   readonly timings: MemberTimings;
   readonly limits?: Partial<MemberLimits>;
@@ -77,7 +78,7 @@ export type ProposeOutcome =
   | { readonly kind: "unknown"; readonly cause: string };
 
 export type ReadIndexOutcome =
-  | { readonly kind: "index"; readonly index: number }
+  | { readonly kind: "applied"; readonly index: number }
   | { readonly kind: "notLeader"; readonly leader: string | undefined }
   | { readonly kind: "stopped" };
 
@@ -112,7 +113,12 @@ export class Raft implements AsyncDisposable {
     this.#logger = options.logger.child("raft");
     const identity = options.folder.identity;
     invariant(identity !== undefined, "a data folder has an identity before raft opens it");
-    this.#transport = options.openTransport(this.#handlers());
+    this.#transport = options.openTransport(this.#handlers(), {
+      id: identity.memberId,
+      clusterId: identity.clusterId,
+      clusterIncarnation: identity.clusterIncarnation,
+      dataIncarnation: identity.incarnation,
+    });
     this.metrics = new RaftMetrics({
       status: () => (this.#member.state === "starting" ? undefined : this.#member.status()),
       log: () => options.storage.status(),
@@ -148,7 +154,7 @@ export class Raft implements AsyncDisposable {
       },
       {
         leadership: (now) => this.#onLeadership(now),
-        membership: (members) => this.#onMembership(members),
+        membership: (members, conf) => this.#onMembership(members, conf),
         applied: () => {},
         quarantined: (reason, facts) => {
           this.#logger.error("quarantined: this manager must be replaced", { reason, ...facts });
@@ -199,7 +205,7 @@ export class Raft implements AsyncDisposable {
       this.#member.readIndex((outcome) => {
         switch (outcome.kind) {
           case "ready":
-            done({ kind: "index", index: outcome.index });
+            done({ kind: "applied", index: outcome.index });
             return;
           case "stopped":
             if (inside) queueMicrotask(() => done({ kind: "stopped" }));
@@ -351,8 +357,12 @@ export class Raft implements AsyncDisposable {
     return this.#member.takeSnapshot();
   }
 
-  rotateKey(signal?: AbortSignal): Promise<void> {
-    return this.#options.storage.rotateKey(signal);
+  /** New writes use a new data key at once; resolves when a snapshot has made the last file of an older one superfluous. */
+  async rotateKey(signal?: AbortSignal): Promise<void> {
+    const rotated = this.#options.storage.rotateKey(signal);
+    // The old key is needed as long as the log behind the next snapshot is there.
+    this.#member.takeSnapshot();
+    await rotated;
   }
 
   /** A leader hands over first, so that nobody has to wait for an election (I7). Closing twice is fine. */
@@ -371,7 +381,6 @@ export class Raft implements AsyncDisposable {
     this.#loop[Symbol.dispose]();
     this.#member.stop();
     await this.#transport[Symbol.asyncDispose]();
-    await this.#options.storage[Symbol.asyncDispose]();
   }
 
   // ---- Inside --------------------------------------------------------------------------------------------------
@@ -432,7 +441,8 @@ export class Raft implements AsyncDisposable {
     });
   }
 
-  #onMembership(members: readonly MemberRecord[]): void {
+  #onMembership(members: readonly MemberRecord[], { voters, votersOutgoing, learners }: ConfState): void {
+    this.#logger.info("members", { voters, learners, ...(votersOutgoing.length > 0 ? { votersOutgoing } : {}) });
     const others = members.filter(({ id, address }) => id !== this.memberId && address !== "");
     this.#transport.setMembers(others.length > 0 ? others : (this.#options.peers ?? []));
     queueMicrotask(() => {

@@ -46,6 +46,11 @@ export class TableFromState implements SnapshotSink {
     this.#done = done;
   }
 
+  /** As soon as it has been read, before the state behind it has. */
+  get table(): MemberTable | undefined {
+    return this.#table;
+  }
+
   /** @throws MemberTableDamaged */
   write(chunk: Uint8Array): void {
     if (this.#table !== undefined) {

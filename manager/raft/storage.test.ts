@@ -100,6 +100,7 @@ test("snapshots are made in slices, loaded, sent and received through the thread
       reader.read(number, (error, chunk) => (chunk ? resolve(chunk) : reject(error!))),
     );
     await new Promise<void>((resolve, reject) => receiver.write(chunk, (error) => (error ? reject(error) : resolve())));
+    assert.equal(receiver.nextChunk, number + 1);
   }
   await new Promise<void>((resolve, reject) => receiver.finish((error) => (error ? reject(error) : resolve())));
   reader.close();

@@ -16637,12 +16637,6 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** JoinResponse managers. */
-            managers: skep.control.Manager.$Properties[];
-
-            /** JoinResponse clusterIncarnation. */
-            clusterIncarnation: number;
-
             /**
              * Creates a new JoinResponse instance using the specified properties.
              * @param [properties] Properties to set
@@ -16702,12 +16696,6 @@ export namespace skep {
 
             /** Properties of a JoinResponse. */
             interface $Properties {
-
-                /** JoinResponse managers */
-                managers?: (skep.control.Manager.$Properties[]|null);
-
-                /** JoinResponse clusterIncarnation */
-                clusterIncarnation?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -29640,15 +29640,11 @@ export const skep = $root.skep = (() => {
         control.JoinResponse = (function() {
 
             const JoinResponse = function (properties) {
-                this.managers = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
                             this[keys[i]] = properties[keys[i]];
             };
-
-            JoinResponse.prototype.managers = $util.emptyArray;
-            JoinResponse.prototype.clusterIncarnation = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             JoinResponse.create = function(properties) {
                 return new JoinResponse(properties);
@@ -29661,11 +29657,6 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.managers != null && message.managers.length)
-                    for (let i = 0; i < message.managers.length; ++i)
-                        $root.skep.control.Manager.encode(message.managers[i], writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation") && (typeof message.clusterIncarnation === "object" ? message.clusterIncarnation.low || message.clusterIncarnation.high : message.clusterIncarnation !== 0))
-                    writer.uint32(16).uint64(message.clusterIncarnation);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -29679,7 +29670,7 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $Reader.recursionLimit)
                     throw $Error("max depth exceeded");
-                let end, message, value;
+                let end, message;
                 if (length === $undefined)
                     end = reader.len;
                 else {
@@ -29697,27 +29688,7 @@ export const skep = $root.skep = (() => {
                         _end = $undefined;
                         break;
                     }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.managers && message.managers.length))
-                                message.managers = [];
-                            message.managers.push($root.skep.control.Manager.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clusterIncarnation = value;
-                            else
-                                delete message.clusterIncarnation;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
+                    reader.skipType(tag & 7, _depth, tag);
                     if (!reader.discardUnknown) {
                         $util.makeProp(message, "$unknowns", false);
                         (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
@@ -29742,59 +29713,11 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                let message = new $root.skep.control.JoinResponse();
-                if (object.managers) {
-                    if (!$Array.isArray(object.managers))
-                        throw $TypeError(".skep.control.JoinResponse.managers: array expected");
-                    message.managers = $Array(object.managers.length);
-                    for (let i = 0; i < object.managers.length; ++i) {
-                        if (!$util.isObject(object.managers[i]))
-                            throw $TypeError(".skep.control.JoinResponse.managers: object expected");
-                        message.managers[i] = $root.skep.control.Manager.fromObject(object.managers[i], _depth + 1);
-                    }
-                }
-                if (object.clusterIncarnation != null)
-                    if (typeof object.clusterIncarnation === "object" ? object.clusterIncarnation.low || object.clusterIncarnation.high : $Number(object.clusterIncarnation) !== 0)
-                        if ($util.Long)
-                            message.clusterIncarnation = $util.Long.fromValue(object.clusterIncarnation, true);
-                        else if (typeof object.clusterIncarnation === "string")
-                            message.clusterIncarnation = $parseInt(object.clusterIncarnation, 10);
-                        else if (typeof object.clusterIncarnation === "number")
-                            message.clusterIncarnation = object.clusterIncarnation;
-                        else if (typeof object.clusterIncarnation === "object")
-                            message.clusterIncarnation = new $util.LongBits(object.clusterIncarnation.low >>> 0, object.clusterIncarnation.high >>> 0).toNumber(true);
-                return message;
+                return new $root.skep.control.JoinResponse();
             };
 
-            JoinResponse.toObject = function (message, options, _depth) {
-                if (!options)
-                    options = {};
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let object = {};
-                if (options.arrays || options.defaults)
-                    object.managers = [];
-                if (options.defaults)
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.clusterIncarnation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.clusterIncarnation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
-                if (message.managers && message.managers.length) {
-                    object.managers = $Array(message.managers.length);
-                    for (let j = 0; j < message.managers.length; ++j)
-                        object.managers[j] = $root.skep.control.Manager.toObject(message.managers[j], options, _depth + 1);
-                }
-                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.clusterIncarnation = typeof message.clusterIncarnation === "number" ? $BigInt(message.clusterIncarnation) : $util.Long.fromBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0, true).toBigInt();
-                    else if (typeof message.clusterIncarnation === "number")
-                        object.clusterIncarnation = options.longs === $String ? $String(message.clusterIncarnation) : message.clusterIncarnation;
-                    else
-                        object.clusterIncarnation = options.longs === $String ? $util.Long.prototype.toString.call(message.clusterIncarnation) : options.longs === $Number ? new $util.LongBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0).toNumber(true) : message.clusterIncarnation;
-                return object;
+            JoinResponse.toObject = function () {
+                return {};
             };
 
             JoinResponse.prototype.toJSON = function() {

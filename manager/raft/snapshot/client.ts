@@ -179,12 +179,19 @@ export class SnapshotClient implements SnapshotStore, SnapshotTransfers {
         done(error, undefined);
         return;
       }
-      const { handle, nextChunk } = opened;
+      const { handle } = opened;
+      let { nextChunk } = opened;
       done(undefined, {
-        nextChunk,
+        get nextChunk() {
+          return nextChunk;
+        },
         write: ({ number, data, crc }: SnapshotChunk, taken) => {
           const own = new Uint8Array(data);
-          this.#ask("receive", { handle, chunk: { number, data: own, crc } }, taken, [own.buffer]);
+          const written = (error: Error | undefined): void => {
+            if (error === undefined) nextChunk = number + 1;
+            taken(error);
+          };
+          this.#ask("receive", { handle, chunk: { number, data: own, crc } }, written, [own.buffer]);
         },
         finish: (taken) => this.#ask("finishReceive", { handle }, taken),
         suspend: () => this.#ask("suspend", { handle }, () => {}),

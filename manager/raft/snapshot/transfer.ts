@@ -36,7 +36,7 @@ export interface SnapshotReader {
 
 /** A spool file that fills up. Chunks must arrive in order from `nextChunk`; write the next one after `done` of the last. */
 export interface SnapshotReceiver {
-  /** How many chunks are here already and need not be sent again. */
+  /** How many chunks are here by now and need not be sent again: grows as writes succeed. */
   readonly nextChunk: number;
   write(chunk: SnapshotChunk, done: (error: Error | undefined) => void): void;
   /** Verifies the whole and makes it durable. After success `LogStorage.reset(meta)` can put it in force. */
