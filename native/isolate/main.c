@@ -372,15 +372,21 @@ static int run_verb(int argc, char **argv, struct error *error)
     return fail(error, EINVAL, "verb \"%s\" is not known", argv[next]);
 }
 
-int main(int argc, char **argv)
+/* Also called by the monitor in a process that it forked, so that a verb needs no second program. */
+int isolate_main(int argc, char **argv)
 {
     struct error error = {0};
-    if (argc > 1 && strcmp(argv[1], "monitor") == 0)
-        return monitor_main(argc - 1, argv + 1);
     int status = run_verb(argc, argv, &error);
     if (status < 0) {
         log_error("%s", error.text);
-        return 1;
+        status = 1;
     }
     return fflush(stdout) == 0 ? status : 1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "monitor") == 0)
+        return monitor_main(argc - 1, argv + 1);
+    return isolate_main(argc, argv);
 }
