@@ -129,7 +129,8 @@ static int make_entry(struct cgroup_entry *entry, const char *relative, struct e
                 continue;
             return fail(error, errno, "open cgroup %s", entry->path);
         }
-        if (made && cgroup_list_has(entry->controllers, "cpuset") && inherit_cpuset(current, next, error) < 0) {
+        /* Also on levels that were there: an empty one would refuse every process below it. */
+        if (cgroup_list_has(entry->controllers, "cpuset") && inherit_cpuset(current, next, error) < 0) {
             close(next);
             return -1;
         }

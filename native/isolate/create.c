@@ -409,7 +409,7 @@ prepare:
     for (size_t i = 0; i < config->mount_count; i++)
         if (config->mounts[i].options.bind && !config->mounts[i].options.remount &&
             (setup->root_tree >= 0 || config->mounts[i].options.idmap) &&
-            mount_open_bind(&config->mounts[i], config, setup->bundle_fd, &setup->mount_trees[i], error) < 0)
+            mount_open_bind(&config->mounts[i], config, setup->bundle, &setup->mount_trees[i], error) < 0)
             return fail_in(error, "mounts[%zu]", i);
     return 0;
 }

@@ -167,11 +167,15 @@ static int set_bind_attributes(int tree_fd, const struct mount_config *wanted, s
     return mount_set(tree_fd, recursive_propagation, 0, 0, propagation, name, error);
 }
 
-int mount_open_bind(const struct mount_config *wanted, const struct config *config, int bundle_fd, int *out,
+int mount_open_bind(const struct mount_config *wanted, const struct config *config, const char *bundle, int *out,
                     struct error *error)
 {
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (wanted->options.bind_recursive ? AT_RECURSIVE : 0u);
-    cleanup_fd int tree = open_tree(bundle_fd, wanted->source, flags);
+    /* By name, not below a descriptor of the bundle: that one stands in the host's mount namespace, where we cannot clone. */
+    cleanup_free char *path = wanted->source[0] == '/' ? strdup(wanted->source) : format_text("%s/%s", bundle, wanted->source);
+    if (path == NULL)
+        return fail(error, ENOMEM, "open bind source %s", wanted->source);
+    cleanup_fd int tree = open_tree(AT_FDCWD, path, flags);
     if (tree < 0)
         return fail(error, errno, "open bind source %s", wanted->source);
     if (wanted->options.idmap && set_id_map(tree, wanted, config, error) < 0)
@@ -315,7 +319,7 @@ static int mount_bind(const struct setup *setup, int root_fd, const struct mount
 {
     cleanup_fd int target = -1, tree = prepared;
     struct stat status;
-    if (tree < 0 && mount_open_bind(wanted, setup->config, setup->bundle_fd, &tree, error) < 0)
+    if (tree < 0 && mount_open_bind(wanted, setup->config, setup->bundle, &tree, error) < 0)
         return -1;
     if (fstat(tree, &status) < 0)
         return fail(error, errno, "read the kind of bind source %s", wanted->source);

@@ -15,7 +15,7 @@ struct mount_config;
 struct config;
 
 /* A bind mount as a detached tree: source cloned, id-mapped, attributes and propagation set. */
-int mount_open_bind(const struct mount_config *mount, const struct config *config, int bundle_fd, int *out,
+int mount_open_bind(const struct mount_config *mount, const struct config *config, const char *bundle, int *out,
                     struct error *error);
 
 /* A fresh filesystem as a detached tree. `options` is comma-separated as for mount(2). */

@@ -1,0 +1,68 @@
+/**
+ * The text of the OCI runtime specification, one test for each MUST. Ours has to pass them all; the peers run the same
+ * cases, and what they do is printed as a table (OCI_PEERS=0 leaves them out): a case that both peers fail deserves a
+ * second look at the case.
+ */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+
+import { config, oursOnly } from "./config.ts";
+import { type Case, Lab, ours, peers, type Runtime, whyNot } from "./harness.ts";
+import { lifecycle } from "./lifecycle.ts";
+import { linux } from "./linux.ts";
+
+const cases: readonly Case[] = [...lifecycle, ...config, ...linux];
+const absent = whyNot();
+
+/** undefined when it passes, else why it does not. */
+async function judge(runtime: Runtime, one: Case): Promise<string | undefined> {
+  const lab = new Lab(runtime);
+  try {
+    await one.run(lab);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message.split("\n")[0] : String(error);
+  } finally {
+    await lab[Symbol.asyncDispose]();
+  }
+}
+
+for (const one of [...cases, ...oursOnly]) {
+  const reason = absent ?? one.skip?.();
+  test(`OCI ${one.clause}: ${one.name}`, { skip: reason ?? false, timeout: 60_000 }, async () => {
+    const lab = new Lab(ours);
+    try {
+      await one.run(lab);
+    } finally {
+      await lab[Symbol.asyncDispose]();
+    }
+  });
+}
+
+const wanted = process.env["OCI_PEERS"] !== "0";
+test(
+  "OCI: the same cases against the peers, as a table",
+  { skip: absent ?? (wanted ? false : "OCI_PEERS=0"), timeout: 300_000 },
+  async () => {
+    const present = peers.filter((peer) => existsSync(peer.path));
+    const runnable = cases.filter((one) => one.skip?.() === undefined);
+    const failures = new Map<string, Map<string, string>>();
+    for (const peer of present) {
+      for (const one of runnable) {
+        const reason = await judge(peer, one);
+        if (reason === undefined) continue;
+        const key = `${one.clause}: ${one.name}`;
+        failures.set(key, (failures.get(key) ?? new Map<string, string>()).set(peer.name, reason));
+      }
+    }
+    console.log(`\n${"OCI conformance".padEnd(110)} ${present.map((peer) => peer.name.padEnd(5)).join(" ")}`);
+    for (const [key, by] of failures)
+      console.log(`${key.slice(0, 110).padEnd(110)} ${present.map((peer) => (by.has(peer.name) ? "FAIL " : "ok   ")).join(" ")}`);
+    for (const peer of present) {
+      const failed = [...failures.values()].filter((by) => by.has(peer.name)).length;
+      console.log(`${peer.name}: ${runnable.length - failed} of ${runnable.length}`);
+    }
+    assert.ok(runnable.length > 150, "the suite lost its cases");
+  },
+);
