@@ -196,10 +196,7 @@ export const config: readonly Case[] = [
     clause: "config.md Mounts",
     name: "a relative destination counts from the root",
     run: async (lab) =>
-      assert.match(
-        await output(lab, mountOptions("/mnt"), (c) => c.mounts.push(tmpfs("mnt", "size=64k"))),
-        /size=64k/,
-      ),
+      assert.match(await output(lab, mountOptions("/mnt"), (c) => c.mounts.push(tmpfs("mnt", "size=64k"))), /size=64k/),
   },
   {
     clause: "config.md Mounts",
@@ -213,7 +210,8 @@ export const config: readonly Case[] = [
   {
     clause: "config.md Mounts",
     name: "a filesystem type that the kernel does not know is an error",
-    run: async (lab) => await refused(lab, (c) => c.mounts.push({ destination: "/mnt", type: "nosuchfs", source: "x" })),
+    run: async (lab) =>
+      await refused(lab, (c) => c.mounts.push({ destination: "/mnt", type: "nosuchfs", source: "x" })),
   },
   {
     clause: "config.md Mounts",
@@ -399,7 +397,11 @@ export const config: readonly Case[] = [
         c.process.env = ["A=1", "B=two words", "PATH=/bin"];
       });
       const done = await container.run();
-      const got = done.stdout.trim().split("\n").filter((line) => !line.startsWith("HOME=")).sort();
+      const got = done.stdout
+        .trim()
+        .split("\n")
+        .filter((line) => !line.startsWith("HOME="))
+        .sort();
       assert.deepEqual(got, ["A=1", "B=two words", "PATH=/bin"]);
     },
   },
@@ -438,10 +440,7 @@ export const config: readonly Case[] = [
     clause: "config.md Process",
     name: "consoleSize without terminal is ignored",
     run: async (lab) =>
-      assert.equal(
-        await output(lab, "echo fine", (c) => (c.process.consoleSize = { height: 33, width: 77 })),
-        "fine",
-      ),
+      assert.equal(await output(lab, "echo fine", (c) => (c.process.consoleSize = { height: 33, width: 77 })), "fine"),
   },
   {
     clause: "config.md POSIX process",
@@ -457,8 +456,7 @@ export const config: readonly Case[] = [
   {
     clause: "config.md POSIX process",
     name: "an rlimit that getrlimit(2) does not know is an error",
-    run: async (lab) =>
-      await refused(lab, (c) => (c.process.rlimits = [{ type: "RLIMIT_NOTHING", soft: 1, hard: 1 }])),
+    run: async (lab) => await refused(lab, (c) => (c.process.rlimits = [{ type: "RLIMIT_NOTHING", soft: 1, hard: 1 }])),
   },
   {
     clause: "config.md POSIX process",
@@ -534,10 +532,7 @@ export const config: readonly Case[] = [
     clause: "config.md User",
     name: "uid and gid are those of the process",
     run: async (lab) =>
-      assert.match(
-        await output(lab, "id", (c) => (c.process.user = { uid: 1234, gid: 4321 })),
-        /uid=1234 gid=4321/,
-      ),
+      assert.match(await output(lab, "id", (c) => (c.process.user = { uid: 1234, gid: 4321 })), /uid=1234 gid=4321/),
   },
   {
     clause: "config.md User",
@@ -551,11 +546,7 @@ export const config: readonly Case[] = [
   {
     clause: "config.md User",
     name: "umask is set",
-    run: async (lab) =>
-      assert.equal(
-        await output(lab, "umask", (c) => (c.process.user.umask = 0o27)),
-        "0027",
-      ),
+    run: async (lab) => assert.equal(await output(lab, "umask", (c) => (c.process.user.umask = 0o27)), "0027"),
   },
   {
     clause: "config.md Hostname",
@@ -680,7 +671,16 @@ export const oursOnly: readonly Case[] = [
     name: "the last line of the JSON log is the error",
     run: async (lab) => {
       const log = join(lab.folder, "log.json");
-      const done = await execute(ours.path, ["--root", lab.root, "--log", log, "--log-format", "json", "state", "nobody"]);
+      const done = await execute(ours.path, [
+        "--root",
+        lab.root,
+        "--log",
+        log,
+        "--log-format",
+        "json",
+        "state",
+        "nobody",
+      ]);
       assert.notEqual(done.code, 0);
       const last = JSON.parse(readFileSync(log, "utf8").trim().split("\n").at(-1)!);
       assert.equal(last.level, "error");

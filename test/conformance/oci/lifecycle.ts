@@ -23,7 +23,11 @@ function noting(file: string, word: string, extra = ""): Json {
 }
 
 const lines = (path: string): string[] =>
-  existsSync(path) ? readFileSync(path, "utf8").split("\n").filter((line) => line !== "") : [];
+  existsSync(path)
+    ? readFileSync(path, "utf8")
+        .split("\n")
+        .filter((line) => line !== "")
+    : [];
 
 export const lifecycle: readonly Case[] = [
   {
@@ -342,7 +346,8 @@ export const lifecycle: readonly Case[] = [
     run: async (lab) => {
       const file = join(lab.directory("hooks"), "order");
       const container = lab.container(
-        (config) => (config.hooks = { createRuntime: [noting(file, "one"), noting(file, "two"), noting(file, "three")] }),
+        (config) =>
+          (config.hooks = { createRuntime: [noting(file, "one"), noting(file, "two"), noting(file, "three")] }),
       );
       await container.made();
       assert.deepEqual(lines(file), ["one", "two", "three"]);
@@ -353,7 +358,9 @@ export const lifecycle: readonly Case[] = [
     name: "poststart hooks have run when start returns",
     run: async (lab) => {
       const file = join(lab.directory("hooks"), "order");
-      const container = lab.container((config) => (config.hooks = { poststart: [noting(file, "poststart", "sleep 0.05;")] }));
+      const container = lab.container(
+        (config) => (config.hooks = { poststart: [noting(file, "poststart", "sleep 0.05;")] }),
+      );
       await container.started();
       assert.deepEqual(lines(file), ["poststart"]);
     },
@@ -392,21 +399,19 @@ export const lifecycle: readonly Case[] = [
       assert.equal(JSON.parse(readFileSync(join(folder, "poststop"), "utf8")).status, "stopped");
     },
   },
-  ...(["prestart", "createRuntime", "createContainer"] as const).map(
-    (kind): Case => ({
-      clause: "runtime.md Lifecycle",
-      name: `a failing ${kind} hook is an error that destroys the container and runs poststop`,
-      run: async (lab) => {
-        const file = join(lab.directory("hooks"), "order");
-        const container = lab.container((config) => {
-          config.hooks = { [kind]: [{ path: "/bin/false" }], poststop: [noting(file, "poststop")] };
-        });
-        assertRefused(await container.create(), "create");
-        assertRefused(await container.verb("state"), "state");
-        assert.deepEqual(lines(file), ["poststop"]);
-      },
-    }),
-  ),
+  ...(["prestart", "createRuntime", "createContainer"] as const).map((kind): Case => ({
+    clause: "runtime.md Lifecycle",
+    name: `a failing ${kind} hook is an error that destroys the container and runs poststop`,
+    run: async (lab) => {
+      const file = join(lab.directory("hooks"), "order");
+      const container = lab.container((config) => {
+        config.hooks = { [kind]: [{ path: "/bin/false" }], poststop: [noting(file, "poststop")] };
+      });
+      assertRefused(await container.create(), "create");
+      assertRefused(await container.verb("state"), "state");
+      assert.deepEqual(lines(file), ["poststop"]);
+    },
+  })),
   {
     clause: "runtime.md Lifecycle",
     name: "a failing startContainer hook is an error and the program does not run",
@@ -458,7 +463,11 @@ export const lifecycle: readonly Case[] = [
         (config) =>
           (config.hooks = {
             createRuntime: [
-              { path: "/bin/sh", args: ["myname", "-c", `echo "$0|$1|$WORD|$HOME" > ${file}`, "zero", "one"], env: ["WORD=w"] },
+              {
+                path: "/bin/sh",
+                args: ["myname", "-c", `echo "$0|$1|$WORD|$HOME" > ${file}`, "zero", "one"],
+                env: ["WORD=w"],
+              },
             ],
           }),
       );
@@ -472,7 +481,9 @@ export const lifecycle: readonly Case[] = [
     run: async (lab) => {
       const container = lab.container(
         (config) =>
-          (config.hooks = { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "exec sleep 60"], env: ["PATH=/bin"], timeout: 1 }] }),
+          (config.hooks = {
+            createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "exec sleep 60"], env: ["PATH=/bin"], timeout: 1 }],
+          }),
       );
       const startedMs = performance.now();
       assertRefused(await container.create(), "create");

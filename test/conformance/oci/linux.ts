@@ -37,56 +37,50 @@ function sleeping(lab: Lab, change: (config: Json) => void): Container {
   });
 }
 
-const newNamespaces = kinds.map(
-  ([type, file]): Case => ({
-    clause: "config-linux.md Namespaces",
-    name: `a ${type} namespace without path is a new one`,
-    run: async (lab) => {
-      const container = await sleeping(lab, (config) => {
-        without(config, type);
-        config.linux.namespaces.push({ type });
-      }).started();
-      const { pid } = await container.state();
-      assert.notEqual(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(`/proc/self/ns/${file}`));
-    },
-  }),
-);
+const newNamespaces = kinds.map(([type, file]): Case => ({
+  clause: "config-linux.md Namespaces",
+  name: `a ${type} namespace without path is a new one`,
+  run: async (lab) => {
+    const container = await sleeping(lab, (config) => {
+      without(config, type);
+      config.linux.namespaces.push({ type });
+    }).started();
+    const { pid } = await container.state();
+    assert.notEqual(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(`/proc/self/ns/${file}`));
+  },
+}));
 
-const inherited = kinds.map(
-  ([type, file]): Case => ({
-    clause: "config-linux.md Namespaces",
-    name: `without a ${type} entry the runtime's namespace is inherited`,
-    run: async (lab) => {
-      const container = await sleeping(lab, (config) => {
-        without(config, type);
-        if (type === "uts") delete config.hostname;
-        if (type === "network" || type === "mount")
-          config.mounts = config.mounts.filter((mount: Json) => mount.type !== "sysfs");
-        if (type === "mount") config.mounts = [];
-      }).started();
-      const { pid } = await container.state();
-      assert.equal(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(`/proc/self/ns/${file}`));
-    },
-  }),
-);
+const inherited = kinds.map(([type, file]): Case => ({
+  clause: "config-linux.md Namespaces",
+  name: `without a ${type} entry the runtime's namespace is inherited`,
+  run: async (lab) => {
+    const container = await sleeping(lab, (config) => {
+      without(config, type);
+      if (type === "uts") delete config.hostname;
+      if (type === "network" || type === "mount")
+        config.mounts = config.mounts.filter((mount: Json) => mount.type !== "sysfs");
+      if (type === "mount") config.mounts = [];
+    }).started();
+    const { pid } = await container.state();
+    assert.equal(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(`/proc/self/ns/${file}`));
+  },
+}));
 
-const joined = (["network", "ipc", "uts", "pid"] as const).map(
-  (type): Case => ({
-    clause: "config-linux.md Namespaces",
-    name: `a ${type} namespace with path is joined`,
-    run: async (lab) => {
-      const file = type === "network" ? "net" : type;
-      const first = await sleeping(lab, () => {}).started();
-      const path = `/proc/${(await first.state()).pid}/ns/${file}`;
-      const second = await sleeping(lab, (config) => {
-        without(config, type);
-        config.linux.namespaces.push({ type, path });
-      }).started();
-      const { pid } = await second.state();
-      assert.equal(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(path));
-    },
-  }),
-);
+const joined = (["network", "ipc", "uts", "pid"] as const).map((type): Case => ({
+  clause: "config-linux.md Namespaces",
+  name: `a ${type} namespace with path is joined`,
+  run: async (lab) => {
+    const file = type === "network" ? "net" : type;
+    const first = await sleeping(lab, () => {}).started();
+    const path = `/proc/${(await first.state()).pid}/ns/${file}`;
+    const second = await sleeping(lab, (config) => {
+      without(config, type);
+      config.linux.namespaces.push({ type, path });
+    }).started();
+    const { pid } = await second.state();
+    assert.equal(readlinkSync(`/proc/${pid}/ns/${file}`), readlinkSync(path));
+  },
+}));
 
 const userNamespace = (config: Json): void => {
   config.linux.namespaces.push({ type: "user" });
@@ -297,7 +291,11 @@ export const linux: readonly Case[] = [
     name: "a fifo can be listed",
     run: async (lab) =>
       assert.equal(
-        await output(lab, "stat -c %F /dev/pipe", (config) => (config.linux.devices = [{ type: "p", path: "/dev/pipe" }])),
+        await output(
+          lab,
+          "stat -c %F /dev/pipe",
+          (config) => (config.linux.devices = [{ type: "p", path: "/dev/pipe" }]),
+        ),
         "fifo",
       ),
   },
@@ -322,7 +320,11 @@ export const linux: readonly Case[] = [
   {
     clause: "config-linux.md Default Devices",
     name: "/dev/ptmx is the container's own multiplexer",
-    run: async (lab) => assert.match(await output(lab, "readlink /dev/ptmx || grep ' /dev/ptmx ' /proc/self/mountinfo"), /pts\/ptmx|ptmx/),
+    run: async (lab) =>
+      assert.match(
+        await output(lab, "readlink /dev/ptmx || grep ' /dev/ptmx ' /proc/self/mountinfo"),
+        /pts\/ptmx|ptmx/,
+      ),
   },
   {
     clause: "config-linux.md Default Devices",
@@ -362,7 +364,9 @@ export const linux: readonly Case[] = [
       const { pid } = await container.state();
       const found = groupDirectories(`${groupParent}/${container.id}`).filter(existsSync);
       assert.ok(found.length > 0);
-      const inside = found.filter((path) => readFileSync(join(path, "cgroup.procs"), "utf8").split("\n").includes(String(pid)));
+      const inside = found.filter((path) =>
+        readFileSync(join(path, "cgroup.procs"), "utf8").split("\n").includes(String(pid)),
+      );
       assert.ok(inside.length > 0, "the first process is in the group");
     },
   },
@@ -371,7 +375,10 @@ export const linux: readonly Case[] = [
     name: "a relative cgroupsPath leads to the same place each time",
     run: async (lab) => {
       const group = async (): Promise<string> => {
-        const container = await sleeping(lab, (config) => (config.linux.cgroupsPath = `${groupParent}-relative`)).made();
+        const container = await sleeping(
+          lab,
+          (config) => (config.linux.cgroupsPath = `${groupParent}-relative`),
+        ).made();
         const { pid } = await container.state();
         const text = readFileSync(`/proc/${pid}/cgroup`, "utf8");
         await container.verb("delete", "--force");
@@ -382,10 +389,28 @@ export const linux: readonly Case[] = [
     },
   },
   limit("memory.limit", { memory: { limit: 64 << 20 } }, "memory", "memory.limit_in_bytes", String(64 << 20)),
-  limit("memory.reservation", { memory: { reservation: 32 << 20 } }, "memory", "memory.soft_limit_in_bytes", String(32 << 20)),
-  limit("memory.swap", { memory: { limit: 64 << 20, swap: 96 << 20 } }, "memory", "memory.memsw.limit_in_bytes", String(96 << 20)),
+  limit(
+    "memory.reservation",
+    { memory: { reservation: 32 << 20 } },
+    "memory",
+    "memory.soft_limit_in_bytes",
+    String(32 << 20),
+  ),
+  limit(
+    "memory.swap",
+    { memory: { limit: 64 << 20, swap: 96 << 20 } },
+    "memory",
+    "memory.memsw.limit_in_bytes",
+    String(96 << 20),
+  ),
   limit("memory.swappiness", { memory: { swappiness: 10 } }, "memory", "memory.swappiness", "10"),
-  limit("memory.disableOOMKiller", { memory: { disableOOMKiller: true } }, "memory", "memory.oom_control", /oom_kill_disable 1/),
+  limit(
+    "memory.disableOOMKiller",
+    { memory: { disableOOMKiller: true } },
+    "memory",
+    "memory.oom_control",
+    /oom_kill_disable 1/,
+  ),
   limit("cpu.shares", { cpu: { shares: 512 } }, "cpu", "cpu.shares", "512"),
   limit("cpu.quota", { cpu: { quota: 50000, period: 100000 } }, "cpu", "cpu.cfs_quota_us", "50000"),
   limit("cpu.period", { cpu: { quota: 20000, period: 50000 } }, "cpu", "cpu.cfs_period_us", "50000"),
@@ -419,7 +444,10 @@ export const linux: readonly Case[] = [
     name: "a program above the memory limit is killed",
     run: async (lab) => {
       const done = await lab.script("head -c 60000000 /dev/zero | tail -c 60000000 | wc -c; true", (config) => {
-        config.linux.resources.memory = { limit: 16 << 20, ...(existsSync("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") ? { swap: 16 << 20 } : {}) };
+        config.linux.resources.memory = {
+          limit: 16 << 20,
+          ...(existsSync("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") ? { swap: 16 << 20 } : {}),
+        };
         config.process.args = ["/bin/sh", "-c", "x=$(head -c 60000000 /dev/zero | tr '\\0' 'x'); echo survived"];
       });
       assert.doesNotMatch(done.stdout, /survived/);
@@ -546,7 +574,10 @@ export const linux: readonly Case[] = [
     clause: "config-linux.md Seccomp",
     name: "an action that is not known is an error",
     run: async (lab) =>
-      await refused(lab, (config) => (config.linux.seccomp = seccomp({ names: makeDirectory, action: "SCMP_ACT_DANCE" }))),
+      await refused(
+        lab,
+        (config) => (config.linux.seccomp = seccomp({ names: makeDirectory, action: "SCMP_ACT_DANCE" })),
+      ),
   },
   {
     clause: "config-linux.md Seccomp",
@@ -641,7 +672,10 @@ export const linux: readonly Case[] = [
     name: "/proc, /sys, /dev/pts and /dev/shm are of their types",
     run: async (lab) =>
       assert.equal(
-        await output(lab, "for p in /proc /sys /dev/pts /dev/shm; do awk -v p=$p '$2 == p { print $3 }' /proc/mounts; done"),
+        await output(
+          lab,
+          "for p in /proc /sys /dev/pts /dev/shm; do awk -v p=$p '$2 == p { print $3 }' /proc/mounts; done",
+        ),
         "proc\nsysfs\ndevpts\ntmpfs",
       ),
   },
@@ -656,7 +690,10 @@ export const linux: readonly Case[] = [
       );
       assert.equal(done.code, 0, done.stderr);
       const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").trim().split("\n").sort();
-      const expected = [...groups, ...["pid", "net", "mnt", "ipc", "uts"].map((name) => readlinkSync(`/proc/${pid}/ns/${name}`))];
+      const expected = [
+        ...groups,
+        ...["pid", "net", "mnt", "ipc", "uts"].map((name) => readlinkSync(`/proc/${pid}/ns/${name}`)),
+      ];
       assert.deepEqual(done.stdout.trim().split("\n"), expected);
     },
   },
@@ -676,7 +713,10 @@ export const linux: readonly Case[] = [
     name: "update changes the limits of a running container",
     skip: needsV1,
     run: async (lab) => {
-      const container = await sleeping(lab, (config) => (config.linux.resources.memory = { limit: 32 << 20 })).started();
+      const container = await sleeping(
+        lab,
+        (config) => (config.linux.resources.memory = { limit: 32 << 20 }),
+      ).started();
       const resources = JSON.stringify({ memory: { limit: 48 << 20 }, cpu: { shares: 300 }, pids: { limit: 55 } });
       const done = await lab.call(["update", "--resources", "-", container.id], { input: resources });
       assert.equal(done.code, 0, done.stderr);

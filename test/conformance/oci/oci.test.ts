@@ -58,7 +58,9 @@ test(
     }
     console.log(`\n${"OCI conformance".padEnd(110)} ${present.map((peer) => peer.name.padEnd(5)).join(" ")}`);
     for (const [key, by] of failures)
-      console.log(`${key.slice(0, 110).padEnd(110)} ${present.map((peer) => (by.has(peer.name) ? "FAIL " : "ok   ")).join(" ")}`);
+      console.log(
+        `${key.slice(0, 110).padEnd(110)} ${present.map((peer) => (by.has(peer.name) ? "FAIL " : "ok   ")).join(" ")}`,
+      );
     for (const peer of present) {
       const failed = [...failures.values()].filter((by) => by.has(peer.name)).length;
       console.log(`${peer.name}: ${runnable.length - failed} of ${runnable.length}`);
