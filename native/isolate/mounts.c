@@ -349,10 +349,11 @@ static int mount_cgroup_v2(const struct setup *setup, const struct cgroup_entry 
 {
     if (config_namespace(setup->config, CLONE_NEWCGROUP) != NULL)
         return mount_open_filesystem("cgroup2", "cgroup", "", 0, attributes, out, error);
-    return mount_clone(entry->fd, false, out, entry->path, error) < 0 ||
-                   mount_set(*out, false, attributes, 0, MS_PRIVATE, entry->path, error) < 0
-               ? -1
-               : 0;
+    /* By name: entry->fd stands in the host's mount namespace, where this process cannot clone. */
+    *out = open_tree(AT_FDCWD, entry->path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (*out < 0)
+        return fail(error, errno, "clone cgroup %s", entry->path);
+    return mount_set(*out, false, attributes, 0, MS_PRIVATE, entry->path, error);
 }
 
 static int mount_cgroup_v1(const struct setup *setup, const struct cgroup_entry *entry, uint64_t attributes, int *out,
