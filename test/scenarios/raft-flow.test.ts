@@ -16,6 +16,12 @@ const T = 10;
 const fast = { electionTicks: T, heartbeatTicks: 1 };
 const sized = (bytes: number): Uint8Array => new Uint8Array(bytes - entryOverheadBytes);
 
+/** Processor time of this process: unlike the clock it does not care what else the machine does. */
+const cpuMs = (): number => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+};
+
 /** A leader of {1,2,3} whose opening entry both others have. */
 function leader(config: Partial<CoreConfig>): Lone {
   const lone = Lone.leader(bootstrapState([1, 2, 3]), { ...fast, ...config });
@@ -196,11 +202,10 @@ test("J7: 100,000 tiny proposals in one turn leave in messages and pages of boun
     maxInflightBytes: 8 * 1024 * 1024,
   });
   const datas = Array.from({ length: 100_000 }, (_, at) => bytesOf(`${at}`));
-  const startedMs = performance.now();
+  const before = cpuMs();
   assert.ok(lone.do((core) => core.propose(datas)).accepted);
-  const tookMs = performance.now() - startedMs;
-  // Generous for a busy machine; the budget of a turn is the driver's to keep.
-  assert.ok(tookMs < 500, `${tookMs} ms`);
+  // Measured at about 30 ms; the budget of a turn is the driver's to keep.
+  assert.ok(cpuMs() - before < 500, `${cpuMs() - before} ms`);
   const appends = appendsTo(lone, 2);
   for (const { entries } of appends) {
     const bytes = entries.reduce((sum, { data }) => sum + data.byteLength + entryOverheadBytes, 0);
@@ -240,12 +245,12 @@ test("P6: a step costs at most 5 us an entry at batches of 100 (three members, e
   const batch = Array.from({ length: 100 }, () => data);
   let best = Infinity;
   for (let round = 0; round < 5; round++) {
-    const startedMs = performance.now();
+    const before = cpuMs();
     for (let at = 0; at < 100; at++) {
       assert.ok(net[0]?.do((core) => core.propose(batch)).accepted);
       exchange();
     }
-    best = Math.min(best, ((performance.now() - startedMs) * 1000) / (100 * 100));
+    best = Math.min(best, ((cpuMs() - before) * 1000) / (100 * 100));
     for (const lone of net) {
       lone.readies.length = 0;
       lone.applied.length = 0;

@@ -132,18 +132,21 @@ test("E4: figure 8: an entry of an old term is not committed by counting, and ma
     const old = net.disk(1).entries.filter((entry) => entry.index <= index);
     const { term: now, commit } = net.core(1).status();
     const first = old[0]?.index ?? 0;
-    net.deliver({
-      type: "append",
-      from: 1,
-      to: 3,
-      term: now,
-      prevIndex: first - 1,
-      prevTerm: net.core(1).termAt(first - 1) ?? 0,
-      entries: old,
-      commit,
-    });
+    for (const to of [2, 3]) {
+      net.step({
+        type: "append",
+        from: 1,
+        to,
+        term: now,
+        prevIndex: first - 1,
+        prevTerm: net.core(1).termAt(first - 1) ?? 0,
+        entries: old,
+        commit,
+      });
+    }
     net.settle();
     for (const id of [1, 2, 3]) assert.equal(net.core(id).termAt(index), term, `n${id} stores the old entry`);
+    for (const id of [2, 3]) assert.equal(net.core(1).status().peers.get(id)?.match, index, `and n1 knows of n${id}`);
     assert.ok(net.core(1).status().commit < index, "stored on a majority, but of an old term");
     if (until === "overwritten") {
       // (d) n5 comes back and wins with n2, n3, n4; the old entry goes.
