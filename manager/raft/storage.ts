@@ -63,7 +63,7 @@ export class Storage implements AsyncDisposable {
       const keys = await wal.keys;
       const folder = `${options.folder}/${snapshotFolderName}`;
       const { identity, compress = true } = options;
-      snapshots = new SnapshotClient({ folder, identity, compress, ...keys }, scheduler);
+      snapshots = SnapshotClient.start({ folder, identity, compress, ...keys }, scheduler);
       const { metas, damaged } = await snapshots.opened;
       return new Storage(await wal.open(metas), damaged, wal, snapshots);
     } catch (error) {

@@ -18,10 +18,13 @@ const sliceMs = 5;
 /** Chunks handed over and not answered yet. */
 const windowMax = 4;
 
+/** What is needed of a worker thread. */
+export type SnapshotThread = Pick<Worker, "postMessage" | "on" | "once" | "terminate">;
+
 type Answered<A extends Act> = (error: Error | undefined, answer: Acts[A]["answer"] | undefined) => void;
 
 export class SnapshotClient implements SnapshotStore, SnapshotTransfers {
-  readonly #worker: Worker;
+  readonly #worker: SnapshotThread;
   readonly #scheduler: Scheduler;
   readonly #pending = new Map<number, (error: Error | undefined, answer: unknown) => void>();
   #requests = 0;
@@ -31,11 +34,16 @@ export class SnapshotClient implements SnapshotStore, SnapshotTransfers {
   readonly #opened = Promise.withResolvers<{ metas: readonly SnapshotMeta[]; damaged: readonly Error[] }>();
 
   /** Starts the thread, which finds and verifies the newest whole snapshot. */
-  constructor(data: SnapshotWorkerData, scheduler: Scheduler) {
-    this.#scheduler = scheduler;
+  static start(data: SnapshotWorkerData, scheduler: Scheduler): SnapshotClient {
     const here = import.meta.url;
     const file = new URL(here.endsWith(".ts") ? "./snapshot-worker.ts" : "./snapshot-worker.js", here);
-    this.#worker = new Worker(file, { workerData: data, name: "snapshots" });
+    return new SnapshotClient(new Worker(file, { workerData: data, name: "snapshots" }), scheduler);
+  }
+
+  /** Over a thread that runs already. */
+  constructor(worker: SnapshotThread, scheduler: Scheduler) {
+    this.#scheduler = scheduler;
+    this.#worker = worker;
     this.#opened.promise.catch(() => {}); // nobody may be waiting for it when the thread fails
     this.#worker.on("message", (report: SnapshotReport) => this.#onReport(report));
     this.#worker.on("error", (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
