@@ -125,23 +125,36 @@ static int memberships(const char *file, struct cgroups *out, struct error *erro
     return 0;
 }
 
+/* Whether the monitor is in that group itself, or below it. */
+static int is_shared(const struct cgroup_place *place, bool *shared, struct error *error)
+{
+    FILE *list = fopen("/proc/self/cgroup", "re");
+    if (list == NULL)
+        return fail(error, errno, "open /proc/self/cgroup");
+    char line[1024];
+    size_t length = strlen(place->path);
+    *shared = strcmp(place->path, "/") == 0;
+    while (!*shared && fgets(line, sizeof line, list) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        const char *controllers, *own;
+        *shared = membership_parse(line, &controllers, &own) && strcmp(controllers, place->controllers) == 0 &&
+                  strncmp(own, place->path, length) == 0 && (own[length] == '\0' || own[length] == '/');
+    }
+    fclose(list);
+    return 0;
+}
+
 int cgroups_of(pid_t pid, struct cgroups *out, struct error *error)
 {
     char file[32];
     snprintf(file, sizeof file, "/proc/%d/cgroup", (int)pid);
-    struct cgroups ours;
-    if (memberships(file, out, error) < 0 || memberships("/proc/self/cgroup", &ours, error) < 0)
+    if (memberships(file, out, error) < 0)
         return -1;
     unsigned kept = 0;
     for (unsigned i = 0; i < out->count; i++) {
-        bool shared = strcmp(out->place[i].path, "/") == 0;
-        for (unsigned j = 0; j < ours.count; j++) {
-            const char *own = ours.place[j].path, *other = out->place[i].path;
-            size_t length = strlen(other);
-            /* The same group, or one that we are below of. */
-            shared |= strcmp(ours.place[j].controllers, out->place[i].controllers) == 0 &&
-                      strncmp(own, other, length) == 0 && (own[length] == '\0' || own[length] == '/');
-        }
+        bool shared;
+        if (is_shared(&out->place[i], &shared, error) < 0)
+            return -1;
         if (shared)
             continue;
         if (kept != i)

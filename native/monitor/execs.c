@@ -85,7 +85,7 @@ static int spawn(struct monitor *m, struct exec_session *e, const struct ctl_req
     cleanup_fd int directory = open_exec_folder(m, error);
     if (directory < 0)
         return -1;
-    char document[CTL_ID_MAX + 16], document_path[4400], pid_path[4400], console[128], slot[32];
+    char document[CTL_ID_MAX + 16], document_path[STATE_PATH_MAX + 160], pid_path[STATE_PATH_MAX + 160], console[128], slot[32];
     snprintf(document, sizeof document, "%s.process.json", e->id);
     if (request->bytes_length > 0 &&
         replace_file_at(directory, document, request->bytes, request->bytes_length, 0600, false, error) < 0)

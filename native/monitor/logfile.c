@@ -25,7 +25,7 @@ int logfile_open(struct logfile *log, const char *path, const struct log_options
     const char *slash = strrchr(path, '/');
     if (slash == NULL || slash[1] == '\0' || strlen(slash + 1) > sizeof log->name - 16)
         return fail(error, EINVAL, "open log file \"%s\"", path);
-    char directory[4096];
+    char directory[1024];
     if ((size_t)(slash - path) >= sizeof directory)
         return fail(error, ENAMETOOLONG, "open log file");
     memcpy(directory, path, (size_t)(slash - path));

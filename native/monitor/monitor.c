@@ -90,18 +90,20 @@ static void answer_agent(struct monitor *m, const char *failure)
     m->create_answered = true;
     if (m->options.sync_fd < 0)
         return;
-    char text[8600];
-    int length;
+    char *text = (char *)m->message; /* no message is in it between two events */
+    size_t size = sizeof m->message;
+    size_t at;
     if (failure == NULL) {
-        length = snprintf(text, sizeof text, "{\"ok\":true,\"pid\":%d,\"startTime\":%llu}\n", (int)m->init,
-                          (unsigned long long)m->init_start);
+        at = (size_t)snprintf(text, size, "{\"ok\":true,\"pid\":%d,\"startTime\":%llu}\n", (int)m->init,
+                              (unsigned long long)m->init_start);
     } else {
-        char escaped[8400];
-        json_escape(escaped, sizeof escaped, failure);
-        length = snprintf(text, sizeof text, "{\"ok\":false,\"error\":\"%s\"}\n", escaped);
+        at = (size_t)snprintf(text, size, "{\"ok\":false,\"error\":\"");
+        json_escape(text + at, size - at - 4, failure);
+        at += strlen(text + at);
+        at += (size_t)snprintf(text + at, size - at, "\"}\n");
     }
     struct error ignored; /* the agent may be gone; it will find us by our directory */
-    (void)write_all(m->options.sync_fd, text, (size_t)length, "sync pipe", &ignored);
+    (void)write_all(m->options.sync_fd, text, at, "sync pipe", &ignored);
     close_fd(&m->options.sync_fd);
 }
 
@@ -163,7 +165,7 @@ static int make_stdio(struct monitor *m, int theirs[3], struct error *error)
 
 static int begin_create(struct monitor *m, struct error *error)
 {
-    char pid_path[4400], console[128];
+    char pid_path[STATE_PATH_MAX + 160], console[128];
     const char *arguments[12];
     int count = 0;
     snprintf(pid_path, sizeof pid_path, "%s/init.pid", m->options.state_directory);
@@ -208,7 +210,8 @@ static int set_up(struct monitor *m, struct error *error)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
-    if (m->epoll < 0 || sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+    if (m->epoll < 0 || sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+        signal(SIGXFSZ, SIG_IGN) == SIG_ERR) /* a limit on file size is a full disk, and no reason to die */
         return fail(error, errno, "prepare the event loop");
     m->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signals < 0 || watch_fd(m, m->signals, EPOLLIN, WATCH_SIGNALS, 0) < 0)
@@ -219,7 +222,7 @@ static int set_up(struct monitor *m, struct error *error)
     if (watch_fd(m, m->listen_packet, EPOLLIN, WATCH_LISTEN_PACKET, 0) < 0 ||
         watch_fd(m, m->listen_stream, EPOLLIN, WATCH_LISTEN_STREAM, 0) < 0)
         return fail(error, errno, "watch the control sockets");
-    char own_log[4200];
+    char own_log[STATE_PATH_MAX + 16];
     struct log_options log = m->options.log;
     const char *path = m->options.log_path;
     if (path == NULL) {

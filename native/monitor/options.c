@@ -197,8 +197,8 @@ int monitor_parse_options(int argc, char **argv, struct monitor_options *out, st
         return fail(error, EINVAL, "take id \"%.64s\"", out->id);
     const char *paths[] = {out->bundle, out->state_directory, out->runtime_root, out->log_path};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
-        if (paths[i] != NULL && *paths[i] != '/')
-            return fail(error, EINVAL, "take the relative path \"%.64s\"", paths[i]);
+        if (paths[i] != NULL && (*paths[i] != '/' || strlen(paths[i]) >= STATE_PATH_MAX))
+            return fail(error, EINVAL, "take path \"%.64s\": it is relative, or longer than %d bytes", paths[i], STATE_PATH_MAX);
     if (strcmp(out->runtime, "builtin") != 0 && *out->runtime != '/')
         return fail(error, EINVAL, "take runtime \"%.64s\": give its path, or `builtin`", out->runtime);
     if (out->overlay.target != NULL && out->overlay.lower_count == 0)

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-enum { RUNTIME_ARGUMENTS_MAX = 8, OVERLAY_LOWERS_MAX = 256 };
+enum { RUNTIME_ARGUMENTS_MAX = 8, OVERLAY_LOWERS_MAX = 256, STATE_PATH_MAX = 1024 };
 
 struct overlay_options {
     const char *lowers[OVERLAY_LOWERS_MAX]; /* the topmost first */

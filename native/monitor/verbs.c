@@ -44,6 +44,7 @@ static void enter_child(const struct monitor *m, const int stdio[3])
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     umask(0022); /* what a container starts with if its process.umask is not set */
 }
 
@@ -58,7 +59,7 @@ struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *cons
         fail(error, EBUSY, "call the runtime while %d calls are under way", VERBS_MAX);
         return NULL;
     }
-    char name[32], path[4200];
+    char name[32], path[STATE_PATH_MAX + 32];
     log_name(m, verb, name, sizeof name);
     snprintf(path, sizeof path, "%s/%s", m->options.state_directory, name);
     (void)unlinkat(m->state, name, 0);
@@ -104,9 +105,9 @@ struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *cons
 }
 
 /* The last line of the runtime's log, as containerd reads it. The agent takes the `msg` out of it. */
-static void last_log_line(const struct monitor *m, const struct verb *verb, char *out, size_t size)
+static __attribute__((noinline)) void last_log_line(const struct monitor *m, const struct verb *verb, char *out, size_t size)
 {
-    char name[32], text[8192];
+    char name[32], text[4096];
     log_name(m, verb, name, sizeof name);
     out[0] = '\0';
     cleanup_fd int fd = openat(m->state, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -130,12 +131,14 @@ bool verb_reaped(struct monitor *m, pid_t pid, int status)
         if (m->verbs[i].kind == VERB_NONE || m->verbs[i].pid != pid)
             continue;
         struct verb verb = m->verbs[i];
-        char failure[4096] = "";
+        char *failure = (char *)m->message; /* no message is in it between two events */
+        const size_t failure_size = 4096;
+        failure[0] = '\0';
         bool failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
         if (failed) {
-            last_log_line(m, &m->verbs[i], failure, sizeof failure);
+            last_log_line(m, &m->verbs[i], failure, failure_size);
             if (failure[0] == '\0')
-                snprintf(failure, sizeof failure, "the runtime ended with %s %d and wrote no reason",
+                snprintf(failure, failure_size, "the runtime ended with %s %d and wrote no reason",
                          WIFEXITED(status) ? "exit code" : "signal",
                          WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
         }

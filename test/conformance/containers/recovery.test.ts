@@ -1,0 +1,115 @@
+/** kill -9 of the daemon at random instants: no container, log line or exit status is lost, and nothing is left over. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { anyRuntime, TestWorker } from "./host.ts";
+
+const runtime = anyRuntime();
+/** 200 on demand: KILLS=200. */
+const kills = Number(process.env["KILLS"] ?? 6);
+const seed = Number(process.env["SEED"] ?? Date.now() % 100_000);
+
+/** A small generator, so that a failure can be tried again with its seed. */
+function random(state: number): () => number {
+  let x = state | 1;
+  return () => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (x >>> 0) / 2 ** 32;
+  };
+}
+
+test(
+  `kill -9 of the daemon at ${kills} random instants loses nothing and leaves nothing (SEED=${seed})`,
+  { skip: runtime.skip, timeout: 60_000 + kills * 10_000 },
+  async () => {
+    const chance = random(seed);
+    const worker = new TestWorker(runtime.path, { restartAtBoot: false });
+    try {
+      for (let round = 1; round <= kills; round++) {
+        const arguments_ = [
+          join(import.meta.dirname, "recovery-worker.ts"),
+          worker.base,
+          worker.settings.cgroupParent,
+          runtime.path,
+          String(round),
+        ];
+        const daemon = spawn(process.execPath, arguments_, { stdio: ["ignore", "pipe", "inherit"] });
+        let text = "";
+        const ready = new Promise<void>((resolve, reject) => {
+          daemon.stdout.on("data", (chunk: Buffer) => {
+            text += chunk.toString();
+            if (text.includes("ready")) resolve();
+          });
+          daemon.on("exit", () => reject(new Error(`the daemon ended by itself: ${text}`)));
+        });
+        await ready;
+        await delay(chance() * 1200);
+        daemon.kill("SIGKILL");
+        await new Promise((resolve) => daemon.once("close", resolve));
+        await worker.open();
+        const { containers } = worker;
+        const told = text
+          .split("\n")
+          .filter((line) => line.endsWith("}"))
+          .map((line) => JSON.parse(line) as Record<string, unknown>);
+        const removed = new Set(told.map((line) => line["removed"]));
+        for (const line of told) {
+          const id = (line["created"] ?? line["started"]) as string | undefined;
+          if (id === undefined || removed.has(id)) continue;
+          const container = containers.list().find((one) => one.id === id);
+          // The last one may be in the middle of its removal, which recovery finishes.
+          if (container === undefined) {
+            assert.equal(
+              id,
+              [...told].reverse().find((other) => other["created"] !== undefined)?.["created"],
+              `round ${round}: container ${id} is lost`,
+            );
+            continue;
+          }
+          if (line["started"] === undefined) continue;
+          if (line["lasting"] === true && container.record.state.status !== "removing") {
+            assert.ok(
+              container.running || container.record.state.exit !== undefined,
+              `round ${round}: ${container.record.state.status}`,
+            );
+            if (container.running) {
+              const first = await container
+                .logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(5000))
+                .next();
+              assert.equal(first.done === true ? "" : first.value.text.toString(), "tick\n");
+            }
+          } else if (line["lasting"] === false) {
+            const exit = await container.wait("not-running", AbortSignal.timeout(10_000));
+            const number = Number(container.record.name.slice(2));
+            assert.equal(exit.code, number % 100, `round ${round}: the exit status of ${container.record.name}`);
+            let output = "";
+            for await (const entry of container.logs(
+              { stdout: true, stderr: true, follow: false },
+              AbortSignal.timeout(5000),
+            ))
+              output += entry.text.toString();
+            assert.equal(output, `${number}\n`);
+          }
+        }
+        // Every directory and every piece of state belongs to a record.
+        const known = new Set(containers.list().map(({ id }) => id as string));
+        assert.deepEqual(
+          readdirSync(join(worker.settings.dataDirectory, "containers")).filter((id) => !known.has(id)),
+          [],
+        );
+        for (const container of containers.list()) await container.remove({ force: true });
+        await containers[Symbol.asyncDispose]();
+        assert.deepEqual(worker.remains(), [], `round ${round}`);
+      }
+    } finally {
+      await worker.open();
+      await worker.close();
+    }
+  },
+);
