@@ -324,7 +324,7 @@ static void start_container(struct monitor *m, struct connection *c, uint16_t ta
 
 static void send_signal(struct monitor *m, struct connection *c, const struct ctl_request *request)
 {
-    if (m->init_reaped || m->init_pidfd < 0) {
+    if (m->init_reaped || m->init <= 0) {
         connection_answer(m, c, request->tag, "the container has ended", ESRCH);
         return;
     }
@@ -334,8 +334,8 @@ static void send_signal(struct monitor *m, struct connection *c, const struct ct
     }
     if (request->all)
         cgroups_kill(&m->cgroups, (int)request->signal);
-    if (syscall(SYS_pidfd_send_signal, m->init_pidfd, (int)request->signal, NULL, 0) < 0 && errno != ESRCH) {
-        connection_answer(m, c, request->tag, "pidfd_send_signal failed", errno);
+    if (signal_init(m, (int)request->signal) < 0 && errno != ESRCH) {
+        connection_answer(m, c, request->tag, "the signal was refused", errno);
         return;
     }
     connection_answer(m, c, request->tag, NULL, 0);

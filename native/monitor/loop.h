@@ -145,6 +145,8 @@ uint64_t now_realtime_ns(void);
 int watch_fd(struct monitor *m, int fd, uint32_t events, enum watch_kind kind, unsigned index);
 void rewatch_fd(struct monitor *m, int fd, uint32_t events, enum watch_kind kind, unsigned index);
 void unwatch_fd(struct monitor *m, int *fd);
+/* Signals the container's first process; -1 with errno. */
+int signal_init(const struct monitor *m, int signal);
 int exit_code_of(int status);
 int signal_of(int status);
 

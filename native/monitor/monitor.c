@@ -38,6 +38,18 @@ uint64_t now_realtime_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+int signal_init(const struct monitor *m, int signal)
+{
+    if (m->init <= 0 || m->init_reaped) {
+        errno = ESRCH;
+        return -1;
+    }
+    if (m->init_pidfd >= 0)
+        return (int)syscall(SYS_pidfd_send_signal, m->init_pidfd, signal, NULL, 0);
+    /* Before Linux 5.3: as long as we have not reaped our child, its pid is nobody else's. */
+    return kill(m->init, signal);
+}
+
 int exit_code_of(int status)
 {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
@@ -319,7 +331,7 @@ static int adopt_init(struct monitor *m, struct error *error)
     if (read_pid_file(m->state, "init.pid", &m->init, error) < 0)
         return -1;
     m->init_pidfd = (int)syscall(SYS_pidfd_open, m->init, 0);
-    if (m->init_pidfd < 0)
+    if (m->init_pidfd < 0 && errno != ENOSYS)
         return fail(error, errno, "open the container's first process %d", (int)m->init);
     /* Opened first, looked at afterwards: a child of ours that is not reaped cannot have been replaced in between. */
     if (process_identity(m->init, &m->init_start, &parent, error) < 0)
@@ -430,7 +442,7 @@ void verb_finished(struct monitor *m, const struct verb *verb, const char *failu
         if (c != NULL)
             connection_answer(m, c, verb->tag, failure, failure != NULL ? EINVAL : 0);
         if (failure != NULL && !m->init_reaped)
-            (void)syscall(SYS_pidfd_send_signal, m->init_pidfd, SIGKILL, NULL, 0);
+            (void)signal_init(m, SIGKILL);
         return;
     case VERB_EXEC:
         exec_started(m, &m->execs[verb->exec], failure);
@@ -578,7 +590,7 @@ static void tick(struct monitor *m)
         if (connections_open(m) > 0)
             m->created_deadline_ms = now + 1000;
         else
-            (void)syscall(SYS_pidfd_send_signal, m->init_pidfd, SIGKILL, NULL, 0);
+            (void)signal_init(m, SIGKILL);
     }
     if (m->phase == PHASE_DRAINING) {
         bool open = m->out >= 0 || m->err >= 0;

@@ -5,7 +5,6 @@ import {
   closeSync,
   constants,
   existsSync,
- 
   openSync,
   readdirSync,
   readFileSync,
