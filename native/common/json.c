@@ -24,8 +24,11 @@ static int scan_text(const char *text, size_t length, size_t *members, struct er
                 return fail(error, 0, "JSON holds a NUL byte at offset %zu", i);
         } else if (c == '"') {
             in_string = !in_string;
-        } else if (c == ':' && !in_string) {
-            (*members)++;
+        } else if (!in_string) {
+            /* json-c takes single quotes, NaN and Infinity even when told to be strict: none of their letters is JSON. */
+            if (strchr("{}[],: \t\r\n0123456789+-.eEtrufalsn", c) == NULL)
+                return fail(error, 0, "JSON is not valid at offset %zu: unexpected character", i);
+            *members += c == ':';
         }
     }
     return 0;
