@@ -20,7 +20,7 @@ import {
 } from "./errors.ts";
 import { EventLoopMonitor } from "./event-loop.ts";
 import { defaultLimits, type MemberLimits, type MemberTimings } from "./member-config.ts";
-import { MemberTable, type MemberRecord } from "./member-table.ts";
+import type { MemberRecord } from "./member-table.ts";
 import { Member, type ChangeOutcome, type MemberState, type MemberStatus, type TransferOutcome } from "./member.ts";
 import { RaftMetrics } from "./metrics.ts";
 import type { LogStorage, RecoveredLog, SnapshotStore, StateMachine } from "./ports.ts";
@@ -544,9 +544,4 @@ export function checkTimings({ tickMs, heartbeatMs, electionMs }: MemberTimings)
   if (tickMs > heartbeatMs) {
     throw new TimingsRefused(`a tick of ${tickMs} ms is longer than a heartbeat of ${heartbeatMs} ms`);
   }
-}
-
-/** The table of a new cluster with one member. */
-export function foundingTable(record: MemberRecord): MemberTable {
-  return new MemberTable([record]);
 }

@@ -1,0 +1,233 @@
+/**
+ * `manager`: one manager as a process of its own.
+ * Exit codes: 0 stopped as asked, 1 cannot start or go on (the reason and what to do are printed), 2 wrong use,
+ * 70 the disk failed or stalled (start again: what is really on it is read back), 71 an error of our own.
+ */
+import { readFileSync } from "node:fs";
+import { parseArgs, type ParseArgsConfig } from "node:util";
+
+import { ClusterError, isAbort } from "../lib/pure/errors.ts";
+import { createLogger, logLevels, type LogLevel } from "../lib/runtime/index.ts";
+import { forceNewCluster } from "./force-new-cluster.ts";
+import { Manager, type ManagerOptions, type Start } from "./manager.ts";
+import { checkTimings, lanTimings, wanTimings, type MemberTimings } from "./raft/index.ts";
+
+const usage = `usage: manager --data-dir DIR --listen HOST:PORT --cert FILE --key FILE --ca FILE [--init | --join HOST:PORT]
+       manager force-new-cluster --data-dir DIR --cert FILE --key FILE --ca FILE [--yes]
+
+  --data-dir DIR           where this manager keeps its log and snapshots; its alone
+  --listen HOST:PORT       where it serves; port 0 takes a free one
+  --advertise HOST:PORT    where the others reach it, if that differs
+  --cert, --key, --ca FILE its certificate, private key, and the cluster's roots (PEM)
+  --init                   form a new cluster; goes on with it when the folder holds it already
+  --join HOST:PORT         be let into the cluster of that manager; may be given several times
+  --replace MEMBER         with --join: take the place of this lost or quarantined member
+  --unlock-key-file FILE   the cluster's unlock key, if its logs are locked with one
+  --metrics HOST:PORT      serve Prometheus metrics there (loopback only)
+  --preset lan|wan         timings for one data centre (default) or between them
+  --tick-ms, --heartbeat-ms, --election-ms N
+                           single timings; the election timeout is at least five heartbeats
+  --lease-reads            let the leader read without asking a quorum while its lease lasts
+  --log-level LEVEL        ${logLevels.join(", ")}
+  --help
+
+force-new-cluster makes the manager of this folder the only one, after the quorum is lost for good. It prints what will be
+lost and does nothing without --yes; it refuses while a quorum answers.`;
+
+const options = {
+  "data-dir": { type: "string" },
+  listen: { type: "string" },
+  advertise: { type: "string" },
+  cert: { type: "string" },
+  key: { type: "string" },
+  ca: { type: "string" },
+  init: { type: "boolean", default: false },
+  join: { type: "string", multiple: true, default: [] },
+  replace: { type: "string" },
+  "unlock-key-file": { type: "string" },
+  metrics: { type: "string" },
+  preset: { type: "string", default: "lan" },
+  "tick-ms": { type: "string" },
+  "heartbeat-ms": { type: "string" },
+  "election-ms": { type: "string" },
+  "lease-reads": { type: "boolean", default: false },
+  "log-level": { type: "string", default: "info" },
+  yes: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
+} as const satisfies ParseArgsConfig["options"];
+
+type Flags = ReturnType<typeof parse>["values"];
+
+class WrongUse extends Error {}
+
+function parse(
+  args: readonly string[],
+): ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>> {
+  return parseArgs({ args: [...args], options, allowPositionals: true });
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  let parsed;
+  try {
+    parsed = parse(args);
+  } catch (error) {
+    throw new WrongUse((error as Error).message);
+  }
+  const { values, positionals } = parsed;
+  if (values.help) {
+    process.stdout.write(`${usage}\n`);
+    return 0;
+  }
+  const [command = "run", ...rest] = positionals;
+  if (rest.length > 0) throw new WrongUse(`"${rest[0]}" is one word too many`);
+  if (command === "force-new-cluster") return await force(values);
+  if (command !== "run") throw new WrongUse(`there is no command "${command}"`);
+  return await run(values);
+}
+
+async function run(flags: Flags): Promise<number> {
+  const stop = new AbortController();
+  const ended = Promise.withResolvers<number>();
+  const logger = createLogger({ level: levelOf(flags["log-level"]) });
+  const managerOptions: ManagerOptions = {
+    dataDir: needed(flags, "data-dir"),
+    listen: addressOf("listen", needed(flags, "listen")),
+    tls: materialOf(flags),
+    start: startOf(flags),
+    timings: timingsOf(flags),
+    leaseReads: flags["lease-reads"],
+    logger,
+    ...(flags.advertise === undefined ? {} : { advertise: addressOf("advertise", flags.advertise) }),
+    ...(flags.metrics === undefined ? {} : { metrics: addressOf("metrics", flags.metrics) }),
+    ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
+    onFatal: (error, exitCode) => {
+      // No goodbye: nothing in memory may be trusted, and nothing more may leave this process.
+      report(error);
+      process.exit(exitCode);
+    },
+    onOut: (state, reason) => {
+      logger.error(`${state}: ${reason}`);
+      if (state === "removed") ended.resolve(0);
+    },
+  };
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      logger.info("stopping", { signal });
+      stop.abort();
+      ended.resolve(0);
+    });
+  }
+  let manager: Manager;
+  try {
+    manager = await Manager.open(managerOptions, stop.signal);
+  } catch (error) {
+    if (isAbort(error)) return 0;
+    throw error;
+  }
+  // For whoever started it: it serves, and where.
+  process.stdout.write(`${JSON.stringify({ serving: manager.port, memberId: manager.raft.memberId })}\n`);
+  const code = await ended.promise;
+  await manager[Symbol.asyncDispose]();
+  return code;
+}
+
+async function force(flags: Flags): Promise<number> {
+  const text = await forceNewCluster({
+    dataDir: needed(flags, "data-dir"),
+    tls: materialOf(flags),
+    ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
+    really: flags.yes,
+  });
+  process.stdout.write(`${text}\n`);
+  if (!flags.yes) process.stdout.write("Nothing was changed. Give --yes to do it.\n");
+  return 0;
+}
+
+function startOf(flags: Flags): Start {
+  if (flags.init && flags.join.length > 0) throw new WrongUse("give --init or --join, not both");
+  if (flags.replace !== undefined && flags.join.length === 0) throw new WrongUse("--replace goes with --join");
+  if (flags.init) return { kind: "init" };
+  if (flags.join.length === 0) return { kind: "resume" };
+  const addresses = flags.join.map((address) => addressOf("join", address));
+  return { kind: "join", addresses, replaces: flags.replace === undefined ? 0 : numberOf("replace", flags.replace) };
+}
+
+function timingsOf(flags: Flags): MemberTimings {
+  if (flags.preset !== "lan" && flags.preset !== "wan") throw new WrongUse(`there is no preset "${flags.preset}"`);
+  const preset = flags.preset === "lan" ? lanTimings : wanTimings;
+  const pick = (flag: "tick-ms" | "heartbeat-ms" | "election-ms", otherwise: number): number => {
+    const value = flags[flag];
+    return value === undefined ? otherwise : numberOf(flag, value);
+  };
+  const timings = {
+    tickMs: pick("tick-ms", preset.tickMs),
+    heartbeatMs: pick("heartbeat-ms", preset.heartbeatMs),
+    electionMs: pick("election-ms", preset.electionMs),
+  };
+  try {
+    checkTimings(timings);
+  } catch (error) {
+    throw new WrongUse((error as Error).message);
+  }
+  return timings;
+}
+
+function materialOf(flags: Flags): ManagerOptions["tls"] {
+  return {
+    certificatePem: read("cert", needed(flags, "cert")),
+    privateKeyPem: read("key", needed(flags, "key")),
+    rootsPem: read("ca", needed(flags, "ca")),
+  };
+}
+
+function needed(flags: Flags, name: "data-dir" | "listen" | "cert" | "key" | "ca"): string {
+  const value = flags[name];
+  if (value === undefined || value === "") throw new WrongUse(`--${name} is missing`);
+  return value;
+}
+
+function addressOf(flag: string, value: string): string {
+  const port = Number(/^(?:\[[0-9a-fA-F:]+\]|[^\s:[\]]+):(\d{1,5})$/u.exec(value)?.[1] ?? "NaN");
+  if (!(port <= 65_535)) throw new WrongUse(`--${flag} "${value}" is not HOST:PORT`);
+  return value;
+}
+
+function numberOf(flag: string, value: string): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number) || number < 1) throw new WrongUse(`--${flag} "${value}" is not a positive number`);
+  return number;
+}
+
+function levelOf(level: string): LogLevel {
+  const known = logLevels.find((name) => name === level);
+  if (known === undefined) throw new WrongUse(`there is no log level "${level}"`);
+  return known;
+}
+
+function read(flag: string, file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new WrongUse(`cannot read the file of --${flag}: ${(error as Error).message}`);
+  }
+}
+
+/** What happened and what to do about it, for people; the same as JSON facts is in the log before it. */
+function report(error: unknown): void {
+  if (error instanceof ClusterError) {
+    process.stderr.write(`manager: ${error.message} [${error.code}]\n`);
+    if (error.fix !== undefined) process.stderr.write(`manager: ${error.fix}\n`);
+  } else process.stderr.write(`manager: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  if (error instanceof WrongUse) {
+    process.stderr.write(`manager: ${error.message}\nmanager: see \`manager --help\`\n`);
+    process.exitCode = 2;
+  } else {
+    report(error);
+    process.exitCode = error instanceof ClusterError ? 1 : 71;
+  }
+}

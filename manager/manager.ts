@@ -1,0 +1,479 @@
+/**
+ * One manager: introduces the log to the store, serves its callers, and lets itself into a cluster. The log does not know
+ * objects and the store does not know consensus; they meet here.
+ */
+import { randomBytes } from "node:crypto";
+import { createServer, type Server } from "node:http";
+
+import { ClusterError, isAbort } from "../lib/pure/errors.ts";
+import { Random } from "../lib/pure/prng.ts";
+import { checkCurrent, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
+import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
+import { nodeFileSystem } from "../lib/runtime/file-system.ts";
+import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
+import type { skep } from "../proto/index.ts";
+import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
+import { managersMethods, serveManagers } from "./managers-service.ts";
+import {
+  DataFolder,
+  GrpcTransport,
+  Raft,
+  foundCluster,
+  openStorage,
+  type Identity,
+  type MemberLimits,
+  type MemberRecord,
+  type MemberTimings,
+  type Owner,
+} from "./raft/index.ts";
+import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
+
+export type Start =
+  /** Go on with what is in the data folder. */
+  | { readonly kind: "resume" }
+  /** Form a cluster of one, unless the folder holds a member of this cluster already. */
+  | { readonly kind: "init" }
+  /** Be let in by the cluster that the manager at one of `addresses` belongs to, unless that has happened already. */
+  | { readonly kind: "join"; readonly addresses: readonly string[]; readonly replaces: number };
+
+export interface ManagerOptions {
+  readonly dataDir: string;
+  /** HOST:PORT; port 0 takes a free one. */
+  readonly listen: string;
+  /** HOST:PORT at which the others reach this manager; what it listens on, unless said. */
+  readonly advertise?: string;
+  readonly tls: TlsMaterial;
+  readonly start: Start;
+  readonly timings: MemberTimings;
+  readonly limits?: Partial<MemberLimits>;
+  readonly leaseReads?: boolean;
+  /** Opens the log when it is locked (autolock), instead of the node's own key. */
+  readonly unlockKey?: string;
+  /** HOST:PORT for Prometheus; without encryption, so loopback only. */
+  readonly metrics?: string;
+  readonly logger: Logger;
+  /** The process must end with this code. */
+  readonly onFatal: (error: Error, exitCode: number) => void;
+  /** It has been removed, or must be replaced; it stays up to say so. */
+  readonly onOut?: (state: "removed" | "quarantined", reason: string) => void;
+}
+
+export class MetricsAddressRefused extends ClusterError {
+  readonly code = "METRICS_ADDRESS_REFUSED";
+  constructor(address: string, found: string) {
+    super(`Cannot serve metrics on ${address}: ${found}`, {
+      fix: "Give a loopback address and a free port, such as 127.0.0.1:9090",
+    });
+  }
+}
+
+export class JoinFailed extends ClusterError {
+  readonly code = "JOIN_FAILED";
+  constructor(addresses: readonly string[], cause: unknown) {
+    super(
+      `Cannot join the cluster through ${addresses.join(", ")}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        fix:
+          cause instanceof ClusterError && cause.fix !== undefined
+            ? cause.fix
+            : "Check the address and that a majority of managers is up",
+        cause,
+      },
+    );
+  }
+}
+
+export class JoinUnfinished extends ClusterError {
+  readonly code = "JOIN_UNFINISHED";
+  constructor(folder: string) {
+    super(`Cannot open the data folder ${folder}: its member was never let into the cluster`, {
+      fix: "Start with --join ADDRESS to finish that",
+    });
+  }
+}
+
+export class NotAManager extends ClusterError {
+  readonly code = "NOT_A_MANAGER";
+  constructor(nodeId: string) {
+    super(`Cannot run a manager as node ${nodeId}: its certificate is not a manager's`, {
+      fix: "Promote the node first, or give the certificate of a manager",
+    });
+  }
+}
+
+const joinPatienceMs = 60_000;
+const joinRetryMs = 200;
+const callTimeoutMs = 10_000;
+const loopback = /^(127(\.\d{1,3}){3}|localhost|\[::1\]):\d+$/u;
+
+export class Manager implements AsyncDisposable {
+  readonly store: ObjectStore<ClusterSchema>;
+  readonly raft: Raft;
+  /** The port that it listens on. */
+  readonly port: number;
+  readonly #options: ManagerOptions;
+  readonly #folder: DataFolder;
+  readonly #disk: AsyncDisposable;
+  readonly #server: RpcServer;
+  readonly #channels: Channels;
+  #metrics: Server | undefined;
+  #closing: Promise<void> | undefined;
+  readonly #stop = new AbortController();
+
+  private constructor(parts: {
+    options: ManagerOptions;
+    folder: DataFolder;
+    disk: AsyncDisposable;
+    server: RpcServer;
+    channels: Channels;
+    port: number;
+    store: ObjectStore<ClusterSchema>;
+    raft: Raft;
+  }) {
+    this.#options = parts.options;
+    this.#folder = parts.folder;
+    this.#disk = parts.disk;
+    this.#server = parts.server;
+    this.#channels = parts.channels;
+    this.port = parts.port;
+    this.store = parts.store;
+    this.raft = parts.raft;
+  }
+
+  /**
+   * Opens the folder, forms, resumes or joins, and serves. Resolves when the manager serves and, if it joins, when the
+   * cluster has let it in; who leads is known some time later (`raft.whenLeader`).
+   * @throws typed errors of the folder, the disk, the keys, the certificate, the address, and JoinFailed
+   */
+  static async open(options: ManagerOptions, signal: AbortSignal): Promise<Manager> {
+    const tls = new TlsIdentity(options.tls);
+    checkCurrent(tls, realClock.wallMs());
+    const { identity } = tls.certificate;
+    const { clusterId, nodeId, role, memberId } = identity;
+    if (role !== "manager" || memberId === undefined) throw new NotAManager(nodeId);
+    if (options.metrics !== undefined && !loopback.test(options.metrics)) {
+      throw new MetricsAddressRefused(options.metrics, "it is not a loopback address");
+    }
+    const opened = new AsyncDisposableStack();
+    try {
+      return await Manager.#open(options, { tls, clusterId, nodeId, memberId }, opened, signal);
+    } catch (error) {
+      await opened.disposeAsync();
+      throw error;
+    }
+  }
+
+  static async #open(
+    options: ManagerOptions,
+    { tls, ...owner }: Owner & { readonly tls: TlsIdentity },
+    opened: AsyncDisposableStack,
+    signal: AbortSignal,
+  ): Promise<Manager> {
+    const folder = opened.use(DataFolder.open(options.dataDir, nodeFileSystem));
+    const server = opened.use(
+      new RpcServer({
+        tls,
+        wallMs: () => realClock.wallMs(),
+        onBug: (path, error) => options.logger.error("a handler failed", { path, error }),
+      }),
+    );
+    const channels = opened.use(new Channels(tls));
+    const port = await server.listen(options.listen);
+    const address = options.advertise ?? `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
+    const store = opened.use(
+      new ObjectStore({
+        schema: clusterSchema,
+        nowUs: () => realClock.wallMs() * 1000,
+        member: owner.memberId,
+        onHashDisputed: (report) => options.logger.error("the managers' states differ", { ...report }),
+      }),
+    );
+    const joining = await enter(folder, owner, address, channels, options, signal);
+    const access = { folder, ...(options.unlockKey === undefined ? {} : { unlockKey: options.unlockKey }) };
+    const storage = opened.use(await openStorage(access));
+    for (const error of storage.damaged) options.logger.error("a snapshot is damaged; an older one is used", { error });
+    const raft = opened.use(
+      Raft.open({
+        folder,
+        storage,
+        openTransport: (handlers, local) =>
+          new GrpcTransport({
+            local: { ...local, address },
+            tls,
+            server,
+            handlers,
+            snapshots: storage.snapshots,
+            clock: realClock,
+            random: new Random(randomBytes(6).readUIntBE(0, 6)),
+            logger: options.logger,
+          }),
+        stateMachine: store.machine,
+        timings: options.timings,
+        ...(options.limits === undefined ? {} : { limits: options.limits }),
+        leaseReads: options.leaseReads ?? false,
+        clock: realClock,
+        logger: options.logger,
+        peers: joining?.peers ?? [],
+        onFatal: options.onFatal,
+        onOut: (state, reason) => options.onOut?.(state, reason),
+      }),
+    );
+    store.attach(raft);
+    const manager = new Manager({ options, folder, disk: storage, server, channels, port, store, raft });
+    manager.#serve();
+    await manager.#serveMetrics();
+    // Only now, when the leader's first word can be taken.
+    if (joining !== undefined) {
+      const dataIncarnation = folder.identity?.incarnation ?? "";
+      const request = { address, dataIncarnation, featureLevel: supportedLevel, replaces: joining.replaces };
+      await ask(managersMethods.join, request, joining.addresses, channels, signal);
+      folder.joined();
+    }
+    opened.move();
+    return manager;
+  }
+
+  get folder(): Identity | undefined {
+    return this.#folder.identity;
+  }
+
+  status(): skep.control.IStatusResponse {
+    const identity = this.#folder.identity;
+    const status = this.raft.status();
+    return {
+      clusterId: identity?.clusterId ?? "",
+      memberId: identity?.memberId ?? 0,
+      clusterIncarnation: identity?.clusterIncarnation ?? 0,
+      state: this.raft.state,
+      role: status?.role ?? "follower",
+      term: status?.term ?? 0,
+      leaderId: status?.leader ?? 0,
+      leaderAddress: this.raft.leadership().leader ?? "",
+      commit: status?.commit ?? 0,
+      applied: status?.applied ?? 0,
+      firstIndex: status?.firstIndex ?? 0,
+      lastIndex: status?.lastIndex ?? 0,
+      snapshotIndex: status?.snapshotIndex ?? 0,
+      featureLevel: this.store.featureLevel,
+      stateHash: this.store.machine.stateHash(),
+      managers: this.#managers(),
+    };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** In reverse: callers first get their answers from who takes over, the disk is closed last. */
+  async #close(): Promise<void> {
+    await this.raft[Symbol.asyncDispose]();
+    await this.#disk[Symbol.asyncDispose]();
+    this.#stop.abort();
+    this.#metrics?.close();
+    await this.store[Symbol.asyncDispose]();
+    this.#channels[Symbol.dispose]();
+    await this.#server[Symbol.asyncDispose]();
+    this.#folder[Symbol.dispose]();
+  }
+
+  #serve(): void {
+    const keys = new Keys(this.store, (leader, request, done) => this.#channels.keys(leader).send(request, done));
+    serveKeys(this.#server, keys, this.store);
+    serveManagers(this.#server, {
+      raft: this.raft,
+      status: () => this.status(),
+      channelTo: (address) => this.#channels.to(address),
+      reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
+      forgetLevel: (member, signal) => this.store.removeMember(member, signal),
+    });
+    // A leader answers for its own program too, and lets the cluster use what all of them understand.
+    this.raft.onLeadership(({ leading }) => {
+      if (leading) this.#raiseLevel().catch((error: unknown) => this.#quietly("feature level", error));
+    });
+  }
+
+  /** It counts before the member does, so that no level is raised that the member does not understand. */
+  async #reportLevel(member: number, level: number, signal: AbortSignal): Promise<void> {
+    await this.store.reportMember({ member, level }, signal);
+  }
+
+  async #raiseLevel(): Promise<void> {
+    await this.#reportLevel(this.raft.memberId, supportedLevel, this.#stop.signal);
+    if (this.store.featureLevel < supportedLevel) await this.store.raiseLevel(supportedLevel, this.#stop.signal);
+  }
+
+  #quietly(what: string, error: unknown): void {
+    if (isAbort(error)) return;
+    const code = error instanceof ClusterError ? error.code : "";
+    // Another leads by now and does it, or a manager is older: both pass by themselves.
+    this.#options.logger.info("not now", { what, code });
+    if (!(error instanceof ClusterError)) this.#options.logger.error("failed", { what, error });
+  }
+
+  #managers(): skep.control.IManager[] {
+    const { leader, peers, commit } = this.raft.status() ?? { leader: 0, peers: new Map(), commit: 0 };
+    const { voters } = this.raft.conf;
+    return this.raft.members.map(({ id, nodeId, address }) => {
+      const progress = peers.get(id) as { match: number; recentActive: boolean } | undefined;
+      return {
+        id,
+        nodeId,
+        address,
+        voter: voters.includes(id),
+        leader: id === leader,
+        behind: progress === undefined ? 0 : Math.max(0, commit - progress.match),
+        reachable: progress?.recentActive ?? false,
+      };
+    });
+  }
+
+  async #serveMetrics(): Promise<void> {
+    const { metrics } = this.#options;
+    if (metrics === undefined) return;
+    const server = createServer((request, response) => {
+      if (request.method !== "GET" || request.url !== "/metrics") {
+        response.writeHead(404).end("only GET /metrics is served here\n");
+        return;
+      }
+      const { registry } = this.raft.metrics;
+      registry.metrics().then(
+        (text) => response.writeHead(200, { "content-type": registry.contentType }).end(text),
+        (error: unknown) => {
+          this.#options.logger.error("metrics failed", { error });
+          response.writeHead(500).end();
+        },
+      );
+    });
+    const at = metrics.lastIndexOf(":");
+    const host = metrics.slice(0, at).replace(/^\[|\]$/gu, "");
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", (error) => reject(new MetricsAddressRefused(metrics, error.message)));
+      server.listen(Number(metrics.slice(at + 1)), host, resolve);
+    });
+    server.unref();
+    this.#metrics = server;
+  }
+}
+
+/** One channel and one stream of requests to each manager that was ever asked. */
+class Channels implements Disposable {
+  readonly #tls: TlsIdentity;
+  readonly #open = new Map<string, { readonly channel: Channel; keys: KeysClient | undefined }>();
+
+  constructor(tls: TlsIdentity) {
+    this.#tls = tls;
+  }
+
+  to(address: string): Channel {
+    return this.#at(address).channel;
+  }
+
+  keys(address: string): KeysClient {
+    const at = this.#at(address);
+    at.keys ??= new KeysClient(at.channel);
+    return at.keys;
+  }
+
+  [Symbol.dispose](): void {
+    for (const { channel, keys } of this.#open.values()) {
+      keys?.[Symbol.dispose]();
+      channel[Symbol.dispose]();
+    }
+    this.#open.clear();
+  }
+
+  #at(address: string): { readonly channel: Channel; keys: KeysClient | undefined } {
+    let found = this.#open.get(address);
+    if (found === undefined) {
+      const channel = new Channel({ address, tls: this.#tls, expect: { role: "manager" } });
+      found = { channel, keys: undefined };
+      this.#open.set(address, found);
+    }
+    return found;
+  }
+}
+
+interface Joining {
+  readonly addresses: readonly string[];
+  readonly replaces: number;
+  /** Who is a manager by now, so that the new one knows whom it may meet before it has any log. */
+  readonly peers: readonly { readonly id: number; readonly address: string }[];
+}
+
+/** Makes the folder this member's. @returns what is left to do for one that joins */
+async function enter(
+  folder: DataFolder,
+  owner: Owner,
+  address: string,
+  channels: Channels,
+  options: ManagerOptions,
+  signal: AbortSignal,
+): Promise<Joining | undefined> {
+  const { start } = options;
+  const isNew = folder.identity === undefined;
+  if (start.kind === "resume" || !isNew) {
+    const { standing } = folder.resume(owner);
+    if (standing === "member") return undefined;
+    if (start.kind !== "join") throw new JoinUnfinished(options.dataDir);
+  } else if (start.kind === "init") {
+    const { incarnation } = folder.create(owner, "member", 1);
+    const founder: MemberRecord = {
+      id: owner.memberId,
+      address,
+      nodeId: owner.nodeId,
+      labels: {},
+      autoPromote: true,
+      featureLevel: supportedLevel,
+      dataIncarnation: incarnation,
+    };
+    const empty = new ObjectStore({ schema: clusterSchema, nowUs: () => 0, member: owner.memberId });
+    const access = { folder, ...(options.unlockKey === undefined ? {} : { unlockKey: options.unlockKey }) };
+    foundCluster(access, founder, empty.machine);
+    return undefined;
+  }
+  const { addresses, replaces } = start;
+  const { managers, clusterIncarnation } = await ask(managersMethods.status, {}, addresses, channels, signal);
+  if (isNew) folder.create(owner, "joining", clusterIncarnation ?? 1);
+  const peers = (managers ?? []).map((manager) => ({ id: manager.id ?? 0, address: manager.address ?? "" }));
+  return { addresses, replaces, peers };
+}
+
+/** Asks one after the other, and again while none is reachable or no leader is known. @throws JoinFailed */
+async function ask<Request, Response>(
+  method: UnaryMethod<Request, Response>,
+  request: Request,
+  addresses: readonly string[],
+  channels: Channels,
+  signal: AbortSignal,
+): Promise<Response> {
+  const untilMs = realClock.monotonicMs() + joinPatienceMs;
+  for (;;) {
+    let last: unknown;
+    for (const address of addresses) {
+      try {
+        return await channels.to(address).call(method, request, { timeoutMs: callTimeoutMs, signal });
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof ClusterError) || !passing.has(error.code)) throw new JoinFailed(addresses, error);
+        last = error;
+      }
+    }
+    if (realClock.monotonicMs() > untilMs) throw new JoinFailed(addresses, last);
+    await sleep(realClock, joinRetryMs, signal);
+  }
+}
+
+/** What may be otherwise in a moment. */
+const passing = new Set([
+  "RPC_UNAVAILABLE",
+  "RPC_DEADLINE_EXCEEDED",
+  "RPC_FAILED",
+  "NOT_LEADER",
+  "RAFT_NO_LEADER",
+  "RAFT_LED_ELSEWHERE",
+  "RAFT_CONF_CHANGE_PENDING",
+  "RAFT_TERM_UNCOMMITTED",
+  "RAFT_CHANGE_UNKNOWN",
+  "OUTCOME_UNKNOWN",
+]);

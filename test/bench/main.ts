@@ -1,0 +1,63 @@
+/**
+ * `npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]`: measures, beside its peer where there is one.
+ * Prints one JSON object a line when piped, a table on a terminal; ends with 1 when a gate is missed.
+ */
+import { parseArgs } from "node:util";
+
+import { Report, type BenchOptions } from "./report.ts";
+
+interface Bench {
+  readonly about: string;
+  readonly load: () => Promise<{ run(options: BenchOptions, report: Report): Promise<void> }>;
+}
+
+const benches: Readonly<Record<string, Bench>> = {
+  raft: { about: "consensus and store: P1 to P11, beside etcd", load: () => import("./raft.ts") },
+};
+
+const usage = `usage: npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]
+       npm run bench -- --list`;
+
+async function main(): Promise<number> {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      allowPositionals: true,
+      options: {
+        rounds: { type: "string", default: "3" },
+        only: { type: "string", default: "" },
+        quick: { type: "boolean", default: false },
+        list: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    });
+  } catch (error) {
+    console.error(`bench: ${(error as Error).message}\n${usage}`);
+    return 2;
+  }
+  const { values, positionals } = parsed;
+  if (values.help) {
+    console.log(usage);
+    return 0;
+  }
+  if (values.list) {
+    for (const [name, { about }] of Object.entries(benches)) console.log(`${name}\t${about}`);
+    return 0;
+  }
+  const rounds = Number(values.rounds);
+  const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
+  if (positionals.length === 0 || unknown.length > 0 || !(Number.isSafeInteger(rounds) && rounds >= 1)) {
+    console.error(unknown.length > 0 ? `bench: there is no "${unknown[0]}"; see --list` : usage);
+    return 2;
+  }
+  const only = new Set(values.only.split(",").filter((name) => name !== ""));
+  const report = new Report(process.stdout.isTTY);
+  for (const name of positionals) {
+    const bench = await benches[name]!.load();
+    await bench.run({ rounds, only, quick: values.quick }, report);
+  }
+  report.end();
+  return report.passed ? 0 : 1;
+}
+
+process.exitCode = await main();
