@@ -2,5 +2,15 @@
  * The wire contracts and the objects of the cluster, with the checks that belong to the shapes.
  * Messages are generated into gen/ by `npm run proto`.   Used by: every room above lib.
  */
+export {
+  ConstraintInvalid,
+  parseConstraint,
+  sameArchitecture,
+  satisfies,
+  traitsOf,
+  valueOf,
+  type Constraint,
+  type NodeTraits,
+} from "./constraint.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { skep } from "./gen/skep.js";

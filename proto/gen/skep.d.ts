@@ -5415,6 +5415,15 @@ export namespace skep {
             /** UpdateStatus message. */
             message: string;
 
+            /** UpdateStatus updateId. */
+            updateId: number;
+
+            /** UpdateStatus failed. */
+            failed: number;
+
+            /** UpdateStatus total. */
+            total: number;
+
             /**
              * Creates a new UpdateStatus instance using the specified properties.
              * @param [properties] Properties to set
@@ -5486,6 +5495,15 @@ export namespace skep {
 
                 /** UpdateStatus message */
                 message?: (string|null);
+
+                /** UpdateStatus updateId */
+                updateId?: (number|null);
+
+                /** UpdateStatus failed */
+                failed?: (number|null);
+
+                /** UpdateStatus total */
+                total?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -9634,6 +9652,9 @@ export namespace skep {
             /** Task updateId. */
             updateId: number;
 
+            /** Task hold. */
+            hold?: (skep.objects.Reason.$Properties|null);
+
             /**
              * Creates a new Task instance using the specified properties.
              * @param [properties] Properties to set
@@ -9748,6 +9769,9 @@ export namespace skep {
                 /** Task updateId */
                 updateId?: (number|null);
 
+                /** Task hold */
+                hold?: (skep.objects.Reason.$Properties|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -9772,6 +9796,7 @@ export namespace skep {
               endpoint?: skep.objects.Endpoint.$Shape|null;
               volumes?: skep.objects.VolumeAttachment.$Shape[]|null;
               updateId?: number|null;
+              hold?: skep.objects.Reason.$Shape|null;
               $unknowns?: Uint8Array[];
             };
         }

@@ -9326,6 +9326,9 @@ export const skep = $root.skep = (() => {
             UpdateStatus.prototype.startedAtUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
             UpdateStatus.prototype.completedAtUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
             UpdateStatus.prototype.message = "";
+            UpdateStatus.prototype.updateId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            UpdateStatus.prototype.failed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            UpdateStatus.prototype.total = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             UpdateStatus.create = function(properties) {
                 return new UpdateStatus(properties);
@@ -9346,6 +9349,12 @@ export const skep = $root.skep = (() => {
                     writer.uint32(24).int64(message.completedAtUs);
                 if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
                     writer.uint32(34).string(message.message);
+                if (message.updateId != null && $Object.hasOwnProperty.call(message, "updateId") && (typeof message.updateId === "object" ? message.updateId.low || message.updateId.high : message.updateId !== 0))
+                    writer.uint32(40).uint64(message.updateId);
+                if (message.failed != null && $Object.hasOwnProperty.call(message, "failed") && (typeof message.failed === "object" ? message.failed.low || message.failed.high : message.failed !== 0))
+                    writer.uint32(48).uint64(message.failed);
+                if (message.total != null && $Object.hasOwnProperty.call(message, "total") && (typeof message.total === "object" ? message.total.low || message.total.high : message.total !== 0))
+                    writer.uint32(56).uint64(message.total);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -9413,6 +9422,33 @@ export const skep = $root.skep = (() => {
                                 message.message = value;
                             else
                                 delete message.message;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.updateId = value;
+                            else
+                                delete message.updateId;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.failed = value;
+                            else
+                                delete message.failed;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.total = value;
+                            else
+                                delete message.total;
                             continue;
                         }
                     }
@@ -9499,6 +9535,36 @@ export const skep = $root.skep = (() => {
                 if (object.message != null)
                     if (typeof object.message !== "string" || object.message.length)
                         message.message = $String(object.message);
+                if (object.updateId != null)
+                    if (typeof object.updateId === "object" ? object.updateId.low || object.updateId.high : $Number(object.updateId) !== 0)
+                        if ($util.Long)
+                            message.updateId = $util.Long.fromValue(object.updateId, true);
+                        else if (typeof object.updateId === "string")
+                            message.updateId = $parseInt(object.updateId, 10);
+                        else if (typeof object.updateId === "number")
+                            message.updateId = object.updateId;
+                        else if (typeof object.updateId === "object")
+                            message.updateId = new $util.LongBits(object.updateId.low >>> 0, object.updateId.high >>> 0).toNumber(true);
+                if (object.failed != null)
+                    if (typeof object.failed === "object" ? object.failed.low || object.failed.high : $Number(object.failed) !== 0)
+                        if ($util.Long)
+                            message.failed = $util.Long.fromValue(object.failed, true);
+                        else if (typeof object.failed === "string")
+                            message.failed = $parseInt(object.failed, 10);
+                        else if (typeof object.failed === "number")
+                            message.failed = object.failed;
+                        else if (typeof object.failed === "object")
+                            message.failed = new $util.LongBits(object.failed.low >>> 0, object.failed.high >>> 0).toNumber(true);
+                if (object.total != null)
+                    if (typeof object.total === "object" ? object.total.low || object.total.high : $Number(object.total) !== 0)
+                        if ($util.Long)
+                            message.total = $util.Long.fromValue(object.total, true);
+                        else if (typeof object.total === "string")
+                            message.total = $parseInt(object.total, 10);
+                        else if (typeof object.total === "number")
+                            message.total = object.total;
+                        else if (typeof object.total === "object")
+                            message.total = new $util.LongBits(object.total.low >>> 0, object.total.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -9523,6 +9589,21 @@ export const skep = $root.skep = (() => {
                     } else
                         object.completedAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.message = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.updateId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.updateId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.failed = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.failed = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.total = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.total = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
                     object.state = options.enums === $String ? $root.skep.objects.UpdateState[message.state] === $undefined ? message.state : $root.skep.objects.UpdateState[message.state] : message.state;
@@ -9542,6 +9623,27 @@ export const skep = $root.skep = (() => {
                         object.completedAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.completedAtUs) : options.longs === $Number ? new $util.LongBits(message.completedAtUs.low >>> 0, message.completedAtUs.high >>> 0).toNumber() : message.completedAtUs;
                 if (message.message != null && $Object.hasOwnProperty.call(message, "message"))
                     object.message = message.message;
+                if (message.updateId != null && $Object.hasOwnProperty.call(message, "updateId"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.updateId = typeof message.updateId === "number" ? $BigInt(message.updateId) : $util.Long.fromBits(message.updateId.low >>> 0, message.updateId.high >>> 0, true).toBigInt();
+                    else if (typeof message.updateId === "number")
+                        object.updateId = options.longs === $String ? $String(message.updateId) : message.updateId;
+                    else
+                        object.updateId = options.longs === $String ? $util.Long.prototype.toString.call(message.updateId) : options.longs === $Number ? new $util.LongBits(message.updateId.low >>> 0, message.updateId.high >>> 0).toNumber(true) : message.updateId;
+                if (message.failed != null && $Object.hasOwnProperty.call(message, "failed"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.failed = typeof message.failed === "number" ? $BigInt(message.failed) : $util.Long.fromBits(message.failed.low >>> 0, message.failed.high >>> 0, true).toBigInt();
+                    else if (typeof message.failed === "number")
+                        object.failed = options.longs === $String ? $String(message.failed) : message.failed;
+                    else
+                        object.failed = options.longs === $String ? $util.Long.prototype.toString.call(message.failed) : options.longs === $Number ? new $util.LongBits(message.failed.low >>> 0, message.failed.high >>> 0).toNumber(true) : message.failed;
+                if (message.total != null && $Object.hasOwnProperty.call(message, "total"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.total = typeof message.total === "number" ? $BigInt(message.total) : $util.Long.fromBits(message.total.low >>> 0, message.total.high >>> 0, true).toBigInt();
+                    else if (typeof message.total === "number")
+                        object.total = options.longs === $String ? $String(message.total) : message.total;
+                    else
+                        object.total = options.longs === $String ? $util.Long.prototype.toString.call(message.total) : options.longs === $Number ? new $util.LongBits(message.total.low >>> 0, message.total.high >>> 0).toNumber(true) : message.total;
                 return object;
             };
 
@@ -16745,6 +16847,7 @@ export const skep = $root.skep = (() => {
             Task.prototype.endpoint = null;
             Task.prototype.volumes = $util.emptyArray;
             Task.prototype.updateId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Task.prototype.hold = null;
 
             let $oneOfFields;
 
@@ -16805,6 +16908,8 @@ export const skep = $root.skep = (() => {
                         $root.skep.objects.VolumeAttachment.encode(message.volumes[i], writer.uint32(138).fork(), _depth + 1).ldelim();
                 if (message.updateId != null && $Object.hasOwnProperty.call(message, "updateId") && (typeof message.updateId === "object" ? message.updateId.low || message.updateId.high : message.updateId !== 0))
                     writer.uint32(144).uint64(message.updateId);
+                if (message.hold != null && $Object.hasOwnProperty.call(message, "hold"))
+                    $root.skep.objects.Reason.encode(message.hold, writer.uint32(154).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -17005,6 +17110,12 @@ export const skep = $root.skep = (() => {
                                 message.updateId = value;
                             else
                                 delete message.updateId;
+                            continue;
+                        }
+                    case 19: {
+                            if (wireType !== 2)
+                                break;
+                            message.hold = $root.skep.objects.Reason.decode(reader, reader.size(), $undefined, _depth + 1, message.hold);
                             continue;
                         }
                     }
@@ -17212,6 +17323,11 @@ export const skep = $root.skep = (() => {
                             message.updateId = object.updateId;
                         else if (typeof object.updateId === "object")
                             message.updateId = new $util.LongBits(object.updateId.low >>> 0, object.updateId.high >>> 0).toNumber(true);
+                if (object.hold != null) {
+                    if (!$util.isObject(object.hold))
+                        throw $TypeError(".skep.objects.Task.hold: object expected");
+                    message.hold = $root.skep.objects.Reason.fromObject(object.hold, _depth + 1);
+                }
                 return message;
             };
 
@@ -17256,6 +17372,7 @@ export const skep = $root.skep = (() => {
                         object.updateId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.updateId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.hold = null;
                 }
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
                     object.id = message.id;
@@ -17329,6 +17446,8 @@ export const skep = $root.skep = (() => {
                         object.updateId = options.longs === $String ? $String(message.updateId) : message.updateId;
                     else
                         object.updateId = options.longs === $String ? $util.Long.prototype.toString.call(message.updateId) : options.longs === $Number ? new $util.LongBits(message.updateId.low >>> 0, message.updateId.high >>> 0).toNumber(true) : message.updateId;
+                if (message.hold != null && $Object.hasOwnProperty.call(message, "hold"))
+                    object.hold = $root.skep.objects.Reason.toObject(message.hold, options, _depth + 1);
                 return object;
             };
 

@@ -1,15 +1,6 @@
 /** What the scheduler knows: plain facts taken from nodes, services and tasks. Amounts are integers of the smallest unit. */
 
-export type Operator = "==" | "!=" | "in" | "not in" | "<" | "<=" | ">" | ">=" | "=~" | "!~" | "exists" | "not exists";
-
-export interface Constraint {
-  /** As the user wrote it, for explanations. */
-  readonly text: string;
-  readonly key: string;
-  readonly operator: Operator;
-  /** Lower case; one value but for `in` and `not in`. */
-  readonly values: readonly string[];
-}
+import type { Constraint, NodeTraits } from "../../../proto/index.ts";
 
 export type NodeAvailability = "active" | "pause" | "drain";
 export type NodeState = "unknown" | "down" | "ready" | "disconnected";
@@ -22,15 +13,7 @@ export interface Amounts {
   readonly generic: ReadonlyMap<string, number>;
 }
 
-export interface NodeFacts {
-  readonly id: string;
-  readonly hostname: string;
-  readonly addr: string;
-  readonly role: "worker" | "manager";
-  readonly os: string;
-  readonly architecture: string;
-  readonly labels: ReadonlyMap<string, string>;
-  readonly engineLabels: ReadonlyMap<string, string>;
+export interface NodeFacts extends NodeTraits {
   readonly availability: NodeAvailability;
   readonly state: NodeState;
   readonly capacity: Amounts;

@@ -2,7 +2,7 @@
  * Why a node cannot take a task: filters in Swarm's order. A filter answers with a reason, not with false, since "why is my
  * task pending" is the question that users ask most.
  */
-import { satisfies, sameArchitecture } from "./constraint.ts";
+import { satisfies, sameArchitecture } from "../../../proto/index.ts";
 import type { GroupFacts } from "./facts.ts";
 import type { NodeState } from "./node-state.ts";
 

@@ -11,7 +11,7 @@
  */
 import { Heap } from "../../../lib/pure/heap.ts";
 import type { Random } from "../../../lib/pure/prng.ts";
-import { valueOf } from "./constraint.ts";
+import { valueOf } from "../../../proto/index.ts";
 import type { GroupFacts, TaskFacts } from "./facts.ts";
 import { allRefusals, type FilterName, firstRefusal, type Refusal, resourceRefusal } from "./filters.ts";
 import type { NodeState } from "./node-state.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Random } from "../../../lib/pure/prng.ts";
-import { ConstraintInvalid, parseConstraint, satisfies } from "./constraint.ts";
+import { ConstraintInvalid, parseConstraint, satisfies } from "../../../proto/index.ts";
 import { type GroupFacts, type NodeFacts, nothing } from "./facts.ts";
 import { firstRefusal } from "./filters.ts";
 import { NodeState } from "./node-state.ts";

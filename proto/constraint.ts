@@ -1,11 +1,35 @@
 /**
  * Placement constraints: Swarm's `==` and `!=` on exact, case-insensitive text, and beyond it sets (`in`, `not in`),
  * numbers (`<`, `<=`, `>`, `>=`), patterns (`=~`, `!~`, `*` and `?` only) and presence (`exists KEY`, `not exists KEY`).
- * Source of the first two: features of Swarm, docs/design/scheduler.md.
+ * Here because they belong to the shape of a service's spec: control checks them, the scheduler and the orchestrator ask
+ * whether a node satisfies them. Design: docs/design/scheduler.md.
  */
-import { ClusterError } from "../../../lib/pure/errors.ts";
+import { ClusterError } from "../lib/pure/errors.ts";
+import { skep } from "./gen/skep.js";
 import { addressInRange, isAddressOrRange } from "./address.ts";
-import type { Constraint, NodeFacts, Operator } from "./facts.ts";
+
+export type Operator = "==" | "!=" | "in" | "not in" | "<" | "<=" | ">" | ">=" | "=~" | "!~" | "exists" | "not exists";
+
+export interface Constraint {
+  /** As the user wrote it, for explanations. */
+  readonly text: string;
+  readonly key: string;
+  readonly operator: Operator;
+  /** Lower case; one value but for `in` and `not in`. */
+  readonly values: readonly string[];
+}
+
+/** Of a node, what constraints can name. */
+export interface NodeTraits {
+  readonly id: string;
+  readonly hostname: string;
+  readonly addr: string;
+  readonly role: "worker" | "manager";
+  readonly os: string;
+  readonly architecture: string;
+  readonly labels: ReadonlyMap<string, string>;
+  readonly engineLabels: ReadonlyMap<string, string>;
+}
 
 export class ConstraintInvalid extends ClusterError {
   readonly code = "CONSTRAINT_INVALID";
@@ -69,7 +93,7 @@ function checkedKey(text: string, key: string): string {
 }
 
 /** The node's value of a key, or undefined when it has none. */
-export function valueOf(node: NodeFacts, key: string): string | undefined {
+export function valueOf(node: NodeTraits, key: string): string | undefined {
   switch (key) {
     case "node.id":
       return node.id;
@@ -91,7 +115,7 @@ export function valueOf(node: NodeFacts, key: string): string | undefined {
 }
 
 /** A missing label is the empty text to `==` and `!=`, as in Swarm. */
-export function satisfies(node: NodeFacts, constraint: Constraint): boolean {
+export function satisfies(node: NodeTraits, constraint: Constraint): boolean {
   const found = valueOf(node, constraint.key);
   const text = (found ?? "").toLowerCase();
   const [first = ""] = constraint.values;
@@ -165,4 +189,18 @@ function matchesPattern(text: string, pattern: string): boolean {
   }
   while (pattern[place] === "*") place++;
   return place === pattern.length;
+}
+
+/** Of a stored node; empty where it has not described itself yet. */
+export function traitsOf(node: skep.objects.Node.$Properties): NodeTraits {
+  return {
+    id: node.id ?? "",
+    hostname: node.description?.hostname ?? "",
+    addr: node.status?.addr ?? "",
+    role: node.role === skep.objects.NodeRole.MANAGER ? "manager" : "worker",
+    os: node.description?.platform?.os ?? "",
+    architecture: node.description?.platform?.architecture ?? "",
+    labels: new Map(Object.entries(node.spec?.labels ?? {})),
+    engineLabels: new Map(Object.entries(node.description?.engine?.labels ?? {})),
+  };
 }
