@@ -120,6 +120,17 @@ test("F2: a member is replaced in one joint change, left automatically or on dem
   }
 });
 
+test("F2: the joint configuration is left as soon as it is applied, without a tick", () => {
+  const lone = Lone.leader(bootstrapState([1, 2, 3]), fast);
+  lone.ack(2);
+  const asked = change([step("addLearner", 3)], "jointImplicit");
+  assert.ok(lone.do((core) => core.proposeConfChange(asked, { force: true })).accepted);
+  lone.ack(2).ack(3);
+  assert.deepEqual([isJoint(lone.status.conf), lone.status.lastIndex], [true, 4]);
+  lone.ack(2).ack(3);
+  assert.deepEqual([lone.status.conf.voters, lone.status.conf.learners], [[1, 2], [3]]);
+});
+
 test("F2: whoever leads leaves the joint configuration, also after a change of leader in it", () => {
   const net = group([1, 2, 3], [4]);
   net.proposeConf(1, change([step("addVoter", 4), step("remove", 3)], "jointImplicit"));
