@@ -67,8 +67,26 @@ static int inherit_cpuset(int parent_fd, int child_fd, struct error *error)
     return 0;
 }
 
-/* cgroups(7): a controller is usable in a v2 group when its parent's subtree_control lists it. */
-static void enable_controllers(int parent_fd)
+/* True when a key of resources.unified belongs to the controller, as "hugetlb.2MB.max" to hugetlb. */
+static bool is_asked_for(struct json_object *unified, const char *controller)
+{
+    size_t length = strlen(controller);
+    if (unified == NULL)
+        return false;
+    json_object_object_foreach(unified, file, value) {
+        (void)value;
+        if (strncmp(file, controller, length) == 0 && file[length] == '.')
+            return true;
+    }
+    return false;
+}
+
+/*
+ * cgroups(7): a controller is usable in a v2 group when its parent's subtree_control lists it. On a hybrid host the v2
+ * tree is left without controllers but those that resources.unified names: other programs expect it bare (crun refuses
+ * to work otherwise).
+ */
+static void enable_controllers(int parent_fd, bool all, struct json_object *unified)
 {
     cleanup_free char *available = NULL;
     struct error ignored; /* a limit that then cannot be written is the error, and names its file */
@@ -77,7 +95,8 @@ static void enable_controllers(int parent_fd)
     char *rest = available;
     for (char *name = strsep(&rest, " \n"); name != NULL; name = strsep(&rest, " \n")) {
         char text[64];
-        if (*name == '\0' || (size_t)snprintf(text, sizeof text, "+%s", name) >= sizeof text)
+        if (*name == '\0' || (!all && !is_asked_for(unified, name)) ||
+            (size_t)snprintf(text, sizeof text, "+%s", name) >= sizeof text)
             continue;
         if (write_control_at(parent_fd, "cgroup.subtree_control", text, &ignored) < 0)
             log_debug("cgroup: %s", ignored.text);
@@ -101,7 +120,8 @@ static int check_existing(const struct cgroup_entry *entry, int fd, struct error
 }
 
 /* Makes `path` below the hierarchy's mount, part by part, each by its own name below its parent's descriptor. */
-static int make_entry(struct cgroup_entry *entry, const char *relative, struct error *error)
+static int make_entry(struct cgroup_entry *entry, const char *relative, bool all_controllers, const struct config *config,
+                      struct error *error)
 {
     cleanup_fd int current = open(entry->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (current < 0)
@@ -115,7 +135,7 @@ static int make_entry(struct cgroup_entry *entry, const char *relative, struct e
         memcpy(part, at, length);
         part[length] = '\0';
         if (entry->v2)
-            enable_controllers(current);
+            enable_controllers(current, all_controllers, config == NULL ? NULL : config->resources.unified);
         bool made = mkdirat(current, part, 0755) == 0;
         if (!made && errno != EEXIST)
             return fail(error, errno, "make cgroup %s", entry->path);
@@ -222,7 +242,7 @@ int cgroup_create(const char *cgroups_path, const char *id, const struct config 
             fail(error, ENOMEM, "name the cgroup");
             goto failed;
         }
-        if (make_entry(entry, relative, error) == 0)
+        if (make_entry(entry, relative, layout.mode == CGROUP_UNIFIED, config, error) == 0)
             continue;
         bool refused = error->number == EACCES || error->number == EPERM || error->number == EROFS;
         if (!rootless || !refused || (config != NULL && wants_limits(config)))
