@@ -46,7 +46,11 @@ export class LogRig {
   }
 
   open(more: Partial<EngineOptions> = {}): WalEngine {
-    return WalEngine.open({
+    return WalEngine.open({ ...this.engineOptions(), ...more });
+  }
+
+  engineOptions(): EngineOptions {
+    return {
       files: this.disk,
       folder: logFolder,
       identity,
@@ -60,8 +64,7 @@ export class LogRig {
       ballastBytes: 0,
       lowBytes: 0,
       ...this.options,
-      ...more,
-    });
+    };
   }
 
   segments(): string[] {
