@@ -567,6 +567,8 @@ export class WalEngine {
     const target = Math.max(Math.min(wantedBytes, this.#options.segmentBytes), this.#allocatedEnd);
     this.#withBallast(() => file.allocate(target));
     this.#allocatedEnd = file.sizeBytes();
+    // Under constant load there is no idle moment in which to look.
+    this.#freeBytes = this.#files.freeBytes(this.#options.folder);
     segment.sizeBytes = Math.max(this.#allocatedEnd, segment.sizeBytes);
   }
 
