@@ -88,12 +88,18 @@ async function many(): Promise<void> {
   const startMs = performance.now();
   const seconds = (): number => (performance.now() - startMs) / 1_000;
   const from = number("from", values.from);
-  const failuresMax = 5;
+  // A long run goes on after a failure: it has time to tell whether there is more than one cause.
+  const failuresMax = values.minutes === undefined ? 5 : 100;
   let shownMs = startMs;
   const rates = (totals: Totals): string =>
     `${totals.runs} runs, ${totals.failures.length} failures, ${(totals.runs / seconds()).toFixed(1)} seeds/s, ` +
     `${Math.round(totals.coreEvents / seconds())} core events/s, ${Math.round(totals.events / seconds())} events/s`;
+  const told = new Set<string>();
   const onProgress = (totals: Totals): void => {
+    for (const { name, result } of totals.failures) {
+      if (!told.has(name)) console.log(`FAILED ${name}: ${result.failure?.message.slice(0, 400)}`);
+      told.add(name);
+    }
     if (performance.now() - shownMs < 10_000) return;
     shownMs = performance.now();
     console.log(`${seconds().toFixed(0).padStart(5)} s: ${rates(totals)}`);

@@ -59,6 +59,8 @@ export class SimProcess {
   isRemoved = false;
   /** Its data was destroyed on purpose: it must not be counted on. */
   isDamaged = false;
+  /** As a learner it becomes a voter by itself when it has caught up. */
+  promotesItself = false;
   isWiped = false;
 
   // Pause: what comes in waits, as it does in the socket buffers of a stopped process.

@@ -254,6 +254,8 @@ export class Simulation implements ProcessHost, StrikeHost {
   }
 
   record(id: MemberId, autoPromote: boolean): MemberRecord {
+    const process = this.process(id);
+    if (process !== undefined) process.promotesItself = autoPromote;
     return {
       id,
       address: `10.0.0.${id}:2377`,
@@ -463,6 +465,8 @@ export class Simulation implements ProcessHost, StrikeHost {
     const lives = new Set(this.processes.filter((process) => !process.isUnfit).map((process) => process.id));
     if (mayKill) {
       for (const process of this.#chance.shuffle(this.processes)) {
+        // A learner that is about to become a voter would raise the quorum by one, and be dead.
+        if (process.promotesItself) continue;
         lives.delete(process.id);
         if (confs.every((conf) => isQuorum(conf, (id) => lives.has(id)))) {
           this.mark("recovered by the core quorum alone");
