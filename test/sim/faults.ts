@@ -330,6 +330,8 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
           "promote",
           "demote",
           "swap jointly",
+          "swap jointly",
+          "replace",
           "replace",
           "remove leader",
         ]);
@@ -337,11 +339,12 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
       }
       return {
         when: {
-          on: random.pick<Trigger>(["conf proposed", "conf applied"]),
+          on: random.pick<Trigger>(["conf proposed", "conf applied", "conf applied"]),
           nth: random.int(1, 6),
           afterUs: random.pick([0, 0, random.int(0, 5_000)]),
+          every: random.int(1, 4),
         },
-        act: { kind: "crash", who: random.pick<Who>(["subject", "leader", "follower"]), downUs, loss, salt },
+        act: { kind: "crash", who: random.pick<Who>(["subject", "leader", "leader", "follower"]), downUs, loss, salt },
       };
     }
     default:

@@ -310,7 +310,6 @@ function changeMembers(host: StrikeHost, change: MembershipChange, random: Rando
       if (outcome.kind === "refused") host.mark("configuration change refused");
       if (outcome.kind !== "changed") return;
       if (change === "remove leader") host.mark("leader removed");
-      if (change === "promote") host.mark("learner promoted");
     });
     host.trigger("conf proposed", leader);
   });

@@ -91,7 +91,11 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
   const options: Omit<SimOptions, "faults"> = {
     seed,
     voters,
-    learners: random.pick([0, 0, 0, 1, 2]),
+    // A change of members needs somebody to change.
+    learners:
+      kinds.includes("membership") || kinds.includes("conf and crash")
+        ? random.pick([0, 1, 2, 2])
+        : random.pick([0, 0, 0, 1]),
     tickUs: random.pick([10_000, 25_000, 25_000, 50_000]),
     electionTicks,
     heartbeatTicks: random.pick([1, 2]),

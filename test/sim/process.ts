@@ -33,7 +33,7 @@ export interface ProcessHost {
   /** The process ended by itself, as it must when its disk fails. */
   exited(process: SimProcess, error: Error): void;
   quarantined(process: SimProcess, reason: string): void;
-  confApplied(process: SimProcess): void;
+  confApplied(process: SimProcess, before: ConfState | undefined): void;
 }
 
 /** Some day in 2026, so that times in entries look like times. */
@@ -546,9 +546,10 @@ export class SimProcess {
       },
       membership: (_members, conf) => {
         if (life !== this.#life || conf.voters.length === 0) return;
+        const before = this.lastConf;
         this.lastConf = conf;
         host.checks.configured(this.id, conf);
-        host.confApplied(this);
+        host.confApplied(this, before);
       },
       applied: (index) => {
         if (life !== this.#life) return;

@@ -419,13 +419,16 @@ export class Simulation implements ProcessHost, StrikeHost {
     this.trigger("leader", process);
   }
 
-  confApplied(process: SimProcess): void {
+  confApplied(process: SimProcess, before: ConfState | undefined): void {
     const conf = process.member?.conf;
     this.note(() => `n${process.id} has the configuration ${JSON.stringify(conf)}`);
     if (conf === undefined) return;
     const isJoint = conf.votersOutgoing.length > 0;
     if (process.id === this.#lastLeader) this.#wasJoint = isJoint;
+    // Every start tells the configuration, too; only what is new is a change.
+    if (before === undefined || JSON.stringify(before) === JSON.stringify(conf)) return;
     if (isJoint) this.mark("joint configuration");
+    if (conf.voters.some((id) => before.learners.includes(id))) this.mark("learner promoted");
     this.mark("configuration change applied");
     this.trigger("conf applied", process);
   }
