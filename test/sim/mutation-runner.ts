@@ -2,6 +2,7 @@
  * Plants each known bug in turn and looks how long it survives (N12): first the runs that are known to kill it, then the
  * scripted schedules, then seeds, until one fails or a minute is over.
  */
+import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { mutations, mutatedSource, type Mutation } from "./mutations.ts";
 import { drawOptions } from "./options.ts";
@@ -67,6 +68,11 @@ export async function runMutations(options: MutationOptions): Promise<number> {
 
 async function hunt(mutation: Mutation, known: string | undefined): Promise<Verdict> {
   const startMs = performance.now();
+  if (mutation.test !== undefined) {
+    const failed = await runTests(mutation.name, mutation.test);
+    const ms = performance.now() - startMs;
+    return { mutation, killer: failed === undefined ? undefined : mutation.test, message: failed ?? "", runs: 1, ms };
+  }
   const signal = AbortSignal.timeout(survivesMs);
   const totals = await runOrders(attempts(known), { workers: 1, mutation: mutation.name, failuresMax: 1, signal });
   const killed = totals.failures[0];
@@ -77,6 +83,24 @@ async function hunt(mutation: Mutation, known: string | undefined): Promise<Verd
     runs: totals.runs,
     ms: performance.now() - startMs,
   };
+}
+
+/** @returns the first test that failed, or undefined */
+function runTests(mutation: string, file: string): Promise<string | undefined> {
+  const hook = new URL("./mutation-hook.ts", import.meta.url).href;
+  const root = new URL("../../", import.meta.url);
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ["--import", hook, "--test", "--test-reporter=tap", file], {
+      cwd: root,
+      env: { ...process.env, SIM_MUTATION: mutation },
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: survivesMs,
+    });
+    let output = "";
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    child.once("error", reject);
+    child.once("close", () => resolve(/^\s*not ok \d+ - (.*)$/mu.exec(output)?.[1]));
+  });
 }
 
 function* attempts(known: string | undefined): Generator<Order> {

@@ -521,7 +521,9 @@ export class SimProcess {
       },
       sendSnapshot: (request, done) => {
         if (life !== this.#life) return;
+        host.checks.sent(request);
         host.trigger("snapshot sent", this);
+        if (life !== this.#life) return;
         host.sendSnapshot(this, request, (error) => {
           if (life === this.#life) this.enter(() => done(error));
         });
