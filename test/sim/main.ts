@@ -2,7 +2,7 @@
  * `npm run sim -- ...`: the deterministic simulator (docs/design/simulator.md).
  *   --seeds N --from S   N seeds from S upward, with all regressions and scripted schedules before them
  *   --seed S             one seed, with a report if it fails; --trace prints the last events in any case
- *   --seed S --shrink    makes a failing seed small and stores it under regressions/
+ *   --seed S --shrink    makes a failing seed small and stores it under regressions/, or in --out FILE
  *   --minutes M --from S seeds without end for so long; the marks must then all be reached
  *   --marks              prints how often each rare event was reached
  *   --mutations          plants each known bug in turn and demands that it is found; --only NAME; --record
@@ -11,6 +11,7 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { runMutations } from "./mutation-runner.ts";
 import { drawOptions, type SimOptions } from "./options.ts";
@@ -28,6 +29,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     case: { type: "string" },
     shrink: { type: "boolean", default: false },
+    out: { type: "string" },
     trace: { type: "boolean", default: false },
     minutes: { type: "string" },
     marks: { type: "boolean", default: false },
@@ -74,7 +76,7 @@ function replay(options: SimOptions): void {
   if (shrunk === undefined) throw new Error("the seed failed once and then passed: it is not deterministic");
   console.log(`smallest of ${shrunk.runs} runs:`);
   console.log(reportFailure(runSimulation(shrunk.options)));
-  const path = regressionPath(shrunk.check, options.seed);
+  const path = values.out === undefined ? regressionPath(shrunk.check, options.seed) : pathToFileURL(values.out);
   const regression: Regression = {
     name: `${shrunk.check} seed ${options.seed}`,
     check: shrunk.check,

@@ -13,8 +13,8 @@ export interface Mutation {
   readonly snippet: string;
   readonly replacement: string;
   /**
-   * A file of scripted tests that must kill it, where whole clusters hardly show it: the core's other rules make up for
-   * it, or the moment is too rare.
+   * A file of scripted tests that kills it, tried after the run that is known to: where whole clusters hardly show it, be
+   * it that other rules make up for it, or that the moment is too rare.
    */
   readonly test?: string;
 }
@@ -70,6 +70,7 @@ export const mutations: readonly Mutation[] = [
     file: core("log"),
     snippet: "return lastTerm > ownTerm || (lastTerm === ownTerm && lastIndex >= this.lastIndex);",
     replacement: "return lastIndex >= this.lastIndex || lastTerm < 0;",
+    test: scripted("elections"),
   },
   {
     name: "logs compared by term only",
@@ -159,12 +160,14 @@ export const mutations: readonly Mutation[] = [
     file: core("replication"),
     snippet: "if (raft.hasCommittedInTerm) raft.reads.begin(raft.round, raft.log.commit);",
     replacement: "raft.reads.begin(raft.round, raft.log.commit);",
+    test: scripted("reads"),
   },
   {
     name: "read joins a round that began before it",
     file: core("read-only"),
     snippet: "if (waiting.round > round) break;",
     replacement: "if (waiting.round > round + 1) break;",
+    test: scripted("reads"),
   },
   {
     name: "id of a read used again",
@@ -177,24 +180,28 @@ export const mutations: readonly Mutation[] = [
     file: core("tick"),
     snippet: 'if (raft.role !== "leader") return;\n  for',
     replacement: 'if (raft.role !== "leader" || raft.id > 0) return;\n  for',
+    test: scripted("partitions"),
   },
   {
     name: "lease counted from the answer",
     file: core("replication"),
     snippet: "progress.confirmedTick = Math.max(progress.confirmedTick, raft.roundTick(message.round) ?? never);",
     replacement: "progress.confirmedTick = raft.leaderTick + 2 * raft.config.electionTicks;",
+    test: scripted("reads"),
   },
   {
     name: "joint configuration counted as one half",
     file: core("quorum"),
     snippet: "return outgoing.length === 0 ? first : Math.min(first, this.#half(outgoing, read));",
     replacement: "return outgoing.length < 0 ? Math.min(first, this.#half(outgoing, read)) : first;",
+    test: scripted("membership"),
   },
   {
     name: "joint election won by one half",
     file: core("quorum"),
     snippet: 'return incoming === "won" && outgoing === "won" ? "won" : "pending";',
     replacement: 'return incoming === "won" || outgoing === "won" ? "won" : "pending";',
+    test: scripted("membership"),
   },
   {
     name: "joint configuration left by its proposer only",
@@ -202,6 +209,7 @@ export const mutations: readonly Mutation[] = [
     snippet: "if (!raft.conf.autoLeave || raft.applied < raft.pendingConfIndex",
     replacement:
       "if (!raft.conf.autoLeave || raft.pendingConfIndex <= raft.budgetFrom || raft.applied < raft.pendingConfIndex",
+    test: scripted("membership"),
   },
   {
     name: "second change accepted while one is pending",
@@ -214,6 +222,7 @@ export const mutations: readonly Mutation[] = [
     file: core("replication"),
     snippet: "raft.conf = message.meta.conf;",
     replacement: "",
+    test: scripted("membership"),
   },
   {
     name: "learner counted",
@@ -226,12 +235,14 @@ export const mutations: readonly Mutation[] = [
     file: core("state"),
     snippet: "this.incoming = half(this.conf.voters);",
     replacement: "this.incoming = half([...new Set([...this.conf.voters, this.id])]);",
+    test: scripted("membership"),
   },
   {
     name: "campaign over an unapplied change",
     file: core("election"),
     snippet: "return raft.log.hasConfChangeBetween(raft.applied, raft.log.commit);",
     replacement: "return raft.log.hasConfChangeBetween(raft.applied, 0);",
+    test: scripted("elections"),
   },
   {
     name: "snapshot with the configuration of now",
@@ -273,6 +284,7 @@ export const mutations: readonly Mutation[] = [
     file: wal("engine"),
     snippet: 'if (errnoOf(error) === "ENOSPC") throw new LogWriteFailed("sync", error);\n      throw error;',
     replacement: "errnoOf(error);",
+    test: "manager/raft/wal/engine.test.ts",
   },
   {
     name: "log written without fdatasync",
@@ -285,6 +297,7 @@ export const mutations: readonly Mutation[] = [
     file: wal("recovery"),
     snippet: "=== header.bodyCrc ? header : undefined;",
     replacement: ">= 0 ? header : undefined;",
+    test: "manager/raft/wal/engine.test.ts",
   },
   {
     name: "nonce used again",
@@ -297,6 +310,7 @@ export const mutations: readonly Mutation[] = [
     file: wal("engine"),
     snippet: "this.#bringSlotsToDisk(this.#slots);",
     replacement: "",
+    test: "manager/raft/wal/engine.test.ts",
   },
   {
     name: "torn record taken for damage",
@@ -316,12 +330,14 @@ export const mutations: readonly Mutation[] = [
     file: store("machine"),
     snippet: "const repeated = this.replyTo(id, seq);\n    if (repeated !== undefined) return repeated;",
     replacement: "",
+    test: "test/scenarios/store-sessions.test.ts",
   },
   {
     name: "precondition not checked when it is applied",
     file: store("transaction"),
     snippet: "if ((before?.updatedAtUs ?? 0) !== (change.expectedUs ?? 0)) return conflict(kind, id);",
     replacement: "",
+    test: "manager/store/store.test.ts",
   },
   {
     name: "slow watch goes on without a resync",
