@@ -13,7 +13,7 @@ int enter_private_mounts(struct error *error)
 {
     if (unshare(CLONE_NEWNS) < 0)
         return fail(error, errno, "enter a mount namespace");
-    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return fail(error, errno, "make all mounts slaves of the host's");
     return 0;
 }

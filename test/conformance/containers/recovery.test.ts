@@ -79,9 +79,9 @@ test(
               `round ${round}: ${container.record.state.status}`,
             );
             if (container.running) {
-              const first = await container
-                .logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(5000))
-                .next();
+              const lines = container.logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(5000));
+              const first = await lines.next();
+              await lines.return();
               assert.equal(first.done === true ? "" : first.value.text.toString(), "tick\n");
             }
           } else if (line["lasting"] === false) {
