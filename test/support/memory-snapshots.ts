@@ -25,6 +25,8 @@ export class MemorySnapshots implements SnapshotTransfers {
   refused = 0;
   openReaders = 0;
   openReceivers = 0;
+  /** Lets a test damage what is read, after its CRC has been taken. */
+  damage: ((number: number, data: Buffer) => Buffer) | undefined;
   /** Lets a test hold up or refuse the receiver's disk. */
   beforeWrite: ((chunk: SnapshotChunk, go: () => void) => void) | undefined;
 
@@ -53,7 +55,7 @@ export class MemorySnapshots implements SnapshotTransfers {
           setImmediate(() => {
             const data = chunks[number];
             if (data === undefined) read(new TransferInvalid(`no chunk ${number}`), undefined);
-            else read(undefined, { number, data, crc: crc32(data) });
+            else read(undefined, { number, data: this.damage?.(number, data) ?? data, crc: crc32(data) });
           });
         },
         close: () => void this.openReaders--,

@@ -5,12 +5,18 @@
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
+interface Pair {
+  readonly client: Socket;
+  readonly upstream: Socket;
+  paused: boolean;
+}
+
 type Direction = "toServer" | "toClient";
 
 export class Relay implements AsyncDisposable {
   readonly #server: Server;
   readonly #target: string;
-  readonly #pairs = new Set<{ readonly client: Socket; readonly upstream: Socket }>();
+  readonly #pairs = new Set<Pair>();
   readonly #silent = new Set<Direction>();
   #refusing = false;
   #paused = false;
@@ -57,17 +63,28 @@ export class Relay implements AsyncDisposable {
     this.#silent.add(direction);
   }
 
-  /** Reads nothing from the client any more, so that its writes pile up. */
+  /** Reads nothing from clients any more, so that their writes pile up. */
   pause(): void {
     this.#paused = true;
     for (const { client } of this.#pairs) client.pause();
+  }
+
+  /** The same for one connection: the `nth` of those that stand now, in the order in which they were accepted. */
+  pauseConnection(nth: number): void {
+    const pair = [...this.#pairs][nth];
+    if (pair === undefined) throw new Error(`there is no connection ${nth}`);
+    pair.paused = true;
+    pair.client.pause();
   }
 
   heal(): void {
     this.#refusing = false;
     this.#silent.clear();
     this.#paused = false;
-    for (const { client } of this.#pairs) client.resume();
+    for (const pair of this.#pairs) {
+      pair.paused = false;
+      pair.client.resume();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -86,7 +103,7 @@ export class Relay implements AsyncDisposable {
     const [host, port] = this.#target.split(":");
     const upstream = connect(Number(port), host);
     upstream.on("error", () => {});
-    const pair = { client, upstream };
+    const pair: Pair = { client, upstream, paused: false };
     this.#pairs.add(pair);
     client.on("data", (bytes) => {
       if (this.#silent.has("toServer")) return;
@@ -94,7 +111,7 @@ export class Relay implements AsyncDisposable {
       if (!upstream.write(bytes)) {
         client.pause();
         upstream.once("drain", () => {
-          if (!this.#paused) client.resume();
+          if (!this.#paused && !pair.paused) client.resume();
         });
       }
     });

@@ -58,12 +58,17 @@ export class GrpcWorld implements World {
     return this.nodes;
   }
 
-  /** A member that listens, and does not know anybody yet. */
-  async add(id: MemberId, overrides: Partial<LocalMember> & { tls?: TlsIdentity } = {}): Promise<GrpcNode> {
+  /**
+   * A member that listens, and does not know anybody yet.
+   * @param overrides  `address: "its own"` lets it claim where it really listens
+   */
+  async add(id: MemberId, overrides: { address?: string; tls?: TlsIdentity } = {}): Promise<GrpcNode> {
     const pki = await testPki();
     const { tls = await pki.manager(id), ...local } = overrides;
     const bugs: unknown[] = [];
     const server = new RpcServer({ tls, wallMs: Date.now, onBug: (_path, error) => bugs.push(error) });
+    const address = `127.0.0.1:${await server.listen("127.0.0.1:0")}`;
+    if (local.address === "its own") local.address = address;
     const heard = new Heard();
     const snapshots = new MemorySnapshots();
     const transport = new GrpcTransport({
@@ -77,7 +82,6 @@ export class GrpcWorld implements World {
       logger: this.#options.logger ?? silentLogger,
       limits: { reconnectMinMs: 5, reconnectMaxMs: 40, ...this.#options.limits },
     });
-    const address = `127.0.0.1:${await server.listen("127.0.0.1:0")}`;
     const node: GrpcNode = { id, transport, heard, snapshots, server, address, tls, bugs };
     this.nodes.push(node);
     return node;

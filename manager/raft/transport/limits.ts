@@ -38,7 +38,7 @@ export const defaultTransportLimits: TransportLimits = {
   snapshotWindow: 4,
   snapshotBytesPerSecond: 50_000_000,
   snapshotStallMsMax: 10_000,
-  snapshotAttemptsMax: 3,
+  snapshotAttemptsMax: 5,
   forwardedMax: 10_000,
   forwardedBytesMax: 8 * mebibyte,
   forwardIdleMs: 60_000,

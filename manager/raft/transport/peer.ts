@@ -17,6 +17,8 @@ import type { SnapshotTarget } from "./snapshot-sender.ts";
 import type { LocalMember } from "./types.ts";
 import type { skep } from "../../../proto/index.ts";
 
+const failuresBeforeOther = 3;
+
 export interface PeerOptions {
   readonly id: MemberId;
   readonly local: LocalMember;
@@ -39,9 +41,11 @@ export class Peer implements SnapshotTarget, Disposable {
   readonly #options: PeerOptions;
   /** As the cluster has it; undefined for one that we know only from its own streams to us. */
   #address: string | undefined;
-  /** As it says itself: used in turn with the other while that one does not answer, since members move. */
+  /** As it says itself: used in turn with the other once that one has not answered a few times, since members move. */
   #claimed: string | undefined;
-  #tries = 0;
+  /** Where the control stream was accepted last: good for the other streams as well. */
+  #proven: string | undefined;
+  #failures = 0;
 
   constructor(
     options: PeerOptions,
@@ -53,8 +57,8 @@ export class Peer implements SnapshotTarget, Disposable {
     this.stats = stats;
     this.#address = addresses.known;
     this.#claimed = addresses.claimed;
-    this.control = this.#link("control", controlMethod, options.limits.controlBytesMax);
-    this.data = this.#link("data", dataMethod, options.limits.dataBytesMax);
+    this.control = this.#controlLink();
+    this.data = this.#link("data", dataMethod, options.limits.dataBytesMax, () => this.dial());
     this.forwarder = new Forwarder(this, options.clock, options.limits);
   }
 
@@ -75,10 +79,15 @@ export class Peer implements SnapshotTarget, Disposable {
     this.data.reset(error);
   }
 
+  /** Another connection to where the control stream goes. */
   dial(): Channel {
+    return this.#dialAt(this.#proven ?? this.#address ?? this.#claimed ?? "");
+  }
+
+  #dialAt(address: string): Channel {
     const { tls } = this.#options;
     return new Channel({
-      address: this.#nextAddress(),
+      address,
       tls,
       expect: { role: "manager", memberId: this.id },
       messageBytesMax: raftMessageBytesMax,
@@ -104,20 +113,42 @@ export class Peer implements SnapshotTarget, Disposable {
     this.forwarder[Symbol.dispose]();
   }
 
-  #nextAddress(): string {
-    const addresses = [...new Set([this.#address, this.#claimed])].filter((address) => address !== undefined);
-    const last = this.#tries;
-    if (!this.control?.up) this.#tries++;
-    return addresses[last % addresses.length] as string;
+  #controlLink(): Link {
+    let dialled: string | undefined;
+    return this.#link(
+      "control",
+      controlMethod,
+      this.#options.limits.controlBytesMax,
+      () => {
+        dialled = this.#nextAddress();
+        return this.#dialAt(dialled);
+      },
+      (up) => {
+        this.#failures = up ? 0 : this.#failures + 1;
+        if (up) this.#proven = dialled;
+      },
+    );
   }
 
-  #link(name: string, method: StreamMethod<skep.raft.IAnswer>, bytesMax: number): Link {
+  #nextAddress(): string {
+    const known = this.#address ?? this.#claimed ?? "";
+    const turnToOther = this.#failures >= failuresBeforeOther && this.#failures % 2 === 1;
+    return turnToOther ? (this.#claimed ?? known) : known;
+  }
+
+  #link(
+    name: string,
+    method: StreamMethod<skep.raft.IAnswer>,
+    bytesMax: number,
+    dial: () => Channel,
+    tried?: (up: boolean) => void,
+  ): Link {
     const { clock, limits, logger, down, statement } = this.#options;
     const told = new Set<string | undefined>();
     return new Link(
       {
         method,
-        dial: () => this.dial(),
+        dial,
         hello: () => this.hello(),
         clock,
         backoff: this.backoff(),
@@ -129,9 +160,11 @@ export class Peer implements SnapshotTarget, Disposable {
           this.stats.lastError = undefined;
           this.stats.forgive();
           told.clear();
+          tried?.(true);
           logger.debug("stream is up", { peer: this.id, stream: name });
         },
         down: (error: ClusterError | undefined, { wasUp }) => {
+          tried?.(false);
           if (wasUp) this.stats.streamResets++;
           else this.stats.connectFailures++;
           this.stats.forgive();

@@ -33,6 +33,8 @@ export class SnapshotInbox implements Disposable {
   readonly #local: MemberId;
   readonly #receive: (request: SnapshotRequest) => void;
   #current: Arrival | undefined;
+  /** The last one that was taken in: its sender may have missed the answer, and need not send it all again. */
+  #completed: SnapshotOffer | undefined;
 
   constructor(options: {
     readonly transfers: SnapshotTransfers;
@@ -50,7 +52,12 @@ export class SnapshotInbox implements Disposable {
       message: (bytes) => {
         const up = decodeStrictly(SnapshotUp, bytes, upLimits);
         if (up.offer && arrival === undefined) {
-          arrival = this.#begin(from, stats, stream, up.offer);
+          const { term } = up.offer as skep.raft.SnapshotOffer;
+          const offer = readOffer(up.offer);
+          if (this.#completed !== undefined && isSame(offer, this.#completed)) {
+            stream.write({ done: {} });
+            this.#complete(from, term, offer); // the leader of a later term has to get an answer of its own
+          } else arrival = this.#begin(from, term, stats, stream, offer);
         } else if (up.chunk && arrival !== undefined) {
           arrival.chunk(up.chunk as skep.raft.SnapshotChunk);
         } else throw new HandshakeExpected("a chunk came before its offer");
@@ -63,21 +70,23 @@ export class SnapshotInbox implements Disposable {
     this.#current?.abort(new TransportClosed());
   }
 
-  #begin(from: MemberId, stats: PeerStats, stream: Stream, wire: skep.raft.ISnapshotOffer): Arrival {
-    const { term, chunks, sizeBytes, digest } = wire as skep.raft.SnapshotOffer;
-    const meta = metaFromWire(wire.meta);
-    if (meta === undefined || chunks < 1 || digest.length !== 32)
-      throw new HandshakeExpected("its offer makes no sense");
+  #complete(from: MemberId, term: number, offer: SnapshotOffer): void {
+    this.#completed = offer;
+    this.#receive({ type: "snapshot", from, to: this.#local, term, meta: offer.meta });
+  }
+
+  #begin(from: MemberId, term: number, stats: PeerStats, stream: Stream, offer: SnapshotOffer): Arrival {
     const current = this.#current;
+    // Nothing can be gained by starting over what is nearly done.
+    if (current?.finishing === true) throw new SnapshotBusy(`one of member ${current.from} is being verified`);
     if (current !== undefined && current.from !== from) {
       // Of two leaders the one of the later term is the leader (scenario G13).
       if (current.term >= term) throw new SnapshotBusy(`one is arriving from member ${current.from}`);
       current.abort(new SnapshotBusy(`member ${from} leads since`));
     }
     current?.close();
-    const offer: SnapshotOffer = { meta, chunks, sizeBytes, digest };
     const arrival: Arrival = new Arrival(from, term, offer, stats, stream, {
-      complete: () => this.#receive({ type: "snapshot", from, to: this.#local, term, meta }),
+      complete: () => this.#complete(from, term, offer),
       over: () => {
         if (this.#current === arrival) this.#current = undefined;
       },
@@ -86,6 +95,21 @@ export class SnapshotInbox implements Disposable {
     this.#transfers.openReceiver(from, offer, (error, receiver) => arrival.opened(error, receiver));
     return arrival;
   }
+}
+
+/** @throws HandshakeExpected */
+function readOffer(wire: skep.raft.ISnapshotOffer): SnapshotOffer {
+  const { chunks, sizeBytes, digest } = wire as skep.raft.SnapshotOffer;
+  const meta = metaFromWire(wire.meta);
+  if (meta === undefined || chunks < 1 || digest.length !== 32) {
+    throw new HandshakeExpected("its offer makes no sense");
+  }
+  return { meta, chunks, sizeBytes, digest };
+}
+
+function isSame(one: SnapshotOffer, other: SnapshotOffer): boolean {
+  const { index, term } = other.meta;
+  return one.meta.index === index && one.meta.term === term && Buffer.from(one.digest).equals(other.digest);
 }
 
 class Arrival {
@@ -103,6 +127,8 @@ class Arrival {
   #rewinding = false;
   #damaged = 0;
   #over = false;
+  /** All chunks are here: this goes on to its end, whatever becomes of the connection. */
+  finishing = false;
 
   constructor(
     from: MemberId,
@@ -148,13 +174,14 @@ class Arrival {
 
   abort(error: ClusterError): void {
     if (this.#over) return;
+    this.finishing = false;
     this.close();
     this.#stream.abort(error);
   }
 
   /** The connection is gone, or this transfer is no longer wanted: what is in the spool stays for a resume. */
   close(): void {
-    if (this.#over) return;
+    if (this.#over || this.finishing) return;
     this.#over = true;
     this.#queue.length = 0;
     // A chunk that is being written is waited for: the spool works in the order of the calls.
@@ -194,6 +221,7 @@ class Arrival {
   }
 
   #finish(receiver: SnapshotReceiver): void {
+    this.finishing = true;
     receiver.finish((error) => {
       if (this.#over) return;
       if (error !== undefined) {
