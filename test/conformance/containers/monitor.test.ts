@@ -205,7 +205,7 @@ describe("the monitor", { skip: runtime.skip, timeout: 240_000 }, () => {
     await container.start();
     // A limit on the size of its files is what the monitor alone can feel of a full disk.
     const { monitorPid } = stateOf(container);
-    assert.equal(spawnSync("prlimit", ["--pid", String(monitorPid), "--fsize=1000000"]).status, 0);
+    assert.equal(spawnSync("/usr/bin/prlimit", ["--pid", String(monitorPid), "--fsize=1000000"]).status, 0);
     await attachment.write(Buffer.from("go\n"));
     assert.equal((await ended).code, 3);
     attachment[Symbol.dispose]();
