@@ -2,7 +2,6 @@
  * The protocol between the agent and a monitor, as native/monitor/ctl.h has it: `u8 type | u8 zero | u16 tag | fields`,
  * little-endian, a string is `u16 length | bytes`. It only grows; unknown types and trailing bytes are ignored.
  */
-const messageMax = 64 * 1024;
 /** An attach answer carries up to 64 KiB of frames and its header; nothing larger is sent. */
 export const answerMax = 128 * 1024;
 export const fromNow = 0xffffffffffffffffn;
