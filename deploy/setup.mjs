@@ -87,7 +87,10 @@ function installDebianPackages(purposes) {
 
 function buildNative() {
   if (!existsSync(join(root, "native", "Makefile"))) return;
-  run("make", ["-s", "-C", "native"], { stdio: ["ignore", "inherit", "inherit"] });
+  // The tests end processes at instants that only a build with fault hooks can be told of.
+  run("make", ["-s", "-j2", "-C", "native", "all", ...(purpose === "run" ? [] : ["faults"])], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
 }
 
 const at = process.argv.indexOf("--for");

@@ -47,11 +47,9 @@ interface StoredSnapshot {
 }
 
 const text = new TextEncoder();
-const untext = new TextDecoder();
 
 /** The data of a proposal, as text. */
 export const bytesOf = (value: string): Uint8Array => text.encode(value);
-export const textOf = (entry: Entry): string => untext.decode(entry.data);
 
 /** One member: its core while it runs, and what survives a crash. */
 class Machine {
@@ -493,7 +491,7 @@ export class RaftNetwork {
       this.checks.entryApplied(machine.id, entry.index, machine.chains[entry.index] as Chain, machine.appliedTo);
     }
     machine.appliedTo = entry.index;
-    if (entry.kind === "normal") machine.state.push(untext.decode(entry.data));
+    if (entry.kind === "normal") machine.state.push(new TextDecoder().decode(entry.data));
     if (entry.kind === "confChange") {
       const conf = core.applyConfChange(decodeConfChange(entry.data));
       this.checks.confApplied(entry.index, conf);
