@@ -131,7 +131,7 @@ bool verb_reaped(struct monitor *m, pid_t pid, int status)
         if (m->verbs[i].kind == VERB_NONE || m->verbs[i].pid != pid)
             continue;
         struct verb verb = m->verbs[i];
-        char *failure = (char *)m->message; /* no message is in it between two events */
+        char *failure = (char *)m->chunk; /* nothing is in it between two events, and no answer is built in it */
         const size_t failure_size = 4096;
         failure[0] = '\0';
         bool failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;

@@ -824,14 +824,15 @@ export class Container {
     const { config } = session;
     try {
       session.status = "running";
-      const document = Buffer.from(JSON.stringify(await this.#execDocument(life, config)));
+      const [rows, columns] = config.ConsoleSize ?? [options.rows ?? 0, options.columns ?? 0];
+      const document = Buffer.from(JSON.stringify(await this.#execDocument(life, config, rows, columns)));
       const inline = document.length <= 48 * 1024;
       if (!inline) {
         await mkdir(join(this.stateDirectory, "exec"), { recursive: true, mode: 0o700 });
         await writeFile(join(this.stateDirectory, "exec", `${session.id}.process.json`), document, { mode: 0o600 });
       }
       const connection = await MonitorConnection.open(this.stateDirectory);
-      const [rows, columns] = config.ConsoleSize ?? [options.rows ?? 0, options.columns ?? 0];
+
       const request = {
         type: "exec" as const,
         id: session.id,
@@ -867,7 +868,7 @@ export class Container {
     }
   }
 
-  async #execDocument(life: Life, config: ExecConfig): Promise<OciProcess> {
+  async #execDocument(life: Life, config: ExecConfig, rows: number, columns: number): Promise<OciProcess> {
     const spec = JSON.parse(await readFile(join(this.directory, "bundle", "config.json"), "utf8")) as {
       process: OciProcess;
     };
@@ -884,6 +885,8 @@ export class Container {
         user,
         cwd: config.WorkingDir ?? "",
         privileged: config.Privileged === true,
+        rows,
+        columns,
       },
       this.#host.facts.capabilities,
     );

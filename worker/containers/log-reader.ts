@@ -12,6 +12,7 @@ import { FrameSplitter, LineJoiner, type LogFrame, type LogLine } from "./core/l
 const chunkBytes = 256 * 1024;
 /** Looked at even without a notice: inotify may be out of watches. */
 const pollMs = 500;
+const listTriesMax = 50;
 
 export interface LogOptions {
   readonly stdout: boolean;
@@ -32,8 +33,23 @@ export interface LogSource {
   readonly clock: Clock;
 }
 
-/** Files of a log, oldest first, with their inodes. */
-async function listFiles(path: string): Promise<{ path: string; inode: bigint }[]> {
+interface LogFileName {
+  readonly path: string;
+  readonly inode: bigint;
+}
+
+/** Files of a log, oldest first. A rotation in the middle of a listing shows a file twice or not at all: then once more. */
+async function listFiles(path: string): Promise<LogFileName[]> {
+  let before = await listOnce(path);
+  for (let i = 0; i < listTriesMax; i++) {
+    const after = await listOnce(path);
+    if (after.length === before.length && after.every(({ inode }, at) => inode === before[at]?.inode)) break;
+    before = after;
+  }
+  return before;
+}
+
+async function listOnce(path: string): Promise<LogFileName[]> {
   const name = basename(path);
   const names = await readdir(dirname(path)).catch(() => [] as string[]);
   const numbers = names
@@ -42,7 +58,7 @@ async function listFiles(path: string): Promise<{ path: string; inode: bigint }[
     )
     .map((entry) => (entry === name ? 0 : Number(entry.slice(name.length + 1))))
     .sort((a, b) => b - a);
-  const files: { path: string; inode: bigint }[] = [];
+  const files: LogFileName[] = [];
   for (const number of numbers) {
     const file = number === 0 ? path : join(dirname(path), `${name}.${number}`);
     const found = await stat(file, { bigint: true }).catch(() => undefined);
@@ -112,14 +128,27 @@ function wants(options: LogOptions, line: LogLine): boolean {
   return options.untilNs === undefined || line.timeNs <= options.untilNs;
 }
 
-/** Moves to the file after the cursor's; false when it is the current one already. */
-async function nextFile(cursor: Cursor, path: string): Promise<boolean> {
+/**
+ * Moves to the file after the cursor's; undefined when it is the current one already. Gives the lines that were written to the
+ * old file after it had been read and before it was rotated: only now is it certain that no more will come.
+ */
+async function nextFile(cursor: Cursor, path: string): Promise<LogLine[] | undefined> {
   const files = await listFiles(path);
   const at = files.findIndex(({ inode }) => inode === cursor.inode);
   // Not in the list: it was rotated out while we read it, and the oldest that is left comes next.
   const next = files[at + 1];
-  if (next === undefined || next.inode === cursor.inode) return false;
-  return cursor.openFile(next.path);
+  if (next === undefined) return undefined;
+  const rest: LogLine[] = [];
+  for (let lines = await cursor.read(); lines !== undefined; lines = await cursor.read()) rest.push(...lines);
+  // By its inode: the name may be another file's by now.
+  for (const file of [next, ...(await listFiles(path))]) {
+    if (file.inode !== next.inode || !(await cursor.openFile(file.path))) continue;
+    if (cursor.inode === next.inode) return rest;
+  }
+  // It was rotated out before it could be opened.
+  const [oldest] = await listFiles(path);
+  if (oldest !== undefined) await cursor.openFile(oldest.path);
+  return rest;
 }
 
 /** Lines in order. Ends after the last one, or with `follow` when nothing more will come. */
@@ -138,11 +167,8 @@ export async function* readLog(
     if (first !== undefined) await cursor.openFile(first.path);
     while (cursor.handle !== undefined) {
       signal.throwIfAborted();
-      const lines = await cursor.read();
-      if (lines === undefined) {
-        if (await nextFile(cursor, source.path)) continue;
-        break;
-      }
+      const lines = (await cursor.read()) ?? (await nextFile(cursor, source.path));
+      if (lines === undefined) break;
       for (const line of lines) {
         if (!wants(options, line)) continue;
         if (bounded) kept.push(line);
@@ -175,7 +201,8 @@ async function* follow(
     for (;;) {
       signal.throwIfAborted();
       const over = notice.ended;
-      const lines = cursor.handle === undefined ? undefined : await cursor.read();
+      const lines =
+        (cursor.handle === undefined ? undefined : await cursor.read()) ?? (await nextFile(cursor, source.path));
       if (lines !== undefined) {
         for (const line of lines) {
           if (options.untilNs !== undefined && line.timeNs > options.untilNs) return;
@@ -183,7 +210,6 @@ async function* follow(
         }
         continue;
       }
-      if (await nextFile(cursor, source.path)) continue;
       // Asked before the last read: what was written before the end has been read by now.
       if (over) break;
       await notice.wait();

@@ -224,7 +224,7 @@ test("exec takes the container's process and puts its own command on top", () =>
   };
   const plain = execProcess(
     base,
-    { args: ["b"], env: ["A=2"], tty: true, user: undefined, cwd: "", privileged: false },
+    { args: ["b"], env: ["A=2"], tty: true, user: undefined, cwd: "", privileged: false, rows: 24, columns: 80 },
     allCapabilities,
   );
   assert.deepEqual([plain.args, plain.cwd, plain.user.uid, plain.terminal], [["b"], "/w", 5, true]);
@@ -238,6 +238,8 @@ test("exec takes the container's process and puts its own command on top", () =>
       user: { uid: 0, gid: 0, additionalGids: [], home: "/root" },
       cwd: "/x/../y",
       privileged: true,
+      rows: 0,
+      columns: 0,
     },
     allCapabilities,
   );

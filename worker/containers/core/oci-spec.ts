@@ -442,6 +442,9 @@ export interface ExecWish {
   readonly user: ProcessUser | undefined;
   readonly cwd: string;
   readonly privileged: boolean;
+  /** Of the terminal; 0: unknown. */
+  readonly rows: number;
+  readonly columns: number;
 }
 
 /** The process of an exec session: the container's, with its own command on top. */
@@ -457,6 +460,9 @@ export function execProcess(container: OciProcess, wish: ExecWish, available: re
   return {
     ...base,
     terminal: wish.tty,
+    ...(wish.tty && wish.rows > 0 && wish.columns > 0
+      ? { consoleSize: { height: wish.rows, width: wish.columns } }
+      : {}),
     args: wish.args,
     cwd: wish.cwd === "" ? base.cwd : cleanPath(wish.cwd),
     env: [...base.env.filter((text) => !replaced.has(text.split("=", 1)[0])), ...home, ...term, ...wish.env],
