@@ -326,6 +326,39 @@ test("pump() goes at the pace of the reader, ends the stream, and is stopped by 
 });
 const pumping = new TaskGroup((name, error) => assert.fail(`${name}: ${String(error)}`));
 
+test("a wider window lets a caller send ahead of a reader that does not read", async () => {
+  const message = "x".repeat(50_000);
+  const takenBy = async (windowBytes: number | undefined): Promise<number> => {
+    const other = new RpcServer({
+      tls: managerTls,
+      wallMs: Date.now,
+      onBug: (_path, error) => bugs.push(error),
+      ...(windowBytes === undefined ? {} : { windowBytes }),
+    });
+    other.bidi(chat, (stream) => {
+      stream.pause();
+      stream.write("paused");
+      return { message: () => {}, closed: () => {} };
+    });
+    const made = dial(workerTls, `127.0.0.1:${await other.listen("127.0.0.1:0")}`);
+    let taken = 0;
+    await new Promise<void>((resolve) => {
+      const stream = made.open(chat, { message: () => resolve(), closed: () => {} });
+      for (let i = 0; i < 100; i++) stream.write(message, () => taken++);
+    });
+    for (let before = -1; before !== taken;) {
+      before = taken;
+      for (let turns = 0; turns < 300; turns++) await new Promise((resolve) => setImmediate(resolve));
+    }
+    made[Symbol.dispose]();
+    await other[Symbol.asyncDispose]();
+    return taken;
+  };
+  const narrow = await takenBy(undefined);
+  const wide = await takenBy(2 * 1024 * 1024);
+  assert.ok(wide - narrow > 20, `${narrow} and ${wide} messages of 50 kB`);
+});
+
 test("a renewed certificate of the server is shown to the next connection", async () => {
   const identity = await pki.manager(9);
   const renewing = new RpcServer({ tls: identity, wallMs: Date.now, onBug: (_path, error) => bugs.push(error) });

@@ -3,7 +3,7 @@
  * to the one whose stream it is. One stream of a kind and member at a time: a newer one takes the older one's place, so
  * that a half-open connection does not hold its place for long.
  */
-import { signStatement, type TlsIdentity } from "../../../lib/pki/index.ts";
+import { CertificateExpired, signStatement, type TlsIdentity } from "../../../lib/pki/index.ts";
 import { ClusterError } from "../../../lib/pure/errors.ts";
 import type { RpcServer, RpcStream } from "../../../lib/rpc/index.ts";
 import type { Clock } from "../../../lib/runtime/index.ts";
@@ -32,6 +32,8 @@ export interface AcceptorOptions {
 
 interface Live {
   readonly peer: RemoteMember;
+  /** When its certificate ends. */
+  readonly notAfterMs: number;
   readonly end: (error: ClusterError) => void;
 }
 
@@ -92,7 +94,7 @@ export class Acceptor implements Disposable {
           this.#greeting.delete(end);
           key = `${method.path} ${peer.id}`;
           this.#live.get(key)?.end(new StreamReplaced(peer.id));
-          live = { peer, end };
+          live = { peer, notAfterMs: stream.peer?.notAfterMs ?? 0, end };
           this.#live.set(key, live);
           stream.write({ accepted: { protocol } } as D);
           events = open(peer, stream);
@@ -132,6 +134,14 @@ export class Acceptor implements Disposable {
     for (const { peer, end } of this.#live.values()) {
       const standing = this.#options.standing(peer);
       if (standing === "removed") end(new PeerRemoved(peer.id));
+    }
+  }
+
+  /** Ends streams that have outlived the certificate with which they were opened; a renewed one opens the next. */
+  endExpired(): void {
+    const nowMs = this.#options.clock.wallMs();
+    for (const { notAfterMs, end } of this.#live.values()) {
+      if (nowMs > notAfterMs) end(new CertificateExpired("the certificate of the stream", notAfterMs));
     }
   }
 

@@ -313,6 +313,7 @@ export class GrpcTransport implements RaftTransport {
 
   #checkSilence(): void {
     const nowMs = this.#options.clock.monotonicMs();
+    this.#acceptor.endExpired();
     const lateMs = nowMs - this.#watchedMs;
     this.#watchedMs = nowMs;
     for (const peer of this.#peers.values()) {

@@ -1,7 +1,10 @@
 /** The transport's bounds and timings, with raft.md §1 rows 15, 18, 19 and §3.1 as defaults. */
 
 export interface TransportLimits {
-  /** Handed over for one peer's appends and not yet taken by its connection; beyond it they are dropped. */
+  /**
+   * Handed over for one peer's appends and not yet taken by its connection; beyond it they are dropped. More than the
+   * core keeps in flight (8 MiB, counted without the frames around it), or what the core may send would be dropped here.
+   */
   readonly dataBytesMax: number;
   /** The same for small messages: more than a second's worth of them means that nothing gets through. */
   readonly controlBytesMax: number;
@@ -29,7 +32,7 @@ export interface TransportLimits {
 const mebibyte = 1024 * 1024;
 
 export const defaultTransportLimits: TransportLimits = {
-  dataBytesMax: 8 * mebibyte,
+  dataBytesMax: 10 * mebibyte,
   controlBytesMax: mebibyte / 4,
   handshakeTimeoutMs: 1000,
   reconnectMinMs: 50,

@@ -18,6 +18,7 @@ import type { LocalMember } from "./types.ts";
 import type { skep } from "../../../proto/index.ts";
 
 const failuresBeforeOther = 3;
+const repeatLogMs = 10_000;
 
 export interface PeerOptions {
   readonly id: MemberId;
@@ -144,7 +145,7 @@ export class Peer implements SnapshotTarget, Disposable {
     tried?: (up: boolean) => void,
   ): Link {
     const { clock, limits, logger, down, statement } = this.#options;
-    const told = new Set<string | undefined>();
+    const toldMs = new Map<string | undefined, number>();
     return new Link(
       {
         method,
@@ -159,7 +160,6 @@ export class Peer implements SnapshotTarget, Disposable {
         up: () => {
           this.stats.lastError = undefined;
           this.stats.forgive();
-          told.clear();
           tried?.(true);
           logger.debug("stream is up", { peer: this.id, stream: name });
         },
@@ -169,9 +169,10 @@ export class Peer implements SnapshotTarget, Disposable {
           else this.stats.connectFailures++;
           this.stats.forgive();
           this.stats.lastError = error?.code ?? this.stats.lastError;
-          // A peer that is down is dialled many times a minute: one line for each new reason is enough.
-          if (wasUp || !told.has(error?.code)) {
-            told.add(error?.code);
+          // A peer that is down is dialled many times a minute: a line for each reason now and then is enough.
+          const nowMs = clock.monotonicMs();
+          if (nowMs - (toldMs.get(error?.code) ?? -Infinity) > repeatLogMs) {
+            toldMs.set(error?.code, nowMs);
             logger.warn(wasUp ? "stream is lost" : "peer cannot be reached", { peer: this.id, stream: name, error });
           }
           down();
