@@ -427,6 +427,9 @@ for (const runtime of runtimes()) {
       assert.equal(joined.stdout, own);
       const host = await worker.run(["sh", "-c", link], { NetworkMode: "host" });
       assert.notEqual(host.stdout, own);
+      const groups = await worker.run(["grep", "-c", "skep-test", "/proc/self/cgroup"], { CgroupnsMode: "host" });
+      assert.notEqual(groups.stdout, "0\n");
+      await groups.container.remove();
       for (const { container } of [joined, host]) await container.remove();
       await first.remove({ force: true });
     });
