@@ -1,0 +1,379 @@
+/**
+ * The shell: keeps the board from a watch, asks it for a plan when things have gone quiet, commits the plan in batches.
+ * Beside it the constraint enforcer, which asks the same board who may not stay. Neither decides anything here.
+ */
+import { Random } from "../../lib/pure/prng.ts";
+import { skep } from "../../proto/index.ts";
+import type { Constraint } from "../../proto/index.ts";
+import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
+import {
+  Backpressure,
+  Conflict,
+  type Change,
+  type ClusterSchema,
+  type Store,
+  type Tx,
+  type View,
+  type Watch,
+} from "../store/index.ts";
+import {
+  Board,
+  constraintsOf,
+  genericResourcesOf,
+  holdsPlace,
+  isWanted,
+  nodeFactsOf,
+  offenders,
+  reasonOf,
+  refusalText,
+  type GroupFacts,
+  type NodeFacts,
+  type Offender,
+  type Placement,
+  type Refused,
+  type Resident,
+} from "./core/index.ts";
+
+export interface SchedulerOptions {
+  readonly store: Store<ClusterSchema>;
+  readonly clock: Clock;
+  /** Breaks ties between nodes that are equally good: equal seeds, equal placements. */
+  readonly seed: number | string;
+  readonly logger: Logger;
+}
+
+const { TaskState } = skep.objects;
+type Task = skep.objects.Task.$Properties;
+
+/** Plans follow the first change after so long, so that what comes together is planned together. Swarm waits 50 ms. */
+const quietMs = 2;
+const batchMax = 200;
+/** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */
+const rewriteMs = 5000;
+const retryMs = 1000;
+
+interface Waiting {
+  text: string;
+  atMs: number;
+}
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #random: Random;
+  #board = new Board();
+  readonly #nodeTexts = new Map<string, string>();
+  /** Of each service, now. */
+  readonly #constraints = new Map<string, readonly Constraint[]>();
+  readonly #constraintTexts = new Map<string, string>();
+  readonly #toEnforce = new Set<string>();
+  readonly #told = new Map<string, Waiting>();
+  readonly #unsaid = new Map<string, Refused>();
+  #watch: Watch<ClusterSchema> | undefined;
+  #timer: Timer | undefined;
+  #timerAtMs = Infinity;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    this.#random = Random.stream(options.seed, "scheduler");
+  }
+
+  start(): void {
+    if (this.#watch !== undefined) return;
+    this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service"] });
+    this.#listen();
+  }
+
+  stop(): void {
+    this.#watch?.close();
+    this.#watch = undefined;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#timerAtMs = Infinity;
+    this.#forget();
+  }
+
+  #listen(): void {
+    const watch = this.#watch;
+    watch?.whenReady(() => {
+      if (watch !== this.#watch || watch.closed) return;
+      this.#read();
+      this.#listen();
+    });
+  }
+
+  // --------------------------------------------------------------------------------------------------------- reading
+
+  #read(): void {
+    for (let event = this.#watch?.poll(); event !== undefined; event = this.#watch?.poll()) {
+      if (event.kind === "view") this.#readView(event.view);
+      else for (const change of event.changes) this.#readChange(change);
+    }
+    this.#planWithin(quietMs);
+  }
+
+  #forget(): void {
+    this.#board = new Board();
+    this.#nodeTexts.clear();
+    this.#constraints.clear();
+    this.#constraintTexts.clear();
+    this.#toEnforce.clear();
+    this.#told.clear();
+    this.#unsaid.clear();
+  }
+
+  #readView(view: View<ClusterSchema>): void {
+    this.#forget();
+    for (const service of view.list("service")) this.#setService(service.id, service);
+    for (const node of view.list("node")) this.#setNode(node.id, node);
+    for (const task of view.list("task")) this.#board.setTask(task);
+  }
+
+  #readChange(change: Change<ClusterSchema>): void {
+    switch (change.kind) {
+      case "task": {
+        const { before, after } = change;
+        if (after === undefined) {
+          this.#board.removeTask(change.id);
+          this.#told.delete(change.id);
+          this.#unsaid.delete(change.id);
+          return;
+        }
+        if (hasFailed(after) && before !== undefined && !hasFailed(before))
+          this.#board.failed(after, this.#options.clock.monotonicMs());
+        this.#board.setTask(after);
+        return;
+      }
+      case "node":
+        return this.#setNode(change.id, change.after);
+      case "service":
+        return this.#setService(change.id, change.after);
+      case "cluster":
+      case "network":
+      case "secret":
+      case "config":
+      case "volume":
+      case "resource":
+      case "extension":
+        return;
+    }
+  }
+
+  #setNode(id: string, node: skep.objects.Node.$Properties | undefined): void {
+    if (node === undefined) {
+      this.#nodeTexts.delete(id);
+      return this.#board.removeNode(id);
+    }
+    const facts = nodeFactsOf(node);
+    const text = textOf(facts);
+    if (this.#nodeTexts.get(id) === text) return;
+    this.#nodeTexts.set(id, text);
+    this.#board.setNode(facts);
+    this.#toEnforce.add(id);
+  }
+
+  #setService(id: string, service: skep.objects.Service.$Properties | undefined): void {
+    const texts = JSON.stringify(service?.spec?.taskTemplate?.placement?.constraints ?? []);
+    const before = this.#constraintTexts.get(id);
+    if (service === undefined) {
+      this.#constraints.delete(id);
+      this.#constraintTexts.delete(id);
+      return;
+    }
+    this.#constraintTexts.set(id, texts);
+    this.#constraints.set(id, constraintsOf(service.spec?.taskTemplate));
+    if (before !== undefined && before !== texts)
+      for (const { facts } of this.#board.nodes) this.#toEnforce.add(facts.id);
+  }
+
+  // --------------------------------------------------------------------------------------------------------- planning
+
+  #planWithin(ms: number): void {
+    if (this.#watch === undefined) return;
+    const atMs = this.#options.clock.monotonicMs() + ms;
+    if (atMs >= this.#timerAtMs) return;
+    this.#timer?.cancel();
+    this.#timerAtMs = atMs;
+    this.#timer = this.#options.clock.after(ms, () => {
+      this.#timerAtMs = Infinity;
+      this.#plan();
+    });
+  }
+
+  #plan(): void {
+    const { clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    this.#enforce();
+    const { placements, refused } = this.#board.plan(this.#random, nowMs);
+    for (const batch of cut(placements)) this.#place(batch);
+    for (const each of refused) this.#unsaid.set(each.taskId, each);
+    this.#tell(nowMs);
+  }
+
+  #place(batch: readonly { readonly placement: Placement; readonly group: GroupFacts }[]): void {
+    const put = (tx: Tx<ClusterSchema>): void => {
+      for (const { placement, group } of batch) assign(tx, placement, group);
+    };
+    this.#commit(put, `${batch.length} tasks placed`, () => {
+      for (const { placement } of batch) this.#board.unbook(placement.taskId);
+    });
+    for (const { placement } of batch) {
+      this.#told.delete(placement.taskId);
+      this.#unsaid.delete(placement.taskId);
+    }
+  }
+
+  /** Writes the reasons that are new; those that only changed a little wait. */
+  #tell(nowMs: number): void {
+    const now: { readonly refused: Refused; readonly text: string }[] = [];
+    let nextMs = Infinity;
+    for (const refused of this.#unsaid.values()) {
+      const text = JSON.stringify(refused.reason);
+      const told = this.#told.get(refused.taskId);
+      if (told?.text === text) this.#unsaid.delete(refused.taskId);
+      else if (told !== undefined && nowMs < told.atMs + rewriteMs) nextMs = Math.min(nextMs, told.atMs + rewriteMs);
+      else {
+        now.push({ refused, text });
+        this.#unsaid.delete(refused.taskId);
+        this.#told.set(refused.taskId, { text, atMs: nowMs });
+      }
+    }
+    for (const batch of cut(now)) {
+      const write = (tx: Tx<ClusterSchema>): void => {
+        for (const { refused } of batch) refuse(tx, refused);
+      };
+      this.#commit(write, "no suitable node", () => {
+        for (const { refused } of batch) {
+          this.#told.delete(refused.taskId);
+          if (!this.#unsaid.has(refused.taskId)) this.#unsaid.set(refused.taskId, refused);
+        }
+      });
+    }
+    if (nextMs < Infinity) this.#planWithin(nextMs - nowMs);
+  }
+
+  #enforce(): void {
+    for (const nodeId of this.#toEnforce) {
+      const node = this.#board.node(nodeId);
+      if (node === undefined) continue;
+      const { store } = this.#options;
+      const found = offenders(node.facts, this.#residents(nodeId));
+      if (found.length === 0) continue;
+      const reject = (tx: Tx<ClusterSchema>): void => {
+        for (const offender of found) evict(tx, offender, nodeId);
+      };
+      store.transact(reject, { actor: "constraint enforcer", cause: `node ${nodeId} changed` }, ({ kind }) => {
+        if (kind === "committed" || this.#watch === undefined) return;
+        this.#toEnforce.add(nodeId);
+        this.#planWithin(retryMs);
+      });
+    }
+    this.#toEnforce.clear();
+  }
+
+  #residents(nodeId: string): readonly Resident[] {
+    const view = this.#options.store.current();
+    return this.#board.tasksOn(nodeId).flatMap((taskId): readonly Resident[] => {
+      const task = view.get("task", taskId);
+      const group = this.#board.groupOf(taskId);
+      // What a successor has taken over is not counted twice.
+      if (task === undefined || group === undefined || !isWanted(task)) return [];
+      if (this.#board.node(nodeId)?.has(taskId) !== true) return [];
+      const constraints = this.#constraints.get(task.serviceId) ?? group.constraints;
+      return [{ taskId, createdAtUs: task.meta?.createdAtUs ?? 0, constraints, group }];
+    });
+  }
+
+  #commit(change: (tx: Tx<ClusterSchema>) => void, cause: string, undo: () => void): void {
+    const { store, logger } = this.#options;
+    const watch = this.#watch;
+    store.transact(change, { actor: "scheduler", cause }, (outcome) => {
+      if (watch !== this.#watch) return;
+      if (outcome.kind === "committed") return;
+      const { error } = outcome;
+      undo();
+      const quick = error instanceof Conflict;
+      if (!quick && !(error instanceof Backpressure))
+        logger.warn("placements could not be committed", { cause, error });
+      this.#planWithin(quick ? quietMs : error instanceof Backpressure ? error.retryAfterMs : retryMs);
+    });
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------- writing
+
+/** The world may have moved since the plan: a task that does not wait any more is left as it is. */
+function waits(task: Task | undefined): task is Task {
+  return task?.status?.state === TaskState.PENDING && isWanted(task);
+}
+
+function assign(tx: Tx<ClusterSchema>, { taskId, nodeId, assigned }: Placement, group: GroupFacts): void {
+  const task = tx.get("task", taskId);
+  if (!waits(task)) return;
+  const given = task.nodeId !== "";
+  tx.edit("task", taskId, (draft) => {
+    draft.nodeId = nodeId;
+    draft.assignedGenericResources = [...genericResourcesOf(assigned, group.reserved)];
+    draft.status = {
+      state: TaskState.ASSIGNED,
+      timestampUs: tx.timeUs,
+      message: given ? "scheduler confirmed task can run on preassigned node" : "scheduler assigned task to node",
+    };
+  });
+}
+
+function refuse(tx: Tx<ClusterSchema>, { taskId, reason }: Refused): void {
+  const task = tx.get("task", taskId);
+  if (!waits(task)) return;
+  const sinceUs = task.status?.reason?.noSuitableNode == null ? tx.timeUs : (task.status.reason.sinceUs ?? tx.timeUs);
+  tx.edit("task", taskId, (draft) => {
+    draft.status = {
+      ...draft.status,
+      timestampUs: tx.timeUs,
+      message: "pending task scheduling",
+      err: refusalText(reason),
+      reason: reasonOf(reason, sinceUs),
+    };
+  });
+}
+
+function evict(tx: Tx<ClusterSchema>, { taskId, detail }: Offender, nodeId: string): void {
+  const task = tx.get("task", taskId);
+  if (task === undefined || !holdsPlace(task) || !isWanted(task)) return;
+  const err = "assigned node no longer meets constraints";
+  tx.edit("task", taskId, (draft) => {
+    draft.desiredState = TaskState.SHUTDOWN;
+    draft.status = {
+      ...draft.status,
+      state: TaskState.REJECTED,
+      timestampUs: tx.timeUs,
+      message: "task rejected by constraint enforcer",
+      err,
+      reason: {
+        sinceUs: tx.timeUs,
+        failure: {
+          code: "TASK_EVICTED",
+          detail: `${err}: node ${nodeId}: ${detail}`,
+          fix: "Change the node's labels or resources, or the service's constraints or reservations",
+        },
+      },
+    };
+  });
+}
+
+function hasFailed({ status }: Task): boolean {
+  // Told from an eviction by who reported it: the enforcer's is no fault of the task.
+  const state = status?.state ?? TaskState.NEW;
+  return (
+    (state === TaskState.FAILED || state === TaskState.REJECTED) && status?.reason?.failure?.code !== "TASK_EVICTED"
+  );
+}
+
+function* cut<T>(all: readonly T[]): IterableIterator<readonly T[]> {
+  for (let at = 0; at < all.length; at += batchMax) yield all.slice(at, at + batchMax);
+}
+
+function textOf(facts: NodeFacts): string {
+  return JSON.stringify(facts, (_key, value: unknown) =>
+    value instanceof Map || value instanceof Set ? [...value] : value,
+  );
+}
