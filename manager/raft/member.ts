@@ -835,7 +835,9 @@ export class Member {
     }
     invariant(hardState !== undefined, "a snapshot comes with its hard state");
     this.#loading = true;
-    this.#ports.storage.reset(snapshot, hardState, (error) => {
+    // Entries behind the snapshot, and a commit index among them, may come in the same Ready: they follow with their save.
+    const covered = { ...hardState, commit: Math.min(hardState.commit, snapshot.index) };
+    this.#ports.storage.reset(snapshot, covered, (error) => {
       if (error !== undefined || this.#state !== "running") {
         this.#saved(step, error);
         return;

@@ -273,6 +273,7 @@ export class WalEngine {
   /** The log starts over after `meta`, whose snapshot is durable. A crash leaves the old log or the new one. */
   reset(meta: SnapshotMeta, hardState: HardState): void {
     invariant(hardState.term >= this.#hardState.term, "a reset never lowers the term", { ...hardState });
+    invariant(hardState.commit <= meta.index, "a reset commits no more than its snapshot holds", { ...hardState });
     this.#step("reset", () => {
       this.#beginSegment({ reset: true, hardState, baseIndex: meta.index, baseTerm: meta.term });
       this.#mark();
