@@ -159,8 +159,10 @@ export class SimDisk {
         this.#storage = undefined;
       }
     }
-    const keep = loss === "subset" ? "random" : loss === "none" ? "all" : loss === "prefix" ? "prefix" : "none";
-    this.files.restart({ keep, tear: random.pick(["none", "sector", "byte"]) });
+    // There is mostly one write on its way; "prefix" is to tear that one more often than to drop it.
+    const prefix = random.chance(0.7) ? "all" : "prefix";
+    const keep = loss === "subset" ? "random" : loss === "none" ? "all" : loss === "prefix" ? prefix : "none";
+    this.files.restart({ keep, tear: loss === "none" ? "none" : random.pick(["none", "sector", "byte", "byte"]) });
     this.#writers.clear();
     return wasTorn;
   }

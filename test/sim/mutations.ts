@@ -201,7 +201,7 @@ export const mutations: readonly Mutation[] = [
     file: core("quorum"),
     snippet: 'return incoming === "won" && outgoing === "won" ? "won" : "pending";',
     replacement: 'return incoming === "won" || outgoing === "won" ? "won" : "pending";',
-    test: scripted("membership"),
+    test: "manager/raft/core/quorum.test.ts",
   },
   {
     name: "joint configuration left by its proposer only",
@@ -277,7 +277,7 @@ export const mutations: readonly Mutation[] = [
     name: "removed member silent at once",
     file: member,
     snippet: 'if (this.#state === "removed" && (message.type === "preVote"',
-    replacement: 'if (this.#state === "starting" && (message.type === "preVote"',
+    replacement: 'if (this.#state === "stopped" && (message.type === "preVote"',
   },
   {
     name: "result of fdatasync ignored",
