@@ -305,6 +305,15 @@ export class Checks {
       }
       case "appendResponse":
         if (message.rejected) return;
+        if (view.durableTerm > message.term) {
+          // What it answers for may have been replaced within the same turn, by a leader of a later term. That the answer
+          // leaves after both is as if it had been durable in between.
+          for (let index = message.index; this.#chains.has(keyOf(index, message.term)); index--) {
+            const key = keyOf(index, message.term);
+            this.#holders.set(key, (this.#holders.get(key) ?? 0) | (1 << view.id));
+          }
+          return;
+        }
         if (view.durable.last < message.index) {
           throw new SimFailure("B8", "an acknowledgement covers entries that are not durable", {
             from: message.from,
