@@ -74,8 +74,8 @@ function describe(plan: NewClusterPlan, backup: string | undefined): string {
   const did = backup !== undefined;
   return [
     `Manager ${plan.survivor} ${did ? "is now" : "would become"} the only one, in incarnation ${plan.clusterIncarnation} of its cluster.`,
-    `Everything up to entry ${plan.committedIndex} ${did ? "was" : "is"} kept; what others had committed after that is lost.`,
-    `${plan.droppedEntries} later entries of this manager's log, of which it did not know that they were committed, ${did ? "were" : "will be"} dropped.`,
+    `Its whole log, up to entry ${plan.lastIndex}, ${did ? "was" : "would be"} kept; what others had committed after that is lost.`,
+    `Of the last ${plan.uncertainEntries} entries its disk does not say whether they had been committed; they ${did ? "are" : "would be"} now.`,
     ...plan.lost.map(
       ({ id, address, nodeId }) => `Taken out: manager ${id} (node ${nodeId}, ${address}); it must join anew.`,
     ),

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
-import { createLogger, logLevels, type LogLevel } from "../lib/runtime/index.ts";
+import { createLogger, logLevels, realClock, type LogLevel } from "../lib/runtime/index.ts";
 import { forceNewCluster } from "./force-new-cluster.ts";
 import { Manager, type ManagerOptions, type Start } from "./manager.ts";
 import { checkTimings, lanTimings, wanTimings, type MemberTimings } from "./raft/index.ts";
@@ -58,6 +58,9 @@ const options = {
 
 type Flags = ReturnType<typeof parse>["values"];
 
+/** In election timeouts. */
+const removedPatience = 4;
+
 class WrongUse extends Error {}
 
 function parse(
@@ -107,7 +110,9 @@ async function run(flags: Flags): Promise<number> {
     },
     onOut: (state, reason) => {
       logger.error(`${state}: ${reason}`);
-      if (state === "removed") ended.resolve(0);
+      // It still answers candidates for a while: the rest may need its vote until they know of the removal, too.
+      if (state === "removed")
+        realClock.after(removedPatience * managerOptions.timings.electionMs, () => ended.resolve(0));
     },
   };
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -125,7 +130,8 @@ async function run(flags: Flags): Promise<number> {
     throw error;
   }
   // For whoever started it: it serves, and where.
-  process.stdout.write(`${JSON.stringify({ serving: manager.port, memberId: manager.raft.memberId })}\n`);
+  const { port, metricsPort } = manager;
+  process.stdout.write(`${JSON.stringify({ serving: port, metrics: metricsPort, memberId: manager.raft.memberId })}\n`);
   const code = await ended.promise;
   await manager[Symbol.asyncDispose]();
   return code;

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
@@ -111,6 +112,8 @@ export class Manager implements AsyncDisposable {
   readonly raft: Raft;
   /** The port that it listens on. */
   readonly port: number;
+  /** The port of the metrics, if they are served. */
+  metricsPort: number | undefined;
   readonly #options: ManagerOptions;
   readonly #folder: DataFolder;
   readonly #disk: AsyncDisposable;
@@ -190,7 +193,9 @@ export class Manager implements AsyncDisposable {
     );
     const joining = await enter(folder, owner, address, channels, options, signal);
     const access = { folder, ...(options.unlockKey === undefined ? {} : { unlockKey: options.unlockKey }) };
-    const storage = opened.use(await openStorage(access));
+    const storage = opened.use(
+      await openStorage(access).catch((error: unknown) => stayQuarantined(error, folder, server, options, signal)),
+    );
     for (const error of storage.damaged) options.logger.error("a snapshot is damaged; an older one is used", { error });
     const raft = opened.use(
       Raft.open({
@@ -353,6 +358,7 @@ export class Manager implements AsyncDisposable {
     });
     server.unref();
     this.#metrics = server;
+    this.metricsPort = (server.address() as AddressInfo).port;
   }
 }
 
@@ -392,6 +398,28 @@ class Channels implements Disposable {
     }
     return found;
   }
+}
+
+/**
+ * The disk says that this member's log cannot be trusted (row 31): it takes no part, and does not end either, since it
+ * would only be started again. It stays up to tell so until it is stopped.
+ */
+async function stayQuarantined(
+  error: unknown,
+  folder: DataFolder,
+  server: RpcServer,
+  options: ManagerOptions,
+  signal: AbortSignal,
+): Promise<never> {
+  if (!(error instanceof ClusterError) || error.code !== "LOG_QUARANTINED") throw error;
+  const { clusterId, memberId } = folder.identity ?? { clusterId: "", memberId: 0 };
+  server.unary(managersMethods.status, () => Promise.resolve({ clusterId, memberId, state: "quarantined" }));
+  options.logger.error("quarantined: this manager must be replaced", { error });
+  options.onOut?.("quarantined", `${error.message}. ${error.fix ?? ""}`);
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+  });
 }
 
 interface Joining {

@@ -64,3 +64,13 @@ export class MemberUnknown extends ClusterError {
     super(`Cannot find member ${id}: it is not one of the managers`, { fix: "List the managers for their ids" });
   }
 }
+
+/** The folder that a member comes with is not the one that it had: what it acknowledged is not in it. */
+export class MemberFolderReplaced extends ClusterError {
+  readonly code = "RAFT_MEMBER_FOLDER_REPLACED";
+  constructor(id: number) {
+    super(`Cannot let member ${id} in again: it has lost the data folder that it had`, {
+      fix: `Give the manager a new certificate, with a member id of its own, and join it with --replace ${id}`,
+    });
+  }
+}

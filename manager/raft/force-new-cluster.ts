@@ -1,7 +1,11 @@
 /**
- * Starting anew with one survivor when the quorum is lost for good (row 26): offline, on its data folder. What is
- * committed here is kept, what is not is dropped, everybody else is taken out, and the cluster counts one incarnation up,
- * so that members of the old one are refused if they come back. A copy of the folder is made first.
+ * Starting anew with one survivor when the quorum is lost for good (row 26): offline, on its data folder. Everybody else is
+ * taken out, and the cluster counts one incarnation up, so that members of the old one are refused if they come back. A
+ * copy of the folder is made first.
+ *
+ * The whole log is kept. How far it was committed is known on disk only as of some earlier write, so dropping what lies
+ * behind that would drop entries that were acknowledged. Keeping an entry that was not committed is what every new leader
+ * does with its log (Raft thesis §3.6.2), and its proposer has never been told that it failed.
  */
 import { cpSync } from "node:fs";
 
@@ -18,9 +22,9 @@ export interface NewClusterPlan {
   readonly lost: readonly MemberRecord[];
   /** Voters at the end of the committed log, the survivor among them if it has a vote. */
   readonly voters: readonly MemberId[];
-  readonly committedIndex: number;
-  /** Entries that were never known to be committed here, and will be dropped. */
-  readonly droppedEntries: number;
+  readonly lastIndex: number;
+  /** Entries at the end of which the disk does not say whether they were committed: they are, from then on. */
+  readonly uncertainEntries: number;
   /** Of the new cluster. */
   readonly clusterIncarnation: number;
 }
@@ -42,15 +46,16 @@ export class NewCluster implements Disposable {
     this.#storage = DirectStorage.open(storageOptions(access));
     try {
       const { recovered } = this.#storage;
-      this.#initial = { ...recovered, applied: recovered.snapshot.index };
-      const committedIndex = Math.max(recovered.hardState.commit, recovered.snapshot.index);
-      const { table, conf } = applyCommitted(this.#table(), recovered, committedIndex);
+      const { hardState, snapshot, entries } = recovered;
+      const lastIndex = Math.max(entries.at(-1)?.index ?? 0, snapshot.index);
+      this.#initial = { ...recovered, hardState: { ...hardState, commit: lastIndex }, applied: snapshot.index };
+      const { table, conf } = applyCommitted(this.#table(), recovered, lastIndex);
       this.plan = {
         survivor: owner.memberId,
         lost: table.list().filter(({ id }) => id !== owner.memberId),
         voters: conf.voters,
-        committedIndex,
-        droppedEntries: recovered.entries.filter(({ index }) => index > committedIndex).length,
+        lastIndex,
+        uncertainEntries: lastIndex - Math.max(hardState.commit, snapshot.index),
         clusterIncarnation: identity.clusterIncarnation + 1,
       };
     } catch (error) {
@@ -62,11 +67,11 @@ export class NewCluster implements Disposable {
   /** @param backup  a folder that does not exist: the copy as it was before */
   carryOut(backup: string): void {
     cpSync(this.#folder.path, backup, { recursive: true, errorOnExist: true, force: false });
-    const { committedIndex, survivor } = this.plan;
+    const { lastIndex, survivor } = this.plan;
     const { hardState, entries } = newState(this.#initial, survivor);
     // Counted up first: should the rest not happen, this member alone is kept from the others, and can be repeated.
     this.#folder.countNewCluster();
-    this.#storage.save({ hardState, entries: entries.filter(({ index }) => index > committedIndex) });
+    this.#storage.save({ hardState, entries: entries.filter(({ index }) => index > lastIndex) });
   }
 
   [Symbol.dispose](): void {

@@ -11,6 +11,7 @@ import { noMember } from "./core/types.ts";
 import type { DataFolder } from "./data-folder.ts";
 import {
   ChangeUnknown,
+  MemberFolderReplaced,
   ElsewhereLed,
   MemberUnknown,
   NoLeader,
@@ -304,6 +305,9 @@ export class Raft implements AsyncDisposable {
   /** A new manager, as a learner that becomes a voter by itself; asking again for one that is a member changes nothing. */
   async addLearner(record: MemberRecord, signal?: AbortSignal): Promise<void> {
     const known = this.#member.table.get(record.id);
+    if (known !== undefined && known.dataIncarnation !== record.dataIncarnation) {
+      throw new MemberFolderReplaced(record.id);
+    }
     if (known !== undefined && known.address === record.address) return;
     const act = known === undefined ? "addLearner" : "update";
     await this.#change(`adding member ${record.id}`, [{ act, member: record.id }], [record], false, signal);
