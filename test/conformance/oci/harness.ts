@@ -3,6 +3,7 @@
  * whatever happens, groups below one parent of this process's own.
  */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   linkSync,
@@ -265,6 +266,27 @@ export async function execute(
     // A created container inherits the pipes and keeps them open; what the runtime itself wrote has arrived by then.
     child.once("exit", (code, signal) => (drain = setTimeout(() => finish(code, signal), 20)));
   });
+}
+
+/**
+ * crun refuses hybrid hosts whose v2 tree offers a controller. While the answer lives, such controllers are held by a v1
+ * hierarchy that is mounted in a mount namespace of a process of our own; nothing on the host uses or sees it.
+ */
+export async function bareUnifiedTree(): Promise<AsyncDisposable> {
+  const file = "/sys/fs/cgroup/unified/cgroup.controllers";
+  const controllers = existsSync(file) ? readText(file).trim().replaceAll(" ", ",") : "";
+  if (controllers === "") return { [Symbol.asyncDispose]: async () => {} };
+  const script = `mount -t tmpfs none /mnt && mount -t cgroup -o ${controllers} v1 /mnt && echo held && read x; umount /mnt`;
+  const holder = spawn("/usr/bin/unshare", ["--mount", "/bin/sh", "-c", script], { stdio: ["pipe", "pipe", "ignore"] });
+  await Promise.race([once(holder.stdout, "data"), once(holder, "exit")]);
+  return {
+    [Symbol.asyncDispose]: async () => {
+      if (holder.exitCode !== null) return;
+      const ended = once(holder, "exit");
+      holder.stdin.end("x\n");
+      await ended;
+    },
+  };
 }
 
 let template: string | undefined;

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { config, oursOnly } from "./config.ts";
-import { type Case, Lab, ours, peers, type Runtime, whyNot } from "./harness.ts";
+import { bareUnifiedTree, type Case, Lab, ours, peers, type Runtime, whyNot } from "./harness.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { linux } from "./linux.ts";
 
@@ -45,6 +45,7 @@ test(
   "OCI: the same cases against the peers, as a table",
   { skip: absent ?? (wanted ? false : "OCI_PEERS=0"), timeout: 300_000 },
   async (context) => {
+    await using _ = await bareUnifiedTree();
     const present = peers.filter((peer) => existsSync(peer.path));
     const runnable = cases.filter((one) => one.skip?.() === undefined);
     const failures = new Map<string, Map<string, string>>();

@@ -1,0 +1,257 @@
+/**
+ * Container start: isolate beside runc and crun on the same bundle (namespaces, cgroups with limits, Docker's default
+ * seccomp profile), alternating, 30 rounds three times; exec into a running container likewise. Then where isolate's own
+ * time goes, phase by phase (`--timings`), to hold beside the kernel's floor in docs/design/isolate.md.
+ *
+ *   S1  run of a no-op, as the agent does it: from the one sealed memfd that it made at its start
+ *   S2  run of a no-op from the file on disk: the program copies itself into a memfd first
+ *   S3  exec of a no-op in a running container, from the sealed memfd
+ *   S4  create + start + delete
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { defaultSeccomp } from "../../worker/containers/core/seccomp.ts";
+import { bareUnifiedTree, defaultConfig, isolatePath, type Json, peers } from "../conformance/oci/harness.ts";
+import { type BenchOptions, median, type Report } from "./report.ts";
+
+const perRound = 30;
+
+interface Contestant {
+  readonly name: string;
+  readonly path: string;
+}
+
+/**
+ * Holds a sealed copy of isolate open, as the agent does, and tells the path by which it is executed. The helper is Python
+ * because Node has neither memfd_create nor seals.
+ */
+async function sealedCopy(): Promise<Disposable & { path: string }> {
+  const holder = spawn(
+    "/usr/bin/python3",
+    [
+      "-c",
+      `import fcntl,os,sys
+fd = os.memfd_create("isolate", os.MFD_ALLOW_SEALING)
+os.write(fd, open(sys.argv[1], "rb").read())
+fcntl.fcntl(fd, 1033, 15)
+print(fd, flush=True)
+sys.stdin.read()`,
+      isolatePath,
+    ],
+    { stdio: ["pipe", "pipe", "inherit"] },
+  );
+  const [first] = (await once(holder.stdout, "data")) as [Buffer];
+  return {
+    path: `/proc/${holder.pid}/fd/${first.toString().trim()}`,
+    [Symbol.dispose]: () => holder.stdin.end(),
+  };
+}
+
+function makeBundle(folder: string, change: (config: Json) => void): string {
+  const rootfs = join(folder, "rootfs");
+  mkdirSync(rootfs, { recursive: true });
+  for (const name of ["bin", "dev", "proc", "sys", "tmp", "etc"]) mkdirSync(join(rootfs, name));
+  copyFileSync("/bin/busybox", join(folder, "busybox"));
+  linkSync(join(folder, "busybox"), join(rootfs, "bin/busybox"));
+  for (const name of ["true", "sleep"]) symlinkSync("busybox", join(rootfs, "bin", name));
+  const config = defaultConfig();
+  config.linux.seccomp = defaultSeccomp(config.process.capabilities.bounding, process.arch);
+  config.linux.resources.memory = { limit: 512 << 20 };
+  config.linux.resources.cpu = { shares: 512, quota: 150000, period: 100000 };
+  config.linux.resources.pids = { limit: 512 };
+  config.linux.maskedPaths = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+  ];
+  config.linux.readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+  change(config);
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+  return folder;
+}
+
+/** Wall time of one program from spawn to exit, in ms. Errors go to a file: a container would keep a pipe open. */
+function timed(path: string, args: readonly string[]): number {
+  const errors = join(tmpdir(), `bench-start-errors-${process.pid}`);
+  const fd = openSync(errors, "w+");
+  try {
+    const started = process.hrtime.bigint();
+    const done = spawnSync(path, args, { stdio: ["ignore", "ignore", fd] });
+    const ms = Number(process.hrtime.bigint() - started) / 1e6;
+    if (done.status !== 0) throw new Error(`${path} ${args.join(" ")}: ${readFileSync(errors, "utf8")}`);
+    return ms;
+  } finally {
+    closeSync(fd);
+    rmSync(errors, { force: true });
+  }
+}
+
+/** Takes turns, so that a slow second of the machine hurts all alike. Answers the medians. */
+function alternate(times: number, tasks: ReadonlyMap<string, (round: number) => number>): Map<string, number> {
+  const all = new Map<string, number[]>([...tasks.keys()].map((name) => [name, []]));
+  for (const [, task] of tasks) task(-1);
+  for (let round = 0; round < times; round++) for (const [name, task] of tasks) all.get(name)!.push(task(round));
+  return new Map([...all].map(([name, values]) => [name, median(values)]));
+}
+
+export async function run(options: BenchOptions, report: Report): Promise<void> {
+  if (process.getuid?.() !== 0) throw new Error("bench start needs root");
+  const folder = mkdtempSync(join(tmpdir(), "bench-start-"));
+  using sealed = await sealedCopy();
+  await using _ = await bareUnifiedTree();
+  const runc = peers.find((peer) => peer.name === "runc")!;
+  const crun = peers.find((peer) => peer.name === "crun")!;
+  const present: readonly Contestant[] = [runc, crun].filter((peer) => existsSync(peer.path));
+  const memory: Contestant = { name: "isolate", path: sealed.path };
+  const disk: Contestant = { name: "isolate from disk", path: isolatePath };
+  const times = options.quick ? 5 : perRound;
+  const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
+  const state = (name: string): string => join(folder, `state-${name.replaceAll(" ", "-")}`);
+  let serial = 0;
+  try {
+    const bundle = makeBundle(join(folder, "bundle"), () => {});
+    const runOnce = (who: Contestant) => (): number => {
+      const id = `b${++serial}`;
+      return timed(who.path, ["--root", state(who.name), "run", "--bundle", bundle, id]);
+    };
+    const lifeOnce = (who: Contestant) => (): number => {
+      const id = `b${++serial}`;
+      const root = ["--root", state(who.name)];
+      let ms = timed(who.path, [...root, "create", "--bundle", bundle, id]);
+      ms += timed(who.path, [...root, "start", id]);
+      // The no-op ends at once; what is left is the time of delete itself.
+      for (;;) {
+        const told = spawnSync(who.path, [...root, "state", id]).stdout.toString();
+        if (told.includes('"stopped"')) break;
+      }
+      return ms + timed(who.path, [...root, "delete", id]);
+    };
+    const runs = new Series();
+    const lives = new Series();
+    for (let round = 1; round <= options.rounds; round++) {
+      report.note(`start: round ${round} of ${options.rounds}`);
+      if (wants("S1") || wants("S2"))
+        runs.add(alternate(times, new Map([memory, disk, ...present].map((who) => [who.name, runOnce(who)]))));
+      if (wants("S4"))
+        lives.add(alternate(times, new Map([memory, ...present].map((who) => [who.name, lifeOnce(who)]))));
+    }
+    runs.tell(report, "S1 run of a no-op", memory.name, { crun: 0.35, runc: 0.2 });
+    runs.tell(report, "S2 run of a no-op, isolate from disk", disk.name, {});
+    lives.tell(report, "S4 create, start, delete", memory.name, {});
+    if (wants("S3")) await benchExec(folder, [memory, ...present], times, options.rounds, report);
+    phases(sealed.path, bundle, state("timings"), report);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function benchExec(
+  folder: string,
+  all: readonly Contestant[],
+  times: number,
+  rounds: number,
+  report: Report,
+): Promise<void> {
+  const bundle = makeBundle(join(folder, "long"), (config) => (config.process.args = ["/bin/sleep", "1000"]));
+  const root = (who: Contestant): readonly string[] => ["--root", join(folder, `exec-${who.name}`)];
+  try {
+    for (const who of all) timed(who.path, [...root(who), "run", "--detach", "--bundle", bundle, `long-${who.name}`]);
+    const series = new Series();
+    const tasks = new Map(
+      all.map((who) => [who.name, () => timed(who.path, [...root(who), "exec", `long-${who.name}`, "/bin/true"])]),
+    );
+    for (let round = 1; round <= rounds; round++) series.add(alternate(times, tasks));
+    series.tell(report, "S3 exec of a no-op", "isolate", { crun: 0.2 });
+  } finally {
+    for (const who of all) spawnSync(who.path, [...root(who), "delete", "--force", `long-${who.name}`]);
+  }
+}
+
+/** Medians of each round, to be told as one line for each peer. */
+class Series {
+  readonly #rounds: Map<string, number>[] = [];
+
+  add(medians: Map<string, number>): void {
+    this.#rounds.push(medians);
+  }
+
+  tell(report: Report, name: string, own: string, gates: Readonly<Record<string, number>>): void {
+    for (const peer of this.#rounds[0]?.keys() ?? []) {
+      if (peer.startsWith("isolate")) continue;
+      const of = (who: string): number[] => this.#rounds.map((round) => round.get(who) ?? Number.NaN);
+      const ratio = median(
+        this.#rounds.map((round) => (round.get(own) ?? Number.NaN) / (round.get(peer) ?? Number.NaN)),
+      );
+      const gate = gates[peer];
+      report.add({
+        name: `${name}, beside ${peer}`,
+        unit: "ms",
+        ours: median(of(own)),
+        peer: median(of(peer)),
+        ratio,
+        gate: gate === undefined ? "-" : `<= ${gate}x`,
+        pass: gate === undefined || ratio <= gate,
+      });
+    }
+  }
+}
+
+/** Where the time of one run goes: the median of each phase, as isolate itself tells it. */
+function phases(path: string, bundle: string, root: string, report: Report): void {
+  const seen = new Map<string, number[]>();
+  for (let i = 0; i < 15; i++) {
+    const done = spawnSync(path, ["--root", root, "--timings", "run", "--bundle", bundle, `t${i}`]);
+    for (const line of done.stderr.toString().split("\n")) {
+      const match = /^\s*([\d.]+) us {2}(.*)$/.exec(line);
+      if (match !== null) seen.set(match[2]!, [...(seen.get(match[2]!) ?? []), Number(match[1])]);
+    }
+  }
+  for (const [phase, us] of seen)
+    report.add({
+      name: `phase: ${phase}`,
+      unit: "us",
+      ours: median(us),
+      peer: floorUs[phase],
+      ratio: floorUs[phase] === undefined ? undefined : median(us) / floorUs[phase],
+      gate: "-",
+      pass: true,
+    });
+}
+
+/** What the kernel alone takes for the same work, read on a 2-core virtual machine; it only orients. */
+const floorUs: Readonly<Record<string, number>> = {
+  "cgroup directories, state": 92,
+  limits: 28,
+  clone3: 468,
+  "cgroup join": 36,
+  mounts: 45,
+  devices: 46,
+  "masked and read-only paths": 63,
+  pivot_root: 36,
+  "user and capabilities": 16,
+};
