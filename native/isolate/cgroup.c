@@ -265,6 +265,30 @@ failed:;
     return -1;
 }
 
+int cgroup_find_unsaved(const char *cgroups_path, const char *id, struct cgroup *cgroup, struct error *error)
+{
+    cleanup_cgroup_layout struct cgroup_layout layout = {0};
+    char relative[PATH_MAX];
+    memset(cgroup, 0, sizeof *cgroup);
+    if (relative_path(cgroups_path, id, relative, sizeof relative, error) < 0 || cgroup_layout_detect(&layout, error) < 0)
+        return -1;
+    cgroup->mode = layout.mode;
+    for (size_t i = 0; i < layout.count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &layout.hierarchies[i];
+        if (hierarchy->mount == NULL)
+            continue;
+        /* Only the leaf is taken for ours: create refuses a group that holds processes, so nobody else's are in it. */
+        struct cgroup_entry entry = {.v2 = hierarchy->v2, .fd = -1, .join_fd = -1, .created = 1};
+        entry.controllers = strdup(hierarchy->controllers);
+        entry.mount = strdup(hierarchy->mount);
+        entry.path = format_text("%s/%s", hierarchy->mount, relative);
+        cgroup->entries[cgroup->count++] = entry;
+        if (entry.controllers == NULL || entry.mount == NULL || entry.path == NULL)
+            return fail(error, ENOMEM, "name the cgroup");
+    }
+    return 0;
+}
+
 int cgroup_join(const struct cgroup *cgroup, bool v2, struct error *error)
 {
     for (size_t i = 0; i < cgroup->count; i++) {
@@ -279,20 +303,23 @@ int cgroup_join(const struct cgroup *cgroup, bool v2, struct error *error)
 
 int cgroup_open(struct cgroup *cgroup, bool for_join, struct error *error)
 {
+    int result = 0;
     for (size_t i = 0; i < cgroup->count; i++) {
         struct cgroup_entry *entry = &cgroup->entries[i];
         if (entry->fd < 0) {
             entry->fd = open(entry->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (entry->fd < 0)
-                return fail(error, errno, "open cgroup %s", entry->path);
+            if (entry->fd < 0) {
+                result = fail(error, errno, "open cgroup %s", entry->path);
+                continue; /* the others are opened all the same: delete wants what there is */
+            }
         }
         if (for_join && entry->join_fd < 0) {
             entry->join_fd = openat(entry->fd, entry->v2 ? "cgroup.procs" : "tasks", O_WRONLY | O_CLOEXEC);
             if (entry->join_fd < 0)
-                return fail(error, errno, "open cgroup %s to join it", entry->path);
+                result = fail(error, errno, "open cgroup %s to join it", entry->path);
         }
     }
-    return 0;
+    return result;
 }
 
 int cgroup_descend(struct cgroup *cgroup, const char *sub, struct error *error)

@@ -41,7 +41,10 @@ struct cgroup {
 int cgroup_create(const char *cgroups_path, const char *id, const struct config *config, bool rootless,
                   struct cgroup *cgroup, struct error *error);
 
-/* Writes the limits. `pids` alone tells that only pids.max is written, which v2 wants after the first process is in. */
+/* Where cgroup_create() would have put them, for a create that was killed before it could save what it made. */
+int cgroup_find_unsaved(const char *cgroups_path, const char *id, struct cgroup *cgroup, struct error *error);
+
+/* Writes the limits. pids.max comes apart, after the first process is in: a limit of 0 or 1 would refuse the clone. */
 int cgroup_apply(const struct cgroup *cgroup, const struct resources *resources, struct error *error);
 int cgroup_apply_pids(const struct cgroup *cgroup, const struct resources *resources, struct error *error);
 

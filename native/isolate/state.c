@@ -228,16 +228,28 @@ static int load_fields(struct json_object *object, struct container *container, 
     return groups == NULL ? 0 : cgroup_from_json(groups, container->cgroup, error);
 }
 
-/* A create that was killed half-way leaves a folder without state; delete --force must still find its way. */
+/* A create that was killed half-way leaves a folder without state.json; delete --force must still find what it made. */
 static int load_unfinished(struct container *container, struct error *error)
 {
+    cleanup_json struct json_object *json = NULL;
+    struct config *config = NULL;
+    struct error ignored; /* killed before it had copied the configuration: then it had made nothing else either */
     container->bundle = strdup("/");
     container->rootfs = strdup("/");
     container->created = strdup("1970-01-01T00:00:00Z");
     container->cgroup = calloc(1, sizeof *container->cgroup);
     if (container->bundle == NULL || container->rootfs == NULL || container->created == NULL || container->cgroup == NULL)
         return fail(error, ENOMEM, "read the state");
-    return 0;
+    if (json_load_at(container->state_fd, "config.json", &json, &ignored) < 0)
+        return 0;
+    struct json_object *taken = json;
+    json = NULL;
+    if (config_parse(taken, &config, &ignored) < 0)
+        return 0;
+    int result = cgroup_find_unsaved(config->cgroups_path, container->id, container->cgroup, error);
+    config_free(config);
+    (void)cgroup_open(container->cgroup, false, &ignored); /* those that were not made yet are missing */
+    return result;
 }
 
 int runtime_load(const char *root, const char *id, struct container *container, struct error *error)
