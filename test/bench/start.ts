@@ -122,8 +122,8 @@ function alternate(times: number, tasks: ReadonlyMap<string, (round: number) => 
 export async function run(options: BenchOptions, report: Report): Promise<void> {
   if (process.getuid?.() !== 0) throw new Error("bench start needs root");
   const folder = mkdtempSync(join(tmpdir(), "bench-start-"));
-  using sealed = await sealedCopy();
-  await using _ = await bareUnifiedTree();
+  const sealed = await sealedCopy();
+  const bare = await bareUnifiedTree();
   const runc = peers.find((peer) => peer.name === "runc")!;
   const crun = peers.find((peer) => peer.name === "crun")!;
   const present: readonly Contestant[] = [runc, crun].filter((peer) => existsSync(peer.path));
@@ -166,6 +166,8 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
     if (wants("S3")) await benchExec(folder, [memory, ...present], times, options.rounds, report);
     phases(sealed.path, bundle, state("timings"), report);
   } finally {
+    sealed[Symbol.dispose]();
+    await bare[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -45,7 +45,8 @@ test(
   "OCI: the same cases against the peers, as a table",
   { skip: absent ?? (wanted ? false : "OCI_PEERS=0"), timeout: 300_000 },
   async (context) => {
-    await using _ = await bareUnifiedTree();
+    const bare = await bareUnifiedTree();
+    context.after(async () => await bare[Symbol.asyncDispose]());
     const present = peers.filter((peer) => existsSync(peer.path));
     const runnable = cases.filter((one) => one.skip?.() === undefined);
     const failures = new Map<string, Map<string, string>>();
