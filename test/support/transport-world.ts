@@ -4,6 +4,7 @@ import { RpcServer } from "../../lib/rpc/index.ts";
 import type { TlsIdentity } from "../../lib/pki/index.ts";
 import { realClock, silentLogger, type Logger } from "../../lib/runtime/index.ts";
 import type { MemberId } from "../../manager/raft/core/types.ts";
+import type { SnapshotTransfers } from "../../manager/raft/snapshot/index.ts";
 import { GrpcTransport, type LocalMember, type TransportLimits } from "../../manager/raft/transport/index.ts";
 import { Heard, connected, type Node, type World } from "../conformance/raft-transport.ts";
 import { createClusterPki, type ClusterPki } from "./cluster-pki.ts";
@@ -62,21 +63,24 @@ export class GrpcWorld implements World {
    * A member that listens, and does not know anybody yet.
    * @param overrides  `address: "its own"` lets it claim where it really listens
    */
-  async add(id: MemberId, overrides: { address?: string; tls?: TlsIdentity } = {}): Promise<GrpcNode> {
+  async add(
+    id: MemberId,
+    overrides: { address?: string; tls?: TlsIdentity; transfers?: SnapshotTransfers } = {},
+  ): Promise<GrpcNode> {
     const pki = await testPki();
-    const { tls = await pki.manager(id), ...local } = overrides;
+    const snapshots = new MemorySnapshots();
+    const { tls = await pki.manager(id), transfers = snapshots, ...local } = overrides;
     const bugs: unknown[] = [];
     const server = new RpcServer({ tls, wallMs: Date.now, onBug: (_path, error) => bugs.push(error) });
     const address = `127.0.0.1:${await server.listen("127.0.0.1:0")}`;
     if (local.address === "its own") local.address = address;
     const heard = new Heard();
-    const snapshots = new MemorySnapshots();
     const transport = new GrpcTransport({
       local: localMember(id, pki.clusterId, local),
       tls,
       server,
       handlers: heard,
-      snapshots,
+      snapshots: transfers,
       clock: realClock,
       random: new Random(id),
       logger: this.#options.logger ?? silentLogger,
