@@ -164,12 +164,14 @@ class Round {
     stop(slot.dead);
     stop(slot.evicted);
     stop(copies);
+    const spare = spareOf(slot.old);
+    stop(spare);
     if (keeper !== undefined) stop(slot.resting);
     else for (const { hold } of slot.resting) this.wake(hold?.untilUs);
     let cause = slot.dead.length > 0 ? "task ended" : slot.evicted.length > 0 ? "node lost or drained" : "slots";
     if (wish.update) {
       cause = "update";
-      this.#replace(slot, steps, stop);
+      this.#replace(slot, steps, stop, spare[0]);
     } else if (wish.fill) steps.push(this.#create(this.#holdOf(slot), 0, slot));
     else if (keeper === undefined) this.#retry(slot, steps);
     else if (slot.old.length > 0 && keeper.state === TaskState.RUNNING) stop(slot.old);
@@ -183,23 +185,22 @@ class Round {
     const { service } = this.#situation;
     const last = slot.tasks.find((task) => task.specVersion === service.specVersion && !isAlive(task));
     if (slot.old.length === 0 || slot.resting.length > 0 || last === undefined || !slot.dirty) return;
-    steps.push(this.#create(this.#delayOf(slot, last) ?? this.#waitForOld(slot, 0), 0, slot));
+    steps.push(this.#create(this.#delayOf(slot, last) ?? this.#waitForOld(slot), 0, slot));
   }
 
-  #replace(slot: Slot, steps: Step[], stop: (tasks: readonly TaskFacts[]) => void): void {
+  #replace(slot: Slot, steps: Step[], stop: (tasks: readonly TaskFacts[]) => void, spare: TaskFacts | undefined): void {
     const { service } = this.#situation;
     const updateId = service.specVersion;
+    const leaving = slot.leaving[0] ?? spare;
     if (slot.old.length === 0) steps.push(this.#create(this.#holdOf(slot), updateId, slot));
     else if (policyOf(this.#situation).order === UpdateOrder.START_FIRST)
-      steps.push(this.#create(undefined, updateId, slot));
+      steps.push(this.#create(leaving && this.#waitFor(leaving), updateId, slot));
     else if (slot.old.every(({ state }) => state < TaskState.STARTING)) {
       // Nothing is lost with a task that has not started.
       stop(slot.old);
-      const placed = slot.old.some(({ state }) => state >= TaskState.ASSIGNED);
-      steps.push(
-        this.#create(placed ? this.#waitForOld(slot, this.#nowUs + oldTaskWaitUs) : undefined, updateId, slot),
-      );
-    } else steps.push(this.#create(this.#waitForOld(slot, 0), updateId, slot));
+      const blocker = leaving ?? slot.old.find(({ state }) => state >= TaskState.ASSIGNED);
+      steps.push(this.#create(blocker && this.#waitFor(blocker), updateId, slot));
+    } else steps.push(this.#create(this.#waitForOld(slot), updateId, slot));
   }
 
   /** Asks a task that was held to run, as soon as nothing stands against it. */
@@ -252,13 +253,17 @@ class Round {
     const leaves =
       slot.leaving[0] ??
       slot.evicted.find(({ state, nodeId }) => state >= TaskState.ASSIGNED && !isLost(nodes.get(nodeId)));
-    return leaves === undefined
-      ? undefined
-      : { kind: "oldTask", untilUs: this.#nowUs + oldTaskWaitUs, taskId: leaves.id, attempt: 0 };
+    return leaves && this.#waitFor(leaves);
   }
 
-  #waitForOld(slot: Slot, untilUs: number): Hold {
-    return { kind: "oldTask", untilUs, taskId: slot.old[0]?.id ?? "", attempt: 0 };
+  /** It was asked to stop: a successor waits for that, but not for ever. */
+  #waitFor({ id }: TaskFacts): Hold {
+    return { kind: "oldTask", untilUs: this.#nowUs + oldTaskWaitUs, taskId: id, attempt: 0 };
+  }
+
+  /** It has not been asked to stop yet, and is not before its successor is ready. */
+  #waitForOld(slot: Slot): Hold {
+    return { kind: "oldTask", untilUs: 0, taskId: slot.old[0]?.id ?? "", attempt: 0 };
   }
 
   /** Drained and lost nodes cost no delay: the task is not to blame. */
@@ -277,6 +282,12 @@ class Round {
 }
 
 const held = (hold: Hold | undefined): { hold?: Hold } => (hold === undefined ? {} : { hold });
+
+/** One old task is enough to go on with until its replacement is there: the newest that runs, or the newest. */
+function spareOf(old: readonly TaskFacts[]): readonly TaskFacts[] {
+  const kept = old.find(({ state }) => state === TaskState.RUNNING) ?? old[0];
+  return old.filter((task) => task !== kept);
+}
 
 /** Restarts at the user's pace, as Swarm's users know it; after that a task that keeps failing is tried less and less. */
 const restartsAtPace = 5;
