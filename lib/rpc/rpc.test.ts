@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { Metadata, status } from "@grpc/grpc-js";
+import { Client, Metadata, credentials, status, type ServiceError } from "@grpc/grpc-js";
 import * as fc from "fast-check";
 
 import { createClusterPki, type ClusterPki } from "../../test/support/cluster-pki.ts";
@@ -210,6 +210,21 @@ test("a message that cannot be decoded is refused with its code, and harms nobod
   assert.equal((await ended)?.code, "MESSAGE_UNREADABLE");
   assert.deepEqual(heard, ["you said one"]);
   assert.equal(await channel.call(echo, "still", limit), "still from worker");
+});
+
+test("more metadata than 8 KiB is refused, and the connection goes on", async () => {
+  const secure = credentials.createFromSecureContext(workerTls.context, { checkServerIdentity: () => undefined });
+  const client = new Client(address, secure, { "grpc.ssl_target_name_override": "swarm-manager" });
+  const call = (bytes: number): Promise<ServiceError | null> =>
+    new Promise((resolve) => {
+      const metadata = new Metadata();
+      metadata.set("x-filler", "f".repeat(bytes));
+      const same = (body: Buffer): Buffer => body;
+      client.makeUnaryRequest(echo.path, same, same, Buffer.from("x"), metadata, {}, (error) => resolve(error));
+    });
+  assert.equal((await call(9000))?.code, status.RESOURCE_EXHAUSTED);
+  assert.equal(await call(1000), null);
+  client.close();
 });
 
 test("bytes that are not TLS, and TLS that never finishes, do not disturb the server", async () => {

@@ -213,3 +213,15 @@ scene(
     await four.heard.until(() => four.heard.messages.length > 1);
   },
 );
+
+scene("a stream that outlives its certificate is ended, and a renewed one opens the next", async (world, [one]) => {
+  const pki = await testPki();
+  const identity = { nodeId: "n5", clusterId: pki.clusterId, role: "manager", memberId: 5 } as const;
+  const tls = new TlsIdentity(await pki.material(identity, 2500));
+  const five = await world.add(5, { tls });
+  five.transport.setMembers([{ id: 1, address: one!.address }]);
+  await connected(five, 1);
+  await five.heard.until(() => five.transport.metrics().get(1)?.lastError === "CERTIFICATE_EXPIRED");
+  tls.replace(await pki.material(identity));
+  await connected(five, 1);
+});
