@@ -302,6 +302,38 @@ test("K7: a record of another member, its checksums made to fit, still breaks th
   assertQuarantined(rig, ["seal"]);
 });
 
+test("K7: a record from another life of the same member, sound in itself, does not follow the one before it", () => {
+  const path = `${logFolder}/segment-0000000000000001.log`;
+  const rig = new LogRig(1, { segmentBytes: 16_384 });
+  const log = rig.open();
+  for (let index = 1; index <= 3; index++) log.save({ hardState: hardState(1), entries: [entry(index, 1)] });
+  const fork = rig.disk.contents();
+  const live = (term: number): Uint8Array => {
+    rig.disk.restore(fork);
+    const life = rig.open();
+    for (const index of [4, 5]) life.save({ hardState: hardState(term), entries: [entry(index, term)] });
+    return rig.disk.peek(path)!;
+  };
+  const [one, other] = [live(2), live(3)];
+  const { at } = records(rig)[4]!;
+  rig.disk.restart();
+  rig.disk.plant(
+    path,
+    Uint8Array.from(one, (byte, place) => (place < at ? byte : (other[place] ?? 0))),
+  );
+  assertQuarantined(rig, ["chain"]);
+});
+
+test("K13: the newest segment is missed even before its records are marked", () => {
+  const rig = new LogRig(1, { segmentBytes: 1_000 });
+  const log = rig.open();
+  for (let index = 1; rig.segments().length < 3; index++)
+    log.save({ hardState: hardState(1), entries: [entry(index, 1)] });
+  rig.disk.restart();
+  rig.disk.remove(rig.segments().at(-1)!);
+  assertQuarantined(rig, ["segmentMissing"]);
+});
+
 test("K9: a log that cannot be read at start says so, and is not taken for an empty or shorter one", () => {
   for (const act of ["open", "read", "readdir"] as const) {
     const rig = tenRecords({ segmentBytes: 1_500 });
