@@ -158,7 +158,7 @@ export class Checks {
     this.#restore(view, snapshot);
     // Trailing entries before the snapshot are committed and were checked when they were appended.
     for (const entry of entries) if (entry.index > snapshot.index) this.#append(view, entry);
-    this.#checkRecovered(view, snapshot.index, lastIndex);
+    this.#checkRecovered(view, snapshot, lastIndex);
     view.durable.copy(view.log);
     view.confQueue = [];
     view.alive = true;
@@ -441,8 +441,12 @@ export class Checks {
   }
 
   /** What was durable is there again, except where a later write, of a higher term, had begun to replace it. */
-  #checkRecovered(view: MemberView, snapshotIndex: number, lastIndex: number): void {
+  #checkRecovered(view: MemberView, snapshot: SnapshotMeta, lastIndex: number): void {
     const { log, durable, id } = view;
+    const snapshotIndex = snapshot.index;
+    // An arriving snapshot had begun to replace a log of other entries.
+    const isReplaced = snapshotIndex > durable.first && snapshotIndex <= durable.last;
+    if (isReplaced && durable.terms[snapshotIndex] !== snapshot.term) return;
     for (let index = Math.max(durable.first, snapshotIndex) + 1; index <= durable.last; index++) {
       if (index > lastIndex) {
         throw new SimFailure("K4", "the durable end of a log was lost across a restart", {

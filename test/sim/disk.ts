@@ -178,9 +178,16 @@ export class SimDisk {
       .paths()
       .filter((path) => path.endsWith(".log") || path.endsWith(".snap") || path.endsWith("slots"));
     if (paths.length === 0) return false;
-    const path = random.pick(paths);
+    const path = how === "last record" ? paths.findLast((name) => name.endsWith(".log")) : random.pick(paths);
+    if (path === undefined) return false;
     const content = this.files.peek(path) as Uint8Array;
     if (content.length === 0) return false;
+    if (how === "last record") {
+      const end = content.findLastIndex((byte) => byte !== 0);
+      if (end < 0) return false;
+      this.files.flipBit(path, Math.max(0, end - random.int(0, 40)));
+      return true;
+    }
     if (how === "bit flip") {
       this.files.flipBit(path, random.int(0, content.length));
       return true;

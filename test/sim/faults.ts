@@ -113,7 +113,8 @@ const messageTypes: readonly MessageType[] = [
 
 export type DiskErrorKind = "read" | "write" | "sync" | "full";
 
-export type CorruptionKind = "bit flip" | "lost write" | "misdirected write" | "wiped";
+/** "last record": a bit of the newest record, which no slot may have vouched for yet. */
+export type CorruptionKind = "bit flip" | "lost write" | "misdirected write" | "last record" | "wiped";
 
 /** `salt` seeds the choices that depend on the state of the cluster at that moment. */
 export type Act =
@@ -229,8 +230,18 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
       return { when: anyTime, act: { kind: "disk error", who: someone, error, forUs } };
     }
     case "corruption": {
-      const how = random.pick<CorruptionKind>(["bit flip", "bit flip", "lost write", "misdirected write", "wiped"]);
-      return { when: anyTime, act: { kind: "corrupt", who: someone, how, downUs, salt } };
+      const how = random.pick<CorruptionKind>([
+        "bit flip",
+        "bit flip",
+        "lost write",
+        "misdirected write",
+        "last record",
+        "wiped",
+      ]);
+      // The newest record is the most telling just after it became durable.
+      const when: When = how === "last record" ? { on: "entry durable", nth: random.int(5, 60), afterUs: 0 } : anyTime;
+      const who: Who = how === "last record" ? "subject" : someone;
+      return { when, act: { kind: "corrupt", who, how, downUs, salt } };
     }
     case "membership": {
       const change = random.pick<MembershipChange>([
