@@ -404,7 +404,8 @@ export class Member {
 
   /** Asks for a point in the log from which a local read is linearizable; `done` is called when it is applied here. */
   readIndex(done: (outcome: ReadOutcome) => void): void {
-    if (this.#state !== "running") {
+    // While the snapshot is loaded it waits with the rest.
+    if (this.#state !== "running" && this.#state !== "starting") {
       done({ kind: "stopped" });
       return;
     }
@@ -693,7 +694,7 @@ export class Member {
 
   #refusal(sizeBytes: number): Exclude<Outcome, { kind: "committed" }> | undefined {
     const { limits } = this.#config;
-    if (this.#state !== "running") return { kind: "stopped" };
+    if (this.#state !== "running" && this.#state !== "starting") return { kind: "stopped" };
     if (this.#role !== "leader") return { kind: "notLeader", leader: this.#leader };
     if (sizeBytes > limits.entryBytesMax) {
       return { kind: "tooLarge", sizeBytes, sizeBytesMax: limits.entryBytesMax };

@@ -1,0 +1,161 @@
+/** The driver's own answers, on one member with a disk of a few lines; what members do together is tested elsewhere. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+
+import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
+import { realClock, silentLogger } from "../../lib/runtime/index.ts";
+import { bootstrapState, joinerState } from "./core/index.ts";
+import { DataFolder } from "./data-folder.ts";
+import { ChangeUnknown, NoLeader, RaftStopped, TransferFailed } from "./errors.ts";
+import { lanTimings } from "./member-config.ts";
+import { MemberTable, decodeContext } from "./member-table.ts";
+import type { SnapshotSource } from "./ports.ts";
+import { Raft, checkTimings } from "./raft.ts";
+import { TableThenState } from "./snapshot-frame.ts";
+import { recordOf } from "./testing/small-group.ts";
+import { MemoryNetwork } from "./transport/index.ts";
+
+const coded = (code: string) => (error: unknown) => (error as { code: string }).code === code;
+const fine = {
+  space: "ok",
+  freeBytes: 1e12,
+  oldestPendingMs: 0,
+  pendingSaves: 0,
+  sizeBytes: 0,
+  syncs: 0,
+  syncSecondsTotal: 0,
+  savedEntries: 0,
+  savedBytes: 0,
+} as const;
+
+/** A member that is alone in its cluster, or waits to be let into one. */
+function openRaft(
+  t: TestContext,
+  kind: "alone" | "joiner",
+  fatal: (error: Error, code: number) => void = () => {},
+): { raft: Raft; failDisk: () => void } {
+  const path = mkdtempSync(join(tmpdir(), "skep-raft-"));
+  const folder = DataFolder.open(path, nodeFileSystem);
+  folder.create({ clusterId: "c", nodeId: "node-1", memberId: 1 }, "member", 1);
+  let diskFails = false;
+  const network = new MemoryNetwork({ defer: (act) => void setImmediate(act), nowMs: () => performance.now() });
+  const { hardState, snapshot, entries } = kind === "alone" ? bootstrapState([1]) : joinerState();
+  const chunks = drain(new TableThenState(1, new MemberTable([recordOf(1)]), { index: 1, next: () => undefined }));
+  const raft = Raft.open({
+    folder,
+    storage: {
+      recovered: { hardState, snapshot, entries },
+      log: {
+        save: (_batch, done) =>
+          void setImmediate(() => done(diskFails ? new Error("EIO: i/o error, fdatasync") : undefined)),
+        compact: () => {},
+        reset: (_meta, _hardState, done) => void setImmediate(() => done(undefined)),
+      },
+      snapshots: {
+        create: (_meta, source, done) => void setImmediate(() => done(undefined, Buffer.concat(drain(source)).length)),
+        load: (meta, sink, done) => {
+          for (const chunk of chunks) sink.write(chunk);
+          sink.finish(meta.index);
+          setImmediate(() => done(undefined));
+        },
+      },
+      status: () => fine,
+      rotateKey: () => Promise.resolve(),
+    },
+    openTransport: (handlers, local) =>
+      network.attach({ ...local, address: "here" }, handlers, { openReader: () => {}, openReceiver: () => {} }),
+    stateMachine: {
+      apply: (_index, data) => Buffer.from(data).toString(),
+      snapshot: () => ({ index: 0, next: () => undefined }),
+      restore: () => ({ write: () => {}, finish: () => {} }),
+      stateHash: () => "",
+    },
+    timings: lanTimings,
+    clock: realClock,
+    logger: silentLogger,
+    onFatal: fatal,
+    onOut: () => {},
+  });
+  t.after(async () => {
+    await raft[Symbol.asyncDispose]();
+    folder[Symbol.dispose]();
+    rmSync(path, { recursive: true, force: true });
+  });
+  return { raft, failDisk: () => (diskFails = true) };
+}
+
+function drain(source: SnapshotSource): Uint8Array[] {
+  const chunks: Uint8Array[] = [];
+  for (let chunk = source.next(1000); chunk !== undefined; chunk = source.next(1000)) chunks.push(chunk);
+  return chunks;
+}
+
+test("a leader is known by an event, and a command comes back with what the state machine said", async (t) => {
+  const { raft } = openRaft(t, "alone");
+  await raft.whenLeadership(({ leading }) => leading, t.signal);
+  const outcome = await new Promise((resolve) => raft.propose(Buffer.from("hello"), resolve));
+  assert.deepEqual(outcome, { kind: "committed", index: (outcome as { index: number }).index, result: "hello" });
+  const read = await new Promise<{ kind: string }>((resolve) => raft.readIndex(resolve));
+  assert.equal(read.kind, "applied");
+  assert.match(await raft.metrics.registry.metrics(), /skep_raft_is_leader 1/u);
+});
+
+test("without a leader changes are refused with RAFT_NO_LEADER, and commands say that nobody is known", async (t) => {
+  const { raft } = openRaft(t, "joiner");
+  await assert.rejects(raft.addLearner(recordOf(2)), NoLeader);
+  await assert.rejects(raft.transfer(), coded("RAFT_NO_LEADER"));
+  const outcome = await new Promise((resolve) => raft.propose(Buffer.from("x"), resolve));
+  assert.deepEqual(outcome, { kind: "notLeader", leader: undefined });
+});
+
+test("unknown members, lost folders and a stopped member each have their error", async (t) => {
+  const { raft } = openRaft(t, "alone");
+  await raft.whenLeadership(({ leading }) => leading, t.signal);
+  await assert.rejects(raft.remove(9, false), coded("RAFT_MEMBER_UNKNOWN"));
+  await assert.rejects(
+    raft.addLearner({ ...recordOf(1), dataIncarnation: "f".repeat(32) }),
+    coded("RAFT_MEMBER_FOLDER_REPLACED"),
+  );
+  await assert.rejects(raft.transfer(9), coded("RAFT_TRANSFER_TARGET_INVALID"));
+  await raft[Symbol.asyncDispose]();
+  await assert.rejects(raft.remove(1, false), RaftStopped);
+  await assert.rejects(raft.transfer(), coded("RAFT_STOPPED"));
+});
+
+test("K8: a failed write ends the process with 70 and RAFT_DISK_FAILED", async (t) => {
+  const ended = Promise.withResolvers<{ error: Error; code: number }>();
+  const { raft, failDisk } = openRaft(t, "alone", (error, code) => ended.resolve({ error, code }));
+  await raft.whenLeadership(({ leading }) => leading, t.signal);
+  failDisk();
+  raft.propose(Buffer.from("x"), () => {});
+  const { error, code } = await ended.promise;
+  assert.ok(coded("RAFT_DISK_FAILED")(error));
+  assert.equal(code, 70);
+});
+
+test("timings that would elect for ever are refused with RAFT_TIMINGS_REFUSED", () => {
+  for (const timings of [
+    { tickMs: 25, heartbeatMs: 100, electionMs: 400 },
+    { tickMs: 100, heartbeatMs: 50, electionMs: 400 },
+    { tickMs: 0, heartbeatMs: 50, electionMs: 400 },
+    { tickMs: 25, heartbeatMs: 50, electionMs: Number.NaN },
+  ]) {
+    assert.throws(() => checkTimings(timings), coded("RAFT_TIMINGS_REFUSED"));
+  }
+  checkTimings(lanTimings);
+});
+
+test("a damaged table of members is refused with RAFT_MEMBER_TABLE_DAMAGED", () => {
+  for (const bytes of [Buffer.from([0xff, 0xff]), Buffer.from([0x0a, 0x02, 0x08, 0x00])]) {
+    assert.throws(() => MemberTable.decode(bytes), coded("RAFT_MEMBER_TABLE_DAMAGED"));
+  }
+  assert.throws(() => decodeContext(Buffer.from([0x0a, 0x7f])), coded("RAFT_MEMBER_TABLE_DAMAGED"));
+});
+
+test("errors about leadership say where to turn", () => {
+  assert.equal(new ChangeUnknown("adding member 2").code, "RAFT_CHANGE_UNKNOWN");
+  assert.equal(new TransferFailed(3).code, "RAFT_TRANSFER_FAILED");
+});
