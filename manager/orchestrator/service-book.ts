@@ -93,8 +93,8 @@ export class ServiceBook {
     if (before === undefined || before.desired !== now.desired || before.updateId !== now.updateId) return true;
     if (before.state === now.state) return false;
     if (now.state > TaskState.RUNNING) return true;
-    // A held task waits for READY, an update for RUNNING, and a slot in which there are two for both.
-    return now.desired === TaskState.READY || this.#isUpdating || now.state === TaskState.RUNNING;
+    // A held task waits for READY; an update, and an old task beside a new one, for RUNNING.
+    return now.desired === TaskState.READY || this.#isUpdating || this.#specs.size > 1;
   }
 
   get #isUpdating(): boolean {

@@ -172,6 +172,7 @@ export function canFill(situation: Situation, slot: Slot): boolean {
  * among equals those that do not run, then the highest numbers (Swarm's order).
  */
 export function surplusSlots(slots: readonly Slot[], count: number): readonly Slot[] {
+  if (count <= 0) return [];
   const holder = (slot: Slot): TaskFacts | undefined => slot.clean[0] ?? slot.old[0];
   const runs = (slot: Slot): boolean => [...slot.clean, ...slot.old].some(({ state }) => state === TaskState.RUNNING);
   const ranked = [...slots].sort((a, b) => Number(runs(b)) - Number(runs(a)) || a.number - b.number);
