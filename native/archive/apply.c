@@ -424,7 +424,13 @@ int apply_archive(struct tar_reader *reader, const struct apply_options *options
         root_fd = open_in_root(top_fd, options->into, O_PATH | O_DIRECTORY);
     if (root_fd < 0)
         return fail(error, errno, "open the directory \"%s\"", options->into);
-    struct applier applier = {.reader = reader, .options = options, .result = result, .root_fd = root_fd};
+    struct applier applier = {
+        .reader = reader,
+        .options = options,
+        .result = result,
+        .root_fd = root_fd,
+        .written_since_check = FREE_CHECK_BYTES, /* the first write looks */
+    };
     int done = apply_all(&applier, error);
     for (size_t i = 0; i < applier.times_count; i++)
         free(applier.times[i].path);

@@ -434,7 +434,7 @@ export class Container {
       }
     }
     if (this.#released) return; // the daemon stops; the container goes on
-    await this.#locked(() => this.#monitorLost(life));
+    await this.#monitorLost(life);
   }
 
   async #ended(life: Life): Promise<void> {
@@ -445,19 +445,26 @@ export class Container {
     );
   }
 
-  /** The monitor is gone without a word. Its container may live on without anybody to take its output. */
+  /**
+   * The monitor is gone without a word. Its container may live on without anybody to take its output; that is waited out
+   * without the lock, so that it can be stopped and removed meanwhile.
+   */
   async #monitorLost(life: Life): Promise<void> {
     const { clock, logger } = this.#host.settings;
-    const exit = await readExit(this.stateDirectory, clock.wallMs());
-    if (exit !== undefined) {
-      await this.#finish(life, exit);
-      return;
+    if ((await readExit(this.stateDirectory, clock.wallMs())) === undefined) {
+      logger.warn("a monitor died before its container", { container: this.id, pid: life.pid });
+      const identity = await readIdentity(this.stateDirectory);
+      if (identity !== undefined) await this.#untilGone(identity, Infinity);
     }
-    logger.warn("a monitor died before its container", { container: this.id, pid: life.pid });
-    const identity = await readIdentity(this.stateDirectory);
-    if (identity !== undefined) await this.#untilGone(identity, Infinity);
-    await this.#deleteInRuntime();
-    await this.#finish(life, { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: clock.wallMs() });
+    await this.#locked(async () => {
+      if (this.#life !== life) return; // it was ended otherwise meanwhile
+      const exit = await readExit(this.stateDirectory, clock.wallMs());
+      if (exit === undefined) await this.#deleteInRuntime();
+      await this.#finish(
+        life,
+        exit ?? { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: clock.wallMs() },
+      );
+    });
   }
 
   async #finish(life: Life, exit: ExitStatus): Promise<void> {

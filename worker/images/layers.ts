@@ -189,7 +189,7 @@ function isZlibError(error: unknown): boolean {
 
 /** The archive program's last word: one JSON line {code, message}. */
 function unpackError(stderr: string, exitCode: number): Error {
-  let code = "ARCHIVE_FAILED";
+  let code = "";
   let message = `the archive program ended with ${exitCode}`;
   try {
     const line = JSON.parse(stderr.trim().split("\n").at(-1) ?? "") as { code?: unknown; message?: unknown };
@@ -200,7 +200,7 @@ function unpackError(stderr: string, exitCode: number): Error {
   }
   if (code === "TAR_NO_SPACE") return new DiskFull(`unpack an image layer (${message})`);
   if (code === "TAR_TOO_LARGE" || code === "TAR_TOO_MANY") return new ImageTooLarge("an image layer", message);
-  return new ImageContentInvalid("an image layer", `${message} (${code})`);
+  return new ImageContentInvalid("an image layer", code === "" ? message : `${message} (${code})`);
 }
 
 async function collect(stream: Readable, bytesMax: number): Promise<string> {

@@ -464,6 +464,21 @@ test("a layer that means harm is refused on pull, and leaves nothing", { skip },
   await images[Symbol.asyncDispose]();
 });
 
+test(
+  "unpacking stops while the file system still has its reserve, and says that the disk is full",
+  { skip },
+  async () => {
+    const folder = fresh("images");
+    const images = await open(folder, { limits: { reserveBytes: 2 ** 60 } });
+    await assert.rejects(images.load(Readable.from([await dockerArchive(twoLayers, "app:1")])), {
+      code: "WORKER_DISK_FULL",
+    });
+    await images.prune();
+    assert.deepEqual(stray(folder), []);
+    await images[Symbol.asyncDispose]();
+  },
+);
+
 test("import makes an image of a plain tar, commit adds a layer to one, and both can be saved", { skip }, async () => {
   const images = await open();
   const base = await images.import(Readable.from([await makeTar([{ name: "a", content: "1" }])]), {
