@@ -14,6 +14,7 @@ const steps = [
   ["import rules", "depcruise", ["--config", ".dependency-cruiser.mjs", "--output-type", "err", ...rooms]],
   ["generated code", "node", ["proto/generate.mjs", "--check"]],
   ["words", "node", ["deploy/words.mjs"]],
+  ["errors", "node", ["deploy/errors.mjs"]],
   ["unused code", "knip", ["--no-progress"]],
 ];
 
