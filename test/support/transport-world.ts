@@ -2,7 +2,7 @@
 import { Random } from "../../lib/pure/prng.ts";
 import { RpcServer } from "../../lib/rpc/index.ts";
 import type { TlsIdentity } from "../../lib/pki/index.ts";
-import { realClock, silentLogger, type Logger } from "../../lib/runtime/index.ts";
+import { realClock, silentLogger, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import type { MemberId } from "../../manager/raft/core/types.ts";
 import type { SnapshotTransfers } from "../../manager/raft/snapshot/index.ts";
 import { GrpcTransport, type LocalMember, type TransportLimits } from "../../manager/raft/transport/index.ts";
@@ -22,6 +22,7 @@ export interface GrpcNode extends Node {
 export interface GrpcWorldOptions {
   readonly limits?: Partial<TransportLimits>;
   readonly logger?: Logger;
+  readonly clock?: Clock;
 }
 
 let sharedPki: Promise<ClusterPki> | undefined;
@@ -81,7 +82,7 @@ export class GrpcWorld implements World {
       server,
       handlers: heard,
       snapshots: transfers,
-      clock: realClock,
+      clock: this.#options.clock ?? realClock,
       random: new Random(id),
       logger: this.#options.logger ?? silentLogger,
       limits: { reconnectMinMs: 5, reconnectMaxMs: 40, ...this.#options.limits },
