@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef fail
+#undef fail_in
+
 int fail(struct error *error, int number, const char *format, ...)
 {
     if (error == NULL)

@@ -23,4 +23,10 @@ int fail(struct error *error, int number, const char *format, ...) __attribute__
 /* Puts `<context>: ` before the text already in `error`. Always returns -1. */
 int fail_in(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef ANALYZE
+/* The analysers read one file at a time and cannot know that these always answer -1. */
+#define fail(...) ({ (fail)(__VA_ARGS__); -1; })
+#define fail_in(...) ({ (fail_in)(__VA_ARGS__); -1; })
+#endif
+
 #endif

@@ -125,6 +125,8 @@ int send_fds(int socket_fd, const void *data, size_t length, const int *fds, siz
         message.msg_control = control.bytes;
         message.msg_controllen = CMSG_SPACE(count * sizeof(int));
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        if (header == NULL)
+            return fail(error, EMSGSIZE, "send %zu descriptors", count);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
         header->cmsg_len = CMSG_LEN(count * sizeof(int));

@@ -879,8 +879,9 @@ int cgroup_signal(const struct cgroup *cgroup, int signal, struct error *error)
     if (signal == SIGKILL && unified != NULL && has_file(unified, "cgroup.kill")) {
         int result = write_control_at(unified->fd, "cgroup.kill", "1", error);
         /* A v1 freezer holds back even SIGKILL. */
-        if (cgroup_entry(cgroup, "freezer") != NULL)
-            (void)write_control_at(cgroup_entry(cgroup, "freezer")->fd, "freezer.state", "THAWED", &ignored);
+        const struct cgroup_entry *freezer = cgroup_entry(cgroup, "freezer");
+        if (freezer != NULL)
+            (void)write_control_at(freezer->fd, "freezer.state", "THAWED", &ignored);
         return result;
     }
     bool was_frozen = false;

@@ -100,7 +100,7 @@ int device_filter_attach(int cgroup_fd, const struct device_rule *rules, size_t 
     attach.attach_type = BPF_CGROUP_DEVICE;
     attach.attach_flags = BPF_F_ALLOW_MULTI;
     /* The programs that were there are taken off after the new one is on, so that no moment is without a filter. */
-    uint32_t old[64];
+    uint32_t old[64] = {0};
     union bpf_attr query = {0};
     query.query.target_fd = (uint32_t)cgroup_fd;
     query.query.attach_type = BPF_CGROUP_DEVICE;

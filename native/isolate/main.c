@@ -205,6 +205,7 @@ static int verb_exec(const struct invocation *invocation, struct error *error)
         next++;
     cleanup_free unsigned *gids = NULL;
     cleanup_free const char **env_values = env.values, **cap_values = caps.values, **group_values = groups.values;
+    (void)group_values; /* only to be freed */
     if (read_count(preserve, &options.preserve_fds, error) < 0 || read_groups(&groups, &gids, error) < 0)
         return -1;
     if (next < invocation->argc)

@@ -347,7 +347,7 @@ static int mount_again(int root_fd, const struct mount_config *wanted, struct er
 static int mount_cgroup_v2(const struct setup *setup, const struct cgroup_entry *entry, uint64_t attributes, int *out,
                            struct error *error)
 {
-    if (config_namespace(setup->config, CLONE_NEWCGROUP) != NULL)
+    if (entry == NULL || config_namespace(setup->config, CLONE_NEWCGROUP) != NULL)
         return mount_open_filesystem("cgroup2", "cgroup", "", 0, attributes, out, error);
     /* By name: entry->fd stands in the host's mount namespace, where this process cannot clone. */
     *out = open_tree(AT_FDCWD, entry->path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);

@@ -16,25 +16,25 @@
 /* ---- overlay ---- */
 
 /* In the options of overlayfs a colon separates layers and a backslash escapes it (kernel Documentation/filesystems/overlayfs). */
-static int append_escaped(char **text, size_t *used, size_t *room, const char *path, bool colon, struct error *error)
+static char *join_layers(const char *const *layers, size_t count)
 {
-    size_t need = *used + 2 * strlen(path) + 2;
-    if (need > *room) {
-        char *grown = realloc(*text, need * 2);
-        if (grown == NULL)
-            return fail(error, ENOMEM, "name the layers of the overlay");
-        *text = grown;
-        *room = need * 2;
+    size_t room = 1, used = 0;
+    for (size_t i = 0; i < count; i++)
+        room += 2 * strlen(layers[i]) + 1;
+    char *text = malloc(room);
+    if (text == NULL)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            text[used++] = ':';
+        for (const char *at = layers[i]; *at != '\0'; at++) {
+            if (*at == ':' || *at == '\\')
+                text[used++] = '\\';
+            text[used++] = *at;
+        }
     }
-    if (colon)
-        (*text)[(*used)++] = ':';
-    for (; *path != '\0'; path++) {
-        if (*path == ':' || *path == '\\')
-            (*text)[(*used)++] = '\\';
-        (*text)[(*used)++] = *path;
-    }
-    (*text)[*used] = '\0';
-    return 0;
+    text[used] = '\0';
+    return text;
 }
 
 static int set_string(int context, const char *key, const char *value, struct error *error)
@@ -50,12 +50,10 @@ static int set_string(int context, const char *key, const char *value, struct er
  */
 static int set_layers(int context, const struct config *config, struct error *error)
 {
-    cleanup_free char *all = NULL;
-    size_t used = 0, room = 0;
-    for (size_t i = 0; i < config->overlay_lower_count; i++)
-        if (append_escaped(&all, &used, &room, config->overlay_lower[i], i > 0, error) < 0)
-            return -1;
-    if (used < 256)
+    cleanup_free char *all = join_layers(config->overlay_lower, config->overlay_lower_count);
+    if (all == NULL)
+        return fail(error, ENOMEM, "name the layers of the overlay");
+    if (strlen(all) < 256)
         return set_string(context, "lowerdir", all, error);
     for (size_t i = 0; i < config->overlay_lower_count; i++)
         if (set_string(context, "lowerdir+", config->overlay_lower[i], error) < 0)

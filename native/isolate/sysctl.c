@@ -34,6 +34,7 @@ static int key_to_path(const char *key, char *path, size_t room, struct error *e
     size_t length = strlen(key);
     if (length == 0 || length >= room)
         return fail(error, EINVAL, "linux.sysctl: key \"%.64s\" is not valid", key);
+    memset(path, 0, room);
     bool dots = key[strcspn(key, "./")] != '/';
     for (size_t i = 0; i <= length; i++)
         path[i] = dots && key[i] == '.' ? '/' : dots && key[i] == '/' ? '.' : key[i];

@@ -239,12 +239,13 @@ export async function until(holds: () => Promise<boolean> | boolean, what: strin
 export async function execute(
   path: string,
   args: readonly string[],
-  options: { input?: string; env?: Record<string, string>; cwd?: string; extraFds?: number[] } = {},
+  options: { input?: string; env?: Record<string, string>; cwd?: string; extraFds?: number[]; user?: number } = {},
 ): Promise<Ended> {
   const child = spawn(path, args, {
     stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe", ...(options.extraFds ?? [])],
     env: { ...process.env, ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.user === undefined ? {} : { uid: options.user, gid: options.user }),
   });
   let stdout = "";
   let stderr = "";
