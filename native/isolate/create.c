@@ -199,8 +199,12 @@ static int build_container(const struct setup *setup, int *master, struct error 
 {
     const struct config *config = setup->config;
     int root_fd = -1;
-    /* CVE-2016-9962: before any namespace is shared, nobody may trace us or open our descriptors and memory. */
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+    /*
+     * CVE-2016-9962: before any namespace is shared, nobody may trace us or open our descriptors and memory. A runtime
+     * without privilege must still be able to open uid_map, which belongs to root once we are hidden; it is then the
+     * only one who could look.
+     */
+    if (!setup->new_user_namespace && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return fail(error, errno, "hide the memory of the first process");
     umask(0022);
     if (setup->in_user_namespace) {
@@ -503,6 +507,8 @@ static void kill_first_process(struct container *container)
 static int start_first_process(struct setup *setup, struct container *container, struct error *error)
 {
     int pair[2];
+    if (process_hide_from_clone(error) < 0)
+        return -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return fail(error, errno, "make the channel to the first process");
     container->control_fd = pair[0];

@@ -418,6 +418,8 @@ static int exec_in(struct exec_setup *setup, struct json_object **owned, pid_t *
     if (setup->process.terminal && options->console_socket != NULL &&
         terminal_connect(options->console_socket, &setup->console_fd, error) < 0)
         return -1;
+    if (process_hide_from_clone(error) < 0)
+        return -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return fail(error, errno, "exec: make the channel to the process");
     cleanup_fd int channel = pair[0];

@@ -33,6 +33,17 @@ int process_open_proc(int *out, struct error *error)
     return 0;
 }
 
+int process_hide_from_clone(struct error *error)
+{
+    static const ino_t initial_user_namespace = 0xEFFFFFFD; /* PROC_USER_INIT_INO of linux/proc_ns.h */
+    struct stat status;
+    if (geteuid() != 0 || stat("/proc/self/ns/user", &status) < 0 || status.st_ino != initial_user_namespace)
+        return 0;
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return fail(error, errno, "hide this process from the container");
+    return 0;
+}
+
 /* CVE-2019-16884, CVE-2025-52881: a write to procfs passes no link and no mount on its way. */
 static int write_proc(int proc_fd, const char *path, const char *value, struct error *error)
 {

@@ -15,6 +15,13 @@ struct seccomp_program;
 /* The host's procfs as a descriptor, checked to be procfs and its root. */
 int process_open_proc(int *out, struct error *error);
 
+/*
+ * Makes this process, and so the ones that it clones, invisible to tracing and to /proc/PID/fd and mem: a clone into a
+ * pid namespace is in sight of its processes before it could do so itself (CVE-2016-9962). Only for root of the initial
+ * user namespace; others would lose their own access to /proc/PID.
+ */
+int process_hide_from_clone(struct error *error);
+
 /* oom_score_adj of this process or, by `pid_text` other than "self", of a child. */
 int process_set_oom_score(int proc_fd, const char *pid_text, int score, struct error *error);
 

@@ -5,10 +5,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   readdirSync,
   rmdirSync,
@@ -235,38 +237,34 @@ export async function until(holds: () => Promise<boolean> | boolean, what: strin
   }
 }
 
-/** Output goes through files: a container that outlives `create` would hold a pipe open. */
+let outputs = 0;
+
+/** Output goes to files: a created container inherits it, and would hold a pipe open for as long as it lives. */
 export async function execute(
   path: string,
   args: readonly string[],
   options: { input?: string; env?: Record<string, string>; cwd?: string; extraFds?: number[]; user?: number } = {},
 ): Promise<Ended> {
-  const child = spawn(path, args, {
-    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe", ...(options.extraFds ?? [])],
-    env: { ...process.env, ...options.env },
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.user === undefined ? {} : { uid: options.user, gid: options.user }),
-  });
-  let stdout = "";
-  let stderr = "";
-  child.stdout!.on("data", (chunk: Buffer) => (stdout += chunk.toString()));
-  child.stderr!.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  if (options.input !== undefined) child.stdin!.end(options.input);
-  return await new Promise<Ended>((resolve, reject) => {
+  const base = join(tmpdir(), `oci-output-${process.pid}-${++outputs}`);
+  const files = [`${base}.out`, `${base}.err`] as const;
+  const [stdout, stderr] = [openSync(files[0], "w", 0o600), openSync(files[1], "w", 0o600)];
+  try {
+    const child = spawn(path, args, {
+      stdio: [options.input === undefined ? "ignore" : "pipe", stdout, stderr, ...(options.extraFds ?? [])],
+      env: { ...process.env, ...options.env },
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.user === undefined ? {} : { uid: options.user, gid: options.user }),
+    });
+    if (options.input !== undefined) child.stdin!.end(options.input);
     const timer = setTimeout(() => child.kill("SIGKILL"), timeoutMs);
-    let drain: NodeJS.Timeout | undefined;
-    child.once("error", reject);
-    const finish = (code: number | null, signal: NodeJS.Signals | null): void => {
-      clearTimeout(timer);
-      clearTimeout(drain);
-      child.stdout!.destroy();
-      child.stderr!.destroy();
-      resolve({ code: code ?? (signal === "SIGKILL" ? 137 : 1), stdout, stderr });
-    };
-    child.once("close", finish);
-    // A created container inherits the pipes and keeps them open; what the runtime itself wrote has arrived by then.
-    child.once("exit", (code, signal) => (drain = setTimeout(() => finish(code, signal), 20)));
-  });
+    const [code] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
+    clearTimeout(timer);
+    return { code: code ?? 137, stdout: readText(files[0]), stderr: readText(files[1]) };
+  } finally {
+    closeSync(stdout);
+    closeSync(stderr);
+    for (const file of files) rmSync(file, { force: true });
+  }
 }
 
 /**
