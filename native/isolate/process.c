@@ -209,15 +209,31 @@ static const char *environment_value(const char *const *env, const char *name)
     return found;
 }
 
+/*
+ * Why a program cannot be run, in the words that callers of runc look for ("permission denied" becomes exit status 126 of
+ * the docker command, "no such file or directory" 127): errno's text in small letters.
+ */
+static int fail_exec(struct error *error, int number, const char *name)
+{
+    char reason[128];
+    snprintf(reason, sizeof reason, "%s", strerrordesc_np(number));
+    for (char *at = reason; *at != '\0'; at++)
+        if (*at >= 'A' && *at <= 'Z')
+            *at = (char)(*at - 'A' + 'a');
+    fail(error, 0, "exec: \"%.512s\": %s", name, reason);
+    error->number = number;
+    return -1;
+}
+
 /* execvp(3) by hand, so that the filter comes between the search and the execve. */
 static int find_program(const char *name, const char *path, char *out, size_t room, struct error *error)
 {
     int reason = ENOENT;
     if (strchr(name, '/') != NULL) {
         if ((size_t)snprintf(out, room, "%s", name) >= room)
-            return fail(error, ENAMETOOLONG, "exec: \"%.128s\"", name);
+            return fail_exec(error, ENAMETOOLONG, name);
         if (faccessat(AT_FDCWD, out, X_OK, AT_EACCESS) < 0)
-            return fail(error, errno, "exec: \"%s\"", name);
+            return fail_exec(error, errno, name);
         return 0;
     }
     if (path == NULL)
@@ -241,7 +257,7 @@ static int find_program(const char *name, const char *path, char *out, size_t ro
         error->number = ENOENT;
         return -1;
     }
-    return fail(error, reason, "exec: \"%s\"", name);
+    return fail_exec(error, reason, name);
 }
 
 /* sd_listen_fds(3): sockets handed on by --preserve-fds belong to the program that we become. */
@@ -283,6 +299,5 @@ int process_run(const struct process_config *process, const struct seccomp_progr
     if (seccomp != NULL && seccomp_install(seccomp, error) < 0)
         return -1;
     execve(program, (char *const *)(uintptr_t)process->args, (char *const *)(uintptr_t)env);
-    int number = errno;
-    return fail(error, number, "exec: \"%s\"", program);
+    return fail_exec(error, errno, program);
 }
