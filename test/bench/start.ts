@@ -95,32 +95,40 @@ function makeBundle(folder: string, change: (config: Json) => void): string {
   return folder;
 }
 
-/** Wall time of one program from spawn to exit, in ms. Errors go to a file: a container would keep a pipe open. */
-function timed(path: string, args: readonly string[]): number {
+/** Idle time before each run, as between two containers of a node: runtimes that wait for the kernel's grace periods show it. */
+const gapUs = 20_000;
+
+/** Takes turns, so that a slow second of the machine hurts all alike. Answers the medians in ms. */
+function alternate(times: number, programs: ReadonlyMap<string, readonly string[]>): Map<string, number> {
+  const native = join(import.meta.dirname, "../../native");
+  const args = [String(times), String(gapUs), ...[...programs.values()].flatMap((program) => ["--", ...program])];
   const errors = join(tmpdir(), `bench-start-errors-${process.pid}`);
+  // To a file: a container would keep a pipe open.
   const fd = openSync(errors, "w+");
   try {
-    const started = process.hrtime.bigint();
-    const done = spawnSync(path, args, { stdio: ["ignore", "ignore", fd] });
-    const ms = Number(process.hrtime.bigint() - started) / 1e6;
-    if (done.status !== 0) throw new Error(`${path} ${args.join(" ")}: ${readFileSync(errors, "utf8")}`);
-    return ms;
+    const done = spawnSync(join(native, "build/alternate"), args, { stdio: ["ignore", "pipe", fd] });
+    if (done.status !== 0) throw new Error(`the runs failed: ${readFileSync(errors, "utf8")}`);
+    const rows = done.stdout
+      .toString()
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" ").map(Number));
+    return new Map([...programs.keys()].map((name, at) => [name, median(rows.map((row) => (row[at] ?? 0) / 1000))]));
   } finally {
     closeSync(fd);
     rmSync(errors, { force: true });
   }
 }
 
-/** Takes turns, so that a slow second of the machine hurts all alike. Answers the medians. */
-function alternate(times: number, tasks: ReadonlyMap<string, (round: number) => number>): Map<string, number> {
-  const all = new Map<string, number[]>([...tasks.keys()].map((name) => [name, []]));
-  for (const [, task] of tasks) task(-1);
-  for (let round = 0; round < times; round++) for (const [name, task] of tasks) all.get(name)!.push(task(round));
-  return new Map([...all].map(([name, values]) => [name, median(values)]));
+/** One program that must succeed, outside of the measurement. */
+function call(path: string, args: readonly string[]): void {
+  const done = spawnSync(path, args, { stdio: "ignore" });
+  if (done.status !== 0) throw new Error(`${path} ${args.join(" ")} failed`);
 }
 
 export async function run(options: BenchOptions, report: Report): Promise<void> {
   if (process.getuid?.() !== 0) throw new Error("bench start needs root");
+  call("/usr/bin/make", ["-s", "-C", join(import.meta.dirname, "../../native"), "all", "build/alternate"]);
   const folder = mkdtempSync(join(tmpdir(), "bench-start-"));
   const sealed = await sealedCopy();
   const bare = await bareUnifiedTree();
@@ -132,24 +140,18 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
   const times = options.quick ? 5 : perRound;
   const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
   const state = (name: string): string => join(folder, `state-${name.replaceAll(" ", "-")}`);
-  let serial = 0;
   try {
     const bundle = makeBundle(join(folder, "bundle"), () => {});
-    const runOnce = (who: Contestant) => (): number => {
-      const id = `b${++serial}`;
-      return timed(who.path, ["--root", state(who.name), "run", "--bundle", bundle, id]);
-    };
-    const lifeOnce = (who: Contestant) => (): number => {
-      const id = `b${++serial}`;
-      const root = ["--root", state(who.name)];
-      let ms = timed(who.path, [...root, "create", "--bundle", bundle, id]);
-      ms += timed(who.path, [...root, "start", id]);
-      // The no-op ends at once; what is left is the time of delete itself.
-      for (;;) {
-        const told = spawnSync(who.path, [...root, "state", id]).stdout.toString();
-        if (told.includes('"stopped"')) break;
-      }
-      return ms + timed(who.path, [...root, "delete", id]);
+    const root = (who: Contestant): readonly string[] => ["--root", state(who.name)];
+    const runOnce = (who: Contestant): readonly string[] => [who.path, ...root(who), "run", "--bundle", bundle, "b%d"];
+    const lifeOnce = (who: Contestant): readonly string[] => {
+      const start = `${who.path} ${root(who).join(" ")}`;
+      return [
+        "/bin/busybox",
+        "sh",
+        "-c",
+        `i=b%d; ${start} create --bundle ${bundle} $i && ${start} start $i && ${start} delete --force $i`,
+      ];
     };
     const runs = new Series();
     const lives = new Series();
@@ -182,12 +184,12 @@ async function benchExec(
   const bundle = makeBundle(join(folder, "long"), (config) => (config.process.args = ["/bin/sleep", "1000"]));
   const root = (who: Contestant): readonly string[] => ["--root", join(folder, `exec-${who.name}`)];
   try {
-    for (const who of all) timed(who.path, [...root(who), "run", "--detach", "--bundle", bundle, `long-${who.name}`]);
+    for (const who of all) call(who.path, [...root(who), "run", "--detach", "--bundle", bundle, `long-${who.name}`]);
     const series = new Series();
-    const tasks = new Map(
-      all.map((who) => [who.name, () => timed(who.path, [...root(who), "exec", `long-${who.name}`, "/bin/true"])]),
+    const programs = new Map(
+      all.map((who) => [who.name, [who.path, ...root(who), "exec", `long-${who.name}`, "/bin/true"]]),
     );
-    for (let round = 1; round <= rounds; round++) series.add(alternate(times, tasks));
+    for (let round = 1; round <= rounds; round++) series.add(alternate(times, programs));
     series.tell(report, "S3 exec of a no-op", "isolate", { crun: 0.2 });
   } finally {
     for (const who of all) spawnSync(who.path, [...root(who), "delete", "--force", `long-${who.name}`]);

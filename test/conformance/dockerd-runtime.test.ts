@@ -140,40 +140,41 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
 
   test("user, working directory, environment, hostname and limits arrive", async () => {
     const ended = await run(
-      ...[
-        "--user",
-        "12:34",
-        "--workdir",
-        "/made/here",
-        "--env",
-        "WORD=w",
-        "--hostname",
-        "named",
-        "--ulimit",
-        "nofile=77:88",
-      ],
-      ...["box", "sh", "-c", "id -u; id -g; pwd; echo $WORD; hostname; ulimit -n"],
+      "--user",
+      "12:34",
+      "--workdir",
+      "/made/here",
+      "--env",
+      "WORD=w",
+      "--hostname",
+      "named",
+      "--ulimit",
+      "nofile=77:88",
+      "box",
+      "sh",
+      "-c",
+      "id -u; id -g; pwd; echo $WORD; hostname; ulimit -n",
     );
     assert.equal(ended.stdout, "12\n34\n/made/here\nw\nnamed\n77\n", ended.stderr);
   });
 
   test("resources become limits of the container's groups", async () => {
     const id = await done(
-      ...[
-        "run",
-        "--detach",
-        "--runtime",
-        "isolate",
-        "--network",
-        "none",
-        "--memory",
-        "64m",
-        "--cpus",
-        "0.5",
-        "--pids-limit",
-        "33",
-      ],
-      ...["box", "sleep", "100"],
+      "run",
+      "--detach",
+      "--runtime",
+      "isolate",
+      "--network",
+      "none",
+      "--memory",
+      "64m",
+      "--cpus",
+      "0.5",
+      "--pids-limit",
+      "33",
+      "box",
+      "sleep",
+      "100",
     );
     const read = (controller: string, file: string): string =>
       readFileSync(join("/sys/fs/cgroup", controller, group, id, file), "utf8").trim();
@@ -219,23 +220,19 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
   test("volumes, tmpfs, a read-only root and dropped capabilities hold", async () => {
     const volume = mkdtempSync(join(folder, "volume-"));
     const ended = await run(
-      ...[
-        "--volume",
-        `${volume}:/v`,
-        "--volume",
-        `${volume}:/r:ro`,
-        "--tmpfs",
-        "/t:size=64k",
-        "--read-only",
-        "--cap-drop",
-        "ALL",
-      ],
-      ...[
-        "box",
-        "sh",
-        "-c",
-        "touch /v/x; touch /r/y || echo ro; touch /z || echo root; touch /t/a && echo tmp; grep CapEff /proc/self/status",
-      ],
+      "--volume",
+      `${volume}:/v`,
+      "--volume",
+      `${volume}:/r:ro`,
+      "--tmpfs",
+      "/t:size=64k",
+      "--read-only",
+      "--cap-drop",
+      "ALL",
+      "box",
+      "sh",
+      "-c",
+      "touch /v/x; touch /r/y || echo ro; touch /z || echo root; touch /t/a && echo tmp; grep CapEff /proc/self/status",
     );
     assert.match(ended.stdout, /^ro\nroot\ntmp\nCapEff:\s0+\n$/, ended.stderr);
     assert.ok(existsSync(join(volume, "x")));
@@ -266,8 +263,20 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
 
   test("the out-of-memory killer is told", async () => {
     const id = await done(
-      ...["run", "--detach", "--runtime", "isolate", "--network", "none", "--memory", "16m", "--memory-swap", "16m"],
-      ...["box", "sh", "-c", "x=$(head -c 60000000 /dev/zero | cat -v); echo survived"],
+      "run",
+      "--detach",
+      "--runtime",
+      "isolate",
+      "--network",
+      "none",
+      "--memory",
+      "16m",
+      "--memory-swap",
+      "16m",
+      "box",
+      "sh",
+      "-c",
+      "x=$(head -c 60000000 /dev/zero | cat -v); echo survived",
     );
     await until(async () => (await done("inspect", "--format", "{{.State.Running}}", id)) === "false", "it ended");
     assert.equal((await docker("logs", id)).stdout, "");
