@@ -43,7 +43,12 @@ const struct cgroup_entry *cgroup_processes_entry(const struct cgroup *cgroup)
 int cgroup_clone_fd(const struct cgroup *cgroup)
 {
     const struct cgroup_entry *unified = cgroup_entry(cgroup, "");
-    return unified == NULL ? -1 : unified->fd;
+    /*
+     * Linux 6.18 kills whoever is cloned into a group in which cgroup.kill was ever written: it compares the group's
+     * count of kills with that of the caller's group (cgroup_css_set_fork). Only a group that was made for this
+     * container is known to be free of that.
+     */
+    return unified == NULL || unified->created == 0 ? -1 : unified->fd;
 }
 
 /* ---- creation ---- */
@@ -333,6 +338,7 @@ int cgroup_descend(struct cgroup *cgroup, const char *sub, struct error *error)
         if (deeper == NULL)
             return fail(error, ENOMEM, "name the cgroup");
         free(entry->path);
+        entry->created = 0; /* somebody else's */
         entry->path = deeper;
         close_fd(&entry->fd);
         close_fd(&entry->join_fd);

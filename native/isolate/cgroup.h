@@ -51,7 +51,7 @@ int cgroup_apply_pids(const struct cgroup *cgroup, const struct resources *resou
 /* Device access: v1 device lists, or a BPF program on v2. The devices of linux.devices are allowed besides. */
 int cgroup_apply_devices(const struct cgroup *cgroup, const struct config *config, struct error *error);
 
-/* Directory descriptor for clone3(CLONE_INTO_CGROUP), or -1 when there is no v2 tree. */
+/* Directory descriptor for clone3(CLONE_INTO_CGROUP), or -1 when there is no v2 tree or the group must be joined by hand. */
 int cgroup_clone_fd(const struct cgroup *cgroup);
 
 /*

@@ -448,6 +448,17 @@ static int run_create_hooks(const struct setup *setup, struct container *contain
     return 0;
 }
 
+/* The channel closed without a word: something killed the child. Its status is left for whoever reaps it. */
+static int fail_early_end(const struct container *container, struct error *error)
+{
+    siginfo_t info = {0};
+    struct pollfd polled = {.fd = container->pidfd, .events = POLLIN};
+    if (poll(&polled, 1, 1000) == 1 && waitid(P_PIDFD, (id_t)container->pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid != 0)
+        return fail(error, EPIPE, "make the container: its first process ended early (%s %d)",
+                    info.si_code == CLD_EXITED ? "exit status" : "signal", info.si_status);
+    return fail(error, EPIPE, "make the container: its first process ended early");
+}
+
 /* Speaks with the child until it is ready. */
 static int accompany(struct setup *setup, struct container *container, struct error *error)
 {
@@ -466,7 +477,7 @@ static int accompany(struct setup *setup, struct container *container, struct er
         if (got == MESSAGE_READY)
             return 0;
         if (got != MESSAGE_BUILT)
-            return fail(error, EPIPE, "make the container: its first process ended early");
+            return fail_early_end(container, error);
         if (run_create_hooks(setup, container, error) < 0 ||
             send_kind(container->control_fd, MESSAGE_GO, NULL, 0, error) < 0)
             return -1;
@@ -555,8 +566,14 @@ static int make_container(struct setup *setup, const struct create_options *opti
     if (namespaces_open(config, setup->namespace_fds, error) < 0 || process_open_proc(&setup->proc_fd, error) < 0 ||
         check_preserved(options->preserve_fds, error) < 0)
         return -1;
-    if (config->seccomp != NULL && seccomp_prepare(config->seccomp, program, error) < 0)
-        return -1;
+    if (config->seccomp != NULL) {
+        if (seccomp_prepare(config->seccomp, program, error) < 0)
+            return -1;
+        container->seccomp_key = strdup(program->key);
+        container->seccomp_flags = program->flags;
+        if (container->seccomp_key == NULL)
+            return fail(error, ENOMEM, "describe the container");
+    }
     if (config->has_process && config->process.terminal && options->console_socket != NULL &&
         terminal_connect(options->console_socket, &setup->console_fd, error) < 0)
         return -1;

@@ -31,7 +31,8 @@ struct exec_setup {
     struct exec_options *options;
     struct process_config process;
     struct seccomp_program seccomp;
-    struct cgroup cgroup;
+    struct cgroup *cgroup;  /* to join */
+    struct cgroup below;    /* it, when --cgroup asks for one further down */
     const char **env;     /* merged; the vector is ours, the strings are not */
     gid_t *groups;
     int namespaces;       /* CLONE_NEW* flags that differ from the runtime's */
@@ -184,16 +185,42 @@ static int find_namespaces(struct exec_setup *setup, struct error *error)
     return 0;
 }
 
-static int copy_cgroup(struct exec_setup *setup, struct error *error)
+/* The container's own groups, opened to be joined, or a copy one level down. */
+static int choose_cgroup(struct exec_setup *setup, struct error *error)
 {
     struct json_object *json = NULL;
+    if (setup->options->cgroup == NULL) {
+        setup->cgroup = setup->container->cgroup;
+        return cgroup_open(setup->cgroup, true, error);
+    }
     if (cgroup_to_json(setup->container->cgroup, &json, error) < 0)
         return -1;
-    int result = cgroup_from_json(json, &setup->cgroup, error);
+    int result = cgroup_from_json(json, &setup->below, error);
     json_object_put(json);
-    if (result == 0 && setup->options->cgroup != NULL)
-        result = cgroup_descend(&setup->cgroup, setup->options->cgroup, error);
-    return result < 0 ? -1 : cgroup_open(&setup->cgroup, true, error);
+    setup->cgroup = &setup->below;
+    if (result < 0 || cgroup_descend(setup->cgroup, setup->options->cgroup, error) < 0)
+        return -1;
+    return cgroup_open(setup->cgroup, true, error);
+}
+
+/* The filter of the container: by its key, or compiled once more when the cache was emptied meanwhile. */
+static int choose_filter(struct exec_setup *setup, struct error *error)
+{
+    const struct container *container = setup->container;
+    cleanup_json struct json_object *json = NULL;
+    struct config *config = NULL;
+    if (container->seccomp_key == NULL || seccomp_recall(container->seccomp_key, container->seccomp_flags, &setup->seccomp))
+        return 0;
+    if (json_load_at(container->state_fd, "config.json", &json, error) < 0)
+        return -1;
+    struct json_object *taken = json;
+    json = NULL;
+    if (config_parse(taken, &config, error) < 0)
+        return -1;
+    int result = config->seccomp == NULL ? fail(error, EINVAL, "exec: the seccomp profile is missing")
+                                         : seccomp_prepare(config->seccomp, &setup->seccomp, error);
+    config_free(config);
+    return result;
 }
 
 /* ---- the child ---- */
@@ -268,7 +295,7 @@ static void __attribute__((noreturn)) run_child(struct exec_setup *setup, bool j
     /* CVE-2016-9962 */
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         fail(&error, errno, "hide the memory of the process");
-    else if (cgroup_join(&setup->cgroup, joined, &error) == 0) {
+    else if (cgroup_join(setup->cgroup, joined || cgroup_clone_fd(setup->cgroup) < 0, &error) == 0) {
         int rest = joined ? 0 : setup->namespaces & ~CLONE_NEWPID;
         if (rest != 0 && setns(setup->container->pidfd, rest) < 0)
             fail(&error, errno, "exec: join the namespaces of the container");
@@ -328,7 +355,7 @@ static int clone_directly(struct exec_setup *setup, pid_t *pid, int *pidfd, stru
         return fail(error, errno, "exec: open the runtime's pid namespace");
     if (enter && setns(setup->container->pidfd, CLONE_NEWPID) < 0)
         return fail(error, errno, "exec: join the pid namespace of the container");
-    int group = cgroup_clone_fd(&setup->cgroup);
+    int group = cgroup_clone_fd(setup->cgroup);
     *pid = clone_process(0, group, pidfd);
     int number = errno;
     if (*pid == 0)
@@ -353,7 +380,7 @@ static void exec_close(struct exec_setup *setup)
     close_fd(&setup->console_fd);
     process_config_free(&setup->process);
     seccomp_program_free(&setup->seccomp);
-    cgroup_free(&setup->cgroup);
+    cgroup_free(&setup->below);
 }
 
 /* End of the channel without a message is success; a terminal may come first. */
@@ -407,13 +434,10 @@ static int write_pid(const char *path, pid_t pid, struct error *error)
 static int exec_in(struct exec_setup *setup, struct json_object **owned, pid_t *pid, int *pidfd, struct error *error)
 {
     struct exec_options *options = setup->options;
-    const struct config *config = setup->container->config;
     int pair[2];
     if (check_container(setup->container, options->ignore_paused, error) < 0 ||
         choose_process(setup, owned, error) < 0 || process_open_proc(&setup->proc_fd, error) < 0 ||
-        find_namespaces(setup, error) < 0 || copy_cgroup(setup, error) < 0)
-        return -1;
-    if (config->seccomp != NULL && seccomp_prepare(config->seccomp, &setup->seccomp, error) < 0)
+        find_namespaces(setup, error) < 0 || choose_cgroup(setup, error) < 0 || choose_filter(setup, error) < 0)
         return -1;
     if (setup->process.terminal && options->console_socket != NULL &&
         terminal_connect(options->console_socket, &setup->console_fd, error) < 0)

@@ -90,7 +90,7 @@ static bool needs_intermediate(const struct setup *setup)
 
 bool namespaces_clone_joins_cgroup(const struct setup *setup)
 {
-    return !needs_intermediate(setup);
+    return !needs_intermediate(setup) && cgroup_clone_fd(setup->cgroup) >= 0;
 }
 
 static int join(int fd, int flag, struct error *error)

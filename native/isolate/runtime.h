@@ -39,7 +39,9 @@ struct container {
     int control_fd;       /* after create with `hold_start`: the channel that runtime_start() uses; else -1 */
     uid_t owner;
     bool creating;        /* create has not ended yet */
-    struct config *config;
+    struct config *config;   /* after a load only what later verbs need: process, hooks, annotations */
+    char *seccomp_key;       /* of the finished filter in the cache; NULL: the container has no filter */
+    unsigned seccomp_flags;
     struct cgroup *cgroup;
 };
 

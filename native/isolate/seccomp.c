@@ -452,13 +452,32 @@ int seccomp_prepare(const struct seccomp_config *config, struct seccomp_program 
     cleanup_fd int cache_fd = open_cache();
     if (cache_fd >= 0 && load_cached(cache_fd, name, key, out)) {
         out->flags = config->flags;
+        memcpy(out->key, name, sizeof out->key);
         return 0;
     }
     if (seccomp_compile(config, out, error) < 0)
         return -1;
+    memcpy(out->key, name, sizeof out->key);
     if (cache_fd >= 0)
         store_cached(cache_fd, name, key, out);
     return 0;
+}
+
+bool seccomp_recall(const char *key, unsigned filter_flags, struct seccomp_program *out)
+{
+    uint8_t bytes[HASH_BYTES];
+    memset(out, 0, sizeof *out);
+    if (strlen(key) != (size_t)2 * HASH_BYTES || strspn(key, "0123456789abcdef") != (size_t)2 * HASH_BYTES)
+        return false;
+    for (size_t i = 0; i < HASH_BYTES; i++) {
+        char pair[3] = {key[2 * i], key[2 * i + 1], '\0'};
+        bytes[i] = (uint8_t)strtoul(pair, NULL, 16);
+    }
+    cleanup_fd int cache_fd = open_cache();
+    if (cache_fd < 0 || !load_cached(cache_fd, key, bytes, out))
+        return false;
+    out->flags = filter_flags;
+    return true;
 }
 
 int seccomp_install(const struct seccomp_program *program, struct error *error)

@@ -20,6 +20,7 @@ struct seccomp_program {
     struct sock_filter *filters; /* NULL: no filter */
     unsigned short count;
     unsigned flags;              /* SECCOMP_FILTER_FLAG_* */
+    char key[65];                /* name in the cache, hexadecimal; "" when it never came by */
 };
 
 int seccomp_parse(struct json_object *json, struct seccomp_config **out, struct error *error);
@@ -30,6 +31,9 @@ int seccomp_compile(const struct seccomp_config *config, struct seccomp_program 
 
 /* From the cache, or compiled and put there; a cache that cannot be trusted or written is passed over. */
 int seccomp_prepare(const struct seccomp_config *config, struct seccomp_program *out, struct error *error);
+
+/* The program of a key that seccomp_prepare() told, or false when the cache does not have it any more. */
+bool seccomp_recall(const char *key, unsigned filter_flags, struct seccomp_program *out);
 
 /* Loads the filter into this process; the last step but execve. */
 int seccomp_install(const struct seccomp_program *program, struct error *error);

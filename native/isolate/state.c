@@ -100,6 +100,25 @@ static int add_annotations(struct json_object *object, const struct config *conf
     return json_add(object, "annotations", json_object_get(config->annotations), error);
 }
 
+/* Of the configuration what start, exec and delete need: they then read one small file instead of two. */
+static int add_brief(struct json_object *object, const struct config *config, struct error *error)
+{
+    static const char *const kept[] = {"ociVersion", "root", "process", "hooks", "annotations"};
+    struct json_object *brief = json_object_new_object();
+    if (config == NULL)
+        return 0;
+    if (brief == NULL)
+        return fail(error, ENOMEM, "write the state");
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        struct json_object *value = json_get(config->json, kept[i]);
+        if (value != NULL && json_add(brief, kept[i], json_object_get(value), error) < 0) {
+            json_object_put(brief);
+            return -1;
+        }
+    }
+    return json_add(object, "config", brief, error);
+}
+
 int state_save(const struct container *container, struct error *error)
 {
     cleanup_json struct json_object *object = json_object_new_object();
@@ -117,7 +136,11 @@ int state_save(const struct container *container, struct error *error)
         json_add(object, "rootfs", json_object_new_string(container->rootfs), error) < 0 ||
         json_add(object, "created", json_object_new_string(container->created), error) < 0 ||
         json_add(object, "owner", json_object_new_int64(container->owner), error) < 0 ||
-        json_add(object, "creating", json_object_new_boolean(container->creating), error) < 0)
+        json_add(object, "creating", json_object_new_boolean(container->creating), error) < 0 ||
+        add_brief(object, container->config, error) < 0 ||
+        (container->seccomp_key != NULL &&
+         (json_add(object, "seccomp", json_object_new_string(container->seccomp_key), error) < 0 ||
+          json_add(object, "seccompFlags", json_object_new_int64(container->seccomp_flags), error) < 0)))
         return -1;
     const char *text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
     if (replace_file_at(container->state_fd, "state.json", text, strlen(text), 0600, false, error) < 0)
@@ -224,6 +247,14 @@ static int load_fields(struct json_object *object, struct container *container, 
     container->cgroup = calloc(1, sizeof *container->cgroup);
     if (container->bundle == NULL || container->rootfs == NULL || container->created == NULL || container->cgroup == NULL)
         return fail(error, ENOMEM, "read the state");
+    const char *key = NULL;
+    uint64_t flags = 0;
+    if (json_get_string(object, "seccomp", &key, error) < 0 ||
+        json_get_uint(object, "seccompFlags", UINT32_MAX, &flags, NULL, error) < 0)
+        return -1;
+    container->seccomp_flags = (unsigned)flags;
+    if (key != NULL && (container->seccomp_key = strdup(key)) == NULL)
+        return fail(error, ENOMEM, "read the state");
     struct json_object *groups = json_get(object, "cgroups");
     return groups == NULL ? 0 : cgroup_from_json(groups, container->cgroup, error);
 }
@@ -254,7 +285,7 @@ static int load_unfinished(struct container *container, struct error *error)
 
 int runtime_load(const char *root, const char *id, struct container *container, struct error *error)
 {
-    cleanup_json struct json_object *object = NULL, *configuration = NULL;
+    cleanup_json struct json_object *object = NULL;
     memset(container, 0, sizeof *container);
     container->state_fd = container->pidfd = container->control_fd = container->terminal_master = -1;
     if (container_id_check(id, error) < 0)
@@ -283,11 +314,11 @@ int runtime_load(const char *root, const char *id, struct container *container, 
     }
     if (load_fields(object, container, error) < 0)
         goto failed;
-    if (json_load_at(state_fd, "config.json", &configuration, error) < 0)
+    if (json_get(object, "config") == NULL) {
+        fail(error, EINVAL, "the configuration is missing");
         goto failed;
-    struct json_object *taken = configuration;
-    configuration = NULL;
-    if (config_parse(taken, &container->config, error) < 0)
+    }
+    if (config_parse(json_object_get(json_get(object, "config")), &container->config, error) < 0)
         goto failed;
     /* Directories that are gone (the container ended and something cleaned up) are found missing when they are used. */
     struct error ignored;
@@ -375,6 +406,7 @@ void container_close(struct container *container)
     free(container->bundle);
     free(container->rootfs);
     free(container->created);
+    free(container->seccomp_key);
     memset(container, 0, sizeof *container);
     container->state_fd = container->pidfd = container->control_fd = container->terminal_master = -1;
 }

@@ -20,6 +20,7 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  rmdirSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -27,7 +28,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { defaultSeccomp } from "../../worker/containers/core/seccomp.ts";
-import { bareUnifiedTree, defaultConfig, isolatePath, type Json, peers } from "../conformance/oci/harness.ts";
+import {
+  bareUnifiedTree,
+  defaultConfig,
+  groupDirectories,
+  isolatePath,
+  type Json,
+  peers,
+} from "../conformance/oci/harness.ts";
 import { type BenchOptions, median, type Report } from "./report.ts";
 
 const perRound = 30;
@@ -140,6 +148,9 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
   const times = options.quick ? 5 : perRound;
   const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
   const state = (name: string): string => join(folder, `state-${name.replaceAll(" ", "-")}`);
+  // A node's parent group is there before its first container.
+  const parents = groupDirectories("isolate");
+  for (const path of parents) mkdirSync(path, { recursive: true });
   try {
     const bundle = makeBundle(join(folder, "bundle"), () => {});
     const root = (who: Contestant): readonly string[] => ["--root", state(who.name)];
@@ -169,6 +180,13 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
     phases(sealed.path, bundle, state("timings"), report);
   } finally {
     sealed[Symbol.dispose]();
+    for (const path of parents) {
+      try {
+        rmdirSync(path);
+      } catch {
+        // Other containers stand below it.
+      }
+    }
     await bare[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   }

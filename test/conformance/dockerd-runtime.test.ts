@@ -19,6 +19,8 @@ const absent =
     : "needs docker.io (node deploy/setup.mjs --for bench)");
 
 const group = `skep-dockerd-${process.pid}`;
+/** The container of runc stands elsewhere: under load it gives up on removing its groups. */
+const peerGroup = `${group}-peer`;
 let folder = "";
 let socket = "";
 let daemon: ChildProcess | undefined;
@@ -122,6 +124,7 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
       }
     }
     removeGroups(group);
+    removeGroups(peerGroup);
     await bare?.[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
@@ -196,7 +199,17 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
     // Hosts differ in what containerd finds; what it tells of a container of runc it has to tell of ours.
     const stats = async (name: string): Promise<string> =>
       await done("stats", "--no-stream", "--format", "{{.PIDs}}", name);
-    const peer = await done("run", "--detach", "--network", "none", "box", "sleep", "100");
+    const peer = await done(
+      "run",
+      "--detach",
+      "--network",
+      "none",
+      "--cgroup-parent",
+      `/${peerGroup}`,
+      "box",
+      "sleep",
+      "100",
+    );
     assert.equal(await stats(id), await stats(peer));
     await done("rm", "--force", peer);
     await done("pause", id);
@@ -287,11 +300,10 @@ describe("dockerd with isolate as its runtime", { skip: absent ?? false, timeout
     assert.equal(await done("ps", "--all", "--quiet"), "");
     for (const controller of ["memory", "pids", "unified"]) {
       const path = join("/sys/fs/cgroup", controller, group);
-      if (existsSync(path))
-        assert.deepEqual(
-          await execute("/usr/bin/find", [path, "-mindepth", "1", "-type", "d"]).then((e) => e.stdout),
-          "",
-        );
+      // docker rm answers before its last step.
+      const empty = async (): Promise<boolean> =>
+        (await execute("/usr/bin/find", [path, "-mindepth", "1", "-type", "d"])).stdout === "";
+      if (existsSync(path)) await until(empty, `${path} is empty`);
     }
   });
 });

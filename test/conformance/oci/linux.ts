@@ -1,6 +1,6 @@
 /** config-linux.md: namespaces, ids, devices, cgroups, sysctl, seccomp, propagation, masks. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { type Case, type Container, execute, groupDirectories, groupParent, type Json, type Lab } from "./harness.ts";
@@ -694,6 +694,21 @@ export const linux: readonly Case[] = [
         ...["pid", "net", "mnt", "ipc", "uts"].map((name) => readlinkSync(`/proc/${pid}/ns/${name}`)),
       ];
       assert.deepEqual(done.stdout.trim().split("\n"), expected);
+    },
+  },
+  {
+    clause: "config-linux.md Cgroups Path",
+    name: "a group that was there before serves one container after another, each killed",
+    run: async (lab) => {
+      const path = `${groupParent}/reused`;
+      for (const directory of groupDirectories(path)) mkdirSync(directory, { recursive: true });
+      for (let i = 0; i < 3; i++) {
+        const container = await sleeping(lab, (config) => (config.linux.cgroupsPath = `/${path}`)).started();
+        assert.equal((await lab.call(["exec", container.id, "/bin/true"])).code, 0);
+        assert.equal((await lab.call(["kill", "--all", container.id, "KILL"])).code, 0);
+        await container.becomes("stopped");
+        assert.equal((await container.verb("delete")).code, 0);
+      }
     },
   },
   {
