@@ -157,7 +157,12 @@ async function act(containers: Containers, verb: string, args: string[]): Promis
 }
 
 const [room, verb = "", ...args] = process.argv.slice(2);
-if (room !== "container") throw new Error("usage: node worker/debug.ts container VERB ...");
+if (room !== "container" || verb === "" || verb === "--help") {
+  process.stderr.write(
+    "usage: node worker/debug.ts container run|ps|logs|exec|stop|kill|start|rm|pause|unpause|inspect|stats|top|diff|cp|wait ...\n",
+  );
+  process.exit(2);
+}
 const containers = await Containers.open({
   dataDirectory: join(base, "data"),
   runDirectory: join(base, "run"),
