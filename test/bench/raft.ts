@@ -250,9 +250,10 @@ async function sequential(
 
 // ---- Failover: P6, P7 ------------------------------------------------------------------------------------------------------
 
-async function killedLeader(it: Run): Promise<void> {
+/** Milliseconds from the signal to the leader until the others commit, for each trial. */
+async function endLeaders(it: Run, id: "P6" | "P7", signal: "SIGKILL" | "SIGTERM"): Promise<number[]> {
   const trials = it.options.quick ? 3 : 20;
-  const cluster = await ManagerCluster.start({ managers: 3, folder: join(it.folder, "killed") });
+  const cluster = await ManagerCluster.start({ managers: 3, folder: join(it.folder, id) });
   const times: number[] = [];
   try {
     for (let trial = 0; trial < trials; trial++) {
@@ -260,10 +261,10 @@ async function killedLeader(it: Run): Promise<void> {
       const others = cluster.running.filter((manager) => manager !== leader);
       await untilCommitted(cluster, others, `warm-${trial}`);
       const startMs = performance.now();
-      leader.signal("SIGKILL");
+      leader.signal(signal);
       await untilCommitted(cluster, others, `trial-${trial}`);
       times.push(performance.now() - startMs);
-      it.report.note(`P6: trial ${trial + 1}: ${times.at(-1)!.toFixed(0)} ms`);
+      it.report.note(`${id}: trial ${trial + 1}: ${times.at(-1)!.toFixed(0)} ms`);
       await leader.exited();
       await cluster.restart(leader);
       await cluster.untilVoters(3);
@@ -271,6 +272,11 @@ async function killedLeader(it: Run): Promise<void> {
   } finally {
     await cluster[Symbol.asyncDispose]();
   }
+  return times;
+}
+
+async function killedLeader(it: Run): Promise<void> {
+  const times = await endLeaders(it, "P6", "SIGKILL");
   const p50 = median(times);
   const max = Math.max(...times);
   const peer = undefined;
@@ -284,7 +290,7 @@ async function killedLeader(it: Run): Promise<void> {
     pass: p50 <= 600,
   });
   it.report.add({
-    name: `P6 the same, worst of ${trials}`,
+    name: `P6 the same, worst of ${times.length}`,
     unit: "ms",
     ours: max,
     peer,
@@ -295,26 +301,7 @@ async function killedLeader(it: Run): Promise<void> {
 }
 
 async function stoppedLeader(it: Run): Promise<void> {
-  const trials = it.options.quick ? 3 : 20;
-  const cluster = await ManagerCluster.start({ managers: 3, folder: join(it.folder, "stopped") });
-  const times: number[] = [];
-  try {
-    for (let trial = 0; trial < trials; trial++) {
-      const leader = await cluster.leader();
-      const others = cluster.running.filter((manager) => manager !== leader);
-      await untilCommitted(cluster, others, `warm-${trial}`);
-      const startMs = performance.now();
-      leader.signal("SIGTERM");
-      await untilCommitted(cluster, others, `trial-${trial}`);
-      times.push(performance.now() - startMs);
-      it.report.note(`P7: trial ${trial + 1}: ${times.at(-1)!.toFixed(0)} ms`);
-      await leader.exited();
-      await cluster.restart(leader);
-      await cluster.untilVoters(3);
-    }
-  } finally {
-    await cluster[Symbol.asyncDispose]();
-  }
+  const times = await endLeaders(it, "P7", "SIGTERM");
   const p99 = quantile(times, 0.99);
   it.report.add({
     name: "P7 stop of the leader to the next commit, p99",
