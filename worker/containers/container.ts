@@ -414,12 +414,17 @@ export class Container {
       const kind = await statPath(settings.programs, place, this.id, mount.destination).catch(() => undefined);
       if (kind === undefined || (kind.mode & 0o170000) !== 0o040000) continue;
       const from = packPath(settings.programs, place, this.id, mount.destination, ["--name", "."]);
-      const to = streamProgram(settings.programs.archive, ["unpack", "--root", mount.source]);
+      const to = streamProgram(
+        settings.programs.archive,
+        ["unpack", "--root", mount.source],
+        (stderr) => new ContainerConfigInvalid(`its volume ${mount.destination} cannot be filled: ${stderr.trim()}`),
+      );
       to.stdout.resume();
-      await pipeline(from.stdout, to.stdin);
-      const [, { code, stderr }] = await Promise.all([from.done, to.done]);
-      if (code !== 0)
-        throw new ContainerConfigInvalid(`its volume ${mount.destination} cannot be filled: ${stderr.trim()}`);
+      // The program that gave up says why; the broken pipe is only the consequence.
+      const fed = pipeline(from.stdout, to.stdin).catch((error: unknown) => error);
+      await Promise.all([from.done, to.done]);
+      const broken = await fed;
+      if (broken instanceof Error) throw broken;
     }
   }
 
@@ -1048,9 +1053,10 @@ export class Container {
     const { settings } = this.#host;
     const pause = options.pause && this.#record.state.status === "running";
     if (pause) await this.pause();
+    let layer: StreamedProgram | undefined;
     try {
       const { config, image } = this.#record;
-      const layer = packLayer(settings.programs, await this.#layers(), this.id);
+      layer = packLayer(settings.programs, await this.#layers(), this.id);
       const id = await settings.rootfs.commit({
         layer: layer.stdout,
         parentImage: this.#record.imageId,
@@ -1067,10 +1073,10 @@ export class Container {
         author: options.author,
         comment: options.comment,
       });
-      await layer.done;
       this.#emit("commit", { imageID: id });
       return id;
     } finally {
+      layer?.kill(); // a commit that was refused may have left it unread
       if (pause) await this.unpause();
     }
   }

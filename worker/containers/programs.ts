@@ -1,6 +1,7 @@
 /** Running the native programs: the monitor, the OCI runtime's verbs, the archive program. */
 import { spawn } from "node:child_process";
-import type { Readable, Writable } from "node:stream";
+import { PassThrough, type Readable, type Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 
 /** More than this of a program's standard error says nothing new. */
 const errorTextMax = 16 * 1024;
@@ -46,35 +47,49 @@ export function runProgram(
 
 export interface StreamedProgram {
   readonly stdin: Writable;
+  /** Whole or broken: it ends only after the program did, with exit code 0, and else fails with the error of `done`. */
   readonly stdout: Readable;
-  /** Resolves when the program has ended; rejects when it could not be started. */
-  readonly done: Promise<{ readonly code: number | null; readonly stderr: string }>;
+  /** Resolves when the program has ended well; rejects with the typed failure, or when it could not be started. */
+  readonly done: Promise<void>;
   kill(): void;
 }
 
-/** Runs a program whose input or output is a stream of any length. */
-export function streamProgram(command: string, args: readonly string[]): StreamedProgram {
+/**
+ * Runs a program whose input or output is a stream of any length.
+ * @param failure  the error for a program that ended with another code than 0, from what it wrote to standard error
+ */
+export function streamProgram(
+  command: string,
+  args: readonly string[],
+  failure: (stderr: string) => Error,
+): StreamedProgram {
   const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => {
     if (stderr.length < errorTextMax) stderr += chunk.toString("utf8");
   });
   child.stdin.on("error", () => undefined); // as above
-  const done = new Promise<{ code: number | null; stderr: string }>((resolve, reject) => {
-    let ended: { code: number | null; stderr: string } | undefined;
-    // Not "close", which would wait for whoever reads the output.
-    const settle = (): void => {
-      if (ended !== undefined && child.stderr.closed) resolve({ code: ended.code, stderr: `${stderr}${ended.stderr}` });
-    };
+  // A stream of ours: when a process ends, Node.js throws away what nobody has begun to read of its own (flushStdio).
+  const stdout = new PassThrough();
+  stdout.on("error", () => undefined); // `done` tells it too, to whoever does not read
+  // A reader that leaves closes the pipe, and the program ends of it.
+  const drained = pipeline(child.stdout, stdout, { end: false }).catch(() => undefined);
+  const done = new Promise<void>((resolve, reject) => {
     child.on("error", reject);
-    child.stderr.on("close", () => setImmediate(settle));
+    const errorsRead = new Promise<void>((read) => child.stderr.on("close", () => setImmediate(read)));
+    // Not "close", which would wait for whoever reads the output.
     child.on("exit", (code, signal) => {
-      ended = { code, stderr: signal === null ? "" : `it was ended by ${signal}` };
-      settle();
+      void errorsRead.then(() => {
+        if (code === 0) resolve();
+        else reject(failure(signal === null ? stderr : `${stderr}it was ended by ${signal}`));
+      });
     });
   });
-  done.catch(() => undefined); // whoever streams awaits it; until then a failure must not count as unhandled
-  return { stdin: child.stdin, stdout: child.stdout, done, kill: () => child.kill("SIGKILL") };
+  done.then(
+    () => void drained.then(() => stdout.end()),
+    (error: Error) => stdout.destroy(error),
+  );
+  return { stdin: child.stdin, stdout, done, kill: () => child.kill("SIGKILL") };
 }
 
 export interface MonitorStarted {

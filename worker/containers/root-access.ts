@@ -174,7 +174,7 @@ export async function statPath(programs: Programs, place: RootPlace, id: string,
   return JSON.parse(result.stdout.toString("utf8")) as PathStat;
 }
 
-/** A tar of the path; `done` rejects with the typed failure. */
+/** A tar of the path. */
 export function packPath(
   programs: Programs,
   place: RootPlace,
@@ -182,25 +182,19 @@ export function packPath(
   path: string,
   options: readonly string[] = [],
 ): StreamedProgram {
-  const program = streamProgram(...command(programs, place, "pack", ["--path", path, ...options]));
+  const program = streamProgram(...command(programs, place, "pack", ["--path", path, ...options]), (stderr) =>
+    failure("copy out of", id, path, stderr),
+  );
   program.stdin.end();
-  const done = program.done.then((result) => {
-    if (result.code !== 0) throw failure("copy out of", id, path, result.stderr);
-    return result;
-  });
-  done.catch(() => undefined); // the reader of the stream awaits it, later
-  return { ...program, done };
+  return program;
 }
 
 export function unpackInto(programs: Programs, place: RootPlace, id: string, path: string): StreamedProgram {
-  const program = streamProgram(...command(programs, place, "unpack", ["--into", path]));
+  const program = streamProgram(...command(programs, place, "unpack", ["--into", path]), (stderr) =>
+    failure("copy into", id, path, stderr),
+  );
   program.stdout.resume();
-  const done = program.done.then((result) => {
-    if (result.code !== 0) throw failure("copy into", id, path, result.stderr);
-    return result;
-  });
-  done.catch(() => undefined); // as above
-  return { ...program, done };
+  return program;
 }
 
 export interface PathChange {
@@ -239,12 +233,8 @@ export async function listChanges(programs: Programs, layers: Layers, id: string
 
 /** The writable layer as a layer of an image. */
 export function packLayer(programs: Programs, layers: Layers, id: string): StreamedProgram {
-  const program = streamProgram(programs.archive, ["pack", "--root", layers.upper, "--path", "/", "--layer"]);
+  const args = ["pack", "--root", layers.upper, "--path", "/", "--layer"];
+  const program = streamProgram(programs.archive, args, (stderr) => failure("pack the changes of", id, "/", stderr));
   program.stdin.end();
-  const done = program.done.then((result) => {
-    if (result.code !== 0) throw failure("pack the changes of", id, "/", result.stderr);
-    return result;
-  });
-  done.catch(() => undefined); // as above
-  return { ...program, done };
+  return program;
 }

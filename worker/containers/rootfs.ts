@@ -65,11 +65,15 @@ export class DirectoryRootfs implements RootfsProvider {
     const image = `commit-${process.pid}-${++this.#commits}`;
     const directory = join(this.#directory, image);
     await mkdir(join(directory, "rootfs"), { recursive: true });
-    const unpack = streamProgram(this.#archive, ["unpack", "--root", join(directory, "rootfs"), "--layer"]);
+    const args = ["unpack", "--root", join(directory, "rootfs"), "--layer"];
+    const unpack = streamProgram(
+      this.#archive,
+      args,
+      (stderr) => new ContainerConfigInvalid(`the layer cannot be unpacked: ${stderr}`),
+    );
     unpack.stdout.resume();
     await pipeline(request.layer, unpack.stdin);
-    const { code, stderr } = await unpack.done;
-    if (code !== 0) throw new ContainerConfigInvalid(`the layer cannot be unpacked: ${stderr}`);
+    await unpack.done;
     await writeFile(join(directory, "config.json"), JSON.stringify(request.config));
     await writeFile(join(directory, "parent"), request.parentImage);
     return image;

@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 
 import { Random } from "../../../lib/pure/prng.ts";
 import { realClock } from "../../../lib/runtime/index.ts";
@@ -52,6 +52,11 @@ describe("containers over images", { skip: whySkipped(), timeout: 120_000 }, () 
     rmSync(folder, { recursive: true, force: true });
   });
 
+  // What a failed test leaves is not the next one's affair.
+  afterEach(async () => {
+    for (const container of worker.containers.list()) await container.remove({ force: true });
+  });
+
   test("a container runs from an image's layers, with its configuration", async () => {
     const { container, code, stdout } = await worker.run(
       ["sh", "-c", "echo $FROM_IMAGE; id -un"],
@@ -68,7 +73,7 @@ describe("containers over images", { skip: whySkipped(), timeout: 120_000 }, () 
     const id = await container.commit({ pause: true, author: "bee", comment: "why" });
     await container.remove();
     const again = await worker.run(["cat", "/tmp/new"], {}, { Image: id });
-    assert.equal(again.stdout, "made\n");
+    assert.deepEqual([again.code, again.stdout, again.stderr], [0, "made\n", ""]);
     assert.equal((await images.inspect(id)).image.layers.length, 2);
     await again.container.remove();
     assert.deepEqual((await images.remove(id)).removed, [id]);
