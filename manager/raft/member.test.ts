@@ -262,6 +262,41 @@ test("F6: a leader that removes itself serves until then, hands over and goes si
   assert.ok(next.member.table.isRemoved(old.id));
 });
 
+test("F6: the last voter leads alone after a power cut, though the leader that was removed is gone for good", () => {
+  const group = new SmallGroup([1, 2]);
+  const old = group.untilLeader();
+  const last = group.at(old.id === 1 ? 2 : 1);
+  group.propose(old.id, "a");
+  group.change(old.id, { steps: [{ act: "remove", member: old.id }], records: [], force: false });
+  group.until("the other knows", () => last.member.conf.voters.length === 1);
+  // The machine of the removed one is taken away in the moment in which the other loses what is not on its disk.
+  old.crash();
+  group.drop = ({ from, to }) => from === old.id || to === old.id;
+  last.restart();
+  group.until("it leads", () => last.member.role === "leader");
+  assert.deepEqual(last.member.conf.voters, [last.id]);
+  assert.equal(group.propose(last.id, "b").kind, "committed");
+});
+
+test("F13: a configuration change is in force only once the disk knows that it is committed", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const gone = [1, 2, 3].find((id) => id !== leader.id)!;
+  const seen: { commit: number; index: number }[] = [];
+  const { applied } = leader.member.status();
+  leader.member.changeMembers({ steps: [{ act: "remove", member: gone }], records: [], force: false }, () => {});
+  group.until("all that stay have it", () => {
+    for (const id of [1, 2, 3]) {
+      const { member, disk } = group.at(id);
+      if (member.conf.voters.length === 2) seen.push({ commit: disk.recovered.hardState.commit, index: applied + 1 });
+    }
+    return [1, 2, 3].filter((id) => group.at(id).member.conf.voters.length === 2).length >= 2;
+  });
+  assert.ok(seen.length >= 2);
+  for (const { commit, index } of seen) assert.ok(commit >= index, `commit ${commit} on disk, change at ${index}`);
+});
+
 test("a removed id is refused for ever", () => {
   const group = new SmallGroup([1, 2, 3]);
   const leader = group.untilLeader();

@@ -58,6 +58,7 @@ interface MemberView {
   readonly durable: ShadowLog;
   durableTerm: number;
   durableVote: MemberId;
+  durableCommit: number;
   /** Highest index that an accepted append or an installed snapshot made durable in this incarnation. */
   readonly votes: Map<number, MemberId>;
   /** Indexes of configuration changes handed out and not applied yet, and the last one applied. */
@@ -130,6 +131,7 @@ export class Checks {
         durable: new ShadowLog(),
         durableTerm: 0,
         durableVote: 0,
+        durableCommit: 0,
         votes: new Map(),
         confQueue: [],
         confIndexes: [],
@@ -167,6 +169,7 @@ export class Checks {
     view.vote = hard.vote;
     view.durableTerm = hard.term;
     view.durableVote = hard.vote;
+    view.durableCommit = Math.max(hard.commit, snapshot.index);
     view.commit = Math.max(hard.commit, snapshot.index);
     view.applied = applied;
     view.conf = snapshot.conf;
@@ -260,6 +263,7 @@ export class Checks {
     const isNewVote = hard.vote !== 0 && (hard.term !== view.durableTerm || hard.vote !== view.durableVote);
     view.durableTerm = hard.term;
     view.durableVote = hard.vote;
+    view.durableCommit = Math.max(view.durableCommit, hard.commit);
     this.#noteBallot(view);
     return isNewVote;
   }
@@ -269,6 +273,7 @@ export class Checks {
     view.durable.reset(meta.index, meta.term, this.#committedChain[meta.index] ?? 0);
     view.durableTerm = hard.term;
     view.durableVote = hard.vote;
+    view.durableCommit = Math.max(view.durableCommit, meta.index);
     this.#noteBallot(view);
   }
 
@@ -382,6 +387,13 @@ export class Checks {
     view.conf = conf;
     const index = view.confQueue.shift();
     if (index !== undefined) {
+      if (index > view.durableCommit) {
+        throw new SimFailure("F13", "a configuration is in force, and a restart would not find it so", {
+          id,
+          index,
+          durableCommit: view.durableCommit,
+        });
+      }
       view.confApplied = Math.max(view.confApplied, index);
       const known = this.#confs.get(index);
       if (known === undefined) this.#confs.set(index, { key: confKey(conf), conf });

@@ -32,8 +32,14 @@ export const mutations: readonly Mutation[] = [
   {
     name: "vote not persisted",
     file: core("core"),
-    snippet: "return this.#raft.term !== this.#lastHardState.term || this.#raft.vote !== this.#lastHardState.vote;",
-    replacement: "return this.#raft.term !== this.#lastHardState.term;",
+    snippet: "return term !== last.term || vote !== last.vote ||",
+    replacement: "return term !== last.term || vote < 0 ||",
+  },
+  {
+    name: "configuration in force before the disk knows its commit",
+    file: core("core"),
+    snippet: "const limit = Math.min(log.commit, log.durable, unkept - 1);",
+    replacement: "const limit = Math.min(log.commit, log.durable, unkept * Infinity);",
   },
   {
     name: "vote forgotten on restart",

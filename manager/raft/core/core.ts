@@ -42,9 +42,11 @@ export class RaftCore {
   #durableToken = 0;
   /** The last token under which something was given to storage. */
   #savedToken = 0;
-  /** Hard states given to storage and not durable yet, oldest first. */
-  #hardStates: { token: number; term: number; vote: MemberId }[] = [];
+  /** Hard states given to storage and not durable yet, oldest first; those that only repeat the last one are left out. */
+  #hardStates: { token: number; term: number; vote: MemberId; commit: number }[] = [];
   #lastHardState: HardState;
+  /** Configuration changes up to here are known, on this disk, to be committed: a restart finds them in force. */
+  #keptCommit: number;
   #lastSoftState: SoftState = { role: "follower", leader: 0 };
   /** Snapshots handed out and not installed yet, oldest first; a newer one may come before the first is done. */
   #installs: { token: number; meta: SnapshotMeta }[] = [];
@@ -53,6 +55,7 @@ export class RaftCore {
   constructor(config: CoreConfig, initial: InitialState, trace?: TraceSink) {
     this.#raft = new Raft(config, initial, trace);
     this.#lastHardState = initial.hardState;
+    this.#keptCommit = initial.hardState.commit;
     this.#raft.note("init");
   }
 
@@ -226,7 +229,7 @@ export class RaftCore {
       raft.messages.length > 0 ||
       raft.messagesAfterPersist.length > 0 ||
       raft.log.hasUnsaved ||
-      this.#termOrVoteChanged() ||
+      this.#hardStateChanged() ||
       raft.readStates.length > 0 ||
       raft.readFailures.length > 0 ||
       raft.role !== this.#lastSoftState.role ||
@@ -288,9 +291,12 @@ export class RaftCore {
       this.#installs.shift();
       this.#finishInstall(next.meta);
     }
-    let durable: { term: number; vote: MemberId } | undefined;
+    let durable: { term: number; vote: MemberId; commit: number } | undefined;
     while (this.#hardStates[0] !== undefined && this.#hardStates[0].token <= token) durable = this.#hardStates.shift();
-    if (durable !== undefined) countOwnVote(raft, durable);
+    if (durable !== undefined) {
+      this.#keptCommit = durable.commit;
+      countOwnVote(raft, durable);
+    }
     const self = raft.self;
     if (self !== undefined && raft.log.durable > self.match) {
       self.acknowledge(raft.log.durable);
@@ -361,15 +367,19 @@ export class RaftCore {
 
   // ---- What a Ready is made of
 
-  #termOrVoteChanged(): boolean {
-    return this.#raft.term !== this.#lastHardState.term || this.#raft.vote !== this.#lastHardState.vote;
+  /** A new commit index alone is not worth a write, unless a configuration change waits for it. */
+  #hardStateChanged(): boolean {
+    const { term, vote, log } = this.#raft;
+    const last = this.#lastHardState;
+    return term !== last.term || vote !== last.vote || log.hasConfChangeBetween(last.commit, log.commit);
   }
 
   #takeHardState(token: number, withWrite: boolean): HardState | undefined {
-    if (!withWrite && !this.#termOrVoteChanged()) return undefined;
+    const changed = this.#hardStateChanged();
+    if (!withWrite && !changed) return undefined;
     const { term, vote, log } = this.#raft;
-    if (this.#termOrVoteChanged()) this.#hardStates.push({ token, term, vote });
     this.#lastHardState = { term, vote, commit: log.commit };
+    if (changed) this.#hardStates.push({ token, ...this.#lastHardState });
     return this.#lastHardState;
   }
 
@@ -404,10 +414,13 @@ export class RaftCore {
   /**
    * How far committed entries may be handed out now: what is out and not applied stays within maxApplyBytes. Only what is
    * durable here is applied, though a quorum of others would do: so no snapshot is ever ahead of the log on this disk.
+   * A configuration change waits until this disk knows it to be committed, too: a member that came back without that
+   * knowledge would need the votes of those that the change had removed, and they may be gone for good.
    */
   #committedTo(): number {
     const { log, handedToApply, applied, installing, config } = this.#raft;
-    const limit = Math.min(log.commit, log.durable);
+    const unkept = log.firstConfChangeAfter(Math.max(this.#keptCommit, handedToApply)) ?? Infinity;
+    const limit = Math.min(log.commit, log.durable, unkept - 1);
     if (installing !== undefined || handedToApply >= limit) return handedToApply;
     const outstanding = log.bytesBetween(applied + 1, handedToApply);
     if (outstanding >= config.maxApplyBytes) return handedToApply;

@@ -199,6 +199,14 @@ export class RaftLog {
     return false;
   }
 
+  firstConfChangeAfter(index: number): number | undefined {
+    let first: number | undefined;
+    for (let at = this.#confChanges.length - 1; at >= 0 && (this.#confChanges[at] as number) > index; at--) {
+      first = this.#confChanges[at];
+    }
+    return first;
+  }
+
   /** What storage has not been given yet, now given under `token`. */
   takeUnsaved(token: number): Entry[] {
     const from = this.#handed + 1;

@@ -184,7 +184,10 @@ export interface Ready {
    */
   readonly token: number;
   readonly softState: SoftState | undefined;
-  /** Set when term or vote changed, and with entries. A new commit index alone is not worth a write. */
+  /**
+   * Set when term or vote changed, with entries, and when a configuration change is committed. A new commit index of
+   * anything else is not worth a write.
+   */
   readonly hardState: HardState | undefined;
   /** Consecutive. If the storage already holds `entries[0].index`, everything from there on is replaced. */
   readonly entries: readonly Entry[];
@@ -193,7 +196,10 @@ export interface Ready {
   readonly messages: readonly Message[];
   /** Empty whenever nothing is left to become durable; such messages are then among `messages`. */
   readonly messagesAfterPersist: readonly Message[];
-  /** Durable here, too. At most maxApplyBytes are out at a time; the core hands out more as `applied` advances. */
+  /**
+   * Durable here, too; a configuration change only when the commit index that covers it is durable as well. At most
+   * maxApplyBytes are out at a time; the core hands out more as `applied` advances.
+   */
   readonly committed: readonly Entry[];
   readonly readStates: readonly ReadState[];
   /** Request ids of reads that ended without an answer (leader lost, timed out). Ask again with a new id. */
