@@ -292,6 +292,15 @@ export class Manager implements AsyncDisposable {
       reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
       forgetLevel: (member, signal) => this.store.removeMember(member, signal),
     });
+    // Whoever may lead next is connected to already, so that a fail-over does not wait for a handshake.
+    const warm = (): void => {
+      const addresses = this.raft.members.filter(({ id }) => id !== this.raft.memberId).map((member) => member.address);
+      for (const address of addresses) if (address !== "") this.#channels.keys(address).warm();
+      this.#channels.keepOnly(new Set(addresses));
+    };
+    this.raft.onMembers(warm);
+    this.raft.onLeadership(warm);
+    warm();
     // A leader answers for its own program too, and lets the cluster use what all of them understand.
     this.raft.onLeadership(({ leading }) => {
       if (leading) this.#raiseLevel().catch((error: unknown) => this.#quietly("feature level", error));
@@ -379,6 +388,16 @@ class Channels implements Disposable {
     const at = this.#at(address);
     at.keys ??= new KeysClient(at.channel);
     return at.keys;
+  }
+
+  /** Closes streams to managers that are no more, or elsewhere now; what was only asked now and then stays open. */
+  keepOnly(addresses: ReadonlySet<string>): void {
+    for (const [address, { channel, keys }] of this.#open) {
+      if (keys === undefined || addresses.has(address)) continue;
+      this.#open.delete(address);
+      keys[Symbol.dispose]();
+      channel[Symbol.dispose]();
+    }
   }
 
   [Symbol.dispose](): void {

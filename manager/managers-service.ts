@@ -4,8 +4,7 @@
  */
 import { ClusterError } from "../lib/pure/errors.ts";
 import type { CallContext, Channel, RpcServer, UnaryMethod } from "../lib/rpc/index.ts";
-import { messageCodec } from "../lib/rpc/index.ts";
-import { skep } from "../proto/index.ts";
+import { messageCodec, skep } from "../proto/index.ts";
 import type { MemberRecord, Raft } from "./raft/index.ts";
 
 const { control } = skep;

@@ -13,4 +13,5 @@ export {
   type NodeTraits,
 } from "./constraint.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
+export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
 export { skep } from "./gen/skep.js";

@@ -69,14 +69,3 @@ export class ListenFailed extends ClusterError {
     });
   }
 }
-
-/** Bytes that are not the message that belongs there. */
-export class MessageUnreadable extends ClusterError {
-  readonly code = "MESSAGE_UNREADABLE";
-  constructor(name: string, cause?: unknown) {
-    super(`Cannot read a ${name}: its bytes are no such message`, {
-      fix: "Check that both nodes run compatible releases",
-      cause,
-    });
-  }
-}

@@ -8,7 +8,6 @@
 export { Channel, type ChannelOptions } from "./client.ts";
 export {
   ListenFailed,
-  MessageUnreadable,
   PeerNotAuthenticated,
   RemoteError,
   RpcDeadlineExceeded,
@@ -17,7 +16,6 @@ export {
   RpcTooLarge,
   RpcUnavailable,
 } from "./errors.ts";
-export { messageCodec } from "./message-codec.ts";
 export { rawCodec, type BidiMethod, type Caller, type Codec, type Method, type UnaryMethod } from "./method.ts";
 export { RpcServer, type CallContext, type ServerOptions } from "./server.ts";
 export { pump, type RpcStream, type StreamEvents } from "./stream.ts";

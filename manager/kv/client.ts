@@ -36,6 +36,11 @@ export class KeysClient implements Disposable {
     setImmediate(() => this.#flush());
   }
 
+  /** Opens the stream before there is anything to send, so that the first request does not wait for a handshake. */
+  warm(): void {
+    if (!this.#closed) this.#stream ??= this.#connect();
+  }
+
   ask(request: Request): Promise<Response> {
     return new Promise((resolve) => this.send(request, resolve));
   }

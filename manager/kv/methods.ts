@@ -1,6 +1,6 @@
 /** The remote procedures of proto/control.proto as both ends know them. */
-import { messageCodec, type BidiMethod, type UnaryMethod } from "../../lib/rpc/index.ts";
-import { skep } from "../../proto/index.ts";
+import type { BidiMethod, UnaryMethod } from "../../lib/rpc/index.ts";
+import { messageCodec, skep } from "../../proto/index.ts";
 
 const { control } = skep;
 

@@ -535,6 +535,7 @@ export class Member {
     const { timings, limits } = this.#config;
     const config: CoreConfig = {
       ...coreDefaults,
+      lazyCommit: true,
       id: this.#config.id,
       seed: this.#config.seed,
       electionTicks: Math.max(1, Math.round(timings.electionMs / timings.tickMs)),

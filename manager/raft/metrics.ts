@@ -2,9 +2,10 @@
  * Consensus in numbers for Prometheus (raft.md §3.4). Counters and histograms are fed as things happen; gauges are read
  * from the status when somebody looks, so that nothing is computed for nobody.
  */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, Gauge, Registry } from "prom-client";
 
 import type { LoopWindow } from "./event-loop.ts";
+import { LightHistogram } from "./light-histogram.ts";
 import type { Measure, MemberStatus, Notice } from "./member.ts";
 import type { LogStatus } from "./wal/status.ts";
 
@@ -24,6 +25,7 @@ export interface MetricsSource {
 }
 
 const latencySeconds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
+const inMs = new Set<Measure>(["proposeToCommitMs", "commitToApplyMs", "persistMs", "readMs", "stallMs"]);
 const roles = ["follower", "preCandidate", "candidate", "leader"] as const;
 const states = ["starting", "running", "quarantined", "removed", "stopped"] as const;
 
@@ -32,17 +34,25 @@ export type ElectionEvent = "preVoteStarted" | "preVoteLost" | "started" | "won"
 
 export class RaftMetrics {
   readonly registry = new Registry();
-  readonly #measures: Readonly<Record<Measure, Histogram>>;
+  readonly #measures: Readonly<Record<Measure, LightHistogram>>;
   readonly #notices: Counter;
-  readonly #proposals: Counter;
   readonly #elections: Counter;
   readonly #leaderChanges: Counter;
-  readonly #snapshotSeconds: Histogram;
+  readonly #snapshotSeconds: LightHistogram;
+  readonly #ends: Record<ProposalEnd, number> = {
+    committed: 0,
+    failed: 0,
+    unknown: 0,
+    backpressure: 0,
+    notLeader: 0,
+    tooLarge: 0,
+    stopped: 0,
+  };
 
   constructor(source: MetricsSource) {
     const { registry } = this;
-    const seconds = (name: string, help: string, buckets = latencySeconds): Histogram =>
-      new Histogram({ name: `skep_raft_${name}`, help, buckets, registers: [registry] });
+    const seconds = (name: string, help: string, bounds = latencySeconds): LightHistogram =>
+      new LightHistogram({ name: `skep_raft_${name}`, help, bounds, registry });
     const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
       new Counter({ name: `skep_raft_${name}`, help, labelNames, registers: [registry] });
 
@@ -71,7 +81,16 @@ export class RaftMetrics {
       readBatch: seconds("read_batch", "Reads confirmed by one request.", [1, 2, 5, 10, 50, 100, 1000]),
     };
     this.#notices = counter("events_total", "What was worth a line in the log, by kind.", ["kind"]);
-    this.#proposals = counter("proposals_total", "Proposals by how they ended.", ["outcome"]);
+    const proposals: Counter = new Counter({
+      name: "skep_raft_proposals_total",
+      help: "Proposals by how they ended.",
+      labelNames: ["outcome"],
+      registers: [registry],
+      collect: () => {
+        proposals.reset();
+        for (const [outcome, count] of Object.entries(this.#ends)) proposals.inc({ outcome }, count);
+      },
+    });
     this.#elections = counter("elections_total", "Campaigns of this member.", ["event"]);
     this.#leaderChanges = counter("leader_changes_total", "Times that another member was seen leading.");
     this.#snapshotSeconds = seconds(
@@ -83,7 +102,7 @@ export class RaftMetrics {
   }
 
   measured(what: Measure, value: number): void {
-    this.#measures[what].observe(what.endsWith("Ms") ? value / 1000 : value);
+    this.#measures[what].observe(inMs.has(what) ? value / 1000 : value);
   }
 
   noticed(what: Notice, facts: Readonly<Record<string, unknown>>): void {
@@ -94,7 +113,7 @@ export class RaftMetrics {
   }
 
   proposalEnded(outcome: ProposalEnd): void {
-    this.#proposals.inc({ outcome });
+    this.#ends[outcome]++;
   }
 
   election(event: ElectionEvent): void {

@@ -2,12 +2,11 @@
  * The kinds of a cluster and the keys by which rooms look them up.
  * Numbers stand in the log and in snapshots: never reuse one. A changed key needs a higher feature level.
  */
-import { skep } from "../../proto/index.ts";
+import { encodeBriefly, encodeMessage, skep, type Encodable } from "../../proto/index.ts";
 import type { Codec, IndexSchema, Meta, TableSchema } from "./core/schema.ts";
 
 /** What protobufjs generates for a message. */
-interface MessageType<Out, In> {
-  encode(message: In): { finish(): Uint8Array };
+interface MessageType<Out, In> extends Encodable<In> {
   decode(bytes: Uint8Array): Out;
 }
 
@@ -16,7 +15,8 @@ function codec<
   In extends { id?: string | null; meta?: skep.objects.Meta.$Properties | null },
 >(message: MessageType<Out, In>): Codec<Out, In> {
   return {
-    encode: (object) => message.encode({ ...object, id: undefined, meta: undefined }).finish(),
+    encode: (object) => encodeMessage(message, { ...object, id: undefined, meta: undefined }),
+    encodeBriefly: (object) => encodeBriefly(message, { ...object, id: undefined, meta: undefined }),
     decode: (bytes: Uint8Array, id: string, meta: Meta) => {
       const object = message.decode(bytes);
       object.id = id;

@@ -3,7 +3,7 @@
  * nothing that the other members must decide alike; that is the machine's.
  */
 import { invariant } from "../../lib/pure/errors.ts";
-import { skep } from "../../proto/index.ts";
+import { encodeInRow, skep } from "../../proto/index.ts";
 import type {
   Committed,
   Leadership,
@@ -350,7 +350,7 @@ function encodeEntry(
   const { actor, cause, session } = options;
   const numbered =
     session === undefined ? {} : { session: session.id, seq: session.seq, ackedBelow: session.ackedBelow };
-  return skep.store.Entry.encode({ level, timeUs, actor, cause, ...numbered, ...body }).finish();
+  return encodeInRow(skep.store.Entry, { level, timeUs, actor, cause, ...numbered, ...body });
 }
 
 function decide<T>(proposed: ProposeOutcome, result: T): Outcome<T> {

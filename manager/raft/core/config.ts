@@ -23,6 +23,7 @@ export const coreDefaults: Omit<CoreConfig, "id" | "seed"> = {
   snapshotRetryTicksMax: 1_200,
   promotionLagEntries: 256,
   readMode: "readIndex",
+  lazyCommit: false,
 };
 
 /** Share of the election timeout for which a confirmed round lets the leader read alone: clocks may differ by 20 %. */

@@ -62,6 +62,7 @@ export function becomeLeader(raft: Raft): void {
   raft.leader = raft.id;
   raft.votes.clear();
   raft.leaderTick = 0;
+  raft.commitTick = 0;
   raft.heartbeatElapsed = 0;
   raft.quorumGraceTick = raft.config.electionTicks;
   raft.round = 0;

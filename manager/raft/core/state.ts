@@ -71,6 +71,8 @@ export class Raft {
   incoming: Progress[] = [];
   outgoing: Progress[] = [];
   leaderTick = 0;
+  /** Leader tick at which the commit index last grew. */
+  commitTick = 0;
   heartbeatElapsed = 0;
   /** Check-quorum is silent until this tick: those newly counted get one timeout to answer. */
   quorumGraceTick = 0;

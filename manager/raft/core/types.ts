@@ -230,6 +230,8 @@ export interface CoreConfig {
   /** A learner this near to the commit index counts as caught up. */
   readonly promotionLagEntries: number;
   readonly readMode: "readIndex" | "lease";
+  /** Lets a new commit index wait for the next append, one tick at most, instead of travelling by itself at once. */
+  readonly lazyCommit: boolean;
 }
 
 /** What storage recovered. `bootstrapState()` and `joinerState()` make the first ones. */

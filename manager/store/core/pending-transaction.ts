@@ -252,7 +252,8 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
 
   #write(kind: KindEntry, id: string, value: unknown): void {
     invariant(id !== "", "an object has an id", { kind: kind.name });
-    const bytes = ownBytes(kind.table.codec.encode(value));
+    const { codec } = kind.table;
+    const bytes = ownBytes(codec.encodeBriefly?.(value) ?? codec.encode(value));
     const createdAtUs = this.#before(kind, id)?.createdAtUs ?? this.#timeUs;
     const meta = { version: 0, createdAtUs, updatedAtUs: this.#timeUs };
     digestBytes(digest, bytes);

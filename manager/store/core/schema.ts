@@ -17,6 +17,8 @@ export interface Meta {
 export interface Codec<Out, In> {
   /** Without id and meta: the store keeps those itself. */
   encode(object: In): Uint8Array;
+  /** The same in a buffer that the next call overwrites, where that is cheaper: for a caller that copies it at once. */
+  encodeBriefly?(object: In): Uint8Array;
   /** A fresh object of the caller's, with id and meta set. */
   decode(bytes: Uint8Array, id: string, meta: Meta): Out;
 }

@@ -132,3 +132,7 @@ export function ownBytes(bytes: Uint8Array): Uint8Array {
   owned.set(bytes);
   return owned;
 }
+
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && Buffer.compare(a, b) === 0;
+}

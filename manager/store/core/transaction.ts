@@ -5,7 +5,7 @@ import { Incompatible } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Refusal } from "./refusal.ts";
 import type { State } from "./state.ts";
-import { eachKey, hasKey, keysOf, ownBytes, StoredObject } from "./stored-object.ts";
+import { eachKey, hasKey, keysOf, ownBytes, sameBytes, StoredObject } from "./stored-object.ts";
 
 export type ChangeAct = "create" | "update" | "remove";
 
@@ -102,10 +102,13 @@ function objectOf(
   const { state, hint } = context;
   const updatedAtUs = state.timeUs;
   const meta = { version: state.index, createdAtUs: before?.createdAtUs ?? updatedAtUs, updatedAtUs };
-  digestBytes(digest, body);
   const known = hint?.(kind.table.number, id, updatedAtUs);
-  if (known !== undefined && known.digestA === digest.a && known.digestB === digest.b)
-    return new StoredObject(id, known.bytes, meta, digest, [...known.keys]);
+  if (known !== undefined && sameBytes(known.bytes, body)) {
+    digest.a = known.digestA;
+    digest.b = known.digestB;
+    return new StoredObject(id, known.bytes, meta, digest, known.keys);
+  }
+  digestBytes(digest, body);
   const bytes = ownBytes(body);
   try {
     return new StoredObject(id, bytes, meta, digest, keysOf(kind.table, bytes, id, meta));
