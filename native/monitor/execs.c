@@ -25,10 +25,10 @@ struct exec_session *exec_by_id(struct monitor *m, const char *id)
     return NULL;
 }
 
-bool execs_running(const struct monitor *m)
+bool execs_unfinished(const struct monitor *m)
 {
     for (unsigned i = 0; i < EXECS_MAX; i++)
-        if (m->execs[i].used && m->execs[i].pid > 0 && !m->execs[i].exited)
+        if (m->execs[i].used && m->execs[i].started)
             return true;
     return false;
 }
@@ -204,10 +204,8 @@ static void watch_output(struct monitor *m, struct exec_session *e)
         (void)watch_fd(m, e->in, 0, WATCH_EXEC_STDIN, index);
 }
 
-static void finish_if_over(struct monitor *m, struct exec_session *e)
+static void finish(struct monitor *m, struct exec_session *e)
 {
-    if (!e->used || !e->started || !e->exited || ((e->out >= 0 || e->err >= 0) && now_ms() < e->drain_deadline_ms))
-        return;
     struct error ignored = {0};
     /* The agent reads the code from the connection; the file is for one that was not there. Losing it is not fatal. */
     (void)record_exec(m, e, &ignored);
@@ -223,6 +221,12 @@ static void finish_if_over(struct monitor *m, struct exec_session *e)
         connection_send(m, c, &w, NULL, 0);
     }
     release(m, e);
+}
+
+static void finish_if_over(struct monitor *m, struct exec_session *e)
+{
+    if (e->used && e->started && e->exited && e->out < 0 && e->err < 0)
+        finish(m, e);
 }
 
 /* The runtime's call is over: the program runs (or has ended already), or there is a reason why not. */
@@ -296,46 +300,60 @@ bool exec_reaped(struct monitor *m, pid_t pid, int status)
     return false;
 }
 
-void execs_expire(struct monitor *m, uint64_t now)
+/* Passes one chunk on; false when there is nothing now, or the client has no room for it. */
+static bool pass_output(struct monitor *m, struct exec_session *e, bool is_err)
 {
-    for (unsigned i = 0; i < EXECS_MAX; i++) {
-        struct exec_session *e = &m->execs[i];
-        /* A client that reads slowly gets all of the output: the deadline is for heirs of the pipe that never close it. */
-        if (e->used && e->exited && (e->out_paused || e->err_paused) &&
-            connection_alive(m, e->connection, e->connection_generation) != NULL)
-            e->drain_deadline_ms = now + DRAIN_MS;
-        else if (e->used && e->exited && now >= e->drain_deadline_ms)
-            finish_if_over(m, e);
-    }
-}
-
-void exec_output(struct monitor *m, unsigned index, bool is_err)
-{
-    struct exec_session *e = &m->execs[index];
     int *fd = is_err ? &e->err : &e->out;
     if (!e->used || *fd < 0)
-        return;
+        return false;
     struct connection *c = connection_alive(m, e->connection, e->connection_generation);
     if (c != NULL && !connection_writable(c)) {
         /* The client is slow: stop reading, so that the program is slowed. Nothing else is. */
         *(is_err ? &e->err_paused : &e->out_paused) = true;
-        rewatch_fd(m, *fd, 0, is_err ? WATCH_EXEC_ERR : WATCH_EXEC_OUT, index);
-        return;
+        rewatch_fd(m, *fd, 0, is_err ? WATCH_EXEC_ERR : WATCH_EXEC_OUT, index_of(m, e));
+        return false;
     }
     struct ctl_writer w;
     ctl_begin(&w, m->chunk, sizeof m->chunk, CTL_EXEC_DATA, e->tag);
     ctl_put(&w, is_err ? FRAME_STDERR : FRAME_STDOUT, 1);
     ssize_t got = TEMP_FAILURE_RETRY(read(*fd, m->chunk + w.length, CHUNK_BYTES));
     if (got < 0 && errno == EAGAIN)
-        return;
+        return false;
     if (got <= 0) { /* end of file, or EIO of a terminal whose last user is gone */
         unwatch_fd(m, fd);
-        finish_if_over(m, e);
-        return;
+        return false;
     }
     w.length += (size_t)got;
     if (c != NULL)
         connection_send(m, c, &w, NULL, 0);
+    return true;
+}
+
+void exec_output(struct monitor *m, unsigned index, bool is_err)
+{
+    struct exec_session *e = &m->execs[index];
+    (void)pass_output(m, e, is_err);
+    finish_if_over(m, e);
+}
+
+void execs_expire(struct monitor *m, uint64_t now)
+{
+    for (unsigned i = 0; i < EXECS_MAX; i++) {
+        struct exec_session *e = &m->execs[i];
+        if (!e->used || !e->started || !e->exited || now < e->drain_deadline_ms)
+            continue;
+        /*
+         * The deadline is for heirs of the pipe that never close it, not for us: a monitor that was kept from running, or
+         * by a slow disk, finds it passed while the pipe is full. What is in it by now is taken.
+         */
+        for (unsigned chunks = 0; chunks < DRAIN_CHUNKS && (pass_output(m, e, false) || pass_output(m, e, true)); chunks++)
+            continue;
+        /* A client that reads slowly gets all of the output. */
+        if ((e->out_paused || e->err_paused) && connection_alive(m, e->connection, e->connection_generation) != NULL)
+            e->drain_deadline_ms = now + DRAIN_MS;
+        else
+            finish(m, e);
+    }
 }
 
 void exec_resume(struct monitor *m, struct connection *c)

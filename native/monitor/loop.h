@@ -23,6 +23,7 @@ enum {
     CHUNK_BYTES = 32 * 1024,
     CHUNK_HEADROOM = 64, /* before a chunk, for the headers of an attach message */
     DRAIN_MS = 200,   /* how long output is awaited after the first process died and something inherited its pipes */
+    DRAIN_CHUNKS = 64, /* what is taken after that time: twice the largest pipe an ordinary user may have (pipe(7)) */
     LINGER_MS = 2000, /* how long the end of the log is offered to attach clients that are behind */
     DROP_BEHIND_BYTES = 1 << 20,
 };
@@ -118,6 +119,7 @@ struct monitor {
     bool init_reaped;
     int exit_status;
     uint64_t exited_ns; /* realtime */
+    uint64_t frame_ns;  /* time of the last frame; times grow, so that a reader can go on after one of them */
     uint64_t drain_deadline_ms, linger_deadline_ms, created_deadline_ms;
     bool create_answered;
     bool exit_written;
@@ -192,7 +194,7 @@ void exec_output(struct monitor *m, unsigned index, bool is_err);
 void exec_resume(struct monitor *m, struct connection *c);
 void execs_expire(struct monitor *m, uint64_t now);
 struct exec_session *exec_by_id(struct monitor *m, const char *id);
-bool execs_running(const struct monitor *m);
+bool execs_unfinished(const struct monitor *m);
 
 /* records.c: the files that outlive the monitor */
 int record_state(struct monitor *m, struct error *error);

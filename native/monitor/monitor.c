@@ -265,6 +265,16 @@ static void watch_output(struct monitor *m)
         (void)watch_fd(m, m->err, EPOLLIN, WATCH_OUTPUT, FRAME_STDERR);
 }
 
+/* The clock, a little later than for the last frame; one that was set back by more than a second is followed. */
+static uint64_t frame_time(struct monitor *m)
+{
+    uint64_t now = now_realtime_ns();
+    if (now <= m->frame_ns && m->frame_ns - now < 1000000000u)
+        now = m->frame_ns + 1;
+    m->frame_ns = now;
+    return now;
+}
+
 /* Reads one chunk; false when there is nothing now. */
 static bool read_output(struct monitor *m, uint8_t stream)
 {
@@ -286,7 +296,7 @@ static bool read_output(struct monitor *m, uint8_t stream)
         unwatch_fd(m, fd);
         return false;
     }
-    uint64_t now = now_realtime_ns();
+    uint64_t now = frame_time(m);
     logfile_write(&m->log, stream, now, chunk, (size_t)got);
     connections_live(m, stream, now, chunk, (size_t)got);
     return true;
@@ -596,7 +606,7 @@ static void tick(struct monitor *m)
         bool open = m->out >= 0 || m->err >= 0;
         if (open && now >= m->drain_deadline_ms) {
             /* Something inherited the pipes. What is in them by now is taken, bounded; the rest is not ours to wait for. */
-            for (int i = 0; i < 64 && (read_output(m, FRAME_STDOUT) || read_output(m, FRAME_STDERR)); i++)
+            for (unsigned i = 0; i < DRAIN_CHUNKS && (read_output(m, FRAME_STDOUT) || read_output(m, FRAME_STDERR)); i++)
                 continue;
             open = false;
         }
@@ -612,7 +622,7 @@ static bool over(struct monitor *m)
     if (m->phase != PHASE_ENDING || !m->delete_done || verbs_running(m, VERB_NONE))
         return false;
     uint64_t now = now_ms();
-    return now >= m->linger_deadline_ms || (!connections_behind(m) && !execs_running(m));
+    return now >= m->linger_deadline_ms || (!connections_behind(m) && !execs_unfinished(m));
 }
 
 static void run(struct monitor *m)

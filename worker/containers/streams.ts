@@ -50,6 +50,8 @@ export class Attachment implements Disposable {
   async connect(stateDirectory: string): Promise<void> {
     if (this.#closed) return;
     const connection = await MonitorConnection.open(stateDirectory);
+    // Before the monitor notes its place: what is too early is seen twice by who falls behind at once, too late never.
+    this.#connectedAtNs = BigInt(Date.now()) * 1_000_000n;
     await connection.request(
       {
         type: "attach",
@@ -59,7 +61,6 @@ export class Attachment implements Disposable {
       },
       "attached",
     );
-    this.#connectedAtNs = BigInt(Date.now()) * 1_000_000n;
     this.#connection.resolve(connection);
   }
 

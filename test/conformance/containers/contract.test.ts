@@ -120,8 +120,14 @@ for (const runtime of runtimes()) {
       await container.pause();
       assert.equal(container.record.state.status, "paused");
       assert.throws(() => container.createExec({ Cmd: ["true"] }), ContainerStateConflict);
-      await delay(100);
-      const frozen = await logText(container);
+      // What was in the pipe may still be on its way to the log.
+      let frozen = await logText(container);
+      await until("its output ends", async () => {
+        await delay(100);
+        const before = frozen;
+        frozen = await logText(container);
+        return frozen === before;
+      });
       await delay(200);
       assert.equal(await logText(container), frozen);
       await container.unpause();
@@ -438,20 +444,26 @@ for (const runtime of runtimes()) {
       const container = await worker.create([
         "sh",
         "-c",
-        "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.02; done; exit 8",
+        "i=0; while [ ! -e /tmp/enough ]; do i=$((i+1)); echo $i; sleep 0.02; done; exit 8",
       ]);
       const short = await worker.create(["sh", "-c", "sleep 0.2; exit 9"]);
       await container.start();
       await short.start();
       await worker.containers[Symbol.asyncDispose]();
-      await delay(500);
+      await until("the short one has ended", () => existsSync(join(short.stateDirectory, "exit.json")));
       await worker.open();
       assert.deepEqual(worker.containers.recovery.adopted, [container.id]);
       assert.deepEqual(worker.containers.recovery.ended, [short.id]);
       assert.equal(worker.containers.get(short.id).record.state.exit?.code, 9);
       const adopted = worker.containers.get(container.id);
-      assert.equal((await adopted.wait("not-running", soon())).code, 8);
-      assert.equal(await logText(adopted), Array.from({ length: 60 }, (_, i) => `${i + 1}\n`).join(""));
+      const lines = async (): Promise<number> => (await logText(adopted)).split("\n").length - 1;
+      const before = await lines();
+      await until("its output goes on", async () => (await lines()) > before);
+      const ended = adopted.wait("not-running", soon());
+      await worker.exec(adopted, ["touch", "/tmp/enough"]);
+      assert.equal((await ended).code, 8);
+      const count = await lines();
+      assert.equal(await logText(adopted), Array.from({ length: count }, (_, i) => `${i + 1}\n`).join(""));
       await adopted.remove();
       await worker.containers.get(short.id).remove();
     });

@@ -257,6 +257,35 @@ describe("the monitor", { skip: runtime.skip, timeout: 240_000 }, () => {
     await container.remove({ force: true });
   });
 
+  test("M9: output of exec is whole although the monitor hardly runs between its end and the last byte", async () => {
+    const container = await worker.create(["sleep", "1000"]);
+    await container.start();
+    const { monitorPid } = stateOf(container);
+    // Stopped for longer than the drain time again and again, as on a machine that has something better to do.
+    const pace = { over: false };
+    const stutter = (async (): Promise<void> => {
+      while (!pace.over) {
+        process.kill(monitorPid, "SIGSTOP");
+        await delay(250);
+        process.kill(monitorPid, "SIGCONT");
+        await delay(2);
+      }
+    })();
+    try {
+      const results = await Promise.all(
+        Array.from({ length: 12 }, () => worker.exec(container, ["head", "-c", "65536", "/dev/zero"])),
+      );
+      assert.deepEqual(
+        results.map(({ code, output }) => [code, output.length]),
+        Array.from({ length: 12 }, () => [0, 65_536]),
+      );
+    } finally {
+      pace.over = true;
+      await stutter;
+    }
+    await container.remove({ force: true });
+  });
+
   test("M11: something that inherited the pipes delays the end by no more than the drain time", async () => {
     const container = await worker.create(["sh", "-c", "echo before; sleep 1000 & exit 4"], { PidMode: "host" });
     const ended = container.wait("next-exit", soon());

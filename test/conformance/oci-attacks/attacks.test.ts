@@ -171,7 +171,7 @@ attack("CVE-2021-30465, CVE-2019-18837: the destination of a mount is a link out
 });
 
 attack(
-  "CVE-2021-30465, CVE-2024-45310: a destination that flips between directory and link for 25 creates",
+  "CVE-2021-30465, CVE-2024-45310: a destination that flips between directory and link for 300 creates",
   async (lab) => {
     const host = bait(lab);
     const volume = lab.directory("volume");
