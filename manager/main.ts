@@ -23,6 +23,8 @@ const usage = `usage: manager --data-dir DIR --listen HOST:PORT --cert FILE --ke
   --join HOST:PORT         be let into the cluster of that manager; may be given several times
   --replace MEMBER         with --join: take the place of this lost or quarantined member
   --unlock-key-file FILE   the cluster's unlock key, if its logs are locked with one
+  --socket PATH            also serve on this unix socket, for the daemon of this node
+  --secrets-stdin          read one line of JSON from standard input: {"unlockKey", "bootstrap"}, either of them optional
   --metrics HOST:PORT      serve Prometheus metrics there (loopback only)
   --preset lan|wan         timings for one data centre (default) or between them
   --tick-ms, --heartbeat-ms, --election-ms N
@@ -45,6 +47,8 @@ const options = {
   join: { type: "string", multiple: true, default: [] },
   replace: { type: "string" },
   "unlock-key-file": { type: "string" },
+  socket: { type: "string" },
+  "secrets-stdin": { type: "boolean", default: false },
   metrics: { type: "string" },
   preset: { type: "string", default: "lan" },
   "tick-ms": { type: "string" },
@@ -102,7 +106,9 @@ async function run(flags: Flags): Promise<number> {
     logger,
     ...(flags.advertise === undefined ? {} : { advertise: addressOf("advertise", flags.advertise) }),
     ...(flags.metrics === undefined ? {} : { metrics: addressOf("metrics", flags.metrics) }),
+    ...(flags.socket === undefined ? {} : { socket: flags.socket }),
     ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
+    ...(flags["secrets-stdin"] ? await readSecrets() : {}),
     onFatal: (error, exitCode) => {
       // No goodbye: nothing in memory may be trusted, and nothing more may leave this process.
       report(error);
@@ -129,6 +135,14 @@ async function run(flags: Flags): Promise<number> {
     if (isAbort(error)) return 0;
     throw error;
   }
+  process.on("SIGHUP", () => {
+    try {
+      manager.replaceTls(materialOf(flags));
+      logger.info("took the certificate anew");
+    } catch (error) {
+      logger.error("goes on with the certificate of before", { error });
+    }
+  });
   // For whoever started it: it serves, and where.
   const { port, metricsPort } = manager;
   process.stdout.write(`${JSON.stringify({ serving: port, metrics: metricsPort, memberId: manager.raft.memberId })}\n`);
@@ -147,6 +161,27 @@ async function force(flags: Flags): Promise<number> {
   process.stdout.write(`${text}\n`);
   if (!flags.yes) process.stdout.write("Nothing was changed. Give --yes to do it.\n");
   return 0;
+}
+
+const secretsBytesMax = 64 * 1024;
+
+/** What must stand in no argument list and in no file. @throws WrongUse */
+async function readSecrets(): Promise<Pick<ManagerOptions, "unlockKey">> {
+  let text = "";
+  for await (const chunk of process.stdin.setEncoding("utf8")) {
+    text += chunk as string;
+    if (text.length > secretsBytesMax) throw new WrongUse("standard input is too long for --secrets-stdin");
+    if (text.includes("\n")) break;
+  }
+  let secrets: unknown;
+  try {
+    secrets = JSON.parse(text);
+  } catch {
+    // What was there is not repeated: it may be half a secret.
+    throw new WrongUse("--secrets-stdin wants one line of JSON");
+  }
+  const { unlockKey } = secrets as { unlockKey?: unknown };
+  return typeof unlockKey === "string" ? { unlockKey } : {};
 }
 
 function startOf(flags: Flags): Start {
@@ -226,6 +261,11 @@ function report(error: unknown): void {
   } else process.stderr.write(`manager: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
 }
 
+// Loops run from timers and watches: what escapes one is a bug of ours, and this process must not go on with half a plan.
+process.on("uncaughtException", (error) => {
+  report(error);
+  process.exit(71);
+});
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

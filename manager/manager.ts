@@ -2,7 +2,8 @@
  * One manager: introduces the log to the store, serves its callers, and lets itself into a cluster. The log does not know
  * objects and the store does not know consensus; they meet here.
  */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomFillSync } from "node:crypto";
+import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 
@@ -13,8 +14,11 @@ import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
 import type { skep } from "../proto/index.ts";
+import { newId } from "../lib/pure/id.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
+import { LeaderLoops, type Loop } from "./leadership.ts";
 import { managersMethods, serveManagers } from "./managers-service.ts";
+import { Orchestrator } from "./orchestrator/index.ts";
 import {
   DataFolder,
   GrpcTransport,
@@ -27,6 +31,7 @@ import {
   type MemberTimings,
   type Owner,
 } from "./raft/index.ts";
+import { Scheduler } from "./scheduler/index.ts";
 import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
 
 export type Start =
@@ -50,6 +55,8 @@ export interface ManagerOptions {
   readonly leaseReads?: boolean;
   /** Opens the log when it is locked (autolock), instead of the node's own key. */
   readonly unlockKey?: string;
+  /** Path of a unix socket for the daemon of this node, which shows its certificate there as everybody does. */
+  readonly socket?: string;
   /** HOST:PORT for Prometheus; without encryption, so loopback only. */
   readonly metrics?: string;
   readonly logger: Logger;
@@ -119,6 +126,8 @@ export class Manager implements AsyncDisposable {
   readonly #disk: AsyncDisposable;
   readonly #server: RpcServer;
   readonly #channels: Channels;
+  readonly #tls: TlsIdentity;
+  #loops: LeaderLoops | undefined;
   #metrics: Server | undefined;
   #closing: Promise<void> | undefined;
   readonly #stop = new AbortController();
@@ -129,6 +138,7 @@ export class Manager implements AsyncDisposable {
     disk: AsyncDisposable;
     server: RpcServer;
     channels: Channels;
+    tls: TlsIdentity;
     port: number;
     store: ObjectStore<ClusterSchema>;
     raft: Raft;
@@ -138,6 +148,7 @@ export class Manager implements AsyncDisposable {
     this.#disk = parts.disk;
     this.#server = parts.server;
     this.#channels = parts.channels;
+    this.#tls = parts.tls;
     this.port = parts.port;
     this.store = parts.store;
     this.raft = parts.raft;
@@ -182,6 +193,7 @@ export class Manager implements AsyncDisposable {
     );
     const channels = opened.use(new Channels(tls));
     const port = await server.listen(options.listen);
+    if (options.socket !== undefined) await listenOnSocket(server, options.socket);
     const address = options.advertise ?? `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
     const store = opened.use(
       new ObjectStore({
@@ -224,7 +236,7 @@ export class Manager implements AsyncDisposable {
       }),
     );
     store.attach(raft);
-    const manager = new Manager({ options, folder, disk: storage, server, channels, port, store, raft });
+    const manager = new Manager({ options, folder, disk: storage, server, channels, tls, port, store, raft });
     manager.#serve();
     await manager.#serveMetrics();
     // Only now, when the leader's first word can be taken.
@@ -270,8 +282,15 @@ export class Manager implements AsyncDisposable {
     return this.#closing;
   }
 
+  /** The node's certificate was renewed, or others are trusted now. @throws CertificateInvalid, PrivateKeyInvalid */
+  replaceTls(material: TlsMaterial): void {
+    this.#tls.replace(material);
+    this.#channels.renew();
+  }
+
   /** In reverse: callers first get their answers from who takes over, the disk is closed last. */
   async #close(): Promise<void> {
+    await this.#loops?.[Symbol.asyncDispose]();
     await this.raft[Symbol.asyncDispose]();
     await this.#disk[Symbol.asyncDispose]();
     this.#stop.abort();
@@ -301,10 +320,23 @@ export class Manager implements AsyncDisposable {
     this.raft.onMembers(warm);
     this.raft.onLeadership(warm);
     warm();
+    this.#loops = new LeaderLoops(this.store, this.#leaderLoops());
+    this.#loops.open();
     // A leader answers for its own program too, and lets the cluster use what all of them understand.
     this.raft.onLeadership(({ leading }) => {
       if (leading) this.#raiseLevel().catch((error: unknown) => this.#quietly("feature level", error));
     });
+  }
+
+  /** In the order in which a leader starts them: what a loop makes, a later one takes up. */
+  #leaderLoops(): readonly Loop[] {
+    const { store } = this;
+    const { logger } = this.#options;
+    const parts = { store, clock: realClock, logger };
+    return [
+      new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
+      new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
+    ];
   }
 
   /** It counts before the member does, so that no level is raised that the member does not understand. */
@@ -371,6 +403,15 @@ export class Manager implements AsyncDisposable {
   }
 }
 
+const fillRandomly = (bytes: Uint8Array): void => void randomFillSync(bytes);
+
+/** A socket of that name that a killed process left is in the way, and nobody's any more: the data folder is locked. */
+async function listenOnSocket(server: RpcServer, path: string): Promise<void> {
+  rmSync(path, { force: true });
+  await server.listen(`unix:${path}`);
+  chmodSync(path, 0o600);
+}
+
 /** One channel and one stream of requests to each manager that was ever asked. */
 class Channels implements Disposable {
   readonly #tls: TlsIdentity;
@@ -382,6 +423,11 @@ class Channels implements Disposable {
 
   to(address: string): Channel {
     return this.#at(address).channel;
+  }
+
+  /** Connections of before would go on with the old certificate whenever they are made anew. */
+  renew(): void {
+    this[Symbol.dispose]();
   }
 
   keys(address: string): KeysClient {
