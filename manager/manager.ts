@@ -24,6 +24,7 @@ import {
   GrpcTransport,
   Raft,
   foundCluster,
+  limitsOfDistance,
   openStorage,
   type Identity,
   type MemberLimits,
@@ -184,10 +185,12 @@ export class Manager implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<Manager> {
     const folder = opened.use(DataFolder.open(options.dataDir, nodeFileSystem));
+    const distance = limitsOfDistance(options.timings);
     const server = opened.use(
       new RpcServer({
         tls,
         wallMs: () => realClock.wallMs(),
+        windowBytes: distance.windowBytes,
         onBug: (path, error) => options.logger.error("a handler failed", { path, error }),
       }),
     );
@@ -221,6 +224,7 @@ export class Manager implements AsyncDisposable {
             handlers,
             snapshots: storage.snapshots,
             clock: realClock,
+            limits: distance.transport,
             random: new Random(randomBytes(6).readUIntBE(0, 6)),
             logger: options.logger,
           }),

@@ -175,7 +175,6 @@ export class RpcServer implements AsyncDisposable {
     call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>,
     method: { readonly path: string; readonly caller: Caller },
   ): Certificate | undefined {
-    if (this.#options.windowBytes !== undefined) widen(call, this.#options.windowBytes);
     const bytes = metadataBytes(call.metadata);
     if (bytes > metadataBytesMax) throw new RpcTooLarge(method.path, `${bytes} bytes of metadata`);
     const der = call.getAuthContext().sslPeerCertificate?.raw;
@@ -185,6 +184,8 @@ export class RpcServer implements AsyncDisposable {
     }
     const peer = this.#readPeer(der, method.caller === "manager" ? "manager" : undefined);
     checkDates(peer, "the caller's certificate", this.#options.wallMs());
+    // Only now: strangers send ahead no more than the small window of a whole connection.
+    if (this.#options.windowBytes !== undefined) widen(call, this.#options.windowBytes);
     return peer;
   }
 

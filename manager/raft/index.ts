@@ -25,4 +25,4 @@ export type { MemberStatus } from "./member.ts";
 export { foundCluster, openStorage, type StorageAccess } from "./open.ts";
 export type { StateMachine } from "./ports.ts";
 export { Raft, checkTimings, exitDiskFailed, type Leadership, type RaftOptions } from "./raft.ts";
-export { GrpcTransport } from "./transport/index.ts";
+export { GrpcTransport, limitsOfDistance } from "./transport/index.ts";

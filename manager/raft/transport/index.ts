@@ -9,7 +9,7 @@
  * Design: docs/design/transport.md
  */
 export { GrpcTransport, type GrpcTransportOptions } from "./grpc-transport.ts";
-export { defaultTransportLimits, raftMessageBytesMax, type TransportLimits } from "./limits.ts";
+export { defaultTransportLimits, limitsOfDistance, raftMessageBytesMax, type TransportLimits } from "./limits.ts";
 export { MemoryNetwork, type MemoryNetworkOptions } from "./memory-transport.ts";
 export type {
   ForwardOptions,

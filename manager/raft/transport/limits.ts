@@ -47,5 +47,30 @@ export const defaultTransportLimits: TransportLimits = {
   forwardIdleMs: 60_000,
 };
 
+const chunkBytesMax = mebibyte / 4;
+
+/**
+ * What the distance between the managers asks of their connections. The timings tell it: a heartbeat is at least three
+ * round trips (raft.md §3.1). With the presets: silence of 0.8 or 6 s, and 50 MB/s on a round trip of 17 or 100 ms.
+ * @returns limits of the transport, and the window that a manager's server should give on its streams
+ */
+export function limitsOfDistance(timings: { readonly heartbeatMs: number; readonly electionMs: number }): {
+  readonly transport: Pick<TransportLimits, "silentMsMax" | "handshakeTimeoutMs" | "snapshotWindow">;
+  readonly windowBytes: number;
+} {
+  const roundTripMs = timings.heartbeatMs / 3;
+  const bytesUnderWay = Math.round((defaultTransportLimits.snapshotBytesPerSecond * roundTripMs) / 1000);
+  const { handshakeTimeoutMs, snapshotWindow } = defaultTransportLimits;
+  return {
+    transport: {
+      silentMsMax: 2 * timings.electionMs,
+      // TCP, TLS, HTTP/2 and the hello are five round trips or more.
+      handshakeTimeoutMs: Math.max(handshakeTimeoutMs, timings.electionMs),
+      snapshotWindow: Math.max(snapshotWindow, Math.ceil(bytesUnderWay / chunkBytesMax)),
+    },
+    windowBytes: Math.max(mebibyte, bytesUnderWay),
+  };
+}
+
 /** The largest frame: one append of 512 KiB, or of a single entry of 1 MiB, with room to spare. */
 export const raftMessageBytesMax = 4 * mebibyte;

@@ -3,8 +3,22 @@ import { test } from "node:test";
 
 import { heartbeat } from "../../../test/conformance/raft-transport.ts";
 import { isAddress } from "./handshake.ts";
+import { lanTimings, wanTimings } from "../member-config.ts";
+import { defaultTransportLimits, limitsOfDistance } from "./limits.ts";
 import { PeerStats } from "./peer-stats.ts";
 import { TokenBucket } from "./token-bucket.ts";
+
+test("the timings tell the distance: near is as by default, far waits longer and keeps 50 MB/s under way", () => {
+  const near = limitsOfDistance(lanTimings);
+  for (const [name, value] of Object.entries(near.transport)) {
+    assert.equal(value, defaultTransportLimits[name as keyof typeof near.transport], name);
+  }
+  const far = limitsOfDistance(wanTimings);
+  assert.deepEqual(far, {
+    transport: { silentMsMax: 6000, handshakeTimeoutMs: 3000, snapshotWindow: 20 },
+    windowBytes: 5_000_000,
+  });
+});
 
 test("a token bucket allows its burst, then its rate, and never saves up more than the burst", () => {
   const bucket = new TokenBucket(1000, 500, 0); // 1 byte a millisecond
