@@ -96,6 +96,10 @@ async function run(flags: Flags): Promise<number> {
   const stop = new AbortController();
   const ended = Promise.withResolvers<number>();
   const logger = createLogger({ level: levelOf(flags["log-level"]) });
+  const end = (): void => {
+    stop.abort();
+    ended.resolve(0);
+  };
   const managerOptions: ManagerOptions = {
     dataDir: needed(flags, "data-dir"),
     listen: addressOf("listen", needed(flags, "listen")),
@@ -108,7 +112,7 @@ async function run(flags: Flags): Promise<number> {
     ...(flags.metrics === undefined ? {} : { metrics: addressOf("metrics", flags.metrics) }),
     ...(flags.socket === undefined ? {} : { socket: flags.socket }),
     ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
-    ...(flags["secrets-stdin"] ? await readSecrets() : {}),
+    ...(flags["secrets-stdin"] ? await readSecrets(end) : {}),
     onFatal: (error, exitCode) => {
       // No goodbye: nothing in memory may be trusted, and nothing more may leave this process.
       report(error);
@@ -124,8 +128,7 @@ async function run(flags: Flags): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {
       logger.info("stopping", { signal });
-      stop.abort();
-      ended.resolve(0);
+      end();
     });
   }
   let manager: Manager;
@@ -165,17 +168,29 @@ async function force(flags: Flags): Promise<number> {
 
 const secretsBytesMax = 64 * 1024;
 
-/** What must stand in no argument list and in no file. @throws WrongUse */
-async function readSecrets(): Promise<Pick<ManagerOptions, "unlockKey">> {
-  let text = "";
-  for await (const chunk of process.stdin.setEncoding("utf8")) {
-    text += chunk as string;
-    if (text.length > secretsBytesMax) throw new WrongUse("standard input is too long for --secrets-stdin");
-    if (text.includes("\n")) break;
-  }
+/**
+ * What must stand in no argument list and in no file. Standard input stays open as long as the daemon lives, and this
+ * process does not outlive it.
+ * @throws WrongUse
+ */
+async function readSecrets(onClosed: () => void): Promise<Pick<ManagerOptions, "unlockKey">> {
+  const line = await new Promise<string>((resolve, reject) => {
+    let text = "";
+    process.stdin.setEncoding("utf8");
+    process.stdin.on("data", (chunk: string) => {
+      if (text.length > secretsBytesMax) return;
+      text += chunk;
+      if (text.length > secretsBytesMax) reject(new WrongUse("standard input is too long for --secrets-stdin"));
+      else if (text.includes("\n")) resolve(text);
+    });
+    process.stdin.once("end", () => {
+      reject(new WrongUse("--secrets-stdin wants one line of JSON"));
+      onClosed();
+    });
+  });
   let secrets: unknown;
   try {
-    secrets = JSON.parse(text);
+    secrets = JSON.parse(line);
   } catch {
     // What was there is not repeated: it may be half a secret.
     throw new WrongUse("--secrets-stdin wants one line of JSON");
@@ -256,6 +271,9 @@ function read(flag: string, file: string): string {
 /** What happened and what to do about it, for people; the same as JSON facts is in the log before it. */
 function report(error: unknown): void {
   if (error instanceof ClusterError) {
+    const { code, message, fix } = error;
+    // The same for the program that started it.
+    process.stdout.write(`${JSON.stringify({ failed: { code, message, fix } })}\n`);
     process.stderr.write(`manager: ${error.message} [${error.code}]\n`);
     if (error.fix !== undefined) process.stderr.write(`manager: ${error.fix}\n`);
   } else process.stderr.write(`manager: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);

@@ -1,0 +1,189 @@
+/**
+ * The manager of this node, as a process of its own and not root: started, watched, started again. It ends with this
+ * process, whatever becomes of it, since its standard input closes then.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import { createInterface } from "node:readline";
+
+import { Backoff } from "../lib/pure/backoff.ts";
+import { ClusterError } from "../lib/pure/errors.ts";
+import type { Random } from "../lib/pure/prng.ts";
+import type { Clock, Logger, Timer } from "../lib/runtime/index.ts";
+
+export interface ManagerChildOptions {
+  /** Program and first arguments: node and manager/main.ts, or the bundle. */
+  readonly command: readonly [string, ...string[]];
+  readonly args: readonly string[];
+  /** Handed over on its standard input. */
+  readonly secrets: Readonly<Record<string, unknown>>;
+  /** Whom it runs as; absent: as this process. */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** The cluster does not want it any more; it ended by itself and is not started again. */
+  readonly onRemoved: () => void;
+}
+
+export type ChildState =
+  | { readonly kind: "starting"; readonly failure: ManagerFailed | undefined }
+  | { readonly kind: "serving" }
+  | { readonly kind: "stopped" };
+
+/** What the manager said of why it cannot start or go on. */
+export class ManagerFailed extends ClusterError {
+  readonly code = "MANAGER_FAILED";
+  /** Of docs/errors.md, as the manager told it. */
+  readonly managerCode: string;
+  constructor(managerCode: string, message: string, fix: string | undefined) {
+    super(message, fix === undefined ? {} : { fix });
+    this.managerCode = managerCode;
+  }
+}
+
+const patienceMs = 15_000;
+const backoffMs = { minMs: 100, maxMs: 10_000 };
+/** One that ran so long has a fresh start with the next. */
+const soundMs = 30_000;
+
+export class ManagerChild implements AsyncDisposable {
+  readonly #options: ManagerChildOptions;
+  readonly #backoff: Backoff;
+  #child: ChildProcess | undefined;
+  #state: ChildState = { kind: "starting", failure: undefined };
+  #startedAtMs = 0;
+  #retry: Timer | undefined;
+  #stopping = false;
+  #ended: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #waiters = new Set<() => void>();
+
+  constructor(options: ManagerChildOptions) {
+    this.#options = options;
+    this.#backoff = new Backoff(options.random, backoffMs);
+  }
+
+  get state(): ChildState {
+    return this.#state;
+  }
+
+  start(): void {
+    this.#spawn();
+  }
+
+  /** Resolves when it serves. @throws ManagerFailed when it says that it cannot, or the signal's reason */
+  async serving(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const state = this.#state;
+      if (state.kind === "serving") return;
+      if (state.kind === "stopped") throw new ManagerFailed("STOPPED", "The manager was stopped", undefined);
+      if (state.failure !== undefined) throw state.failure;
+      await this.#changed(signal);
+    }
+  }
+
+  /** It reads its certificate anew. */
+  reload(): void {
+    this.#child?.kill("SIGHUP");
+  }
+
+  /** Asks it to end, which hands leadership over, and insists after a while. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping = true;
+    this.#retry?.cancel();
+    if (this.#child === undefined) this.#become({ kind: "stopped" });
+    if (this.#state.kind === "stopped") return;
+    this.#child?.kill("SIGTERM");
+    const insist = this.#options.clock.after(patienceMs, () => this.#child?.kill("SIGKILL"));
+    await this.#ended.promise;
+    insist.cancel();
+  }
+
+  #spawn(): void {
+    const { command, args, secrets, user, clock, logger } = this.#options;
+    const [program, ...first] = command;
+    this.#startedAtMs = clock.monotonicMs();
+    this.#ended = Promise.withResolvers();
+    const child = spawn(program, [...first, ...args, "--secrets-stdin"], {
+      stdio: ["pipe", "pipe", "inherit"],
+      ...(user === undefined ? {} : user),
+    });
+    this.#child = child;
+    // A child that ends at once breaks the pipe; its exit tells.
+    child.stdin?.on("error", () => undefined);
+    child.stdin?.write(`${JSON.stringify(secrets)}\n`);
+    let failure: ManagerFailed | undefined;
+    if (child.stdout !== null) {
+      createInterface({ input: child.stdout }).on("line", (line) => {
+        const said = parse(line);
+        if (said?.serving !== undefined) this.#become({ kind: "serving" });
+        if (said?.failed !== undefined) failure = said.failed;
+      });
+    }
+    child.once("error", (error) => {
+      failure = new ManagerFailed("MANAGER_NOT_STARTED", `The manager cannot be started: ${error.message}`, undefined);
+      if (child.pid === undefined) this.#gone(child, null, failure);
+    });
+    // "close" comes when its output has been read to the end, too.
+    child.once("close", (code) => this.#gone(child, code, failure));
+    logger.info("manager started", { pid: child.pid });
+  }
+
+  #gone(child: ChildProcess, code: number | null, failure: ManagerFailed | undefined): void {
+    if (child !== this.#child) return;
+    this.#child = undefined;
+    const { clock, logger } = this.#options;
+    if (this.#stopping) {
+      this.#become({ kind: "stopped" });
+      this.#ended.resolve();
+      return;
+    }
+    if (code === 0) {
+      this.#become({ kind: "stopped" });
+      this.#ended.resolve();
+      this.#options.onRemoved();
+      return;
+    }
+    if (clock.monotonicMs() - this.#startedAtMs > soundMs) this.#backoff.reset();
+    const waitMs = this.#backoff.next();
+    logger.error("the manager ended; it is started again", { exitCode: code, waitMs, code: failure?.managerCode });
+    this.#become({ kind: "starting", failure });
+    this.#retry = clock.after(waitMs, () => this.#spawn());
+  }
+
+  #become(state: ChildState): void {
+    this.#state = state;
+    for (const waiter of this.#waiters) waiter();
+  }
+
+  #changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = (): void => {
+        this.#waiters.delete(done);
+        signal.removeEventListener("abort", done);
+        if (signal.aborted) reject(signal.reason as Error);
+        else resolve();
+      };
+      if (signal.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      this.#waiters.add(done);
+      signal.addEventListener("abort", done, { once: true });
+    });
+  }
+}
+
+function parse(line: string): { serving?: number; failed?: ManagerFailed } | undefined {
+  try {
+    const { serving, failed } = JSON.parse(line) as {
+      serving?: number;
+      failed?: { code: string; message: string; fix?: string };
+    };
+    return {
+      ...(serving === undefined ? {} : { serving }),
+      ...(failed === undefined ? {} : { failed: new ManagerFailed(failed.code, failed.message, failed.fix) }),
+    };
+  } catch {
+    return undefined;
+  }
+}
