@@ -17,6 +17,7 @@ import type { skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
+import { LeaderCalls } from "./leader-calls.ts";
 import { managersMethods, serveManagers } from "./managers-service.ts";
 import { Orchestrator } from "./orchestrator/index.ts";
 import {
@@ -308,10 +309,14 @@ export class Manager implements AsyncDisposable {
   #serve(): void {
     const keys = new Keys(this.store, (leader, request, done) => this.#channels.keys(leader).send(request, done));
     serveKeys(this.#server, keys, this.store);
+    const leader = new LeaderCalls({
+      whenLeader: (signal) => this.raft.whenLeader(signal),
+      channelTo: (address) => this.#channels.to(address),
+    });
     serveManagers(this.#server, {
       raft: this.raft,
       status: () => this.status(),
-      channelTo: (address) => this.#channels.to(address),
+      leader,
       reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
       forgetLevel: (member, signal) => this.store.removeMember(member, signal),
     });
@@ -567,6 +572,7 @@ const passing = new Set([
   "RPC_DEADLINE_EXCEEDED",
   "RPC_FAILED",
   "NOT_LEADER",
+  "NO_LEADER",
   "RAFT_NO_LEADER",
   "RAFT_LED_ELSEWHERE",
   "RAFT_CONF_CHANGE_PENDING",

@@ -2,9 +2,9 @@
  * What managers do for each other and for the node's daemon: tell how they are, let a new one in, take one out, hand over.
  * Changes happen on the leader; another manager passes them on, one hop and no further.
  */
-import { ClusterError } from "../lib/pure/errors.ts";
-import type { CallContext, Channel, RpcServer, UnaryMethod } from "../lib/rpc/index.ts";
+import type { RpcServer, UnaryMethod } from "../lib/rpc/index.ts";
 import { messageCodec, skep } from "../proto/index.ts";
+import type { LeaderCalls } from "./leader-calls.ts";
 import type { MemberRecord, Raft } from "./raft/index.ts";
 
 const { control } = skep;
@@ -57,35 +57,11 @@ export interface Office {
   /** The others know from then on what the member's program understands. */
   reportLevel(member: number, level: number, signal: AbortSignal): Promise<void>;
   forgetLevel(member: number, signal: AbortSignal): Promise<void>;
-  /** A channel to the manager at this address, which stays the manager's. */
-  channelTo(address: string): Channel;
+  readonly leader: LeaderCalls;
 }
 
-/** A change waits so long at most, whatever its caller's patience. */
-const changeMsMax = 10_000;
-
 export function serveManagers(server: RpcServer, office: Office): void {
-  const { raft } = office;
-
-  /** Does `act` here if this manager leads, or asks the leader to, once. */
-  const onLeader = async <Request extends { forwarded?: boolean | null }, Response>(
-    method: UnaryMethod<Request, Response>,
-    request: Request,
-    context: CallContext,
-    act: (signal: AbortSignal) => Promise<Response>,
-  ): Promise<Response> => {
-    const timeoutMs = Math.min(context.timeoutMs, changeMsMax);
-    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(timeoutMs)]);
-    const { leading, leader } = await raft.whenLeader(signal);
-    try {
-      if (leading || leader === undefined || request.forwarded === true) return await act(signal);
-    } catch (error) {
-      const elsewhere = (error as { leader?: string }).leader;
-      if (!(error instanceof ClusterError) || elsewhere === undefined || request.forwarded === true) throw error;
-      return office.channelTo(elsewhere).call(method, { ...request, forwarded: true }, { timeoutMs, signal });
-    }
-    return office.channelTo(leader).call(method, { ...request, forwarded: true }, { timeoutMs, signal });
-  };
+  const { raft, leader } = office;
 
   const done: skep.control.IChangeResponse = {};
 
@@ -96,7 +72,7 @@ export function serveManagers(server: RpcServer, office: Office): void {
     const self = context.peer?.identity;
     const asked =
       request.forwarded === true ? request : { ...request, memberId: self?.memberId ?? 0, nodeId: self?.nodeId ?? "" };
-    return onLeader(managersMethods.join, asked, context, async (signal) => {
+    return leader.run(managersMethods.join, asked, context, async (signal) => {
       const record: MemberRecord = {
         id: asked.memberId ?? 0,
         address: asked.address ?? "",
@@ -115,7 +91,7 @@ export function serveManagers(server: RpcServer, office: Office): void {
   });
 
   server.unary(managersMethods.remove, (request, context) =>
-    onLeader(managersMethods.remove, request, context, async (signal) => {
+    leader.run(managersMethods.remove, request, context, async (signal) => {
       const id = request.memberId ?? 0;
       await raft.remove(id, request.force ?? false, signal);
       if (id !== raft.memberId) await office.forgetLevel(id, signal);
@@ -124,14 +100,14 @@ export function serveManagers(server: RpcServer, office: Office): void {
   );
 
   server.unary(managersMethods.update, (request, context) =>
-    onLeader(managersMethods.update, request, context, async (signal) => {
+    leader.run(managersMethods.update, request, context, async (signal) => {
       await raft.updateAddress(request.memberId ?? 0, request.address ?? "", signal);
       return done;
     }),
   );
 
   server.unary(managersMethods.setRole, (request, context) =>
-    onLeader(managersMethods.setRole, request, context, async (signal) => {
+    leader.run(managersMethods.setRole, request, context, async (signal) => {
       const id = request.memberId ?? 0;
       if (request.voter === true) await raft.promote(id, signal);
       else await raft.demote(id, request.force ?? false, signal);
@@ -140,7 +116,7 @@ export function serveManagers(server: RpcServer, office: Office): void {
   );
 
   server.unary(managersMethods.transfer, (request, context) =>
-    onLeader(managersMethods.transfer, request, context, async () => {
+    leader.run(managersMethods.transfer, request, context, async () => {
       await raft.transfer(request.to || undefined);
       return done;
     }),

@@ -17610,6 +17610,3057 @@ export namespace skep {
               readonly responseStream: undefined;
             };
         }
+
+        /**
+         * Properties of an Object.
+         * @deprecated Use skep.control.Object.$Properties instead.
+         */
+        interface IObject extends skep.control.Object.$Properties {
+        }
+
+        /** Represents an Object. */
+        class Object {
+
+            /**
+             * Constructs a new Object.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Object.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Object cluster. */
+            cluster?: (skep.objects.Cluster.$Properties|null);
+
+            /** Object node. */
+            node?: (skep.objects.Node.$Properties|null);
+
+            /** Object service. */
+            service?: (skep.objects.Service.$Properties|null);
+
+            /** Object task. */
+            task?: (skep.objects.Task.$Properties|null);
+
+            /** Object network. */
+            network?: (skep.objects.Network.$Properties|null);
+
+            /** Object secret. */
+            secret?: (skep.objects.Secret.$Properties|null);
+
+            /** Object config. */
+            config?: (skep.objects.Config.$Properties|null);
+
+            /** Object volume. */
+            volume?: (skep.objects.Volume.$Properties|null);
+
+            /** Object object. */
+            object?: ("cluster"|"node"|"service"|"task"|"network"|"secret"|"config"|"volume");
+
+            /**
+             * Creates a new Object instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Object instance
+             */
+            static create(properties: skep.control.Object.$Shape): skep.control.Object & skep.control.Object.$Shape;
+            static create(properties?: skep.control.Object.$Properties): skep.control.Object;
+
+            /**
+             * Encodes the specified Object message. Does not implicitly {@link skep.control.Object.verify|verify} messages.
+             * @param message Object message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Object.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Object message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Object & skep.control.Object.$Shape} Object
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Object & skep.control.Object.$Shape;
+
+            /**
+             * Creates an Object message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Object
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Object;
+
+            /**
+             * Creates a plain object from an Object message. Also converts values to other types if specified.
+             * @param message Object
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Object, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Object to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Object
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Object {
+
+            /** Properties of an Object. */
+            interface $Properties {
+
+                /** Object cluster */
+                cluster?: (skep.objects.Cluster.$Properties|null);
+
+                /** Object node */
+                node?: (skep.objects.Node.$Properties|null);
+
+                /** Object service */
+                service?: (skep.objects.Service.$Properties|null);
+
+                /** Object task */
+                task?: (skep.objects.Task.$Properties|null);
+
+                /** Object network */
+                network?: (skep.objects.Network.$Properties|null);
+
+                /** Object secret */
+                secret?: (skep.objects.Secret.$Properties|null);
+
+                /** Object config */
+                config?: (skep.objects.Config.$Properties|null);
+
+                /** Object volume */
+                volume?: (skep.objects.Volume.$Properties|null);
+
+                /** Object object */
+                object?: ("cluster"|"node"|"service"|"task"|"network"|"secret"|"config"|"volume");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an Object. */
+            type $Shape = {
+              cluster?: skep.objects.Cluster.$Shape|null;
+              node?: skep.objects.Node.$Shape|null;
+              service?: skep.objects.Service.$Shape|null;
+              task?: skep.objects.Task.$Shape|null;
+              network?: skep.objects.Network.$Shape|null;
+              secret?: skep.objects.Secret.$Shape|null;
+              config?: skep.objects.Config.$Shape|null;
+              volume?: skep.objects.Volume.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ object?: undefined; cluster?: null; node?: null; service?: null; task?: null; network?: null; secret?: null; config?: null; volume?: null }|{ object?: "cluster"; cluster: skep.objects.Cluster.$Shape; node?: null; service?: null; task?: null; network?: null; secret?: null; config?: null; volume?: null }|{ object?: "node"; cluster?: null; node: skep.objects.Node.$Shape; service?: null; task?: null; network?: null; secret?: null; config?: null; volume?: null }|{ object?: "service"; cluster?: null; node?: null; service: skep.objects.Service.$Shape; task?: null; network?: null; secret?: null; config?: null; volume?: null }|{ object?: "task"; cluster?: null; node?: null; service?: null; task: skep.objects.Task.$Shape; network?: null; secret?: null; config?: null; volume?: null }|{ object?: "network"; cluster?: null; node?: null; service?: null; task?: null; network: skep.objects.Network.$Shape; secret?: null; config?: null; volume?: null }|{ object?: "secret"; cluster?: null; node?: null; service?: null; task?: null; network?: null; secret: skep.objects.Secret.$Shape; config?: null; volume?: null }|{ object?: "config"; cluster?: null; node?: null; service?: null; task?: null; network?: null; secret?: null; config: skep.objects.Config.$Shape; volume?: null }|{ object?: "volume"; cluster?: null; node?: null; service?: null; task?: null; network?: null; secret?: null; config?: null; volume: skep.objects.Volume.$Shape })
+            );
+        }
+
+        /** ObjectKind enum. */
+        enum ObjectKind {
+
+            /** NO_KIND value */
+            NO_KIND = 0,
+
+            /** CLUSTER value */
+            CLUSTER = 1,
+
+            /** NODE value */
+            NODE = 2,
+
+            /** SERVICE value */
+            SERVICE = 3,
+
+            /** TASK value */
+            TASK = 4,
+
+            /** NETWORK value */
+            NETWORK = 5,
+
+            /** SECRET value */
+            SECRET = 6,
+
+            /** CONFIG value */
+            CONFIG = 7,
+
+            /** VOLUME value */
+            VOLUME = 8
+        }
+
+        /**
+         * Properties of an ObjectSpec.
+         * @deprecated Use skep.control.ObjectSpec.$Properties instead.
+         */
+        interface IObjectSpec extends skep.control.ObjectSpec.$Properties {
+        }
+
+        /** Represents an ObjectSpec. */
+        class ObjectSpec {
+
+            /**
+             * Constructs a new ObjectSpec.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ObjectSpec.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ObjectSpec cluster. */
+            cluster?: (skep.objects.ClusterSpec.$Properties|null);
+
+            /** ObjectSpec node. */
+            node?: (skep.objects.NodeSpec.$Properties|null);
+
+            /** ObjectSpec service. */
+            service?: (skep.objects.ServiceSpec.$Properties|null);
+
+            /** ObjectSpec network. */
+            network?: (skep.objects.NetworkSpec.$Properties|null);
+
+            /** ObjectSpec secret. */
+            secret?: (skep.objects.SecretSpec.$Properties|null);
+
+            /** ObjectSpec config. */
+            config?: (skep.objects.ConfigSpec.$Properties|null);
+
+            /** ObjectSpec spec. */
+            spec?: ("cluster"|"node"|"service"|"network"|"secret"|"config");
+
+            /**
+             * Creates a new ObjectSpec instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ObjectSpec instance
+             */
+            static create(properties: skep.control.ObjectSpec.$Shape): skep.control.ObjectSpec & skep.control.ObjectSpec.$Shape;
+            static create(properties?: skep.control.ObjectSpec.$Properties): skep.control.ObjectSpec;
+
+            /**
+             * Encodes the specified ObjectSpec message. Does not implicitly {@link skep.control.ObjectSpec.verify|verify} messages.
+             * @param message ObjectSpec message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ObjectSpec.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ObjectSpec message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ObjectSpec & skep.control.ObjectSpec.$Shape} ObjectSpec
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectSpec & skep.control.ObjectSpec.$Shape;
+
+            /**
+             * Creates an ObjectSpec message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ObjectSpec
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ObjectSpec;
+
+            /**
+             * Creates a plain object from an ObjectSpec message. Also converts values to other types if specified.
+             * @param message ObjectSpec
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ObjectSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ObjectSpec to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ObjectSpec
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ObjectSpec {
+
+            /** Properties of an ObjectSpec. */
+            interface $Properties {
+
+                /** ObjectSpec cluster */
+                cluster?: (skep.objects.ClusterSpec.$Properties|null);
+
+                /** ObjectSpec node */
+                node?: (skep.objects.NodeSpec.$Properties|null);
+
+                /** ObjectSpec service */
+                service?: (skep.objects.ServiceSpec.$Properties|null);
+
+                /** ObjectSpec network */
+                network?: (skep.objects.NetworkSpec.$Properties|null);
+
+                /** ObjectSpec secret */
+                secret?: (skep.objects.SecretSpec.$Properties|null);
+
+                /** ObjectSpec config */
+                config?: (skep.objects.ConfigSpec.$Properties|null);
+
+                /** ObjectSpec spec */
+                spec?: ("cluster"|"node"|"service"|"network"|"secret"|"config");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an ObjectSpec. */
+            type $Shape = {
+              cluster?: skep.objects.ClusterSpec.$Shape|null;
+              node?: skep.objects.NodeSpec.$Shape|null;
+              service?: skep.objects.ServiceSpec.$Shape|null;
+              network?: skep.objects.NetworkSpec.$Shape|null;
+              secret?: skep.objects.SecretSpec.$Shape|null;
+              config?: skep.objects.ConfigSpec.$Shape|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ spec?: undefined; cluster?: null; node?: null; service?: null; network?: null; secret?: null; config?: null }|{ spec?: "cluster"; cluster: skep.objects.ClusterSpec.$Shape; node?: null; service?: null; network?: null; secret?: null; config?: null }|{ spec?: "node"; cluster?: null; node: skep.objects.NodeSpec.$Shape; service?: null; network?: null; secret?: null; config?: null }|{ spec?: "service"; cluster?: null; node?: null; service: skep.objects.ServiceSpec.$Shape; network?: null; secret?: null; config?: null }|{ spec?: "network"; cluster?: null; node?: null; service?: null; network: skep.objects.NetworkSpec.$Shape; secret?: null; config?: null }|{ spec?: "secret"; cluster?: null; node?: null; service?: null; network?: null; secret: skep.objects.SecretSpec.$Shape; config?: null }|{ spec?: "config"; cluster?: null; node?: null; service?: null; network?: null; secret?: null; config: skep.objects.ConfigSpec.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a GetObjectRequest.
+         * @deprecated Use skep.control.GetObjectRequest.$Properties instead.
+         */
+        interface IGetObjectRequest extends skep.control.GetObjectRequest.$Properties {
+        }
+
+        /** Represents a GetObjectRequest. */
+        class GetObjectRequest {
+
+            /**
+             * Constructs a new GetObjectRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.GetObjectRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** GetObjectRequest kind. */
+            kind: skep.control.ObjectKind;
+
+            /** GetObjectRequest reference. */
+            reference: string;
+
+            /** GetObjectRequest stale. */
+            stale: boolean;
+
+            /**
+             * Creates a new GetObjectRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns GetObjectRequest instance
+             */
+            static create(properties: skep.control.GetObjectRequest.$Shape): skep.control.GetObjectRequest & skep.control.GetObjectRequest.$Shape;
+            static create(properties?: skep.control.GetObjectRequest.$Properties): skep.control.GetObjectRequest;
+
+            /**
+             * Encodes the specified GetObjectRequest message. Does not implicitly {@link skep.control.GetObjectRequest.verify|verify} messages.
+             * @param message GetObjectRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.GetObjectRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GetObjectRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.GetObjectRequest & skep.control.GetObjectRequest.$Shape} GetObjectRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.GetObjectRequest & skep.control.GetObjectRequest.$Shape;
+
+            /**
+             * Creates a GetObjectRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns GetObjectRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.GetObjectRequest;
+
+            /**
+             * Creates a plain object from a GetObjectRequest message. Also converts values to other types if specified.
+             * @param message GetObjectRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.GetObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this GetObjectRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for GetObjectRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GetObjectRequest {
+
+            /** Properties of a GetObjectRequest. */
+            interface $Properties {
+
+                /** GetObjectRequest kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** GetObjectRequest reference */
+                reference?: (string|null);
+
+                /** GetObjectRequest stale */
+                stale?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GetObjectRequest. */
+            type $Shape = skep.control.GetObjectRequest.$Properties;
+        }
+
+        /**
+         * Properties of an ObjectReply.
+         * @deprecated Use skep.control.ObjectReply.$Properties instead.
+         */
+        interface IObjectReply extends skep.control.ObjectReply.$Properties {
+        }
+
+        /** Represents an ObjectReply. */
+        class ObjectReply {
+
+            /**
+             * Constructs a new ObjectReply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ObjectReply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ObjectReply object. */
+            object?: (skep.control.Object.$Properties|null);
+
+            /** ObjectReply warnings. */
+            warnings: string[];
+
+            /**
+             * Creates a new ObjectReply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ObjectReply instance
+             */
+            static create(properties: skep.control.ObjectReply.$Shape): skep.control.ObjectReply & skep.control.ObjectReply.$Shape;
+            static create(properties?: skep.control.ObjectReply.$Properties): skep.control.ObjectReply;
+
+            /**
+             * Encodes the specified ObjectReply message. Does not implicitly {@link skep.control.ObjectReply.verify|verify} messages.
+             * @param message ObjectReply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ObjectReply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ObjectReply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ObjectReply & skep.control.ObjectReply.$Shape} ObjectReply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectReply & skep.control.ObjectReply.$Shape;
+
+            /**
+             * Creates an ObjectReply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ObjectReply
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ObjectReply;
+
+            /**
+             * Creates a plain object from an ObjectReply message. Also converts values to other types if specified.
+             * @param message ObjectReply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ObjectReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ObjectReply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ObjectReply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ObjectReply {
+
+            /** Properties of an ObjectReply. */
+            interface $Properties {
+
+                /** ObjectReply object */
+                object?: (skep.control.Object.$Properties|null);
+
+                /** ObjectReply warnings */
+                warnings?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an ObjectReply. */
+            type $Shape = {
+              object?: skep.control.Object.$Shape|null;
+              warnings?: string[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of an ObjectFilter.
+         * @deprecated Use skep.control.ObjectFilter.$Properties instead.
+         */
+        interface IObjectFilter extends skep.control.ObjectFilter.$Properties {
+        }
+
+        /** Represents an ObjectFilter. */
+        class ObjectFilter {
+
+            /**
+             * Constructs a new ObjectFilter.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ObjectFilter.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ObjectFilter key. */
+            key: string;
+
+            /** ObjectFilter values. */
+            values: string[];
+
+            /**
+             * Creates a new ObjectFilter instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ObjectFilter instance
+             */
+            static create(properties: skep.control.ObjectFilter.$Shape): skep.control.ObjectFilter & skep.control.ObjectFilter.$Shape;
+            static create(properties?: skep.control.ObjectFilter.$Properties): skep.control.ObjectFilter;
+
+            /**
+             * Encodes the specified ObjectFilter message. Does not implicitly {@link skep.control.ObjectFilter.verify|verify} messages.
+             * @param message ObjectFilter message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ObjectFilter.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ObjectFilter message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ObjectFilter & skep.control.ObjectFilter.$Shape} ObjectFilter
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectFilter & skep.control.ObjectFilter.$Shape;
+
+            /**
+             * Creates an ObjectFilter message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ObjectFilter
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ObjectFilter;
+
+            /**
+             * Creates a plain object from an ObjectFilter message. Also converts values to other types if specified.
+             * @param message ObjectFilter
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ObjectFilter, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ObjectFilter to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ObjectFilter
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ObjectFilter {
+
+            /** Properties of an ObjectFilter. */
+            interface $Properties {
+
+                /** ObjectFilter key */
+                key?: (string|null);
+
+                /** ObjectFilter values */
+                values?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an ObjectFilter. */
+            type $Shape = skep.control.ObjectFilter.$Properties;
+        }
+
+        /**
+         * Properties of a ListObjectsRequest.
+         * @deprecated Use skep.control.ListObjectsRequest.$Properties instead.
+         */
+        interface IListObjectsRequest extends skep.control.ListObjectsRequest.$Properties {
+        }
+
+        /** Represents a ListObjectsRequest. */
+        class ListObjectsRequest {
+
+            /**
+             * Constructs a new ListObjectsRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ListObjectsRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ListObjectsRequest kind. */
+            kind: skep.control.ObjectKind;
+
+            /** ListObjectsRequest filters. */
+            filters: skep.control.ObjectFilter.$Properties[];
+
+            /** ListObjectsRequest stale. */
+            stale: boolean;
+
+            /** ListObjectsRequest withStatus. */
+            withStatus: boolean;
+
+            /** ListObjectsRequest after. */
+            after: string;
+
+            /**
+             * Creates a new ListObjectsRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ListObjectsRequest instance
+             */
+            static create(properties: skep.control.ListObjectsRequest.$Shape): skep.control.ListObjectsRequest & skep.control.ListObjectsRequest.$Shape;
+            static create(properties?: skep.control.ListObjectsRequest.$Properties): skep.control.ListObjectsRequest;
+
+            /**
+             * Encodes the specified ListObjectsRequest message. Does not implicitly {@link skep.control.ListObjectsRequest.verify|verify} messages.
+             * @param message ListObjectsRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ListObjectsRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ListObjectsRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ListObjectsRequest & skep.control.ListObjectsRequest.$Shape} ListObjectsRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ListObjectsRequest & skep.control.ListObjectsRequest.$Shape;
+
+            /**
+             * Creates a ListObjectsRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ListObjectsRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ListObjectsRequest;
+
+            /**
+             * Creates a plain object from a ListObjectsRequest message. Also converts values to other types if specified.
+             * @param message ListObjectsRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ListObjectsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ListObjectsRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ListObjectsRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ListObjectsRequest {
+
+            /** Properties of a ListObjectsRequest. */
+            interface $Properties {
+
+                /** ListObjectsRequest kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** ListObjectsRequest filters */
+                filters?: (skep.control.ObjectFilter.$Properties[]|null);
+
+                /** ListObjectsRequest stale */
+                stale?: (boolean|null);
+
+                /** ListObjectsRequest withStatus */
+                withStatus?: (boolean|null);
+
+                /** ListObjectsRequest after */
+                after?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ListObjectsRequest. */
+            type $Shape = skep.control.ListObjectsRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ServiceCounts.
+         * @deprecated Use skep.control.ServiceCounts.$Properties instead.
+         */
+        interface IServiceCounts extends skep.control.ServiceCounts.$Properties {
+        }
+
+        /** Represents a ServiceCounts. */
+        class ServiceCounts {
+
+            /**
+             * Constructs a new ServiceCounts.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ServiceCounts.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ServiceCounts serviceId. */
+            serviceId: string;
+
+            /** ServiceCounts runningTasks. */
+            runningTasks: number;
+
+            /** ServiceCounts desiredTasks. */
+            desiredTasks: number;
+
+            /** ServiceCounts completedTasks. */
+            completedTasks: number;
+
+            /**
+             * Creates a new ServiceCounts instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ServiceCounts instance
+             */
+            static create(properties: skep.control.ServiceCounts.$Shape): skep.control.ServiceCounts & skep.control.ServiceCounts.$Shape;
+            static create(properties?: skep.control.ServiceCounts.$Properties): skep.control.ServiceCounts;
+
+            /**
+             * Encodes the specified ServiceCounts message. Does not implicitly {@link skep.control.ServiceCounts.verify|verify} messages.
+             * @param message ServiceCounts message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ServiceCounts.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ServiceCounts message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ServiceCounts & skep.control.ServiceCounts.$Shape} ServiceCounts
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ServiceCounts & skep.control.ServiceCounts.$Shape;
+
+            /**
+             * Creates a ServiceCounts message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ServiceCounts
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ServiceCounts;
+
+            /**
+             * Creates a plain object from a ServiceCounts message. Also converts values to other types if specified.
+             * @param message ServiceCounts
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ServiceCounts, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ServiceCounts to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ServiceCounts
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ServiceCounts {
+
+            /** Properties of a ServiceCounts. */
+            interface $Properties {
+
+                /** ServiceCounts serviceId */
+                serviceId?: (string|null);
+
+                /** ServiceCounts runningTasks */
+                runningTasks?: (number|null);
+
+                /** ServiceCounts desiredTasks */
+                desiredTasks?: (number|null);
+
+                /** ServiceCounts completedTasks */
+                completedTasks?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ServiceCounts. */
+            type $Shape = skep.control.ServiceCounts.$Properties;
+        }
+
+        /**
+         * Properties of a ListObjectsReply.
+         * @deprecated Use skep.control.ListObjectsReply.$Properties instead.
+         */
+        interface IListObjectsReply extends skep.control.ListObjectsReply.$Properties {
+        }
+
+        /** Represents a ListObjectsReply. */
+        class ListObjectsReply {
+
+            /**
+             * Constructs a new ListObjectsReply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ListObjectsReply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ListObjectsReply objects. */
+            objects: skep.control.Object.$Properties[];
+
+            /** ListObjectsReply counts. */
+            counts: skep.control.ServiceCounts.$Properties[];
+
+            /** ListObjectsReply next. */
+            next: string;
+
+            /**
+             * Creates a new ListObjectsReply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ListObjectsReply instance
+             */
+            static create(properties: skep.control.ListObjectsReply.$Shape): skep.control.ListObjectsReply & skep.control.ListObjectsReply.$Shape;
+            static create(properties?: skep.control.ListObjectsReply.$Properties): skep.control.ListObjectsReply;
+
+            /**
+             * Encodes the specified ListObjectsReply message. Does not implicitly {@link skep.control.ListObjectsReply.verify|verify} messages.
+             * @param message ListObjectsReply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ListObjectsReply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ListObjectsReply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ListObjectsReply & skep.control.ListObjectsReply.$Shape} ListObjectsReply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ListObjectsReply & skep.control.ListObjectsReply.$Shape;
+
+            /**
+             * Creates a ListObjectsReply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ListObjectsReply
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ListObjectsReply;
+
+            /**
+             * Creates a plain object from a ListObjectsReply message. Also converts values to other types if specified.
+             * @param message ListObjectsReply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ListObjectsReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ListObjectsReply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ListObjectsReply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ListObjectsReply {
+
+            /** Properties of a ListObjectsReply. */
+            interface $Properties {
+
+                /** ListObjectsReply objects */
+                objects?: (skep.control.Object.$Properties[]|null);
+
+                /** ListObjectsReply counts */
+                counts?: (skep.control.ServiceCounts.$Properties[]|null);
+
+                /** ListObjectsReply next */
+                next?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ListObjectsReply. */
+            type $Shape = {
+              objects?: skep.control.Object.$Shape[]|null;
+              counts?: skep.control.ServiceCounts.$Shape[]|null;
+              next?: string|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a CreateObjectRequest.
+         * @deprecated Use skep.control.CreateObjectRequest.$Properties instead.
+         */
+        interface ICreateObjectRequest extends skep.control.CreateObjectRequest.$Properties {
+        }
+
+        /** Represents a CreateObjectRequest. */
+        class CreateObjectRequest {
+
+            /**
+             * Constructs a new CreateObjectRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.CreateObjectRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CreateObjectRequest spec. */
+            spec?: (skep.control.ObjectSpec.$Properties|null);
+
+            /** CreateObjectRequest actor. */
+            actor: string;
+
+            /** CreateObjectRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new CreateObjectRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns CreateObjectRequest instance
+             */
+            static create(properties: skep.control.CreateObjectRequest.$Shape): skep.control.CreateObjectRequest & skep.control.CreateObjectRequest.$Shape;
+            static create(properties?: skep.control.CreateObjectRequest.$Properties): skep.control.CreateObjectRequest;
+
+            /**
+             * Encodes the specified CreateObjectRequest message. Does not implicitly {@link skep.control.CreateObjectRequest.verify|verify} messages.
+             * @param message CreateObjectRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.CreateObjectRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CreateObjectRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.CreateObjectRequest & skep.control.CreateObjectRequest.$Shape} CreateObjectRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.CreateObjectRequest & skep.control.CreateObjectRequest.$Shape;
+
+            /**
+             * Creates a CreateObjectRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns CreateObjectRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.CreateObjectRequest;
+
+            /**
+             * Creates a plain object from a CreateObjectRequest message. Also converts values to other types if specified.
+             * @param message CreateObjectRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.CreateObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this CreateObjectRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for CreateObjectRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CreateObjectRequest {
+
+            /** Properties of a CreateObjectRequest. */
+            interface $Properties {
+
+                /** CreateObjectRequest spec */
+                spec?: (skep.control.ObjectSpec.$Properties|null);
+
+                /** CreateObjectRequest actor */
+                actor?: (string|null);
+
+                /** CreateObjectRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CreateObjectRequest. */
+            type $Shape = {
+              spec?: skep.control.ObjectSpec.$Shape|null;
+              actor?: string|null;
+              forwarded?: boolean|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a RotateFlags.
+         * @deprecated Use skep.control.RotateFlags.$Properties instead.
+         */
+        interface IRotateFlags extends skep.control.RotateFlags.$Properties {
+        }
+
+        /** Represents a RotateFlags. */
+        class RotateFlags {
+
+            /**
+             * Constructs a new RotateFlags.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RotateFlags.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RotateFlags workerToken. */
+            workerToken: boolean;
+
+            /** RotateFlags managerToken. */
+            managerToken: boolean;
+
+            /** RotateFlags managerUnlockKey. */
+            managerUnlockKey: boolean;
+
+            /**
+             * Creates a new RotateFlags instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RotateFlags instance
+             */
+            static create(properties: skep.control.RotateFlags.$Shape): skep.control.RotateFlags & skep.control.RotateFlags.$Shape;
+            static create(properties?: skep.control.RotateFlags.$Properties): skep.control.RotateFlags;
+
+            /**
+             * Encodes the specified RotateFlags message. Does not implicitly {@link skep.control.RotateFlags.verify|verify} messages.
+             * @param message RotateFlags message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RotateFlags.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RotateFlags message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RotateFlags & skep.control.RotateFlags.$Shape} RotateFlags
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RotateFlags & skep.control.RotateFlags.$Shape;
+
+            /**
+             * Creates a RotateFlags message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RotateFlags
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RotateFlags;
+
+            /**
+             * Creates a plain object from a RotateFlags message. Also converts values to other types if specified.
+             * @param message RotateFlags
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RotateFlags, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RotateFlags to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RotateFlags
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RotateFlags {
+
+            /** Properties of a RotateFlags. */
+            interface $Properties {
+
+                /** RotateFlags workerToken */
+                workerToken?: (boolean|null);
+
+                /** RotateFlags managerToken */
+                managerToken?: (boolean|null);
+
+                /** RotateFlags managerUnlockKey */
+                managerUnlockKey?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RotateFlags. */
+            type $Shape = skep.control.RotateFlags.$Properties;
+        }
+
+        /**
+         * Properties of an UpdateObjectRequest.
+         * @deprecated Use skep.control.UpdateObjectRequest.$Properties instead.
+         */
+        interface IUpdateObjectRequest extends skep.control.UpdateObjectRequest.$Properties {
+        }
+
+        /** Represents an UpdateObjectRequest. */
+        class UpdateObjectRequest {
+
+            /**
+             * Constructs a new UpdateObjectRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.UpdateObjectRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UpdateObjectRequest kind. */
+            kind: skep.control.ObjectKind;
+
+            /** UpdateObjectRequest reference. */
+            reference: string;
+
+            /** UpdateObjectRequest version. */
+            version: number;
+
+            /** UpdateObjectRequest spec. */
+            spec?: (skep.control.ObjectSpec.$Properties|null);
+
+            /** UpdateObjectRequest rotate. */
+            rotate?: (skep.control.RotateFlags.$Properties|null);
+
+            /** UpdateObjectRequest rollback. */
+            rollback: boolean;
+
+            /** UpdateObjectRequest registryAuthFromPrevious. */
+            registryAuthFromPrevious: boolean;
+
+            /** UpdateObjectRequest actor. */
+            actor: string;
+
+            /** UpdateObjectRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new UpdateObjectRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UpdateObjectRequest instance
+             */
+            static create(properties: skep.control.UpdateObjectRequest.$Shape): skep.control.UpdateObjectRequest & skep.control.UpdateObjectRequest.$Shape;
+            static create(properties?: skep.control.UpdateObjectRequest.$Properties): skep.control.UpdateObjectRequest;
+
+            /**
+             * Encodes the specified UpdateObjectRequest message. Does not implicitly {@link skep.control.UpdateObjectRequest.verify|verify} messages.
+             * @param message UpdateObjectRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.UpdateObjectRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UpdateObjectRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.UpdateObjectRequest & skep.control.UpdateObjectRequest.$Shape} UpdateObjectRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UpdateObjectRequest & skep.control.UpdateObjectRequest.$Shape;
+
+            /**
+             * Creates an UpdateObjectRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UpdateObjectRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.UpdateObjectRequest;
+
+            /**
+             * Creates a plain object from an UpdateObjectRequest message. Also converts values to other types if specified.
+             * @param message UpdateObjectRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.UpdateObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UpdateObjectRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UpdateObjectRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UpdateObjectRequest {
+
+            /** Properties of an UpdateObjectRequest. */
+            interface $Properties {
+
+                /** UpdateObjectRequest kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** UpdateObjectRequest reference */
+                reference?: (string|null);
+
+                /** UpdateObjectRequest version */
+                version?: (number|null);
+
+                /** UpdateObjectRequest spec */
+                spec?: (skep.control.ObjectSpec.$Properties|null);
+
+                /** UpdateObjectRequest rotate */
+                rotate?: (skep.control.RotateFlags.$Properties|null);
+
+                /** UpdateObjectRequest rollback */
+                rollback?: (boolean|null);
+
+                /** UpdateObjectRequest registryAuthFromPrevious */
+                registryAuthFromPrevious?: (boolean|null);
+
+                /** UpdateObjectRequest actor */
+                actor?: (string|null);
+
+                /** UpdateObjectRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UpdateObjectRequest. */
+            type $Shape = {
+              kind?: skep.control.ObjectKind|null;
+              reference?: string|null;
+              version?: number|null;
+              spec?: skep.control.ObjectSpec.$Shape|null;
+              rotate?: skep.control.RotateFlags.$Shape|null;
+              rollback?: boolean|null;
+              registryAuthFromPrevious?: boolean|null;
+              actor?: string|null;
+              forwarded?: boolean|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a RemoveObjectRequest.
+         * @deprecated Use skep.control.RemoveObjectRequest.$Properties instead.
+         */
+        interface IRemoveObjectRequest extends skep.control.RemoveObjectRequest.$Properties {
+        }
+
+        /** Represents a RemoveObjectRequest. */
+        class RemoveObjectRequest {
+
+            /**
+             * Constructs a new RemoveObjectRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RemoveObjectRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RemoveObjectRequest kind. */
+            kind: skep.control.ObjectKind;
+
+            /** RemoveObjectRequest reference. */
+            reference: string;
+
+            /** RemoveObjectRequest force. */
+            force: boolean;
+
+            /** RemoveObjectRequest actor. */
+            actor: string;
+
+            /** RemoveObjectRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new RemoveObjectRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RemoveObjectRequest instance
+             */
+            static create(properties: skep.control.RemoveObjectRequest.$Shape): skep.control.RemoveObjectRequest & skep.control.RemoveObjectRequest.$Shape;
+            static create(properties?: skep.control.RemoveObjectRequest.$Properties): skep.control.RemoveObjectRequest;
+
+            /**
+             * Encodes the specified RemoveObjectRequest message. Does not implicitly {@link skep.control.RemoveObjectRequest.verify|verify} messages.
+             * @param message RemoveObjectRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RemoveObjectRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RemoveObjectRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RemoveObjectRequest & skep.control.RemoveObjectRequest.$Shape} RemoveObjectRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveObjectRequest & skep.control.RemoveObjectRequest.$Shape;
+
+            /**
+             * Creates a RemoveObjectRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RemoveObjectRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RemoveObjectRequest;
+
+            /**
+             * Creates a plain object from a RemoveObjectRequest message. Also converts values to other types if specified.
+             * @param message RemoveObjectRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RemoveObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RemoveObjectRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RemoveObjectRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RemoveObjectRequest {
+
+            /** Properties of a RemoveObjectRequest. */
+            interface $Properties {
+
+                /** RemoveObjectRequest kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** RemoveObjectRequest reference */
+                reference?: (string|null);
+
+                /** RemoveObjectRequest force */
+                force?: (boolean|null);
+
+                /** RemoveObjectRequest actor */
+                actor?: (string|null);
+
+                /** RemoveObjectRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RemoveObjectRequest. */
+            type $Shape = skep.control.RemoveObjectRequest.$Properties;
+        }
+
+        /**
+         * Properties of a RemoveObjectReply.
+         * @deprecated Use skep.control.RemoveObjectReply.$Properties instead.
+         */
+        interface IRemoveObjectReply extends skep.control.RemoveObjectReply.$Properties {
+        }
+
+        /** Represents a RemoveObjectReply. */
+        class RemoveObjectReply {
+
+            /**
+             * Constructs a new RemoveObjectReply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.RemoveObjectReply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** RemoveObjectReply id. */
+            id: string;
+
+            /**
+             * Creates a new RemoveObjectReply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns RemoveObjectReply instance
+             */
+            static create(properties: skep.control.RemoveObjectReply.$Shape): skep.control.RemoveObjectReply & skep.control.RemoveObjectReply.$Shape;
+            static create(properties?: skep.control.RemoveObjectReply.$Properties): skep.control.RemoveObjectReply;
+
+            /**
+             * Encodes the specified RemoveObjectReply message. Does not implicitly {@link skep.control.RemoveObjectReply.verify|verify} messages.
+             * @param message RemoveObjectReply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.RemoveObjectReply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a RemoveObjectReply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.RemoveObjectReply & skep.control.RemoveObjectReply.$Shape} RemoveObjectReply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveObjectReply & skep.control.RemoveObjectReply.$Shape;
+
+            /**
+             * Creates a RemoveObjectReply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns RemoveObjectReply
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.RemoveObjectReply;
+
+            /**
+             * Creates a plain object from a RemoveObjectReply message. Also converts values to other types if specified.
+             * @param message RemoveObjectReply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.RemoveObjectReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this RemoveObjectReply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for RemoveObjectReply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace RemoveObjectReply {
+
+            /** Properties of a RemoveObjectReply. */
+            interface $Properties {
+
+                /** RemoveObjectReply id */
+                id?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a RemoveObjectReply. */
+            type $Shape = skep.control.RemoveObjectReply.$Properties;
+        }
+
+        /**
+         * Properties of an UnlockKeyRequest.
+         * @deprecated Use skep.control.UnlockKeyRequest.$Properties instead.
+         */
+        interface IUnlockKeyRequest extends skep.control.UnlockKeyRequest.$Properties {
+        }
+
+        /** Represents an UnlockKeyRequest. */
+        class UnlockKeyRequest {
+
+            /**
+             * Constructs a new UnlockKeyRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.UnlockKeyRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UnlockKeyRequest stale. */
+            stale: boolean;
+
+            /**
+             * Creates a new UnlockKeyRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UnlockKeyRequest instance
+             */
+            static create(properties: skep.control.UnlockKeyRequest.$Shape): skep.control.UnlockKeyRequest & skep.control.UnlockKeyRequest.$Shape;
+            static create(properties?: skep.control.UnlockKeyRequest.$Properties): skep.control.UnlockKeyRequest;
+
+            /**
+             * Encodes the specified UnlockKeyRequest message. Does not implicitly {@link skep.control.UnlockKeyRequest.verify|verify} messages.
+             * @param message UnlockKeyRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.UnlockKeyRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UnlockKeyRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.UnlockKeyRequest & skep.control.UnlockKeyRequest.$Shape} UnlockKeyRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UnlockKeyRequest & skep.control.UnlockKeyRequest.$Shape;
+
+            /**
+             * Creates an UnlockKeyRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UnlockKeyRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.UnlockKeyRequest;
+
+            /**
+             * Creates a plain object from an UnlockKeyRequest message. Also converts values to other types if specified.
+             * @param message UnlockKeyRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.UnlockKeyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UnlockKeyRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UnlockKeyRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UnlockKeyRequest {
+
+            /** Properties of an UnlockKeyRequest. */
+            interface $Properties {
+
+                /** UnlockKeyRequest stale */
+                stale?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UnlockKeyRequest. */
+            type $Shape = skep.control.UnlockKeyRequest.$Properties;
+        }
+
+        /**
+         * Properties of an UnlockKeyReply.
+         * @deprecated Use skep.control.UnlockKeyReply.$Properties instead.
+         */
+        interface IUnlockKeyReply extends skep.control.UnlockKeyReply.$Properties {
+        }
+
+        /** Represents an UnlockKeyReply. */
+        class UnlockKeyReply {
+
+            /**
+             * Constructs a new UnlockKeyReply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.UnlockKeyReply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** UnlockKeyReply key. */
+            key: Uint8Array;
+
+            /**
+             * Creates a new UnlockKeyReply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns UnlockKeyReply instance
+             */
+            static create(properties: skep.control.UnlockKeyReply.$Shape): skep.control.UnlockKeyReply & skep.control.UnlockKeyReply.$Shape;
+            static create(properties?: skep.control.UnlockKeyReply.$Properties): skep.control.UnlockKeyReply;
+
+            /**
+             * Encodes the specified UnlockKeyReply message. Does not implicitly {@link skep.control.UnlockKeyReply.verify|verify} messages.
+             * @param message UnlockKeyReply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.UnlockKeyReply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an UnlockKeyReply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.UnlockKeyReply & skep.control.UnlockKeyReply.$Shape} UnlockKeyReply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UnlockKeyReply & skep.control.UnlockKeyReply.$Shape;
+
+            /**
+             * Creates an UnlockKeyReply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns UnlockKeyReply
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.UnlockKeyReply;
+
+            /**
+             * Creates a plain object from an UnlockKeyReply message. Also converts values to other types if specified.
+             * @param message UnlockKeyReply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.UnlockKeyReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this UnlockKeyReply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for UnlockKeyReply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace UnlockKeyReply {
+
+            /** Properties of an UnlockKeyReply. */
+            interface $Properties {
+
+                /** UnlockKeyReply key */
+                key?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an UnlockKeyReply. */
+            type $Shape = skep.control.UnlockKeyReply.$Properties;
+        }
+
+        /**
+         * Properties of a WhyRequest.
+         * @deprecated Use skep.control.WhyRequest.$Properties instead.
+         */
+        interface IWhyRequest extends skep.control.WhyRequest.$Properties {
+        }
+
+        /** Represents a WhyRequest. */
+        class WhyRequest {
+
+            /**
+             * Constructs a new WhyRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WhyRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WhyRequest kind. */
+            kind: skep.control.ObjectKind;
+
+            /** WhyRequest reference. */
+            reference: string;
+
+            /** WhyRequest stale. */
+            stale: boolean;
+
+            /**
+             * Creates a new WhyRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WhyRequest instance
+             */
+            static create(properties: skep.control.WhyRequest.$Shape): skep.control.WhyRequest & skep.control.WhyRequest.$Shape;
+            static create(properties?: skep.control.WhyRequest.$Properties): skep.control.WhyRequest;
+
+            /**
+             * Encodes the specified WhyRequest message. Does not implicitly {@link skep.control.WhyRequest.verify|verify} messages.
+             * @param message WhyRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WhyRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WhyRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WhyRequest & skep.control.WhyRequest.$Shape} WhyRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WhyRequest & skep.control.WhyRequest.$Shape;
+
+            /**
+             * Creates a WhyRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WhyRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WhyRequest;
+
+            /**
+             * Creates a plain object from a WhyRequest message. Also converts values to other types if specified.
+             * @param message WhyRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WhyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WhyRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WhyRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WhyRequest {
+
+            /** Properties of a WhyRequest. */
+            interface $Properties {
+
+                /** WhyRequest kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** WhyRequest reference */
+                reference?: (string|null);
+
+                /** WhyRequest stale */
+                stale?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WhyRequest. */
+            type $Shape = skep.control.WhyRequest.$Properties;
+        }
+
+        /**
+         * Properties of a Finding.
+         * @deprecated Use skep.control.Finding.$Properties instead.
+         */
+        interface IFinding extends skep.control.Finding.$Properties {
+        }
+
+        /** Represents a Finding. */
+        class Finding {
+
+            /**
+             * Constructs a new Finding.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.Finding.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Finding cause. */
+            cause: string;
+
+            /** Finding summary. */
+            summary: string;
+
+            /** Finding fix. */
+            fix: string;
+
+            /** Finding reason. */
+            reason?: (skep.objects.Reason.$Properties|null);
+
+            /** Finding about. */
+            about: skep.control.ObjectKind;
+
+            /** Finding ids. */
+            ids: string[];
+
+            /** Finding sinceUs. */
+            sinceUs: number;
+
+            /** Finding facts. */
+            facts: { [k: string]: string };
+
+            /**
+             * Creates a new Finding instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Finding instance
+             */
+            static create(properties: skep.control.Finding.$Shape): skep.control.Finding & skep.control.Finding.$Shape;
+            static create(properties?: skep.control.Finding.$Properties): skep.control.Finding;
+
+            /**
+             * Encodes the specified Finding message. Does not implicitly {@link skep.control.Finding.verify|verify} messages.
+             * @param message Finding message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.Finding.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Finding message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.Finding & skep.control.Finding.$Shape} Finding
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Finding & skep.control.Finding.$Shape;
+
+            /**
+             * Creates a Finding message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Finding
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.Finding;
+
+            /**
+             * Creates a plain object from a Finding message. Also converts values to other types if specified.
+             * @param message Finding
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.Finding, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Finding to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Finding
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Finding {
+
+            /** Properties of a Finding. */
+            interface $Properties {
+
+                /** Finding cause */
+                cause?: (string|null);
+
+                /** Finding summary */
+                summary?: (string|null);
+
+                /** Finding fix */
+                fix?: (string|null);
+
+                /** Finding reason */
+                reason?: (skep.objects.Reason.$Properties|null);
+
+                /** Finding about */
+                about?: (skep.control.ObjectKind|null);
+
+                /** Finding ids */
+                ids?: (string[]|null);
+
+                /** Finding sinceUs */
+                sinceUs?: (number|null);
+
+                /** Finding facts */
+                facts?: ({ [k: string]: string }|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Finding. */
+            type $Shape = {
+              cause?: string|null;
+              summary?: string|null;
+              fix?: string|null;
+              reason?: skep.objects.Reason.$Shape|null;
+              about?: skep.control.ObjectKind|null;
+              ids?: string[]|null;
+              sinceUs?: number|null;
+              facts?: { [k: string]: string }|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a WhyReply.
+         * @deprecated Use skep.control.WhyReply.$Properties instead.
+         */
+        interface IWhyReply extends skep.control.WhyReply.$Properties {
+        }
+
+        /** Represents a WhyReply. */
+        class WhyReply {
+
+            /**
+             * Constructs a new WhyReply.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WhyReply.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WhyReply kind. */
+            kind: skep.control.ObjectKind;
+
+            /** WhyReply id. */
+            id: string;
+
+            /** WhyReply name. */
+            name: string;
+
+            /** WhyReply settled. */
+            settled: boolean;
+
+            /** WhyReply summary. */
+            summary: string;
+
+            /** WhyReply findings. */
+            findings: skep.control.Finding.$Properties[];
+
+            /** WhyReply timeUs. */
+            timeUs: number;
+
+            /**
+             * Creates a new WhyReply instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WhyReply instance
+             */
+            static create(properties: skep.control.WhyReply.$Shape): skep.control.WhyReply & skep.control.WhyReply.$Shape;
+            static create(properties?: skep.control.WhyReply.$Properties): skep.control.WhyReply;
+
+            /**
+             * Encodes the specified WhyReply message. Does not implicitly {@link skep.control.WhyReply.verify|verify} messages.
+             * @param message WhyReply message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WhyReply.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WhyReply message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WhyReply & skep.control.WhyReply.$Shape} WhyReply
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WhyReply & skep.control.WhyReply.$Shape;
+
+            /**
+             * Creates a WhyReply message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WhyReply
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WhyReply;
+
+            /**
+             * Creates a plain object from a WhyReply message. Also converts values to other types if specified.
+             * @param message WhyReply
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WhyReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WhyReply to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WhyReply
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WhyReply {
+
+            /** Properties of a WhyReply. */
+            interface $Properties {
+
+                /** WhyReply kind */
+                kind?: (skep.control.ObjectKind|null);
+
+                /** WhyReply id */
+                id?: (string|null);
+
+                /** WhyReply name */
+                name?: (string|null);
+
+                /** WhyReply settled */
+                settled?: (boolean|null);
+
+                /** WhyReply summary */
+                summary?: (string|null);
+
+                /** WhyReply findings */
+                findings?: (skep.control.Finding.$Properties[]|null);
+
+                /** WhyReply timeUs */
+                timeUs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WhyReply. */
+            type $Shape = {
+              kind?: skep.control.ObjectKind|null;
+              id?: string|null;
+              name?: string|null;
+              settled?: boolean|null;
+              summary?: string|null;
+              findings?: skep.control.Finding.$Shape[]|null;
+              timeUs?: number|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a WatchObjectsRequest.
+         * @deprecated Use skep.control.WatchObjectsRequest.$Properties instead.
+         */
+        interface IWatchObjectsRequest extends skep.control.WatchObjectsRequest.$Properties {
+        }
+
+        /** Represents a WatchObjectsRequest. */
+        class WatchObjectsRequest {
+
+            /**
+             * Constructs a new WatchObjectsRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WatchObjectsRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchObjectsRequest kinds. */
+            kinds: skep.control.ObjectKind[];
+
+            /**
+             * Creates a new WatchObjectsRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WatchObjectsRequest instance
+             */
+            static create(properties: skep.control.WatchObjectsRequest.$Shape): skep.control.WatchObjectsRequest & skep.control.WatchObjectsRequest.$Shape;
+            static create(properties?: skep.control.WatchObjectsRequest.$Properties): skep.control.WatchObjectsRequest;
+
+            /**
+             * Encodes the specified WatchObjectsRequest message. Does not implicitly {@link skep.control.WatchObjectsRequest.verify|verify} messages.
+             * @param message WatchObjectsRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WatchObjectsRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchObjectsRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WatchObjectsRequest & skep.control.WatchObjectsRequest.$Shape} WatchObjectsRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchObjectsRequest & skep.control.WatchObjectsRequest.$Shape;
+
+            /**
+             * Creates a WatchObjectsRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WatchObjectsRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WatchObjectsRequest;
+
+            /**
+             * Creates a plain object from a WatchObjectsRequest message. Also converts values to other types if specified.
+             * @param message WatchObjectsRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WatchObjectsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WatchObjectsRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WatchObjectsRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchObjectsRequest {
+
+            /** Properties of a WatchObjectsRequest. */
+            interface $Properties {
+
+                /** WatchObjectsRequest kinds */
+                kinds?: (skep.control.ObjectKind[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchObjectsRequest. */
+            type $Shape = skep.control.WatchObjectsRequest.$Properties;
+        }
+
+        /** ChangeAct enum. */
+        enum ChangeAct {
+
+            /** CREATED value */
+            CREATED = 0,
+
+            /** UPDATED value */
+            UPDATED = 1,
+
+            /** REMOVED value */
+            REMOVED = 2
+        }
+
+        /**
+         * Properties of an ObjectChange.
+         * @deprecated Use skep.control.ObjectChange.$Properties instead.
+         */
+        interface IObjectChange extends skep.control.ObjectChange.$Properties {
+        }
+
+        /** Represents an ObjectChange. */
+        class ObjectChange {
+
+            /**
+             * Constructs a new ObjectChange.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.ObjectChange.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ObjectChange act. */
+            act: skep.control.ChangeAct;
+
+            /** ObjectChange index. */
+            index: number;
+
+            /** ObjectChange timeUs. */
+            timeUs: number;
+
+            /** ObjectChange actor. */
+            actor: string;
+
+            /** ObjectChange cause. */
+            cause: string;
+
+            /** ObjectChange before. */
+            before?: (skep.control.Object.$Properties|null);
+
+            /** ObjectChange after. */
+            after?: (skep.control.Object.$Properties|null);
+
+            /**
+             * Creates a new ObjectChange instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ObjectChange instance
+             */
+            static create(properties: skep.control.ObjectChange.$Shape): skep.control.ObjectChange & skep.control.ObjectChange.$Shape;
+            static create(properties?: skep.control.ObjectChange.$Properties): skep.control.ObjectChange;
+
+            /**
+             * Encodes the specified ObjectChange message. Does not implicitly {@link skep.control.ObjectChange.verify|verify} messages.
+             * @param message ObjectChange message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.ObjectChange.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an ObjectChange message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.ObjectChange & skep.control.ObjectChange.$Shape} ObjectChange
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectChange & skep.control.ObjectChange.$Shape;
+
+            /**
+             * Creates an ObjectChange message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns ObjectChange
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.ObjectChange;
+
+            /**
+             * Creates a plain object from an ObjectChange message. Also converts values to other types if specified.
+             * @param message ObjectChange
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.ObjectChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this ObjectChange to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for ObjectChange
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ObjectChange {
+
+            /** Properties of an ObjectChange. */
+            interface $Properties {
+
+                /** ObjectChange act */
+                act?: (skep.control.ChangeAct|null);
+
+                /** ObjectChange index */
+                index?: (number|null);
+
+                /** ObjectChange timeUs */
+                timeUs?: (number|null);
+
+                /** ObjectChange actor */
+                actor?: (string|null);
+
+                /** ObjectChange cause */
+                cause?: (string|null);
+
+                /** ObjectChange before */
+                before?: (skep.control.Object.$Properties|null);
+
+                /** ObjectChange after */
+                after?: (skep.control.Object.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an ObjectChange. */
+            type $Shape = {
+              act?: skep.control.ChangeAct|null;
+              index?: number|null;
+              timeUs?: number|null;
+              actor?: string|null;
+              cause?: string|null;
+              before?: skep.control.Object.$Shape|null;
+              after?: skep.control.Object.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a WatchObjectsEvent.
+         * @deprecated Use skep.control.WatchObjectsEvent.$Properties instead.
+         */
+        interface IWatchObjectsEvent extends skep.control.WatchObjectsEvent.$Properties {
+        }
+
+        /** Represents a WatchObjectsEvent. */
+        class WatchObjectsEvent {
+
+            /**
+             * Constructs a new WatchObjectsEvent.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.WatchObjectsEvent.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchObjectsEvent resync. */
+            resync: boolean;
+
+            /** WatchObjectsEvent changes. */
+            changes: skep.control.ObjectChange.$Properties[];
+
+            /**
+             * Creates a new WatchObjectsEvent instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns WatchObjectsEvent instance
+             */
+            static create(properties: skep.control.WatchObjectsEvent.$Shape): skep.control.WatchObjectsEvent & skep.control.WatchObjectsEvent.$Shape;
+            static create(properties?: skep.control.WatchObjectsEvent.$Properties): skep.control.WatchObjectsEvent;
+
+            /**
+             * Encodes the specified WatchObjectsEvent message. Does not implicitly {@link skep.control.WatchObjectsEvent.verify|verify} messages.
+             * @param message WatchObjectsEvent message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.WatchObjectsEvent.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchObjectsEvent message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.WatchObjectsEvent & skep.control.WatchObjectsEvent.$Shape} WatchObjectsEvent
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchObjectsEvent & skep.control.WatchObjectsEvent.$Shape;
+
+            /**
+             * Creates a WatchObjectsEvent message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns WatchObjectsEvent
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.WatchObjectsEvent;
+
+            /**
+             * Creates a plain object from a WatchObjectsEvent message. Also converts values to other types if specified.
+             * @param message WatchObjectsEvent
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.WatchObjectsEvent, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this WatchObjectsEvent to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for WatchObjectsEvent
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchObjectsEvent {
+
+            /** Properties of a WatchObjectsEvent. */
+            interface $Properties {
+
+                /** WatchObjectsEvent resync */
+                resync?: (boolean|null);
+
+                /** WatchObjectsEvent changes */
+                changes?: (skep.control.ObjectChange.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchObjectsEvent. */
+            type $Shape = {
+              resync?: boolean|null;
+              changes?: skep.control.ObjectChange.$Shape[]|null;
+              $unknowns?: Uint8Array[];
+            };
+        }
+
+        /**
+         * Properties of a LogsRequest.
+         * @deprecated Use skep.control.LogsRequest.$Properties instead.
+         */
+        interface ILogsRequest extends skep.control.LogsRequest.$Properties {
+        }
+
+        /** Represents a LogsRequest. */
+        class LogsRequest {
+
+            /**
+             * Constructs a new LogsRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.LogsRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogsRequest services. */
+            services: string[];
+
+            /** LogsRequest tasks. */
+            tasks: string[];
+
+            /** LogsRequest stdout. */
+            stdout: boolean;
+
+            /** LogsRequest stderr. */
+            stderr: boolean;
+
+            /** LogsRequest follow. */
+            follow: boolean;
+
+            /** LogsRequest tail. */
+            tail?: (number|null);
+
+            /** LogsRequest since. */
+            since?: (skep.objects.Duration.$Properties|null);
+
+            /** LogsRequest until. */
+            until?: (skep.objects.Duration.$Properties|null);
+
+            /** LogsRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new LogsRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogsRequest instance
+             */
+            static create(properties: skep.control.LogsRequest.$Shape): skep.control.LogsRequest & skep.control.LogsRequest.$Shape;
+            static create(properties?: skep.control.LogsRequest.$Properties): skep.control.LogsRequest;
+
+            /**
+             * Encodes the specified LogsRequest message. Does not implicitly {@link skep.control.LogsRequest.verify|verify} messages.
+             * @param message LogsRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.LogsRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogsRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.LogsRequest & skep.control.LogsRequest.$Shape} LogsRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogsRequest & skep.control.LogsRequest.$Shape;
+
+            /**
+             * Creates a LogsRequest message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogsRequest
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.LogsRequest;
+
+            /**
+             * Creates a plain object from a LogsRequest message. Also converts values to other types if specified.
+             * @param message LogsRequest
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.LogsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogsRequest to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogsRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogsRequest {
+
+            /** Properties of a LogsRequest. */
+            interface $Properties {
+
+                /** LogsRequest services */
+                services?: (string[]|null);
+
+                /** LogsRequest tasks */
+                tasks?: (string[]|null);
+
+                /** LogsRequest stdout */
+                stdout?: (boolean|null);
+
+                /** LogsRequest stderr */
+                stderr?: (boolean|null);
+
+                /** LogsRequest follow */
+                follow?: (boolean|null);
+
+                /** LogsRequest tail */
+                tail?: (number|null);
+
+                /** LogsRequest since */
+                since?: (skep.objects.Duration.$Properties|null);
+
+                /** LogsRequest until */
+                until?: (skep.objects.Duration.$Properties|null);
+
+                /** LogsRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogsRequest. */
+            type $Shape = skep.control.LogsRequest.$Properties;
+        }
+
+        /**
+         * Properties of a LogLine.
+         * @deprecated Use skep.control.LogLine.$Properties instead.
+         */
+        interface ILogLine extends skep.control.LogLine.$Properties {
+        }
+
+        /** Represents a LogLine. */
+        class LogLine {
+
+            /**
+             * Constructs a new LogLine.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.LogLine.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogLine serviceId. */
+            serviceId: string;
+
+            /** LogLine taskId. */
+            taskId: string;
+
+            /** LogLine nodeId. */
+            nodeId: string;
+
+            /** LogLine stream. */
+            stream: number;
+
+            /** LogLine time. */
+            time?: (skep.objects.Duration.$Properties|null);
+
+            /** LogLine text. */
+            text: Uint8Array;
+
+            /**
+             * Creates a new LogLine instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogLine instance
+             */
+            static create(properties: skep.control.LogLine.$Shape): skep.control.LogLine & skep.control.LogLine.$Shape;
+            static create(properties?: skep.control.LogLine.$Properties): skep.control.LogLine;
+
+            /**
+             * Encodes the specified LogLine message. Does not implicitly {@link skep.control.LogLine.verify|verify} messages.
+             * @param message LogLine message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.LogLine.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogLine message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.LogLine & skep.control.LogLine.$Shape} LogLine
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogLine & skep.control.LogLine.$Shape;
+
+            /**
+             * Creates a LogLine message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogLine
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.LogLine;
+
+            /**
+             * Creates a plain object from a LogLine message. Also converts values to other types if specified.
+             * @param message LogLine
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.LogLine, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogLine to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogLine
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogLine {
+
+            /** Properties of a LogLine. */
+            interface $Properties {
+
+                /** LogLine serviceId */
+                serviceId?: (string|null);
+
+                /** LogLine taskId */
+                taskId?: (string|null);
+
+                /** LogLine nodeId */
+                nodeId?: (string|null);
+
+                /** LogLine stream */
+                stream?: (number|null);
+
+                /** LogLine time */
+                time?: (skep.objects.Duration.$Properties|null);
+
+                /** LogLine text */
+                text?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogLine. */
+            type $Shape = skep.control.LogLine.$Properties;
+        }
+
+        /**
+         * Properties of a LogsMessage.
+         * @deprecated Use skep.control.LogsMessage.$Properties instead.
+         */
+        interface ILogsMessage extends skep.control.LogsMessage.$Properties {
+        }
+
+        /** Represents a LogsMessage. */
+        class LogsMessage {
+
+            /**
+             * Constructs a new LogsMessage.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.control.LogsMessage.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogsMessage lines. */
+            lines: skep.control.LogLine.$Properties[];
+
+            /** LogsMessage warnings. */
+            warnings: string[];
+
+            /**
+             * Creates a new LogsMessage instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogsMessage instance
+             */
+            static create(properties: skep.control.LogsMessage.$Shape): skep.control.LogsMessage & skep.control.LogsMessage.$Shape;
+            static create(properties?: skep.control.LogsMessage.$Properties): skep.control.LogsMessage;
+
+            /**
+             * Encodes the specified LogsMessage message. Does not implicitly {@link skep.control.LogsMessage.verify|verify} messages.
+             * @param message LogsMessage message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.control.LogsMessage.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogsMessage message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.control.LogsMessage & skep.control.LogsMessage.$Shape} LogsMessage
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogsMessage & skep.control.LogsMessage.$Shape;
+
+            /**
+             * Creates a LogsMessage message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogsMessage
+             */
+            static fromObject(object: { [k: string]: any }): skep.control.LogsMessage;
+
+            /**
+             * Creates a plain object from a LogsMessage message. Also converts values to other types if specified.
+             * @param message LogsMessage
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.control.LogsMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogsMessage to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogsMessage
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogsMessage {
+
+            /** Properties of a LogsMessage. */
+            interface $Properties {
+
+                /** LogsMessage lines */
+                lines?: (skep.control.LogLine.$Properties[]|null);
+
+                /** LogsMessage warnings */
+                warnings?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogsMessage. */
+            type $Shape = skep.control.LogsMessage.$Properties;
+        }
+
+        /** Represents a Control */
+        class Control extends $protobuf.rpc.Service {
+
+            /**
+             * Constructs a new Control service.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             */
+            constructor(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean);
+
+            /**
+             * Creates new Control service using the specified rpc implementation.
+             * @param rpcImpl RPC implementation
+             * @param [requestDelimited=false] Whether requests are length-delimited
+             * @param [responseDelimited=false] Whether responses are length-delimited
+             * @returns RPC service. Useful where requests and/or responses are streamed.
+             */
+            static create(rpcImpl: $protobuf.RPCImpl, requestDelimited?: boolean, responseDelimited?: boolean): Control;
+
+            /** Calls Get. */
+            get: skep.control.Control.Get;
+
+            /** Calls List. */
+            list: skep.control.Control.List;
+
+            /** Calls Create. */
+            create: skep.control.Control.Create;
+
+            /** Calls Update. */
+            update: skep.control.Control.Update;
+
+            /** Calls Remove. */
+            remove: skep.control.Control.Remove;
+
+            /** Calls UnlockKey. */
+            unlockKey: skep.control.Control.UnlockKey;
+
+            /** Calls Why. */
+            why: skep.control.Control.Why;
+
+            /** Calls Watch. */
+            watch: skep.control.Control.Watch;
+
+            /** Calls Logs. */
+            logs: skep.control.Control.Logs;
+        }
+
+        namespace Control {
+
+            /**
+             * Callback as used by {@link skep.control.Control#get}.
+             * @param error Error, if any
+             * @param [response] ObjectReply
+             */
+            type GetCallback = (error: (Error|null), response?: skep.control.ObjectReply) => void;
+
+            /** Calls Get. */
+            type Get = {
+              (request: skep.control.IGetObjectRequest, callback: skep.control.Control.GetCallback): void;
+              (request: skep.control.IGetObjectRequest): Promise<skep.control.ObjectReply>;
+              readonly name: "Get";
+              readonly path: "/skep.control.Control/Get";
+              readonly requestType: "GetObjectRequest";
+              readonly responseType: "ObjectReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#list}.
+             * @param error Error, if any
+             * @param [response] ListObjectsReply
+             */
+            type ListCallback = (error: (Error|null), response?: skep.control.ListObjectsReply) => void;
+
+            /** Calls List. */
+            type List = {
+              (request: skep.control.IListObjectsRequest, callback: skep.control.Control.ListCallback): void;
+              (request: skep.control.IListObjectsRequest): Promise<skep.control.ListObjectsReply>;
+              readonly name: "List";
+              readonly path: "/skep.control.Control/List";
+              readonly requestType: "ListObjectsRequest";
+              readonly responseType: "ListObjectsReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#create}.
+             * @param error Error, if any
+             * @param [response] ObjectReply
+             */
+            type CreateCallback = (error: (Error|null), response?: skep.control.ObjectReply) => void;
+
+            /** Calls Create. */
+            type Create = {
+              (request: skep.control.ICreateObjectRequest, callback: skep.control.Control.CreateCallback): void;
+              (request: skep.control.ICreateObjectRequest): Promise<skep.control.ObjectReply>;
+              readonly name: "Create";
+              readonly path: "/skep.control.Control/Create";
+              readonly requestType: "CreateObjectRequest";
+              readonly responseType: "ObjectReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#update}.
+             * @param error Error, if any
+             * @param [response] ObjectReply
+             */
+            type UpdateCallback = (error: (Error|null), response?: skep.control.ObjectReply) => void;
+
+            /** Calls Update. */
+            type Update = {
+              (request: skep.control.IUpdateObjectRequest, callback: skep.control.Control.UpdateCallback): void;
+              (request: skep.control.IUpdateObjectRequest): Promise<skep.control.ObjectReply>;
+              readonly name: "Update";
+              readonly path: "/skep.control.Control/Update";
+              readonly requestType: "UpdateObjectRequest";
+              readonly responseType: "ObjectReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#remove}.
+             * @param error Error, if any
+             * @param [response] RemoveObjectReply
+             */
+            type RemoveCallback = (error: (Error|null), response?: skep.control.RemoveObjectReply) => void;
+
+            /** Calls Remove. */
+            type Remove = {
+              (request: skep.control.IRemoveObjectRequest, callback: skep.control.Control.RemoveCallback): void;
+              (request: skep.control.IRemoveObjectRequest): Promise<skep.control.RemoveObjectReply>;
+              readonly name: "Remove";
+              readonly path: "/skep.control.Control/Remove";
+              readonly requestType: "RemoveObjectRequest";
+              readonly responseType: "RemoveObjectReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#unlockKey}.
+             * @param error Error, if any
+             * @param [response] UnlockKeyReply
+             */
+            type UnlockKeyCallback = (error: (Error|null), response?: skep.control.UnlockKeyReply) => void;
+
+            /** Calls UnlockKey. */
+            type UnlockKey = {
+              (request: skep.control.IUnlockKeyRequest, callback: skep.control.Control.UnlockKeyCallback): void;
+              (request: skep.control.IUnlockKeyRequest): Promise<skep.control.UnlockKeyReply>;
+              readonly name: "UnlockKey";
+              readonly path: "/skep.control.Control/UnlockKey";
+              readonly requestType: "UnlockKeyRequest";
+              readonly responseType: "UnlockKeyReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#why}.
+             * @param error Error, if any
+             * @param [response] WhyReply
+             */
+            type WhyCallback = (error: (Error|null), response?: skep.control.WhyReply) => void;
+
+            /** Calls Why. */
+            type Why = {
+              (request: skep.control.IWhyRequest, callback: skep.control.Control.WhyCallback): void;
+              (request: skep.control.IWhyRequest): Promise<skep.control.WhyReply>;
+              readonly name: "Why";
+              readonly path: "/skep.control.Control/Why";
+              readonly requestType: "WhyRequest";
+              readonly responseType: "WhyReply";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#watch}.
+             * @param error Error, if any
+             * @param [response] WatchObjectsEvent
+             */
+            type WatchCallback = (error: (Error|null), response?: skep.control.WatchObjectsEvent) => void;
+
+            /** Calls Watch. */
+            type Watch = {
+              (request: skep.control.IWatchObjectsRequest, callback: skep.control.Control.WatchCallback): void;
+              (request: skep.control.IWatchObjectsRequest): Promise<skep.control.WatchObjectsEvent>;
+              readonly name: "Watch";
+              readonly path: "/skep.control.Control/Watch";
+              readonly requestType: "WatchObjectsRequest";
+              readonly responseType: "WatchObjectsEvent";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.control.Control#logs}.
+             * @param error Error, if any
+             * @param [response] LogsMessage
+             */
+            type LogsCallback = (error: (Error|null), response?: skep.control.LogsMessage) => void;
+
+            /** Calls Logs. */
+            type Logs = {
+              (request: skep.control.ILogsRequest, callback: skep.control.Control.LogsCallback): void;
+              (request: skep.control.ILogsRequest): Promise<skep.control.LogsMessage>;
+              readonly name: "Logs";
+              readonly path: "/skep.control.Control/Logs";
+              readonly requestType: "LogsRequest";
+              readonly responseType: "LogsMessage";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+        }
     }
 
     /** Namespace dispatcher. */

@@ -30979,6 +30979,5309 @@ export const skep = $root.skep = (() => {
             return Managers;
         })();
 
+        control.Object = (function() {
+
+            const Object = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Object.prototype.cluster = null;
+            Object.prototype.node = null;
+            Object.prototype.service = null;
+            Object.prototype.task = null;
+            Object.prototype.network = null;
+            Object.prototype.secret = null;
+            Object.prototype.config = null;
+            Object.prototype.volume = null;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(Object.prototype, "object", {
+                get: $util.oneOfGetter($oneOfFields = ["cluster", "node", "service", "task", "network", "secret", "config", "volume"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            Object.create = function(properties) {
+                return new Object(properties);
+            };
+
+            Object.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.cluster != null && $Object.hasOwnProperty.call(message, "cluster"))
+                    $root.skep.objects.Cluster.encode(message.cluster, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.node != null && $Object.hasOwnProperty.call(message, "node"))
+                    $root.skep.objects.Node.encode(message.node, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.service != null && $Object.hasOwnProperty.call(message, "service"))
+                    $root.skep.objects.Service.encode(message.service, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.task != null && $Object.hasOwnProperty.call(message, "task"))
+                    $root.skep.objects.Task.encode(message.task, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    $root.skep.objects.Network.encode(message.network, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.secret != null && $Object.hasOwnProperty.call(message, "secret"))
+                    $root.skep.objects.Secret.encode(message.secret, writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config"))
+                    $root.skep.objects.Config.encode(message.config, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.volume != null && $Object.hasOwnProperty.call(message, "volume"))
+                    $root.skep.objects.Volume.encode(message.volume, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Object.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Object();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.cluster = $root.skep.objects.Cluster.decode(reader, reader.size(), $undefined, _depth + 1, message.cluster);
+                            message.object = "cluster";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.node = $root.skep.objects.Node.decode(reader, reader.size(), $undefined, _depth + 1, message.node);
+                            message.object = "node";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.service = $root.skep.objects.Service.decode(reader, reader.size(), $undefined, _depth + 1, message.service);
+                            message.object = "service";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.task = $root.skep.objects.Task.decode(reader, reader.size(), $undefined, _depth + 1, message.task);
+                            message.object = "task";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.network = $root.skep.objects.Network.decode(reader, reader.size(), $undefined, _depth + 1, message.network);
+                            message.object = "network";
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            message.secret = $root.skep.objects.Secret.decode(reader, reader.size(), $undefined, _depth + 1, message.secret);
+                            message.object = "secret";
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            message.config = $root.skep.objects.Config.decode(reader, reader.size(), $undefined, _depth + 1, message.config);
+                            message.object = "config";
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.volume = $root.skep.objects.Volume.decode(reader, reader.size(), $undefined, _depth + 1, message.volume);
+                            message.object = "volume";
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Object.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Object)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Object: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Object();
+                if (object.cluster != null) {
+                    if (!$util.isObject(object.cluster))
+                        throw $TypeError(".skep.control.Object.cluster: object expected");
+                    message.cluster = $root.skep.objects.Cluster.fromObject(object.cluster, _depth + 1);
+                }
+                if (object.node != null) {
+                    if (!$util.isObject(object.node))
+                        throw $TypeError(".skep.control.Object.node: object expected");
+                    message.node = $root.skep.objects.Node.fromObject(object.node, _depth + 1);
+                }
+                if (object.service != null) {
+                    if (!$util.isObject(object.service))
+                        throw $TypeError(".skep.control.Object.service: object expected");
+                    message.service = $root.skep.objects.Service.fromObject(object.service, _depth + 1);
+                }
+                if (object.task != null) {
+                    if (!$util.isObject(object.task))
+                        throw $TypeError(".skep.control.Object.task: object expected");
+                    message.task = $root.skep.objects.Task.fromObject(object.task, _depth + 1);
+                }
+                if (object.network != null) {
+                    if (!$util.isObject(object.network))
+                        throw $TypeError(".skep.control.Object.network: object expected");
+                    message.network = $root.skep.objects.Network.fromObject(object.network, _depth + 1);
+                }
+                if (object.secret != null) {
+                    if (!$util.isObject(object.secret))
+                        throw $TypeError(".skep.control.Object.secret: object expected");
+                    message.secret = $root.skep.objects.Secret.fromObject(object.secret, _depth + 1);
+                }
+                if (object.config != null) {
+                    if (!$util.isObject(object.config))
+                        throw $TypeError(".skep.control.Object.config: object expected");
+                    message.config = $root.skep.objects.Config.fromObject(object.config, _depth + 1);
+                }
+                if (object.volume != null) {
+                    if (!$util.isObject(object.volume))
+                        throw $TypeError(".skep.control.Object.volume: object expected");
+                    message.volume = $root.skep.objects.Volume.fromObject(object.volume, _depth + 1);
+                }
+                return message;
+            };
+
+            Object.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (message.cluster != null && $Object.hasOwnProperty.call(message, "cluster")) {
+                    object.cluster = $root.skep.objects.Cluster.toObject(message.cluster, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "cluster";
+                }
+                if (message.node != null && $Object.hasOwnProperty.call(message, "node")) {
+                    object.node = $root.skep.objects.Node.toObject(message.node, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "node";
+                }
+                if (message.service != null && $Object.hasOwnProperty.call(message, "service")) {
+                    object.service = $root.skep.objects.Service.toObject(message.service, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "service";
+                }
+                if (message.task != null && $Object.hasOwnProperty.call(message, "task")) {
+                    object.task = $root.skep.objects.Task.toObject(message.task, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "task";
+                }
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network")) {
+                    object.network = $root.skep.objects.Network.toObject(message.network, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "network";
+                }
+                if (message.secret != null && $Object.hasOwnProperty.call(message, "secret")) {
+                    object.secret = $root.skep.objects.Secret.toObject(message.secret, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "secret";
+                }
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config")) {
+                    object.config = $root.skep.objects.Config.toObject(message.config, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "config";
+                }
+                if (message.volume != null && $Object.hasOwnProperty.call(message, "volume")) {
+                    object.volume = $root.skep.objects.Volume.toObject(message.volume, options, _depth + 1);
+                    if (options.oneofs)
+                        object.object = "volume";
+                }
+                return object;
+            };
+
+            Object.prototype.toJSON = function() {
+                return Object.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Object.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Object";
+            };
+
+            return Object;
+        })();
+
+        control.ObjectKind = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "NO_KIND"] = 0;
+            values[valuesById[1] = "CLUSTER"] = 1;
+            values[valuesById[2] = "NODE"] = 2;
+            values[valuesById[3] = "SERVICE"] = 3;
+            values[valuesById[4] = "TASK"] = 4;
+            values[valuesById[5] = "NETWORK"] = 5;
+            values[valuesById[6] = "SECRET"] = 6;
+            values[valuesById[7] = "CONFIG"] = 7;
+            values[valuesById[8] = "VOLUME"] = 8;
+            return values;
+        })();
+
+        control.ObjectSpec = (function() {
+
+            const ObjectSpec = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ObjectSpec.prototype.cluster = null;
+            ObjectSpec.prototype.node = null;
+            ObjectSpec.prototype.service = null;
+            ObjectSpec.prototype.network = null;
+            ObjectSpec.prototype.secret = null;
+            ObjectSpec.prototype.config = null;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(ObjectSpec.prototype, "spec", {
+                get: $util.oneOfGetter($oneOfFields = ["cluster", "node", "service", "network", "secret", "config"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            ObjectSpec.create = function(properties) {
+                return new ObjectSpec(properties);
+            };
+
+            ObjectSpec.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.cluster != null && $Object.hasOwnProperty.call(message, "cluster"))
+                    $root.skep.objects.ClusterSpec.encode(message.cluster, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.node != null && $Object.hasOwnProperty.call(message, "node"))
+                    $root.skep.objects.NodeSpec.encode(message.node, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.service != null && $Object.hasOwnProperty.call(message, "service"))
+                    $root.skep.objects.ServiceSpec.encode(message.service, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    $root.skep.objects.NetworkSpec.encode(message.network, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.secret != null && $Object.hasOwnProperty.call(message, "secret"))
+                    $root.skep.objects.SecretSpec.encode(message.secret, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config"))
+                    $root.skep.objects.ConfigSpec.encode(message.config, writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ObjectSpec.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ObjectSpec();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.cluster = $root.skep.objects.ClusterSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.cluster);
+                            message.spec = "cluster";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.node = $root.skep.objects.NodeSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.node);
+                            message.spec = "node";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.service = $root.skep.objects.ServiceSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.service);
+                            message.spec = "service";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.network = $root.skep.objects.NetworkSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.network);
+                            message.spec = "network";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.secret = $root.skep.objects.SecretSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.secret);
+                            message.spec = "secret";
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            message.config = $root.skep.objects.ConfigSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.config);
+                            message.spec = "config";
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ObjectSpec.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ObjectSpec)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ObjectSpec: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ObjectSpec();
+                if (object.cluster != null) {
+                    if (!$util.isObject(object.cluster))
+                        throw $TypeError(".skep.control.ObjectSpec.cluster: object expected");
+                    message.cluster = $root.skep.objects.ClusterSpec.fromObject(object.cluster, _depth + 1);
+                }
+                if (object.node != null) {
+                    if (!$util.isObject(object.node))
+                        throw $TypeError(".skep.control.ObjectSpec.node: object expected");
+                    message.node = $root.skep.objects.NodeSpec.fromObject(object.node, _depth + 1);
+                }
+                if (object.service != null) {
+                    if (!$util.isObject(object.service))
+                        throw $TypeError(".skep.control.ObjectSpec.service: object expected");
+                    message.service = $root.skep.objects.ServiceSpec.fromObject(object.service, _depth + 1);
+                }
+                if (object.network != null) {
+                    if (!$util.isObject(object.network))
+                        throw $TypeError(".skep.control.ObjectSpec.network: object expected");
+                    message.network = $root.skep.objects.NetworkSpec.fromObject(object.network, _depth + 1);
+                }
+                if (object.secret != null) {
+                    if (!$util.isObject(object.secret))
+                        throw $TypeError(".skep.control.ObjectSpec.secret: object expected");
+                    message.secret = $root.skep.objects.SecretSpec.fromObject(object.secret, _depth + 1);
+                }
+                if (object.config != null) {
+                    if (!$util.isObject(object.config))
+                        throw $TypeError(".skep.control.ObjectSpec.config: object expected");
+                    message.config = $root.skep.objects.ConfigSpec.fromObject(object.config, _depth + 1);
+                }
+                return message;
+            };
+
+            ObjectSpec.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (message.cluster != null && $Object.hasOwnProperty.call(message, "cluster")) {
+                    object.cluster = $root.skep.objects.ClusterSpec.toObject(message.cluster, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "cluster";
+                }
+                if (message.node != null && $Object.hasOwnProperty.call(message, "node")) {
+                    object.node = $root.skep.objects.NodeSpec.toObject(message.node, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "node";
+                }
+                if (message.service != null && $Object.hasOwnProperty.call(message, "service")) {
+                    object.service = $root.skep.objects.ServiceSpec.toObject(message.service, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "service";
+                }
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network")) {
+                    object.network = $root.skep.objects.NetworkSpec.toObject(message.network, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "network";
+                }
+                if (message.secret != null && $Object.hasOwnProperty.call(message, "secret")) {
+                    object.secret = $root.skep.objects.SecretSpec.toObject(message.secret, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "secret";
+                }
+                if (message.config != null && $Object.hasOwnProperty.call(message, "config")) {
+                    object.config = $root.skep.objects.ConfigSpec.toObject(message.config, options, _depth + 1);
+                    if (options.oneofs)
+                        object.spec = "config";
+                }
+                return object;
+            };
+
+            ObjectSpec.prototype.toJSON = function() {
+                return ObjectSpec.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ObjectSpec.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ObjectSpec";
+            };
+
+            return ObjectSpec;
+        })();
+
+        control.GetObjectRequest = (function() {
+
+            const GetObjectRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            GetObjectRequest.prototype.kind = 0;
+            GetObjectRequest.prototype.reference = "";
+            GetObjectRequest.prototype.stale = false;
+
+            GetObjectRequest.create = function(properties) {
+                return new GetObjectRequest(properties);
+            };
+
+            GetObjectRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference") && message.reference !== "")
+                    writer.uint32(18).string(message.reference);
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale") && message.stale !== false)
+                    writer.uint32(24).bool(message.stale);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            GetObjectRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.GetObjectRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reference = value;
+                            else
+                                delete message.reference;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stale = value;
+                            else
+                                delete message.stale;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            GetObjectRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.GetObjectRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.GetObjectRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.GetObjectRequest();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.reference != null)
+                    if (typeof object.reference !== "string" || object.reference.length)
+                        message.reference = $String(object.reference);
+                if (object.stale != null)
+                    if (object.stale)
+                        message.stale = $Boolean(object.stale);
+                return message;
+            };
+
+            GetObjectRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.reference = "";
+                    object.stale = false;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference"))
+                    object.reference = message.reference;
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale"))
+                    object.stale = message.stale;
+                return object;
+            };
+
+            GetObjectRequest.prototype.toJSON = function() {
+                return GetObjectRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            GetObjectRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.GetObjectRequest";
+            };
+
+            return GetObjectRequest;
+        })();
+
+        control.ObjectReply = (function() {
+
+            const ObjectReply = function (properties) {
+                this.warnings = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ObjectReply.prototype.object = null;
+            ObjectReply.prototype.warnings = $util.emptyArray;
+
+            ObjectReply.create = function(properties) {
+                return new ObjectReply(properties);
+            };
+
+            ObjectReply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.object != null && $Object.hasOwnProperty.call(message, "object"))
+                    $root.skep.control.Object.encode(message.object, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.warnings != null && message.warnings.length)
+                    for (let i = 0; i < message.warnings.length; ++i)
+                        writer.uint32(18).string(message.warnings[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ObjectReply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ObjectReply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.object = $root.skep.control.Object.decode(reader, reader.size(), $undefined, _depth + 1, message.object);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.warnings && message.warnings.length))
+                                message.warnings = [];
+                            message.warnings.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ObjectReply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ObjectReply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ObjectReply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ObjectReply();
+                if (object.object != null) {
+                    if (!$util.isObject(object.object))
+                        throw $TypeError(".skep.control.ObjectReply.object: object expected");
+                    message.object = $root.skep.control.Object.fromObject(object.object, _depth + 1);
+                }
+                if (object.warnings) {
+                    if (!$Array.isArray(object.warnings))
+                        throw $TypeError(".skep.control.ObjectReply.warnings: array expected");
+                    message.warnings = $Array(object.warnings.length);
+                    for (let i = 0; i < object.warnings.length; ++i)
+                        message.warnings[i] = $String(object.warnings[i]);
+                }
+                return message;
+            };
+
+            ObjectReply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.warnings = [];
+                if (options.defaults)
+                    object.object = null;
+                if (message.object != null && $Object.hasOwnProperty.call(message, "object"))
+                    object.object = $root.skep.control.Object.toObject(message.object, options, _depth + 1);
+                if (message.warnings && message.warnings.length) {
+                    object.warnings = $Array(message.warnings.length);
+                    for (let j = 0; j < message.warnings.length; ++j)
+                        object.warnings[j] = message.warnings[j];
+                }
+                return object;
+            };
+
+            ObjectReply.prototype.toJSON = function() {
+                return ObjectReply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ObjectReply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ObjectReply";
+            };
+
+            return ObjectReply;
+        })();
+
+        control.ObjectFilter = (function() {
+
+            const ObjectFilter = function (properties) {
+                this.values = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ObjectFilter.prototype.key = "";
+            ObjectFilter.prototype.values = $util.emptyArray;
+
+            ObjectFilter.create = function(properties) {
+                return new ObjectFilter(properties);
+            };
+
+            ObjectFilter.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key !== "")
+                    writer.uint32(10).string(message.key);
+                if (message.values != null && message.values.length)
+                    for (let i = 0; i < message.values.length; ++i)
+                        writer.uint32(18).string(message.values[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ObjectFilter.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ObjectFilter();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.values && message.values.length))
+                                message.values = [];
+                            message.values.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ObjectFilter.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ObjectFilter)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ObjectFilter: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ObjectFilter();
+                if (object.key != null)
+                    if (typeof object.key !== "string" || object.key.length)
+                        message.key = $String(object.key);
+                if (object.values) {
+                    if (!$Array.isArray(object.values))
+                        throw $TypeError(".skep.control.ObjectFilter.values: array expected");
+                    message.values = $Array(object.values.length);
+                    for (let i = 0; i < object.values.length; ++i)
+                        message.values[i] = $String(object.values[i]);
+                }
+                return message;
+            };
+
+            ObjectFilter.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.values = [];
+                if (options.defaults)
+                    object.key = "";
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = message.key;
+                if (message.values && message.values.length) {
+                    object.values = $Array(message.values.length);
+                    for (let j = 0; j < message.values.length; ++j)
+                        object.values[j] = message.values[j];
+                }
+                return object;
+            };
+
+            ObjectFilter.prototype.toJSON = function() {
+                return ObjectFilter.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ObjectFilter.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ObjectFilter";
+            };
+
+            return ObjectFilter;
+        })();
+
+        control.ListObjectsRequest = (function() {
+
+            const ListObjectsRequest = function (properties) {
+                this.filters = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ListObjectsRequest.prototype.kind = 0;
+            ListObjectsRequest.prototype.filters = $util.emptyArray;
+            ListObjectsRequest.prototype.stale = false;
+            ListObjectsRequest.prototype.withStatus = false;
+            ListObjectsRequest.prototype.after = "";
+
+            ListObjectsRequest.create = function(properties) {
+                return new ListObjectsRequest(properties);
+            };
+
+            ListObjectsRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.filters != null && message.filters.length)
+                    for (let i = 0; i < message.filters.length; ++i)
+                        $root.skep.control.ObjectFilter.encode(message.filters[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale") && message.stale !== false)
+                    writer.uint32(24).bool(message.stale);
+                if (message.withStatus != null && $Object.hasOwnProperty.call(message, "withStatus") && message.withStatus !== false)
+                    writer.uint32(32).bool(message.withStatus);
+                if (message.after != null && $Object.hasOwnProperty.call(message, "after") && message.after !== "")
+                    writer.uint32(42).string(message.after);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ListObjectsRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ListObjectsRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.filters && message.filters.length))
+                                message.filters = [];
+                            message.filters.push($root.skep.control.ObjectFilter.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stale = value;
+                            else
+                                delete message.stale;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.withStatus = value;
+                            else
+                                delete message.withStatus;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.after = value;
+                            else
+                                delete message.after;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ListObjectsRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ListObjectsRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ListObjectsRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ListObjectsRequest();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.filters) {
+                    if (!$Array.isArray(object.filters))
+                        throw $TypeError(".skep.control.ListObjectsRequest.filters: array expected");
+                    message.filters = $Array(object.filters.length);
+                    for (let i = 0; i < object.filters.length; ++i) {
+                        if (!$util.isObject(object.filters[i]))
+                            throw $TypeError(".skep.control.ListObjectsRequest.filters: object expected");
+                        message.filters[i] = $root.skep.control.ObjectFilter.fromObject(object.filters[i], _depth + 1);
+                    }
+                }
+                if (object.stale != null)
+                    if (object.stale)
+                        message.stale = $Boolean(object.stale);
+                if (object.withStatus != null)
+                    if (object.withStatus)
+                        message.withStatus = $Boolean(object.withStatus);
+                if (object.after != null)
+                    if (typeof object.after !== "string" || object.after.length)
+                        message.after = $String(object.after);
+                return message;
+            };
+
+            ListObjectsRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.filters = [];
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.stale = false;
+                    object.withStatus = false;
+                    object.after = "";
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.filters && message.filters.length) {
+                    object.filters = $Array(message.filters.length);
+                    for (let j = 0; j < message.filters.length; ++j)
+                        object.filters[j] = $root.skep.control.ObjectFilter.toObject(message.filters[j], options, _depth + 1);
+                }
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale"))
+                    object.stale = message.stale;
+                if (message.withStatus != null && $Object.hasOwnProperty.call(message, "withStatus"))
+                    object.withStatus = message.withStatus;
+                if (message.after != null && $Object.hasOwnProperty.call(message, "after"))
+                    object.after = message.after;
+                return object;
+            };
+
+            ListObjectsRequest.prototype.toJSON = function() {
+                return ListObjectsRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ListObjectsRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ListObjectsRequest";
+            };
+
+            return ListObjectsRequest;
+        })();
+
+        control.ServiceCounts = (function() {
+
+            const ServiceCounts = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ServiceCounts.prototype.serviceId = "";
+            ServiceCounts.prototype.runningTasks = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ServiceCounts.prototype.desiredTasks = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ServiceCounts.prototype.completedTasks = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ServiceCounts.create = function(properties) {
+                return new ServiceCounts(properties);
+            };
+
+            ServiceCounts.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
+                    writer.uint32(10).string(message.serviceId);
+                if (message.runningTasks != null && $Object.hasOwnProperty.call(message, "runningTasks") && (typeof message.runningTasks === "object" ? message.runningTasks.low || message.runningTasks.high : message.runningTasks !== 0))
+                    writer.uint32(16).uint64(message.runningTasks);
+                if (message.desiredTasks != null && $Object.hasOwnProperty.call(message, "desiredTasks") && (typeof message.desiredTasks === "object" ? message.desiredTasks.low || message.desiredTasks.high : message.desiredTasks !== 0))
+                    writer.uint32(24).uint64(message.desiredTasks);
+                if (message.completedTasks != null && $Object.hasOwnProperty.call(message, "completedTasks") && (typeof message.completedTasks === "object" ? message.completedTasks.low || message.completedTasks.high : message.completedTasks !== 0))
+                    writer.uint32(32).uint64(message.completedTasks);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ServiceCounts.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ServiceCounts();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.serviceId = value;
+                            else
+                                delete message.serviceId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.runningTasks = value;
+                            else
+                                delete message.runningTasks;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.desiredTasks = value;
+                            else
+                                delete message.desiredTasks;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.completedTasks = value;
+                            else
+                                delete message.completedTasks;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ServiceCounts.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ServiceCounts)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ServiceCounts: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ServiceCounts();
+                if (object.serviceId != null)
+                    if (typeof object.serviceId !== "string" || object.serviceId.length)
+                        message.serviceId = $String(object.serviceId);
+                if (object.runningTasks != null)
+                    if (typeof object.runningTasks === "object" ? object.runningTasks.low || object.runningTasks.high : $Number(object.runningTasks) !== 0)
+                        if ($util.Long)
+                            message.runningTasks = $util.Long.fromValue(object.runningTasks, true);
+                        else if (typeof object.runningTasks === "string")
+                            message.runningTasks = $parseInt(object.runningTasks, 10);
+                        else if (typeof object.runningTasks === "number")
+                            message.runningTasks = object.runningTasks;
+                        else if (typeof object.runningTasks === "object")
+                            message.runningTasks = new $util.LongBits(object.runningTasks.low >>> 0, object.runningTasks.high >>> 0).toNumber(true);
+                if (object.desiredTasks != null)
+                    if (typeof object.desiredTasks === "object" ? object.desiredTasks.low || object.desiredTasks.high : $Number(object.desiredTasks) !== 0)
+                        if ($util.Long)
+                            message.desiredTasks = $util.Long.fromValue(object.desiredTasks, true);
+                        else if (typeof object.desiredTasks === "string")
+                            message.desiredTasks = $parseInt(object.desiredTasks, 10);
+                        else if (typeof object.desiredTasks === "number")
+                            message.desiredTasks = object.desiredTasks;
+                        else if (typeof object.desiredTasks === "object")
+                            message.desiredTasks = new $util.LongBits(object.desiredTasks.low >>> 0, object.desiredTasks.high >>> 0).toNumber(true);
+                if (object.completedTasks != null)
+                    if (typeof object.completedTasks === "object" ? object.completedTasks.low || object.completedTasks.high : $Number(object.completedTasks) !== 0)
+                        if ($util.Long)
+                            message.completedTasks = $util.Long.fromValue(object.completedTasks, true);
+                        else if (typeof object.completedTasks === "string")
+                            message.completedTasks = $parseInt(object.completedTasks, 10);
+                        else if (typeof object.completedTasks === "number")
+                            message.completedTasks = object.completedTasks;
+                        else if (typeof object.completedTasks === "object")
+                            message.completedTasks = new $util.LongBits(object.completedTasks.low >>> 0, object.completedTasks.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            ServiceCounts.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.serviceId = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.runningTasks = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.runningTasks = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.desiredTasks = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.desiredTasks = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.completedTasks = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.completedTasks = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId"))
+                    object.serviceId = message.serviceId;
+                if (message.runningTasks != null && $Object.hasOwnProperty.call(message, "runningTasks"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.runningTasks = typeof message.runningTasks === "number" ? $BigInt(message.runningTasks) : $util.Long.fromBits(message.runningTasks.low >>> 0, message.runningTasks.high >>> 0, true).toBigInt();
+                    else if (typeof message.runningTasks === "number")
+                        object.runningTasks = options.longs === $String ? $String(message.runningTasks) : message.runningTasks;
+                    else
+                        object.runningTasks = options.longs === $String ? $util.Long.prototype.toString.call(message.runningTasks) : options.longs === $Number ? new $util.LongBits(message.runningTasks.low >>> 0, message.runningTasks.high >>> 0).toNumber(true) : message.runningTasks;
+                if (message.desiredTasks != null && $Object.hasOwnProperty.call(message, "desiredTasks"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.desiredTasks = typeof message.desiredTasks === "number" ? $BigInt(message.desiredTasks) : $util.Long.fromBits(message.desiredTasks.low >>> 0, message.desiredTasks.high >>> 0, true).toBigInt();
+                    else if (typeof message.desiredTasks === "number")
+                        object.desiredTasks = options.longs === $String ? $String(message.desiredTasks) : message.desiredTasks;
+                    else
+                        object.desiredTasks = options.longs === $String ? $util.Long.prototype.toString.call(message.desiredTasks) : options.longs === $Number ? new $util.LongBits(message.desiredTasks.low >>> 0, message.desiredTasks.high >>> 0).toNumber(true) : message.desiredTasks;
+                if (message.completedTasks != null && $Object.hasOwnProperty.call(message, "completedTasks"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.completedTasks = typeof message.completedTasks === "number" ? $BigInt(message.completedTasks) : $util.Long.fromBits(message.completedTasks.low >>> 0, message.completedTasks.high >>> 0, true).toBigInt();
+                    else if (typeof message.completedTasks === "number")
+                        object.completedTasks = options.longs === $String ? $String(message.completedTasks) : message.completedTasks;
+                    else
+                        object.completedTasks = options.longs === $String ? $util.Long.prototype.toString.call(message.completedTasks) : options.longs === $Number ? new $util.LongBits(message.completedTasks.low >>> 0, message.completedTasks.high >>> 0).toNumber(true) : message.completedTasks;
+                return object;
+            };
+
+            ServiceCounts.prototype.toJSON = function() {
+                return ServiceCounts.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ServiceCounts.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ServiceCounts";
+            };
+
+            return ServiceCounts;
+        })();
+
+        control.ListObjectsReply = (function() {
+
+            const ListObjectsReply = function (properties) {
+                this.objects = [];
+                this.counts = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ListObjectsReply.prototype.objects = $util.emptyArray;
+            ListObjectsReply.prototype.counts = $util.emptyArray;
+            ListObjectsReply.prototype.next = "";
+
+            ListObjectsReply.create = function(properties) {
+                return new ListObjectsReply(properties);
+            };
+
+            ListObjectsReply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.objects != null && message.objects.length)
+                    for (let i = 0; i < message.objects.length; ++i)
+                        $root.skep.control.Object.encode(message.objects[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.counts != null && message.counts.length)
+                    for (let i = 0; i < message.counts.length; ++i)
+                        $root.skep.control.ServiceCounts.encode(message.counts[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.next != null && $Object.hasOwnProperty.call(message, "next") && message.next !== "")
+                    writer.uint32(26).string(message.next);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ListObjectsReply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ListObjectsReply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.objects && message.objects.length))
+                                message.objects = [];
+                            message.objects.push($root.skep.control.Object.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.counts && message.counts.length))
+                                message.counts = [];
+                            message.counts.push($root.skep.control.ServiceCounts.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.next = value;
+                            else
+                                delete message.next;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ListObjectsReply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ListObjectsReply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ListObjectsReply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ListObjectsReply();
+                if (object.objects) {
+                    if (!$Array.isArray(object.objects))
+                        throw $TypeError(".skep.control.ListObjectsReply.objects: array expected");
+                    message.objects = $Array(object.objects.length);
+                    for (let i = 0; i < object.objects.length; ++i) {
+                        if (!$util.isObject(object.objects[i]))
+                            throw $TypeError(".skep.control.ListObjectsReply.objects: object expected");
+                        message.objects[i] = $root.skep.control.Object.fromObject(object.objects[i], _depth + 1);
+                    }
+                }
+                if (object.counts) {
+                    if (!$Array.isArray(object.counts))
+                        throw $TypeError(".skep.control.ListObjectsReply.counts: array expected");
+                    message.counts = $Array(object.counts.length);
+                    for (let i = 0; i < object.counts.length; ++i) {
+                        if (!$util.isObject(object.counts[i]))
+                            throw $TypeError(".skep.control.ListObjectsReply.counts: object expected");
+                        message.counts[i] = $root.skep.control.ServiceCounts.fromObject(object.counts[i], _depth + 1);
+                    }
+                }
+                if (object.next != null)
+                    if (typeof object.next !== "string" || object.next.length)
+                        message.next = $String(object.next);
+                return message;
+            };
+
+            ListObjectsReply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.objects = [];
+                    object.counts = [];
+                }
+                if (options.defaults)
+                    object.next = "";
+                if (message.objects && message.objects.length) {
+                    object.objects = $Array(message.objects.length);
+                    for (let j = 0; j < message.objects.length; ++j)
+                        object.objects[j] = $root.skep.control.Object.toObject(message.objects[j], options, _depth + 1);
+                }
+                if (message.counts && message.counts.length) {
+                    object.counts = $Array(message.counts.length);
+                    for (let j = 0; j < message.counts.length; ++j)
+                        object.counts[j] = $root.skep.control.ServiceCounts.toObject(message.counts[j], options, _depth + 1);
+                }
+                if (message.next != null && $Object.hasOwnProperty.call(message, "next"))
+                    object.next = message.next;
+                return object;
+            };
+
+            ListObjectsReply.prototype.toJSON = function() {
+                return ListObjectsReply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ListObjectsReply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ListObjectsReply";
+            };
+
+            return ListObjectsReply;
+        })();
+
+        control.CreateObjectRequest = (function() {
+
+            const CreateObjectRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CreateObjectRequest.prototype.spec = null;
+            CreateObjectRequest.prototype.actor = "";
+            CreateObjectRequest.prototype.forwarded = false;
+
+            CreateObjectRequest.create = function(properties) {
+                return new CreateObjectRequest(properties);
+            };
+
+            CreateObjectRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    $root.skep.control.ObjectSpec.encode(message.spec, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor") && message.actor !== "")
+                    writer.uint32(18).string(message.actor);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(24).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CreateObjectRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.CreateObjectRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.spec = $root.skep.control.ObjectSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.spec);
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.actor = value;
+                            else
+                                delete message.actor;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CreateObjectRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.CreateObjectRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.CreateObjectRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.CreateObjectRequest();
+                if (object.spec != null) {
+                    if (!$util.isObject(object.spec))
+                        throw $TypeError(".skep.control.CreateObjectRequest.spec: object expected");
+                    message.spec = $root.skep.control.ObjectSpec.fromObject(object.spec, _depth + 1);
+                }
+                if (object.actor != null)
+                    if (typeof object.actor !== "string" || object.actor.length)
+                        message.actor = $String(object.actor);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            CreateObjectRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.spec = null;
+                    object.actor = "";
+                    object.forwarded = false;
+                }
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    object.spec = $root.skep.control.ObjectSpec.toObject(message.spec, options, _depth + 1);
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor"))
+                    object.actor = message.actor;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            CreateObjectRequest.prototype.toJSON = function() {
+                return CreateObjectRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            CreateObjectRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.CreateObjectRequest";
+            };
+
+            return CreateObjectRequest;
+        })();
+
+        control.RotateFlags = (function() {
+
+            const RotateFlags = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RotateFlags.prototype.workerToken = false;
+            RotateFlags.prototype.managerToken = false;
+            RotateFlags.prototype.managerUnlockKey = false;
+
+            RotateFlags.create = function(properties) {
+                return new RotateFlags(properties);
+            };
+
+            RotateFlags.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.workerToken != null && $Object.hasOwnProperty.call(message, "workerToken") && message.workerToken !== false)
+                    writer.uint32(8).bool(message.workerToken);
+                if (message.managerToken != null && $Object.hasOwnProperty.call(message, "managerToken") && message.managerToken !== false)
+                    writer.uint32(16).bool(message.managerToken);
+                if (message.managerUnlockKey != null && $Object.hasOwnProperty.call(message, "managerUnlockKey") && message.managerUnlockKey !== false)
+                    writer.uint32(24).bool(message.managerUnlockKey);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RotateFlags.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RotateFlags();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.workerToken = value;
+                            else
+                                delete message.workerToken;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.managerToken = value;
+                            else
+                                delete message.managerToken;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.managerUnlockKey = value;
+                            else
+                                delete message.managerUnlockKey;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RotateFlags.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RotateFlags)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RotateFlags: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.RotateFlags();
+                if (object.workerToken != null)
+                    if (object.workerToken)
+                        message.workerToken = $Boolean(object.workerToken);
+                if (object.managerToken != null)
+                    if (object.managerToken)
+                        message.managerToken = $Boolean(object.managerToken);
+                if (object.managerUnlockKey != null)
+                    if (object.managerUnlockKey)
+                        message.managerUnlockKey = $Boolean(object.managerUnlockKey);
+                return message;
+            };
+
+            RotateFlags.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.workerToken = false;
+                    object.managerToken = false;
+                    object.managerUnlockKey = false;
+                }
+                if (message.workerToken != null && $Object.hasOwnProperty.call(message, "workerToken"))
+                    object.workerToken = message.workerToken;
+                if (message.managerToken != null && $Object.hasOwnProperty.call(message, "managerToken"))
+                    object.managerToken = message.managerToken;
+                if (message.managerUnlockKey != null && $Object.hasOwnProperty.call(message, "managerUnlockKey"))
+                    object.managerUnlockKey = message.managerUnlockKey;
+                return object;
+            };
+
+            RotateFlags.prototype.toJSON = function() {
+                return RotateFlags.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RotateFlags.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RotateFlags";
+            };
+
+            return RotateFlags;
+        })();
+
+        control.UpdateObjectRequest = (function() {
+
+            const UpdateObjectRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            UpdateObjectRequest.prototype.kind = 0;
+            UpdateObjectRequest.prototype.reference = "";
+            UpdateObjectRequest.prototype.version = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            UpdateObjectRequest.prototype.spec = null;
+            UpdateObjectRequest.prototype.rotate = null;
+            UpdateObjectRequest.prototype.rollback = false;
+            UpdateObjectRequest.prototype.registryAuthFromPrevious = false;
+            UpdateObjectRequest.prototype.actor = "";
+            UpdateObjectRequest.prototype.forwarded = false;
+
+            UpdateObjectRequest.create = function(properties) {
+                return new UpdateObjectRequest(properties);
+            };
+
+            UpdateObjectRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference") && message.reference !== "")
+                    writer.uint32(18).string(message.reference);
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version") && (typeof message.version === "object" ? message.version.low || message.version.high : message.version !== 0))
+                    writer.uint32(24).uint64(message.version);
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    $root.skep.control.ObjectSpec.encode(message.spec, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.rotate != null && $Object.hasOwnProperty.call(message, "rotate"))
+                    $root.skep.control.RotateFlags.encode(message.rotate, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.rollback != null && $Object.hasOwnProperty.call(message, "rollback") && message.rollback !== false)
+                    writer.uint32(48).bool(message.rollback);
+                if (message.registryAuthFromPrevious != null && $Object.hasOwnProperty.call(message, "registryAuthFromPrevious") && message.registryAuthFromPrevious !== false)
+                    writer.uint32(56).bool(message.registryAuthFromPrevious);
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor") && message.actor !== "")
+                    writer.uint32(66).string(message.actor);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(72).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            UpdateObjectRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.UpdateObjectRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reference = value;
+                            else
+                                delete message.reference;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.version = value;
+                            else
+                                delete message.version;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.spec = $root.skep.control.ObjectSpec.decode(reader, reader.size(), $undefined, _depth + 1, message.spec);
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.rotate = $root.skep.control.RotateFlags.decode(reader, reader.size(), $undefined, _depth + 1, message.rotate);
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.rollback = value;
+                            else
+                                delete message.rollback;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.registryAuthFromPrevious = value;
+                            else
+                                delete message.registryAuthFromPrevious;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.actor = value;
+                            else
+                                delete message.actor;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            UpdateObjectRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.UpdateObjectRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.UpdateObjectRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.UpdateObjectRequest();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.reference != null)
+                    if (typeof object.reference !== "string" || object.reference.length)
+                        message.reference = $String(object.reference);
+                if (object.version != null)
+                    if (typeof object.version === "object" ? object.version.low || object.version.high : $Number(object.version) !== 0)
+                        if ($util.Long)
+                            message.version = $util.Long.fromValue(object.version, true);
+                        else if (typeof object.version === "string")
+                            message.version = $parseInt(object.version, 10);
+                        else if (typeof object.version === "number")
+                            message.version = object.version;
+                        else if (typeof object.version === "object")
+                            message.version = new $util.LongBits(object.version.low >>> 0, object.version.high >>> 0).toNumber(true);
+                if (object.spec != null) {
+                    if (!$util.isObject(object.spec))
+                        throw $TypeError(".skep.control.UpdateObjectRequest.spec: object expected");
+                    message.spec = $root.skep.control.ObjectSpec.fromObject(object.spec, _depth + 1);
+                }
+                if (object.rotate != null) {
+                    if (!$util.isObject(object.rotate))
+                        throw $TypeError(".skep.control.UpdateObjectRequest.rotate: object expected");
+                    message.rotate = $root.skep.control.RotateFlags.fromObject(object.rotate, _depth + 1);
+                }
+                if (object.rollback != null)
+                    if (object.rollback)
+                        message.rollback = $Boolean(object.rollback);
+                if (object.registryAuthFromPrevious != null)
+                    if (object.registryAuthFromPrevious)
+                        message.registryAuthFromPrevious = $Boolean(object.registryAuthFromPrevious);
+                if (object.actor != null)
+                    if (typeof object.actor !== "string" || object.actor.length)
+                        message.actor = $String(object.actor);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            UpdateObjectRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.reference = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.version = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.version = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.spec = null;
+                    object.rotate = null;
+                    object.rollback = false;
+                    object.registryAuthFromPrevious = false;
+                    object.actor = "";
+                    object.forwarded = false;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference"))
+                    object.reference = message.reference;
+                if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.version = typeof message.version === "number" ? $BigInt(message.version) : $util.Long.fromBits(message.version.low >>> 0, message.version.high >>> 0, true).toBigInt();
+                    else if (typeof message.version === "number")
+                        object.version = options.longs === $String ? $String(message.version) : message.version;
+                    else
+                        object.version = options.longs === $String ? $util.Long.prototype.toString.call(message.version) : options.longs === $Number ? new $util.LongBits(message.version.low >>> 0, message.version.high >>> 0).toNumber(true) : message.version;
+                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
+                    object.spec = $root.skep.control.ObjectSpec.toObject(message.spec, options, _depth + 1);
+                if (message.rotate != null && $Object.hasOwnProperty.call(message, "rotate"))
+                    object.rotate = $root.skep.control.RotateFlags.toObject(message.rotate, options, _depth + 1);
+                if (message.rollback != null && $Object.hasOwnProperty.call(message, "rollback"))
+                    object.rollback = message.rollback;
+                if (message.registryAuthFromPrevious != null && $Object.hasOwnProperty.call(message, "registryAuthFromPrevious"))
+                    object.registryAuthFromPrevious = message.registryAuthFromPrevious;
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor"))
+                    object.actor = message.actor;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            UpdateObjectRequest.prototype.toJSON = function() {
+                return UpdateObjectRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            UpdateObjectRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.UpdateObjectRequest";
+            };
+
+            return UpdateObjectRequest;
+        })();
+
+        control.RemoveObjectRequest = (function() {
+
+            const RemoveObjectRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RemoveObjectRequest.prototype.kind = 0;
+            RemoveObjectRequest.prototype.reference = "";
+            RemoveObjectRequest.prototype.force = false;
+            RemoveObjectRequest.prototype.actor = "";
+            RemoveObjectRequest.prototype.forwarded = false;
+
+            RemoveObjectRequest.create = function(properties) {
+                return new RemoveObjectRequest(properties);
+            };
+
+            RemoveObjectRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference") && message.reference !== "")
+                    writer.uint32(18).string(message.reference);
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force") && message.force !== false)
+                    writer.uint32(24).bool(message.force);
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor") && message.actor !== "")
+                    writer.uint32(34).string(message.actor);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(40).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RemoveObjectRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RemoveObjectRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reference = value;
+                            else
+                                delete message.reference;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.force = value;
+                            else
+                                delete message.force;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.actor = value;
+                            else
+                                delete message.actor;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RemoveObjectRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RemoveObjectRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RemoveObjectRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.RemoveObjectRequest();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.reference != null)
+                    if (typeof object.reference !== "string" || object.reference.length)
+                        message.reference = $String(object.reference);
+                if (object.force != null)
+                    if (object.force)
+                        message.force = $Boolean(object.force);
+                if (object.actor != null)
+                    if (typeof object.actor !== "string" || object.actor.length)
+                        message.actor = $String(object.actor);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            RemoveObjectRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.reference = "";
+                    object.force = false;
+                    object.actor = "";
+                    object.forwarded = false;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference"))
+                    object.reference = message.reference;
+                if (message.force != null && $Object.hasOwnProperty.call(message, "force"))
+                    object.force = message.force;
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor"))
+                    object.actor = message.actor;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            RemoveObjectRequest.prototype.toJSON = function() {
+                return RemoveObjectRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RemoveObjectRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RemoveObjectRequest";
+            };
+
+            return RemoveObjectRequest;
+        })();
+
+        control.RemoveObjectReply = (function() {
+
+            const RemoveObjectReply = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RemoveObjectReply.prototype.id = "";
+
+            RemoveObjectReply.create = function(properties) {
+                return new RemoveObjectReply(properties);
+            };
+
+            RemoveObjectReply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RemoveObjectReply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.RemoveObjectReply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RemoveObjectReply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.RemoveObjectReply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.RemoveObjectReply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.RemoveObjectReply();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                return message;
+            };
+
+            RemoveObjectReply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.id = "";
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                return object;
+            };
+
+            RemoveObjectReply.prototype.toJSON = function() {
+                return RemoveObjectReply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            RemoveObjectReply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.RemoveObjectReply";
+            };
+
+            return RemoveObjectReply;
+        })();
+
+        control.UnlockKeyRequest = (function() {
+
+            const UnlockKeyRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            UnlockKeyRequest.prototype.stale = false;
+
+            UnlockKeyRequest.create = function(properties) {
+                return new UnlockKeyRequest(properties);
+            };
+
+            UnlockKeyRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale") && message.stale !== false)
+                    writer.uint32(8).bool(message.stale);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            UnlockKeyRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.UnlockKeyRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stale = value;
+                            else
+                                delete message.stale;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            UnlockKeyRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.UnlockKeyRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.UnlockKeyRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.UnlockKeyRequest();
+                if (object.stale != null)
+                    if (object.stale)
+                        message.stale = $Boolean(object.stale);
+                return message;
+            };
+
+            UnlockKeyRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.stale = false;
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale"))
+                    object.stale = message.stale;
+                return object;
+            };
+
+            UnlockKeyRequest.prototype.toJSON = function() {
+                return UnlockKeyRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            UnlockKeyRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.UnlockKeyRequest";
+            };
+
+            return UnlockKeyRequest;
+        })();
+
+        control.UnlockKeyReply = (function() {
+
+            const UnlockKeyReply = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            UnlockKeyReply.prototype.key = $util.newBuffer([]);
+
+            UnlockKeyReply.create = function(properties) {
+                return new UnlockKeyReply(properties);
+            };
+
+            UnlockKeyReply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key") && message.key.length)
+                    writer.uint32(10).bytes(message.key);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            UnlockKeyReply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.UnlockKeyReply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.key = value;
+                            else
+                                delete message.key;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            UnlockKeyReply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.UnlockKeyReply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.UnlockKeyReply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.UnlockKeyReply();
+                if (object.key != null)
+                    if (object.key.length)
+                        if (typeof object.key === "string")
+                            $util.base64.decode(object.key, message.key = $util.newBuffer($util.base64.length(object.key)), 0);
+                        else if (object.key.length >= 0)
+                            message.key = object.key;
+                return message;
+            };
+
+            UnlockKeyReply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    if (options.bytes === $String)
+                        object.key = "";
+                    else {
+                        object.key = [];
+                        if (options.bytes !== $Array)
+                            object.key = $util.newBuffer(object.key);
+                    }
+                if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
+                    object.key = options.bytes === $String ? $util.base64.encode(message.key, 0, message.key.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.key) : message.key;
+                return object;
+            };
+
+            UnlockKeyReply.prototype.toJSON = function() {
+                return UnlockKeyReply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            UnlockKeyReply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.UnlockKeyReply";
+            };
+
+            return UnlockKeyReply;
+        })();
+
+        control.WhyRequest = (function() {
+
+            const WhyRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WhyRequest.prototype.kind = 0;
+            WhyRequest.prototype.reference = "";
+            WhyRequest.prototype.stale = false;
+
+            WhyRequest.create = function(properties) {
+                return new WhyRequest(properties);
+            };
+
+            WhyRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference") && message.reference !== "")
+                    writer.uint32(18).string(message.reference);
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale") && message.stale !== false)
+                    writer.uint32(24).bool(message.stale);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WhyRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WhyRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reference = value;
+                            else
+                                delete message.reference;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stale = value;
+                            else
+                                delete message.stale;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WhyRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WhyRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WhyRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WhyRequest();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.reference != null)
+                    if (typeof object.reference !== "string" || object.reference.length)
+                        message.reference = $String(object.reference);
+                if (object.stale != null)
+                    if (object.stale)
+                        message.stale = $Boolean(object.stale);
+                return message;
+            };
+
+            WhyRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.reference = "";
+                    object.stale = false;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.reference != null && $Object.hasOwnProperty.call(message, "reference"))
+                    object.reference = message.reference;
+                if (message.stale != null && $Object.hasOwnProperty.call(message, "stale"))
+                    object.stale = message.stale;
+                return object;
+            };
+
+            WhyRequest.prototype.toJSON = function() {
+                return WhyRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WhyRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WhyRequest";
+            };
+
+            return WhyRequest;
+        })();
+
+        control.Finding = (function() {
+
+            const Finding = function (properties) {
+                this.ids = [];
+                this.facts = {};
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Finding.prototype.cause = "";
+            Finding.prototype.summary = "";
+            Finding.prototype.fix = "";
+            Finding.prototype.reason = null;
+            Finding.prototype.about = 0;
+            Finding.prototype.ids = $util.emptyArray;
+            Finding.prototype.sinceUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+            Finding.prototype.facts = $util.emptyObject;
+
+            Finding.create = function(properties) {
+                return new Finding(properties);
+            };
+
+            Finding.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause") && message.cause !== "")
+                    writer.uint32(10).string(message.cause);
+                if (message.summary != null && $Object.hasOwnProperty.call(message, "summary") && message.summary !== "")
+                    writer.uint32(18).string(message.summary);
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix") && message.fix !== "")
+                    writer.uint32(26).string(message.fix);
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    $root.skep.objects.Reason.encode(message.reason, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.about != null && $Object.hasOwnProperty.call(message, "about") && message.about !== 0)
+                    writer.uint32(40).int32(message.about);
+                if (message.ids != null && message.ids.length)
+                    for (let i = 0; i < message.ids.length; ++i)
+                        writer.uint32(50).string(message.ids[i]);
+                if (message.sinceUs != null && $Object.hasOwnProperty.call(message, "sinceUs") && (typeof message.sinceUs === "object" ? message.sinceUs.low || message.sinceUs.high : message.sinceUs !== 0))
+                    writer.uint32(56).int64(message.sinceUs);
+                if (message.facts != null && $Object.hasOwnProperty.call(message, "facts"))
+                    for (let keys = $Object.keys(message.facts), i = 0; i < keys.length; ++i)
+                        writer.uint32(66).fork().uint32(10).string(keys[i]).uint32(18).string(message.facts[keys[i]]).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Finding.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, key, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.Finding();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.cause = value;
+                            else
+                                delete message.cause;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.summary = value;
+                            else
+                                delete message.summary;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.fix = value;
+                            else
+                                delete message.fix;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.reason = $root.skep.objects.Reason.decode(reader, reader.size(), $undefined, _depth + 1, message.reason);
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.about = value;
+                            else
+                                delete message.about;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.ids && message.ids.length))
+                                message.ids = [];
+                            message.ids.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.int64()) === "object" ? value.low || value.high : value !== 0)
+                                message.sinceUs = value;
+                            else
+                                delete message.sinceUs;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if (message.facts === $util.emptyObject)
+                                message.facts = {};
+                            let end2 = reader.size() + reader.pos;
+                            if (end2 > reader.len)
+                                throw $RangeError("index out of range");
+                            reader.len = end2;
+                            key = "";
+                            value = "";
+                            while (reader.pos < end2) {
+                                let tag2 = reader.tag();
+                                wireType = tag2 & 7;
+                                switch (tag2 >>>= 3) {
+                                case 1:
+                                    if (wireType !== 2)
+                                        break;
+                                    key = reader.stringVerify();
+                                    continue;
+                                case 2:
+                                    if (wireType !== 2)
+                                        break;
+                                    value = reader.stringVerify();
+                                    continue;
+                                }
+                                reader.skipType(wireType, _depth, tag2);
+                            }
+                            if (reader.pos !== end2)
+                                throw $RangeError("index out of range");
+                            reader.len = end;
+                            if (key === "__proto__")
+                                $util.makeProp(message.facts, key);
+                            message.facts[key] = value;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Finding.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.Finding)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.Finding: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.Finding();
+                if (object.cause != null)
+                    if (typeof object.cause !== "string" || object.cause.length)
+                        message.cause = $String(object.cause);
+                if (object.summary != null)
+                    if (typeof object.summary !== "string" || object.summary.length)
+                        message.summary = $String(object.summary);
+                if (object.fix != null)
+                    if (typeof object.fix !== "string" || object.fix.length)
+                        message.fix = $String(object.fix);
+                if (object.reason != null) {
+                    if (!$util.isObject(object.reason))
+                        throw $TypeError(".skep.control.Finding.reason: object expected");
+                    message.reason = $root.skep.objects.Reason.fromObject(object.reason, _depth + 1);
+                }
+                if (object.about !== 0 && (typeof object.about !== "string" || $root.skep.control.ObjectKind[object.about] !== 0))
+                    switch (object.about) {
+                    case "NO_KIND":
+                    case 0:
+                        message.about = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.about = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.about = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.about = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.about = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.about = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.about = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.about = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.about = 8;
+                        break;
+                    default:
+                        if (typeof object.about === "number" && (object.about | 0) === object.about)
+                            message.about = object.about;
+                    }
+                if (object.ids) {
+                    if (!$Array.isArray(object.ids))
+                        throw $TypeError(".skep.control.Finding.ids: array expected");
+                    message.ids = $Array(object.ids.length);
+                    for (let i = 0; i < object.ids.length; ++i)
+                        message.ids[i] = $String(object.ids[i]);
+                }
+                if (object.sinceUs != null)
+                    if (typeof object.sinceUs === "object" ? object.sinceUs.low || object.sinceUs.high : $Number(object.sinceUs) !== 0)
+                        if ($util.Long)
+                            message.sinceUs = $util.Long.fromValue(object.sinceUs, false);
+                        else if (typeof object.sinceUs === "string")
+                            message.sinceUs = $parseInt(object.sinceUs, 10);
+                        else if (typeof object.sinceUs === "number")
+                            message.sinceUs = object.sinceUs;
+                        else if (typeof object.sinceUs === "object")
+                            message.sinceUs = new $util.LongBits(object.sinceUs.low >>> 0, object.sinceUs.high >>> 0).toNumber();
+                if (object.facts) {
+                    if (!$util.isObject(object.facts))
+                        throw $TypeError(".skep.control.Finding.facts: object expected");
+                    message.facts = {};
+                    for (let keys = $Object.keys(object.facts), i = 0; i < keys.length; ++i) {
+                        if (keys[i] === "__proto__")
+                            $util.makeProp(message.facts, keys[i]);
+                        message.facts[keys[i]] = $String(object.facts[keys[i]]);
+                    }
+                }
+                return message;
+            };
+
+            Finding.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.ids = [];
+                if (options.objects || options.defaults)
+                    object.facts = {};
+                if (options.defaults) {
+                    object.cause = "";
+                    object.summary = "";
+                    object.fix = "";
+                    object.reason = null;
+                    object.about = options.enums === $String ? "NO_KIND" : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, false);
+                        object.sinceUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.sinceUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause"))
+                    object.cause = message.cause;
+                if (message.summary != null && $Object.hasOwnProperty.call(message, "summary"))
+                    object.summary = message.summary;
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix"))
+                    object.fix = message.fix;
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = $root.skep.objects.Reason.toObject(message.reason, options, _depth + 1);
+                if (message.about != null && $Object.hasOwnProperty.call(message, "about"))
+                    object.about = options.enums === $String ? $root.skep.control.ObjectKind[message.about] === $undefined ? message.about : $root.skep.control.ObjectKind[message.about] : message.about;
+                if (message.ids && message.ids.length) {
+                    object.ids = $Array(message.ids.length);
+                    for (let j = 0; j < message.ids.length; ++j)
+                        object.ids[j] = message.ids[j];
+                }
+                if (message.sinceUs != null && $Object.hasOwnProperty.call(message, "sinceUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.sinceUs = typeof message.sinceUs === "number" ? $BigInt(message.sinceUs) : $util.Long.fromBits(message.sinceUs.low >>> 0, message.sinceUs.high >>> 0, false).toBigInt();
+                    else if (typeof message.sinceUs === "number")
+                        object.sinceUs = options.longs === $String ? $String(message.sinceUs) : message.sinceUs;
+                    else
+                        object.sinceUs = options.longs === $String ? $util.Long.prototype.toString.call(message.sinceUs) : options.longs === $Number ? new $util.LongBits(message.sinceUs.low >>> 0, message.sinceUs.high >>> 0).toNumber() : message.sinceUs;
+                let keys2;
+                if (message.facts && (keys2 = $Object.keys(message.facts)).length) {
+                    object.facts = {};
+                    for (let j = 0; j < keys2.length; ++j) {
+                        if (keys2[j] === "__proto__")
+                            $util.makeProp(object.facts, keys2[j]);
+                        object.facts[keys2[j]] = message.facts[keys2[j]];
+                    }
+                }
+                return object;
+            };
+
+            Finding.prototype.toJSON = function() {
+                return Finding.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Finding.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.Finding";
+            };
+
+            return Finding;
+        })();
+
+        control.WhyReply = (function() {
+
+            const WhyReply = function (properties) {
+                this.findings = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WhyReply.prototype.kind = 0;
+            WhyReply.prototype.id = "";
+            WhyReply.prototype.name = "";
+            WhyReply.prototype.settled = false;
+            WhyReply.prototype.summary = "";
+            WhyReply.prototype.findings = $util.emptyArray;
+            WhyReply.prototype.timeUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+
+            WhyReply.create = function(properties) {
+                return new WhyReply(properties);
+            };
+
+            WhyReply.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(18).string(message.id);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(26).string(message.name);
+                if (message.settled != null && $Object.hasOwnProperty.call(message, "settled") && message.settled !== false)
+                    writer.uint32(32).bool(message.settled);
+                if (message.summary != null && $Object.hasOwnProperty.call(message, "summary") && message.summary !== "")
+                    writer.uint32(42).string(message.summary);
+                if (message.findings != null && message.findings.length)
+                    for (let i = 0; i < message.findings.length; ++i)
+                        $root.skep.control.Finding.encode(message.findings[i], writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs") && (typeof message.timeUs === "object" ? message.timeUs.low || message.timeUs.high : message.timeUs !== 0))
+                    writer.uint32(56).int64(message.timeUs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WhyReply.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WhyReply();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.settled = value;
+                            else
+                                delete message.settled;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.summary = value;
+                            else
+                                delete message.summary;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.findings && message.findings.length))
+                                message.findings = [];
+                            message.findings.push($root.skep.control.Finding.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.int64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timeUs = value;
+                            else
+                                delete message.timeUs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WhyReply.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WhyReply)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WhyReply: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WhyReply();
+                if (object.kind !== 0 && (typeof object.kind !== "string" || $root.skep.control.ObjectKind[object.kind] !== 0))
+                    switch (object.kind) {
+                    case "NO_KIND":
+                    case 0:
+                        message.kind = 0;
+                        break;
+                    case "CLUSTER":
+                    case 1:
+                        message.kind = 1;
+                        break;
+                    case "NODE":
+                    case 2:
+                        message.kind = 2;
+                        break;
+                    case "SERVICE":
+                    case 3:
+                        message.kind = 3;
+                        break;
+                    case "TASK":
+                    case 4:
+                        message.kind = 4;
+                        break;
+                    case "NETWORK":
+                    case 5:
+                        message.kind = 5;
+                        break;
+                    case "SECRET":
+                    case 6:
+                        message.kind = 6;
+                        break;
+                    case "CONFIG":
+                    case 7:
+                        message.kind = 7;
+                        break;
+                    case "VOLUME":
+                    case 8:
+                        message.kind = 8;
+                        break;
+                    default:
+                        if (typeof object.kind === "number" && (object.kind | 0) === object.kind)
+                            message.kind = object.kind;
+                    }
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.name != null)
+                    if (typeof object.name !== "string" || object.name.length)
+                        message.name = $String(object.name);
+                if (object.settled != null)
+                    if (object.settled)
+                        message.settled = $Boolean(object.settled);
+                if (object.summary != null)
+                    if (typeof object.summary !== "string" || object.summary.length)
+                        message.summary = $String(object.summary);
+                if (object.findings) {
+                    if (!$Array.isArray(object.findings))
+                        throw $TypeError(".skep.control.WhyReply.findings: array expected");
+                    message.findings = $Array(object.findings.length);
+                    for (let i = 0; i < object.findings.length; ++i) {
+                        if (!$util.isObject(object.findings[i]))
+                            throw $TypeError(".skep.control.WhyReply.findings: object expected");
+                        message.findings[i] = $root.skep.control.Finding.fromObject(object.findings[i], _depth + 1);
+                    }
+                }
+                if (object.timeUs != null)
+                    if (typeof object.timeUs === "object" ? object.timeUs.low || object.timeUs.high : $Number(object.timeUs) !== 0)
+                        if ($util.Long)
+                            message.timeUs = $util.Long.fromValue(object.timeUs, false);
+                        else if (typeof object.timeUs === "string")
+                            message.timeUs = $parseInt(object.timeUs, 10);
+                        else if (typeof object.timeUs === "number")
+                            message.timeUs = object.timeUs;
+                        else if (typeof object.timeUs === "object")
+                            message.timeUs = new $util.LongBits(object.timeUs.low >>> 0, object.timeUs.high >>> 0).toNumber();
+                return message;
+            };
+
+            WhyReply.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.findings = [];
+                if (options.defaults) {
+                    object.kind = options.enums === $String ? "NO_KIND" : 0;
+                    object.id = "";
+                    object.name = "";
+                    object.settled = false;
+                    object.summary = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, false);
+                        object.timeUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.timeUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = options.enums === $String ? $root.skep.control.ObjectKind[message.kind] === $undefined ? message.kind : $root.skep.control.ObjectKind[message.kind] : message.kind;
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    object.name = message.name;
+                if (message.settled != null && $Object.hasOwnProperty.call(message, "settled"))
+                    object.settled = message.settled;
+                if (message.summary != null && $Object.hasOwnProperty.call(message, "summary"))
+                    object.summary = message.summary;
+                if (message.findings && message.findings.length) {
+                    object.findings = $Array(message.findings.length);
+                    for (let j = 0; j < message.findings.length; ++j)
+                        object.findings[j] = $root.skep.control.Finding.toObject(message.findings[j], options, _depth + 1);
+                }
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.timeUs = typeof message.timeUs === "number" ? $BigInt(message.timeUs) : $util.Long.fromBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0, false).toBigInt();
+                    else if (typeof message.timeUs === "number")
+                        object.timeUs = options.longs === $String ? $String(message.timeUs) : message.timeUs;
+                    else
+                        object.timeUs = options.longs === $String ? $util.Long.prototype.toString.call(message.timeUs) : options.longs === $Number ? new $util.LongBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0).toNumber() : message.timeUs;
+                return object;
+            };
+
+            WhyReply.prototype.toJSON = function() {
+                return WhyReply.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WhyReply.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WhyReply";
+            };
+
+            return WhyReply;
+        })();
+
+        control.WatchObjectsRequest = (function() {
+
+            const WatchObjectsRequest = function (properties) {
+                this.kinds = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchObjectsRequest.prototype.kinds = $util.emptyArray;
+
+            WatchObjectsRequest.create = function(properties) {
+                return new WatchObjectsRequest(properties);
+            };
+
+            WatchObjectsRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kinds != null && message.kinds.length)
+                    writer.uint32(10).int32s(message.kinds);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchObjectsRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WatchObjectsRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType === 2) {
+                                if (!(message.kinds && message.kinds.length))
+                                    message.kinds = [];
+                                reader.int32s(message.kinds);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.kinds && message.kinds.length))
+                                message.kinds = [];
+                            message.kinds.push(reader.int32());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchObjectsRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WatchObjectsRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WatchObjectsRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WatchObjectsRequest();
+                if (object.kinds) {
+                    if (!$Array.isArray(object.kinds))
+                        throw $TypeError(".skep.control.WatchObjectsRequest.kinds: array expected");
+                    message.kinds = [];
+                    for (let i = 0; i < object.kinds.length; ++i)
+                        switch (object.kinds[i]) {
+                        case "NO_KIND":
+                        case 0:
+                            message.kinds[message.kinds.length] = 0;
+                            break;
+                        case "CLUSTER":
+                        case 1:
+                            message.kinds[message.kinds.length] = 1;
+                            break;
+                        case "NODE":
+                        case 2:
+                            message.kinds[message.kinds.length] = 2;
+                            break;
+                        case "SERVICE":
+                        case 3:
+                            message.kinds[message.kinds.length] = 3;
+                            break;
+                        case "TASK":
+                        case 4:
+                            message.kinds[message.kinds.length] = 4;
+                            break;
+                        case "NETWORK":
+                        case 5:
+                            message.kinds[message.kinds.length] = 5;
+                            break;
+                        case "SECRET":
+                        case 6:
+                            message.kinds[message.kinds.length] = 6;
+                            break;
+                        case "CONFIG":
+                        case 7:
+                            message.kinds[message.kinds.length] = 7;
+                            break;
+                        case "VOLUME":
+                        case 8:
+                            message.kinds[message.kinds.length] = 8;
+                            break;
+                        default:
+                            if (typeof object.kinds[i] === "number" && (object.kinds[i] | 0) === object.kinds[i])
+                                message.kinds[message.kinds.length] = object.kinds[i];
+                        }
+                }
+                return message;
+            };
+
+            WatchObjectsRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.kinds = [];
+                if (message.kinds && message.kinds.length) {
+                    object.kinds = $Array(message.kinds.length);
+                    for (let j = 0; j < message.kinds.length; ++j)
+                        object.kinds[j] = options.enums === $String ? $root.skep.control.ObjectKind[message.kinds[j]] === $undefined ? message.kinds[j] : $root.skep.control.ObjectKind[message.kinds[j]] : message.kinds[j];
+                }
+                return object;
+            };
+
+            WatchObjectsRequest.prototype.toJSON = function() {
+                return WatchObjectsRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WatchObjectsRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WatchObjectsRequest";
+            };
+
+            return WatchObjectsRequest;
+        })();
+
+        control.ChangeAct = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "CREATED"] = 0;
+            values[valuesById[1] = "UPDATED"] = 1;
+            values[valuesById[2] = "REMOVED"] = 2;
+            return values;
+        })();
+
+        control.ObjectChange = (function() {
+
+            const ObjectChange = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ObjectChange.prototype.act = 0;
+            ObjectChange.prototype.index = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ObjectChange.prototype.timeUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+            ObjectChange.prototype.actor = "";
+            ObjectChange.prototype.cause = "";
+            ObjectChange.prototype.before = null;
+            ObjectChange.prototype.after = null;
+
+            ObjectChange.create = function(properties) {
+                return new ObjectChange(properties);
+            };
+
+            ObjectChange.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.act != null && $Object.hasOwnProperty.call(message, "act") && message.act !== 0)
+                    writer.uint32(8).int32(message.act);
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index") && (typeof message.index === "object" ? message.index.low || message.index.high : message.index !== 0))
+                    writer.uint32(16).uint64(message.index);
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs") && (typeof message.timeUs === "object" ? message.timeUs.low || message.timeUs.high : message.timeUs !== 0))
+                    writer.uint32(24).int64(message.timeUs);
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor") && message.actor !== "")
+                    writer.uint32(34).string(message.actor);
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause") && message.cause !== "")
+                    writer.uint32(42).string(message.cause);
+                if (message.before != null && $Object.hasOwnProperty.call(message, "before"))
+                    $root.skep.control.Object.encode(message.before, writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.after != null && $Object.hasOwnProperty.call(message, "after"))
+                    $root.skep.control.Object.encode(message.after, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ObjectChange.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.ObjectChange();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.act = value;
+                            else
+                                delete message.act;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.index = value;
+                            else
+                                delete message.index;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.int64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timeUs = value;
+                            else
+                                delete message.timeUs;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.actor = value;
+                            else
+                                delete message.actor;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.cause = value;
+                            else
+                                delete message.cause;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            message.before = $root.skep.control.Object.decode(reader, reader.size(), $undefined, _depth + 1, message.before);
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            message.after = $root.skep.control.Object.decode(reader, reader.size(), $undefined, _depth + 1, message.after);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ObjectChange.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.ObjectChange)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.ObjectChange: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.ObjectChange();
+                if (object.act !== 0 && (typeof object.act !== "string" || $root.skep.control.ChangeAct[object.act] !== 0))
+                    switch (object.act) {
+                    case "CREATED":
+                    case 0:
+                        message.act = 0;
+                        break;
+                    case "UPDATED":
+                    case 1:
+                        message.act = 1;
+                        break;
+                    case "REMOVED":
+                    case 2:
+                        message.act = 2;
+                        break;
+                    default:
+                        if (typeof object.act === "number" && (object.act | 0) === object.act)
+                            message.act = object.act;
+                    }
+                if (object.index != null)
+                    if (typeof object.index === "object" ? object.index.low || object.index.high : $Number(object.index) !== 0)
+                        if ($util.Long)
+                            message.index = $util.Long.fromValue(object.index, true);
+                        else if (typeof object.index === "string")
+                            message.index = $parseInt(object.index, 10);
+                        else if (typeof object.index === "number")
+                            message.index = object.index;
+                        else if (typeof object.index === "object")
+                            message.index = new $util.LongBits(object.index.low >>> 0, object.index.high >>> 0).toNumber(true);
+                if (object.timeUs != null)
+                    if (typeof object.timeUs === "object" ? object.timeUs.low || object.timeUs.high : $Number(object.timeUs) !== 0)
+                        if ($util.Long)
+                            message.timeUs = $util.Long.fromValue(object.timeUs, false);
+                        else if (typeof object.timeUs === "string")
+                            message.timeUs = $parseInt(object.timeUs, 10);
+                        else if (typeof object.timeUs === "number")
+                            message.timeUs = object.timeUs;
+                        else if (typeof object.timeUs === "object")
+                            message.timeUs = new $util.LongBits(object.timeUs.low >>> 0, object.timeUs.high >>> 0).toNumber();
+                if (object.actor != null)
+                    if (typeof object.actor !== "string" || object.actor.length)
+                        message.actor = $String(object.actor);
+                if (object.cause != null)
+                    if (typeof object.cause !== "string" || object.cause.length)
+                        message.cause = $String(object.cause);
+                if (object.before != null) {
+                    if (!$util.isObject(object.before))
+                        throw $TypeError(".skep.control.ObjectChange.before: object expected");
+                    message.before = $root.skep.control.Object.fromObject(object.before, _depth + 1);
+                }
+                if (object.after != null) {
+                    if (!$util.isObject(object.after))
+                        throw $TypeError(".skep.control.ObjectChange.after: object expected");
+                    message.after = $root.skep.control.Object.fromObject(object.after, _depth + 1);
+                }
+                return message;
+            };
+
+            ObjectChange.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.act = options.enums === $String ? "CREATED" : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.index = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.index = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, false);
+                        object.timeUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.timeUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.actor = "";
+                    object.cause = "";
+                    object.before = null;
+                    object.after = null;
+                }
+                if (message.act != null && $Object.hasOwnProperty.call(message, "act"))
+                    object.act = options.enums === $String ? $root.skep.control.ChangeAct[message.act] === $undefined ? message.act : $root.skep.control.ChangeAct[message.act] : message.act;
+                if (message.index != null && $Object.hasOwnProperty.call(message, "index"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.index = typeof message.index === "number" ? $BigInt(message.index) : $util.Long.fromBits(message.index.low >>> 0, message.index.high >>> 0, true).toBigInt();
+                    else if (typeof message.index === "number")
+                        object.index = options.longs === $String ? $String(message.index) : message.index;
+                    else
+                        object.index = options.longs === $String ? $util.Long.prototype.toString.call(message.index) : options.longs === $Number ? new $util.LongBits(message.index.low >>> 0, message.index.high >>> 0).toNumber(true) : message.index;
+                if (message.timeUs != null && $Object.hasOwnProperty.call(message, "timeUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.timeUs = typeof message.timeUs === "number" ? $BigInt(message.timeUs) : $util.Long.fromBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0, false).toBigInt();
+                    else if (typeof message.timeUs === "number")
+                        object.timeUs = options.longs === $String ? $String(message.timeUs) : message.timeUs;
+                    else
+                        object.timeUs = options.longs === $String ? $util.Long.prototype.toString.call(message.timeUs) : options.longs === $Number ? new $util.LongBits(message.timeUs.low >>> 0, message.timeUs.high >>> 0).toNumber() : message.timeUs;
+                if (message.actor != null && $Object.hasOwnProperty.call(message, "actor"))
+                    object.actor = message.actor;
+                if (message.cause != null && $Object.hasOwnProperty.call(message, "cause"))
+                    object.cause = message.cause;
+                if (message.before != null && $Object.hasOwnProperty.call(message, "before"))
+                    object.before = $root.skep.control.Object.toObject(message.before, options, _depth + 1);
+                if (message.after != null && $Object.hasOwnProperty.call(message, "after"))
+                    object.after = $root.skep.control.Object.toObject(message.after, options, _depth + 1);
+                return object;
+            };
+
+            ObjectChange.prototype.toJSON = function() {
+                return ObjectChange.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            ObjectChange.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.ObjectChange";
+            };
+
+            return ObjectChange;
+        })();
+
+        control.WatchObjectsEvent = (function() {
+
+            const WatchObjectsEvent = function (properties) {
+                this.changes = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchObjectsEvent.prototype.resync = false;
+            WatchObjectsEvent.prototype.changes = $util.emptyArray;
+
+            WatchObjectsEvent.create = function(properties) {
+                return new WatchObjectsEvent(properties);
+            };
+
+            WatchObjectsEvent.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.resync != null && $Object.hasOwnProperty.call(message, "resync") && message.resync !== false)
+                    writer.uint32(8).bool(message.resync);
+                if (message.changes != null && message.changes.length)
+                    for (let i = 0; i < message.changes.length; ++i)
+                        $root.skep.control.ObjectChange.encode(message.changes[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchObjectsEvent.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.WatchObjectsEvent();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.resync = value;
+                            else
+                                delete message.resync;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.changes && message.changes.length))
+                                message.changes = [];
+                            message.changes.push($root.skep.control.ObjectChange.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchObjectsEvent.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.WatchObjectsEvent)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.WatchObjectsEvent: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.WatchObjectsEvent();
+                if (object.resync != null)
+                    if (object.resync)
+                        message.resync = $Boolean(object.resync);
+                if (object.changes) {
+                    if (!$Array.isArray(object.changes))
+                        throw $TypeError(".skep.control.WatchObjectsEvent.changes: array expected");
+                    message.changes = $Array(object.changes.length);
+                    for (let i = 0; i < object.changes.length; ++i) {
+                        if (!$util.isObject(object.changes[i]))
+                            throw $TypeError(".skep.control.WatchObjectsEvent.changes: object expected");
+                        message.changes[i] = $root.skep.control.ObjectChange.fromObject(object.changes[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            WatchObjectsEvent.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.changes = [];
+                if (options.defaults)
+                    object.resync = false;
+                if (message.resync != null && $Object.hasOwnProperty.call(message, "resync"))
+                    object.resync = message.resync;
+                if (message.changes && message.changes.length) {
+                    object.changes = $Array(message.changes.length);
+                    for (let j = 0; j < message.changes.length; ++j)
+                        object.changes[j] = $root.skep.control.ObjectChange.toObject(message.changes[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            WatchObjectsEvent.prototype.toJSON = function() {
+                return WatchObjectsEvent.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            WatchObjectsEvent.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.WatchObjectsEvent";
+            };
+
+            return WatchObjectsEvent;
+        })();
+
+        control.LogsRequest = (function() {
+
+            const LogsRequest = function (properties) {
+                this.services = [];
+                this.tasks = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogsRequest.prototype.services = $util.emptyArray;
+            LogsRequest.prototype.tasks = $util.emptyArray;
+            LogsRequest.prototype.stdout = false;
+            LogsRequest.prototype.stderr = false;
+            LogsRequest.prototype.follow = false;
+            LogsRequest.prototype.tail = null;
+            LogsRequest.prototype.since = null;
+            LogsRequest.prototype.until = null;
+            LogsRequest.prototype.forwarded = false;
+
+            let $oneOfFields;
+
+            // Virtual OneOf for proto3 optional field
+            $Object.defineProperty(LogsRequest.prototype, "_tail", {
+                get: $util.oneOfGetter($oneOfFields = ["tail"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            LogsRequest.create = function(properties) {
+                return new LogsRequest(properties);
+            };
+
+            LogsRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.services != null && message.services.length)
+                    for (let i = 0; i < message.services.length; ++i)
+                        writer.uint32(10).string(message.services[i]);
+                if (message.tasks != null && message.tasks.length)
+                    for (let i = 0; i < message.tasks.length; ++i)
+                        writer.uint32(18).string(message.tasks[i]);
+                if (message.stdout != null && $Object.hasOwnProperty.call(message, "stdout") && message.stdout !== false)
+                    writer.uint32(24).bool(message.stdout);
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr") && message.stderr !== false)
+                    writer.uint32(32).bool(message.stderr);
+                if (message.follow != null && $Object.hasOwnProperty.call(message, "follow") && message.follow !== false)
+                    writer.uint32(40).bool(message.follow);
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    writer.uint32(48).uint64(message.tail);
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since"))
+                    $root.skep.objects.Duration.encode(message.since, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.until != null && $Object.hasOwnProperty.call(message, "until"))
+                    $root.skep.objects.Duration.encode(message.until, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(72).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogsRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.LogsRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.services && message.services.length))
+                                message.services = [];
+                            message.services.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.tasks && message.tasks.length))
+                                message.tasks = [];
+                            message.tasks.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stdout = value;
+                            else
+                                delete message.stdout;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stderr = value;
+                            else
+                                delete message.stderr;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.follow = value;
+                            else
+                                delete message.follow;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            message.tail = reader.uint64();
+                            message._tail = "tail";
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            message.since = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.since);
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.until = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.until);
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogsRequest.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.LogsRequest)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.LogsRequest: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.LogsRequest();
+                if (object.services) {
+                    if (!$Array.isArray(object.services))
+                        throw $TypeError(".skep.control.LogsRequest.services: array expected");
+                    message.services = $Array(object.services.length);
+                    for (let i = 0; i < object.services.length; ++i)
+                        message.services[i] = $String(object.services[i]);
+                }
+                if (object.tasks) {
+                    if (!$Array.isArray(object.tasks))
+                        throw $TypeError(".skep.control.LogsRequest.tasks: array expected");
+                    message.tasks = $Array(object.tasks.length);
+                    for (let i = 0; i < object.tasks.length; ++i)
+                        message.tasks[i] = $String(object.tasks[i]);
+                }
+                if (object.stdout != null)
+                    if (object.stdout)
+                        message.stdout = $Boolean(object.stdout);
+                if (object.stderr != null)
+                    if (object.stderr)
+                        message.stderr = $Boolean(object.stderr);
+                if (object.follow != null)
+                    if (object.follow)
+                        message.follow = $Boolean(object.follow);
+                if (object.tail != null)
+                    if ($util.Long)
+                        message.tail = $util.Long.fromValue(object.tail, true);
+                    else if (typeof object.tail === "string")
+                        message.tail = $parseInt(object.tail, 10);
+                    else if (typeof object.tail === "number")
+                        message.tail = object.tail;
+                    else if (typeof object.tail === "object")
+                        message.tail = new $util.LongBits(object.tail.low >>> 0, object.tail.high >>> 0).toNumber(true);
+                if (object.since != null) {
+                    if (!$util.isObject(object.since))
+                        throw $TypeError(".skep.control.LogsRequest.since: object expected");
+                    message.since = $root.skep.objects.Duration.fromObject(object.since, _depth + 1);
+                }
+                if (object.until != null) {
+                    if (!$util.isObject(object.until))
+                        throw $TypeError(".skep.control.LogsRequest.until: object expected");
+                    message.until = $root.skep.objects.Duration.fromObject(object.until, _depth + 1);
+                }
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
+                return message;
+            };
+
+            LogsRequest.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.services = [];
+                    object.tasks = [];
+                }
+                if (options.defaults) {
+                    object.stdout = false;
+                    object.stderr = false;
+                    object.follow = false;
+                    object.since = null;
+                    object.until = null;
+                    object.forwarded = false;
+                }
+                if (message.services && message.services.length) {
+                    object.services = $Array(message.services.length);
+                    for (let j = 0; j < message.services.length; ++j)
+                        object.services[j] = message.services[j];
+                }
+                if (message.tasks && message.tasks.length) {
+                    object.tasks = $Array(message.tasks.length);
+                    for (let j = 0; j < message.tasks.length; ++j)
+                        object.tasks[j] = message.tasks[j];
+                }
+                if (message.stdout != null && $Object.hasOwnProperty.call(message, "stdout"))
+                    object.stdout = message.stdout;
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr"))
+                    object.stderr = message.stderr;
+                if (message.follow != null && $Object.hasOwnProperty.call(message, "follow"))
+                    object.follow = message.follow;
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.tail = typeof message.tail === "number" ? $BigInt(message.tail) : $util.Long.fromBits(message.tail.low >>> 0, message.tail.high >>> 0, true).toBigInt();
+                    else if (typeof message.tail === "number")
+                        object.tail = options.longs === $String ? $String(message.tail) : message.tail;
+                    else
+                        object.tail = options.longs === $String ? $util.Long.prototype.toString.call(message.tail) : options.longs === $Number ? new $util.LongBits(message.tail.low >>> 0, message.tail.high >>> 0).toNumber(true) : message.tail;
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since"))
+                    object.since = $root.skep.objects.Duration.toObject(message.since, options, _depth + 1);
+                if (message.until != null && $Object.hasOwnProperty.call(message, "until"))
+                    object.until = $root.skep.objects.Duration.toObject(message.until, options, _depth + 1);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
+                return object;
+            };
+
+            LogsRequest.prototype.toJSON = function() {
+                return LogsRequest.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogsRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.LogsRequest";
+            };
+
+            return LogsRequest;
+        })();
+
+        control.LogLine = (function() {
+
+            const LogLine = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogLine.prototype.serviceId = "";
+            LogLine.prototype.taskId = "";
+            LogLine.prototype.nodeId = "";
+            LogLine.prototype.stream = 0;
+            LogLine.prototype.time = null;
+            LogLine.prototype.text = $util.newBuffer([]);
+
+            LogLine.create = function(properties) {
+                return new LogLine(properties);
+            };
+
+            LogLine.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
+                    writer.uint32(10).string(message.serviceId);
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
+                    writer.uint32(18).string(message.taskId);
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
+                    writer.uint32(26).string(message.nodeId);
+                if (message.stream != null && $Object.hasOwnProperty.call(message, "stream") && message.stream !== 0)
+                    writer.uint32(32).uint32(message.stream);
+                if (message.time != null && $Object.hasOwnProperty.call(message, "time"))
+                    $root.skep.objects.Duration.encode(message.time, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.text != null && $Object.hasOwnProperty.call(message, "text") && message.text.length)
+                    writer.uint32(50).bytes(message.text);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogLine.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.LogLine();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.serviceId = value;
+                            else
+                                delete message.serviceId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.taskId = value;
+                            else
+                                delete message.taskId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nodeId = value;
+                            else
+                                delete message.nodeId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.stream = value;
+                            else
+                                delete message.stream;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            message.time = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.time);
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.text = value;
+                            else
+                                delete message.text;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogLine.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.LogLine)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.LogLine: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.LogLine();
+                if (object.serviceId != null)
+                    if (typeof object.serviceId !== "string" || object.serviceId.length)
+                        message.serviceId = $String(object.serviceId);
+                if (object.taskId != null)
+                    if (typeof object.taskId !== "string" || object.taskId.length)
+                        message.taskId = $String(object.taskId);
+                if (object.nodeId != null)
+                    if (typeof object.nodeId !== "string" || object.nodeId.length)
+                        message.nodeId = $String(object.nodeId);
+                if (object.stream != null)
+                    if ($Number(object.stream) !== 0)
+                        message.stream = object.stream >>> 0;
+                if (object.time != null) {
+                    if (!$util.isObject(object.time))
+                        throw $TypeError(".skep.control.LogLine.time: object expected");
+                    message.time = $root.skep.objects.Duration.fromObject(object.time, _depth + 1);
+                }
+                if (object.text != null)
+                    if (object.text.length)
+                        if (typeof object.text === "string")
+                            $util.base64.decode(object.text, message.text = $util.newBuffer($util.base64.length(object.text)), 0);
+                        else if (object.text.length >= 0)
+                            message.text = object.text;
+                return message;
+            };
+
+            LogLine.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.serviceId = "";
+                    object.taskId = "";
+                    object.nodeId = "";
+                    object.stream = 0;
+                    object.time = null;
+                    if (options.bytes === $String)
+                        object.text = "";
+                    else {
+                        object.text = [];
+                        if (options.bytes !== $Array)
+                            object.text = $util.newBuffer(object.text);
+                    }
+                }
+                if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId"))
+                    object.serviceId = message.serviceId;
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
+                    object.taskId = message.taskId;
+                if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
+                    object.nodeId = message.nodeId;
+                if (message.stream != null && $Object.hasOwnProperty.call(message, "stream"))
+                    object.stream = message.stream;
+                if (message.time != null && $Object.hasOwnProperty.call(message, "time"))
+                    object.time = $root.skep.objects.Duration.toObject(message.time, options, _depth + 1);
+                if (message.text != null && $Object.hasOwnProperty.call(message, "text"))
+                    object.text = options.bytes === $String ? $util.base64.encode(message.text, 0, message.text.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.text) : message.text;
+                return object;
+            };
+
+            LogLine.prototype.toJSON = function() {
+                return LogLine.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogLine.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.LogLine";
+            };
+
+            return LogLine;
+        })();
+
+        control.LogsMessage = (function() {
+
+            const LogsMessage = function (properties) {
+                this.lines = [];
+                this.warnings = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogsMessage.prototype.lines = $util.emptyArray;
+            LogsMessage.prototype.warnings = $util.emptyArray;
+
+            LogsMessage.create = function(properties) {
+                return new LogsMessage(properties);
+            };
+
+            LogsMessage.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.lines != null && message.lines.length)
+                    for (let i = 0; i < message.lines.length; ++i)
+                        $root.skep.control.LogLine.encode(message.lines[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.warnings != null && message.warnings.length)
+                    for (let i = 0; i < message.warnings.length; ++i)
+                        writer.uint32(18).string(message.warnings[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogsMessage.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.control.LogsMessage();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.lines && message.lines.length))
+                                message.lines = [];
+                            message.lines.push($root.skep.control.LogLine.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.warnings && message.warnings.length))
+                                message.warnings = [];
+                            message.warnings.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogsMessage.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.control.LogsMessage)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.control.LogsMessage: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.control.LogsMessage();
+                if (object.lines) {
+                    if (!$Array.isArray(object.lines))
+                        throw $TypeError(".skep.control.LogsMessage.lines: array expected");
+                    message.lines = $Array(object.lines.length);
+                    for (let i = 0; i < object.lines.length; ++i) {
+                        if (!$util.isObject(object.lines[i]))
+                            throw $TypeError(".skep.control.LogsMessage.lines: object expected");
+                        message.lines[i] = $root.skep.control.LogLine.fromObject(object.lines[i], _depth + 1);
+                    }
+                }
+                if (object.warnings) {
+                    if (!$Array.isArray(object.warnings))
+                        throw $TypeError(".skep.control.LogsMessage.warnings: array expected");
+                    message.warnings = $Array(object.warnings.length);
+                    for (let i = 0; i < object.warnings.length; ++i)
+                        message.warnings[i] = $String(object.warnings[i]);
+                }
+                return message;
+            };
+
+            LogsMessage.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults) {
+                    object.lines = [];
+                    object.warnings = [];
+                }
+                if (message.lines && message.lines.length) {
+                    object.lines = $Array(message.lines.length);
+                    for (let j = 0; j < message.lines.length; ++j)
+                        object.lines[j] = $root.skep.control.LogLine.toObject(message.lines[j], options, _depth + 1);
+                }
+                if (message.warnings && message.warnings.length) {
+                    object.warnings = $Array(message.warnings.length);
+                    for (let j = 0; j < message.warnings.length; ++j)
+                        object.warnings[j] = message.warnings[j];
+                }
+                return object;
+            };
+
+            LogsMessage.prototype.toJSON = function() {
+                return LogsMessage.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogsMessage.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.control.LogsMessage";
+            };
+
+            return LogsMessage;
+        })();
+
+        control.Control = (function() {
+
+            const Control = function(rpcImpl, requestDelimited, responseDelimited) {
+                $protobuf.rpc.Service.call(this, rpcImpl, requestDelimited, responseDelimited);
+            };
+
+            $Object.defineProperty(Control.prototype = $Object.create($protobuf.rpc.Service.prototype), "constructor", { value: Control, writable: true, enumerable: false, configurable: true });
+
+            Control.create = function(rpcImpl, requestDelimited, responseDelimited) {
+                return new this(rpcImpl, requestDelimited, responseDelimited);
+            };
+
+
+
+            $Object.defineProperties(Control.prototype.get = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.get, $root.skep.control.GetObjectRequest, $root.skep.control.ObjectReply, request, callback);
+            }, {
+                name: { value: "Get" },
+                path: { value: "/skep.control.Control/Get" },
+                requestType: { value: "GetObjectRequest" },
+                responseType: { value: "ObjectReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.list = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.list, $root.skep.control.ListObjectsRequest, $root.skep.control.ListObjectsReply, request, callback);
+            }, {
+                name: { value: "List" },
+                path: { value: "/skep.control.Control/List" },
+                requestType: { value: "ListObjectsRequest" },
+                responseType: { value: "ListObjectsReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.create = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.create, $root.skep.control.CreateObjectRequest, $root.skep.control.ObjectReply, request, callback);
+            }, {
+                name: { value: "Create" },
+                path: { value: "/skep.control.Control/Create" },
+                requestType: { value: "CreateObjectRequest" },
+                responseType: { value: "ObjectReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.update = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.update, $root.skep.control.UpdateObjectRequest, $root.skep.control.ObjectReply, request, callback);
+            }, {
+                name: { value: "Update" },
+                path: { value: "/skep.control.Control/Update" },
+                requestType: { value: "UpdateObjectRequest" },
+                responseType: { value: "ObjectReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.remove = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.remove, $root.skep.control.RemoveObjectRequest, $root.skep.control.RemoveObjectReply, request, callback);
+            }, {
+                name: { value: "Remove" },
+                path: { value: "/skep.control.Control/Remove" },
+                requestType: { value: "RemoveObjectRequest" },
+                responseType: { value: "RemoveObjectReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.unlockKey = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.unlockKey, $root.skep.control.UnlockKeyRequest, $root.skep.control.UnlockKeyReply, request, callback);
+            }, {
+                name: { value: "UnlockKey" },
+                path: { value: "/skep.control.Control/UnlockKey" },
+                requestType: { value: "UnlockKeyRequest" },
+                responseType: { value: "UnlockKeyReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.why = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.why, $root.skep.control.WhyRequest, $root.skep.control.WhyReply, request, callback);
+            }, {
+                name: { value: "Why" },
+                path: { value: "/skep.control.Control/Why" },
+                requestType: { value: "WhyRequest" },
+                responseType: { value: "WhyReply" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.watch = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.watch, $root.skep.control.WatchObjectsRequest, $root.skep.control.WatchObjectsEvent, request, callback);
+            }, {
+                name: { value: "Watch" },
+                path: { value: "/skep.control.Control/Watch" },
+                requestType: { value: "WatchObjectsRequest" },
+                responseType: { value: "WatchObjectsEvent" },
+                requestStream: { value: true },
+                responseStream: { value: true }
+            });
+
+
+
+            $Object.defineProperties(Control.prototype.logs = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Control.prototype.logs, $root.skep.control.LogsRequest, $root.skep.control.LogsMessage, request, callback);
+            }, {
+                name: { value: "Logs" },
+                path: { value: "/skep.control.Control/Logs" },
+                requestType: { value: "LogsRequest" },
+                responseType: { value: "LogsMessage" },
+                requestStream: { value: true },
+                responseStream: { value: true }
+            });
+
+            return Control;
+        })();
+
         return control;
     })();
 
