@@ -1,13 +1,27 @@
-/** Start and remove, again and again: no mount, cgroup, process or descriptor more than before. */
+/** Start and remove, again and again: no mount, cgroup, process, descriptor or memory more than before. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { anyRuntime, TestWorker } from "./host.ts";
 
 const runtime = anyRuntime();
 /** 1,000 on demand: CYCLES=1000. */
 const cycles = Number(process.env["CYCLES"] ?? 50);
+/** Of which this many come before the first look: caches fill, lazy descriptors open, code is compiled. */
+const warmUp = Math.min(50, cycles / 2);
+
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
+/** Bytes that are in use, in JavaScript's heap and beside it. Resident memory says less: the allocators keep what they had. */
+function memory(): number {
+  collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
 
 test(
   `${cycles} containers started and removed leave nothing`,
@@ -19,11 +33,11 @@ test(
         const { container } = await worker.run(["true"]);
         await container.remove();
       };
-      for (let i = 0; i < 5; i++) await one(); // caches fill, lazy descriptors open
+      for (let i = 0; i < warmUp; i++) await one();
       const descriptors = (): number => readdirSync("/proc/self/fd").length;
       const mounts = (): number => readFileSync("/proc/self/mountinfo", "utf8").split("\n").length;
-      const before = { descriptors: descriptors(), mounts: mounts() };
-      for (let i = 0; i < cycles; i++) await one();
+      const before = { descriptors: descriptors(), mounts: mounts(), memory: memory() };
+      for (let i = warmUp; i < cycles; i++) await one();
       assert.deepEqual(worker.remains(), []);
       assert.equal(mounts(), before.mounts);
       // The file being read and a watcher's handle may come and go.
@@ -31,6 +45,9 @@ test(
         descriptors() <= before.descriptors + 3,
         `${before.descriptors} descriptors before, ${descriptors()} after`,
       );
+      const grown = memory() - before.memory;
+      assert.ok(grown <= 1 << 20, `${grown} bytes more than before`);
+      if (cycles >= 1000) console.log(`# memory grew by ${grown} bytes in ${cycles - warmUp} cycles`);
     } finally {
       await worker.close();
     }
