@@ -14,4 +14,5 @@ export {
 } from "./constraint.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
+export { certificateRole, nodeLifeOf } from "./node-role.ts";
 export { skep } from "./gen/skep.js";

@@ -126,10 +126,15 @@ export function renewalMs(certificate: Certificate, chance: number): number {
   return certificate.notBeforeMs + lifeMs * (0.5 + 0.3 * chance);
 }
 
+/** The certificates of a bundle in PEM, in order, unread. @throws CertificateInvalid on a bundle that is too large */
+export function splitBundle(bundlePem: string): string[] {
+  if (bundlePem.length > 256 * 1024) throw new CertificateInvalid("the trusted roots", "the bundle is too large");
+  return bundlePem.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+}
+
 /** Public keys of a bundle of roots in PEM. @throws CertificateInvalid */
 export function readRoots(bundlePem: string): KeyObject[] {
-  if (bundlePem.length > 256 * 1024) throw new CertificateInvalid("the trusted roots", "the bundle is too large");
-  const blocks = bundlePem.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+  const blocks = splitBundle(bundlePem);
   if (blocks.length === 0) throw new CertificateInvalid("the trusted roots", "there is no certificate in the bundle");
   return blocks.map((block) => {
     try {

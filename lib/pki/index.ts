@@ -1,6 +1,7 @@
 /**
  * Pki: keys, certificates and whom to trust.
  * certificate    what a node's certificate says, and its dates     authority   the root; issues certificates for requests
+ * tokens         join tokens and unlock keys, as people carry them   sealed-key   a private key locked with an unlock key
  * tls-identity   mutual TLS by role, exchangeable while running    statement   small signed messages in the cluster's name
  * Uses: lib/pure, node:crypto, @peculiar/x509.   Used by: lib/rpc, manager/raft/transport, manager/ca, daemon.
  */
@@ -23,6 +24,21 @@ export {
   RequestInvalid,
   StatementInvalid,
 } from "./errors.ts";
-export { generatePrivateKey } from "./keys.ts";
+export { issuerOf, type Issuer } from "./chain.ts";
+export { generatePrivateKey, samePublicKey } from "./keys.ts";
+export { NodeKeyLocked, UnlockKeyWrong, isSealed, openPrivateKey, sealPrivateKey } from "./sealed-key.ts";
 export { readStatement, signStatement, statementBytesMax, type Statement } from "./statement.ts";
+export {
+  JoinTokenInvalid,
+  UnlockKeyInvalid,
+  digestOfRoot,
+  formatUnlockKey,
+  makeJoinToken,
+  makeUnlockKey,
+  readJoinToken,
+  readUnlockKey,
+  sameSecret,
+  type DrawBytes,
+  type JoinToken,
+} from "./tokens.ts";
 export { TlsIdentity, checkCurrent, type PeerExpectation, type TlsMaterial } from "./tls-identity.ts";

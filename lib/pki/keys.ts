@@ -41,6 +41,12 @@ export function algorithmOf(key: KeyObject): SigningAlgorithm {
   throw new PrivateKeyInvalid(`its kind is ${key.asymmetricKeyType ?? "unknown"}, not P-256 or Ed25519`);
 }
 
+/** Whether the private key in PEM belongs to this public key. @throws PrivateKeyInvalid */
+export function samePublicKey(privateKeyPem: string, publicKey: KeyObject): boolean {
+  const own = createPublicKey(readPrivateKey(privateKeyPem)).export({ type: "spki", format: "der" });
+  return own.equals(publicKey.export({ type: "spki", format: "der" }));
+}
+
 /** The same key for WebCrypto, which makes the certificates. */
 export function toCryptoKeys(privateKey: KeyObject): CryptoKeyPair {
   const algorithm = algorithmOf(privateKey);

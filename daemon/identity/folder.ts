@@ -1,0 +1,254 @@
+/**
+ * The files of a node's identity. Each is replaced whole and durably, in an order that leaves something usable whenever
+ * the power fails: a new key waits beside the old one until its certificate is there.
+ */
+import { ClusterError } from "../../lib/pure/errors.ts";
+import {
+  openPrivateKey,
+  readCertificate,
+  sealPrivateKey,
+  samePublicKey,
+  isSealed,
+  type TlsMaterial,
+} from "../../lib/pki/index.ts";
+import { errnoOf, nodeFileSystem, readWhole, replaceFile, type FileSystem } from "../../lib/runtime/file-system.ts";
+
+/** Where this node listens and is reached; chosen when it entered the swarm. */
+export interface SwarmSettings {
+  /** HOST:PORT */
+  readonly listenAddr: string;
+  /** HOST:PORT */
+  readonly advertiseAddr: string;
+  /** An address without a port, or empty: the one advertised. */
+  readonly dataPathAddr: string;
+}
+
+export interface ManagerAddress {
+  /** Empty while it is not known. */
+  readonly nodeId: string;
+  /** HOST:PORT */
+  readonly addr: string;
+}
+
+export interface State {
+  readonly format: 1;
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly settings: SwarmSettings;
+  readonly managers: readonly ManagerAddress[];
+}
+
+/** The certificate as text, its key and the roots: what stands in the files, the key not sealed. */
+export type Material = TlsMaterial;
+
+export class IdentityDamaged extends ClusterError {
+  readonly code = "IDENTITY_DAMAGED";
+  constructor(folder: string, found: string, cause?: unknown) {
+    super(`Cannot use the node's identity in ${folder}: ${found}`, {
+      fix: "Restore the folder from a backup; or leave the swarm with --force, remove the node on a manager and join again",
+      cause,
+    });
+  }
+}
+
+export interface FolderOptions {
+  readonly files?: FileSystem;
+  /** Called with each file after it was written, for example to give it to the manager's user. */
+  readonly written?: (path: string) => void;
+}
+
+const names = {
+  key: "node.key",
+  nextKey: "node.key.next",
+  certificate: "node.crt",
+  roots: "root.crt",
+  state: "state.json",
+};
+const fileBytesMax = 1024 * 1024;
+const managersMax = 1000;
+
+export class IdentityFolder {
+  readonly path: string;
+  readonly #files: FileSystem;
+  readonly #written: (path: string) => void;
+
+  /** @param path  `<data-root>/swarm`; made when something is written */
+  constructor(path: string, options: FolderOptions = {}) {
+    this.path = path;
+    this.#files = options.files ?? nodeFileSystem;
+    this.#written = options.written ?? (() => undefined);
+  }
+
+  /** What the manager process and tools are told to read. */
+  get keyFile(): string {
+    return `${this.path}/${names.key}`;
+  }
+
+  get certificateFile(): string {
+    return `${this.path}/${names.certificate}`;
+  }
+
+  get rootsFile(): string {
+    return `${this.path}/${names.roots}`;
+  }
+
+  /** "none": in no swarm. "locked": the key on disk is sealed, and `SwarmIdentity.open` needs the unlock key. @throws IdentityDamaged */
+  standing(): "none" | "locked" | "ready" {
+    if (this.#readState() === undefined) return "none";
+    return isSealed(this.#need(names.key)) ? "locked" : "ready";
+  }
+
+  /**
+   * What is on disk; undefined for a node in no swarm.
+   * @throws IdentityDamaged, NodeKeyLocked, UnlockKeyWrong, UnlockKeyInvalid
+   */
+  read(unlockKey: string | undefined): { material: Material; state: State; sealed: boolean } | undefined {
+    const state = this.#readState();
+    if (state === undefined) return undefined;
+    const sealed = isSealed(this.#need(names.key));
+    const material = this.#readMaterial(unlockKey);
+    const { identity } = readMaterialCertificate(this.path, material);
+    if (identity.nodeId !== state.nodeId || identity.clusterId !== state.clusterId) {
+      throw new IdentityDamaged(this.path, `the certificate is that of node ${identity.nodeId}, not ${state.nodeId}`);
+    }
+    return { material, state, sealed };
+  }
+
+  /** Of a node that has just entered a swarm. Not in force until `writeState`. */
+  writeNew(material: Material, unlockKey: string | undefined): void {
+    this.#files.mkdir(this.path);
+    this.#remove(names.nextKey);
+    this.#write(names.key, sealed(material.privateKeyPem, unlockKey));
+    this.#write(names.roots, material.rootsPem);
+    this.#write(names.certificate, material.certificatePem);
+  }
+
+  writeState(state: State): void {
+    this.#write(names.state, `${JSON.stringify(state, undefined, 2)}\n`);
+  }
+
+  /** The key for which a certificate will be asked; the one in force stays until `writeRenewed`. */
+  writeNextKey(privateKeyPem: string, unlockKey: string | undefined): void {
+    this.#write(names.nextKey, sealed(privateKeyPem, unlockKey));
+  }
+
+  /** Puts the certificate of the key that waits in force. A crash leaves the old pair or the new one (see `read`). */
+  writeRenewed(certificatePem: string, rootsPem: string): void {
+    this.#write(names.roots, rootsPem);
+    this.#write(names.certificate, certificatePem);
+    this.#files.rename(`${this.path}/${names.nextKey}`, this.keyFile);
+    this.#files.syncDirectory(this.path);
+  }
+
+  writeRoots(rootsPem: string): void {
+    this.#write(names.roots, rootsPem);
+  }
+
+  /**
+   * Replaces the file of the key in force.
+   * @param unlockKeys  each of which opens it then; none: it is not sealed
+   */
+  writeKey(privateKeyPem: string, unlockKeys: readonly string[]): void {
+    const blocks = unlockKeys.map((unlockKey) => sealPrivateKey(privateKeyPem, unlockKey));
+    this.#write(names.key, blocks.length === 0 ? privateKeyPem : blocks.join(""));
+  }
+
+  /** Forgets the swarm: first that there is one, then key and certificates. Again is fine. */
+  wipe(): void {
+    for (const name of [names.state, names.nextKey, names.key, names.certificate, names.roots]) this.#remove(name);
+  }
+
+  #readMaterial(unlockKey: string | undefined): Material {
+    const certificatePem = this.#need(names.certificate);
+    const rootsPem = this.#need(names.roots);
+    const { publicKey } = readMaterialCertificate(this.path, { certificatePem });
+    const next = this.#read(names.nextKey);
+    if (next !== undefined) {
+      const nextPem = openPrivateKey(next, unlockKey);
+      if (samePublicKey(nextPem, publicKey)) {
+        // The power failed between the certificate and its key.
+        this.#files.rename(`${this.path}/${names.nextKey}`, this.keyFile);
+        this.#files.syncDirectory(this.path);
+        return { certificatePem, rootsPem, privateKeyPem: nextPem };
+      }
+      this.#remove(names.nextKey);
+    }
+    return { certificatePem, rootsPem, privateKeyPem: openPrivateKey(this.#need(names.key), unlockKey) };
+  }
+
+  #readState(): State | undefined {
+    const text = this.#read(names.state);
+    if (text === undefined) return undefined;
+    let found: Partial<State>;
+    try {
+      found = JSON.parse(text) as Partial<State>;
+    } catch (error) {
+      throw new IdentityDamaged(this.path, `${names.state} is not JSON`, error);
+    }
+    const { nodeId, clusterId, settings, managers } = found ?? {};
+    const whole =
+      found?.format === 1 &&
+      isText(nodeId) &&
+      isText(clusterId) &&
+      typeof settings === "object" &&
+      settings !== null &&
+      typeof settings.listenAddr === "string" &&
+      typeof settings.advertiseAddr === "string" &&
+      typeof settings.dataPathAddr === "string" &&
+      Array.isArray(managers) &&
+      managers.length <= managersMax &&
+      managers.every(({ nodeId, addr }) => typeof nodeId === "string" && isText(addr));
+    if (!whole) throw new IdentityDamaged(this.path, `${names.state} lacks a field or has a wrong one`);
+    return found as State;
+  }
+
+  #need(name: string): string {
+    const content = this.#read(name);
+    if (content === undefined) throw new IdentityDamaged(this.path, `there is no ${name}`);
+    return content;
+  }
+
+  #read(name: string): string | undefined {
+    const path = `${this.path}/${name}`;
+    try {
+      const bytes = readWhole(this.#files, path, fileBytesMax);
+      return bytes === undefined ? undefined : Buffer.from(bytes).toString("utf8");
+    } catch (error) {
+      throw new IdentityDamaged(this.path, `${name} cannot be read (${errnoOf(error) ?? "unknown"})`, error);
+    }
+  }
+
+  #write(name: string, content: string): void {
+    replaceFile(this.#files, this.path, name, Buffer.from(content));
+    this.#written(`${this.path}/${name}`);
+  }
+
+  #remove(name: string): void {
+    try {
+      this.#files.unlink(`${this.path}/${name}`);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return;
+      throw error;
+    }
+    this.#files.syncDirectory(this.path);
+  }
+}
+
+function sealed(privateKeyPem: string, unlockKey: string | undefined): string {
+  return unlockKey === undefined ? privateKeyPem : sealPrivateKey(privateKeyPem, unlockKey);
+}
+
+function readMaterialCertificate(
+  folder: string,
+  { certificatePem }: Pick<Material, "certificatePem">,
+): ReturnType<typeof readCertificate> {
+  try {
+    return readCertificate(certificatePem);
+  } catch (error) {
+    throw new IdentityDamaged(folder, `${names.certificate} is not a node's certificate`, error);
+  }
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= 256;
+}
