@@ -15,6 +15,8 @@ import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
 import type { skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
+import { Allocator } from "./allocator/index.ts";
+import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
 import { LeaderCalls } from "./leader-calls.ts";
@@ -130,6 +132,7 @@ export class Manager implements AsyncDisposable {
   readonly #channels: Channels;
   readonly #tls: TlsIdentity;
   #loops: LeaderLoops | undefined;
+  readonly #dispatcher: Dispatcher;
   #metrics: Server | undefined;
   #closing: Promise<void> | undefined;
   readonly #stop = new AbortController();
@@ -154,6 +157,14 @@ export class Manager implements AsyncDisposable {
     this.port = parts.port;
     this.store = parts.store;
     this.raft = parts.raft;
+    this.#dispatcher = new Dispatcher({
+      store: parts.store,
+      clock: realClock,
+      random: new Random(randomBytes(6).readUIntBE(0, 6)),
+      logger: parts.options.logger,
+      newId: () => newId(fillRandomly),
+      managers: () => this.#addresses(),
+    });
   }
 
   /**
@@ -328,6 +339,8 @@ export class Manager implements AsyncDisposable {
     };
     this.raft.onMembers(warm);
     this.raft.onLeadership(warm);
+    serveDispatcher(this.#server, this.#dispatcher);
+    this.raft.onMembers(() => this.#dispatcher.managersChanged());
     warm();
     this.#loops = new LeaderLoops(this.store, this.#leaderLoops());
     this.#loops.open();
@@ -343,8 +356,10 @@ export class Manager implements AsyncDisposable {
     const { logger } = this.#options;
     const parts = { store, clock: realClock, logger };
     return [
+      new Allocator(parts),
       new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
       new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
+      this.#dispatcher,
     ];
   }
 
@@ -364,6 +379,12 @@ export class Manager implements AsyncDisposable {
     // Another leads by now and does it, or a manager is older: both pass by themselves.
     this.#options.logger.info("not now", { what, code });
     if (!(error instanceof ClusterError)) this.#options.logger.error("failed", { what, error });
+  }
+
+  /** Of all managers, as agents reach them. */
+  #addresses(): skep.dispatcher.ManagerAddress.$Properties[] {
+    const { leader } = this.raft.leadership();
+    return this.raft.members.map(({ nodeId, address }) => ({ nodeId, addr: address, leader: address === leader }));
   }
 
   #managers(): skep.control.IManager[] {

@@ -13,6 +13,7 @@ export {
   type NodeTraits,
 } from "./constraint.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
+export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
 export { certificateRole, nodeLifeOf } from "./node-role.ts";
 export { skep } from "./gen/skep.js";

@@ -4094,6 +4094,9 @@ export namespace skep {
             /** NodeStatus addr. */
             addr: string;
 
+            /** NodeStatus sinceUs. */
+            sinceUs: number;
+
             /**
              * Creates a new NodeStatus instance using the specified properties.
              * @param [properties] Properties to set
@@ -4162,6 +4165,9 @@ export namespace skep {
 
                 /** NodeStatus addr */
                 addr?: (string|null);
+
+                /** NodeStatus sinceUs */
+                sinceUs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -20688,6 +20694,9 @@ export namespace skep {
 
             /** Calls Session. */
             session: skep.dispatcher.Dispatcher.Session;
+
+            /** Calls Logs. */
+            logs: skep.dispatcher.Dispatcher.Logs;
         }
 
         namespace Dispatcher {
@@ -20707,6 +20716,25 @@ export namespace skep {
               readonly path: "/skep.dispatcher.Dispatcher/Session";
               readonly requestType: "AgentMessage";
               readonly responseType: "ManagerMessage";
+              readonly requestStream: true;
+              readonly responseStream: true;
+            };
+
+            /**
+             * Callback as used by {@link skep.dispatcher.Dispatcher#logs}.
+             * @param error Error, if any
+             * @param [response] LogControl
+             */
+            type LogsCallback = (error: (Error|null), response?: skep.dispatcher.LogControl) => void;
+
+            /** Calls Logs. */
+            type Logs = {
+              (request: skep.dispatcher.ILogUpload, callback: skep.dispatcher.Dispatcher.LogsCallback): void;
+              (request: skep.dispatcher.ILogUpload): Promise<skep.dispatcher.LogControl>;
+              readonly name: "Logs";
+              readonly path: "/skep.dispatcher.Dispatcher/Logs";
+              readonly requestType: "LogUpload";
+              readonly responseType: "LogControl";
               readonly requestStream: true;
               readonly responseStream: true;
             };
@@ -20749,8 +20777,11 @@ export namespace skep {
             /** AgentMessage describe. */
             describe?: (skep.dispatcher.Describe.$Properties|null);
 
+            /** AgentMessage leave. */
+            leave?: (skep.dispatcher.Leave.$Properties|null);
+
             /** AgentMessage message. */
-            message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe");
+            message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave");
 
             /**
              * Creates a new AgentMessage instance using the specified properties.
@@ -20830,8 +20861,11 @@ export namespace skep {
                 /** AgentMessage describe */
                 describe?: (skep.dispatcher.Describe.$Properties|null);
 
+                /** AgentMessage leave */
+                leave?: (skep.dispatcher.Leave.$Properties|null);
+
                 /** AgentMessage message */
-                message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe");
+                message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -20845,9 +20879,10 @@ export namespace skep {
               applied?: skep.dispatcher.Applied.$Shape|null;
               resync?: skep.dispatcher.Resync.$Shape|null;
               describe?: skep.dispatcher.Describe.$Shape|null;
+              leave?: skep.dispatcher.Leave.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ message?: undefined; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "hello"; hello: skep.dispatcher.Hello.$Shape; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "heartbeat"; hello?: null; heartbeat: skep.dispatcher.Heartbeat.$Shape; statusUpdate?: null; applied?: null; resync?: null; describe?: null }|{ message?: "statusUpdate"; hello?: null; heartbeat?: null; statusUpdate: skep.dispatcher.StatusUpdate.$Shape; applied?: null; resync?: null; describe?: null }|{ message?: "applied"; hello?: null; heartbeat?: null; statusUpdate?: null; applied: skep.dispatcher.Applied.$Shape; resync?: null; describe?: null }|{ message?: "resync"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync: skep.dispatcher.Resync.$Shape; describe?: null }|{ message?: "describe"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe: skep.dispatcher.Describe.$Shape })
+              ({ message?: undefined; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "hello"; hello: skep.dispatcher.Hello.$Shape; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "heartbeat"; hello?: null; heartbeat: skep.dispatcher.Heartbeat.$Shape; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "statusUpdate"; hello?: null; heartbeat?: null; statusUpdate: skep.dispatcher.StatusUpdate.$Shape; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "applied"; hello?: null; heartbeat?: null; statusUpdate?: null; applied: skep.dispatcher.Applied.$Shape; resync?: null; describe?: null; leave?: null }|{ message?: "resync"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync: skep.dispatcher.Resync.$Shape; describe?: null; leave?: null }|{ message?: "describe"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe: skep.dispatcher.Describe.$Shape; leave?: null }|{ message?: "leave"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave: skep.dispatcher.Leave.$Shape })
             );
         }
 
@@ -20875,12 +20910,6 @@ export namespace skep {
 
             /** Hello description. */
             description?: (skep.objects.NodeDescription.$Properties|null);
-
-            /** Hello sessionId. */
-            sessionId: string;
-
-            /** Hello revision. */
-            revision: number;
 
             /** Hello addr. */
             addr: string;
@@ -20954,12 +20983,6 @@ export namespace skep {
                 /** Hello description */
                 description?: (skep.objects.NodeDescription.$Properties|null);
 
-                /** Hello sessionId */
-                sessionId?: (string|null);
-
-                /** Hello revision */
-                revision?: (number|null);
-
                 /** Hello addr */
                 addr?: (string|null);
 
@@ -20974,8 +20997,6 @@ export namespace skep {
             type $Shape = {
               protocol?: number|null;
               description?: skep.objects.NodeDescription.$Shape|null;
-              sessionId?: string|null;
-              revision?: number|null;
               addr?: string|null;
               featureLevel?: number|null;
               $unknowns?: Uint8Array[];
@@ -21073,6 +21094,93 @@ export namespace skep {
 
             /** Shape of a Heartbeat. */
             type $Shape = skep.dispatcher.Heartbeat.$Properties;
+        }
+
+        /**
+         * Properties of a Leave.
+         * @deprecated Use skep.dispatcher.Leave.$Properties instead.
+         */
+        interface ILeave extends skep.dispatcher.Leave.$Properties {
+        }
+
+        /** Represents a Leave. */
+        class Leave {
+
+            /**
+             * Constructs a new Leave.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Leave.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new Leave instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Leave instance
+             */
+            static create(properties: skep.dispatcher.Leave.$Shape): skep.dispatcher.Leave & skep.dispatcher.Leave.$Shape;
+            static create(properties?: skep.dispatcher.Leave.$Properties): skep.dispatcher.Leave;
+
+            /**
+             * Encodes the specified Leave message. Does not implicitly {@link skep.dispatcher.Leave.verify|verify} messages.
+             * @param message Leave message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Leave.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Leave message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Leave & skep.dispatcher.Leave.$Shape} Leave
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Leave & skep.dispatcher.Leave.$Shape;
+
+            /**
+             * Creates a Leave message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Leave
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Leave;
+
+            /**
+             * Creates a plain object from a Leave message. Also converts values to other types if specified.
+             * @param message Leave
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Leave, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Leave to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Leave
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Leave {
+
+            /** Properties of a Leave. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Leave. */
+            type $Shape = skep.dispatcher.Leave.$Properties;
         }
 
         /**
@@ -21709,8 +21817,11 @@ export namespace skep {
             /** ManagerMessage goodbye. */
             goodbye?: (skep.dispatcher.Goodbye.$Properties|null);
 
+            /** ManagerMessage logs. */
+            logs?: (skep.dispatcher.LogSubscription.$Properties|null);
+
             /** ManagerMessage message. */
-            message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye");
+            message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs");
 
             /**
              * Creates a new ManagerMessage instance using the specified properties.
@@ -21793,8 +21904,11 @@ export namespace skep {
                 /** ManagerMessage goodbye */
                 goodbye?: (skep.dispatcher.Goodbye.$Properties|null);
 
+                /** ManagerMessage logs */
+                logs?: (skep.dispatcher.LogSubscription.$Properties|null);
+
                 /** ManagerMessage message */
-                message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye");
+                message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -21809,9 +21923,10 @@ export namespace skep {
               managers?: skep.dispatcher.ManagerList.$Shape|null;
               node?: skep.dispatcher.NodeUpdate.$Shape|null;
               goodbye?: skep.dispatcher.Goodbye.$Shape|null;
+              logs?: skep.dispatcher.LogSubscription.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape })
+              ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null; logs?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null; logs?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape; logs?: null }|{ message?: "logs"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs: skep.dispatcher.LogSubscription.$Shape })
             );
         }
 
@@ -22796,6 +22911,9 @@ export namespace skep {
             /** HeartbeatAck sentAtUs. */
             sentAtUs: number;
 
+            /** HeartbeatAck period. */
+            period?: (skep.objects.Duration.$Properties|null);
+
             /**
              * Creates a new HeartbeatAck instance using the specified properties.
              * @param [properties] Properties to set
@@ -22858,6 +22976,9 @@ export namespace skep {
 
                 /** HeartbeatAck sentAtUs */
                 sentAtUs?: (number|null);
+
+                /** HeartbeatAck period */
+                period?: (skep.objects.Duration.$Properties|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -23264,6 +23385,543 @@ export namespace skep {
 
             /** Shape of a Goodbye. */
             type $Shape = skep.dispatcher.Goodbye.$Properties;
+        }
+
+        /**
+         * Properties of a LogSubscription.
+         * @deprecated Use skep.dispatcher.LogSubscription.$Properties instead.
+         */
+        interface ILogSubscription extends skep.dispatcher.LogSubscription.$Properties {
+        }
+
+        /** Represents a LogSubscription. */
+        class LogSubscription {
+
+            /**
+             * Constructs a new LogSubscription.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogSubscription.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogSubscription id. */
+            id: string;
+
+            /** LogSubscription taskIds. */
+            taskIds: string[];
+
+            /** LogSubscription options. */
+            options?: (skep.dispatcher.LogOptions.$Properties|null);
+
+            /** LogSubscription close. */
+            close: boolean;
+
+            /**
+             * Creates a new LogSubscription instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogSubscription instance
+             */
+            static create(properties: skep.dispatcher.LogSubscription.$Shape): skep.dispatcher.LogSubscription & skep.dispatcher.LogSubscription.$Shape;
+            static create(properties?: skep.dispatcher.LogSubscription.$Properties): skep.dispatcher.LogSubscription;
+
+            /**
+             * Encodes the specified LogSubscription message. Does not implicitly {@link skep.dispatcher.LogSubscription.verify|verify} messages.
+             * @param message LogSubscription message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogSubscription.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogSubscription message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogSubscription & skep.dispatcher.LogSubscription.$Shape} LogSubscription
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogSubscription & skep.dispatcher.LogSubscription.$Shape;
+
+            /**
+             * Creates a LogSubscription message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogSubscription
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogSubscription;
+
+            /**
+             * Creates a plain object from a LogSubscription message. Also converts values to other types if specified.
+             * @param message LogSubscription
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogSubscription, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogSubscription to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogSubscription
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogSubscription {
+
+            /** Properties of a LogSubscription. */
+            interface $Properties {
+
+                /** LogSubscription id */
+                id?: (string|null);
+
+                /** LogSubscription taskIds */
+                taskIds?: (string[]|null);
+
+                /** LogSubscription options */
+                options?: (skep.dispatcher.LogOptions.$Properties|null);
+
+                /** LogSubscription close */
+                close?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogSubscription. */
+            type $Shape = skep.dispatcher.LogSubscription.$Properties;
+        }
+
+        /**
+         * Properties of a LogOptions.
+         * @deprecated Use skep.dispatcher.LogOptions.$Properties instead.
+         */
+        interface ILogOptions extends skep.dispatcher.LogOptions.$Properties {
+        }
+
+        /** Represents a LogOptions. */
+        class LogOptions {
+
+            /**
+             * Constructs a new LogOptions.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogOptions.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogOptions stdout. */
+            stdout: boolean;
+
+            /** LogOptions stderr. */
+            stderr: boolean;
+
+            /** LogOptions follow. */
+            follow: boolean;
+
+            /** LogOptions tail. */
+            tail?: (number|null);
+
+            /** LogOptions sinceNs. */
+            sinceNs: string;
+
+            /**
+             * Creates a new LogOptions instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogOptions instance
+             */
+            static create(properties: skep.dispatcher.LogOptions.$Shape): skep.dispatcher.LogOptions & skep.dispatcher.LogOptions.$Shape;
+            static create(properties?: skep.dispatcher.LogOptions.$Properties): skep.dispatcher.LogOptions;
+
+            /**
+             * Encodes the specified LogOptions message. Does not implicitly {@link skep.dispatcher.LogOptions.verify|verify} messages.
+             * @param message LogOptions message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogOptions.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogOptions message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogOptions & skep.dispatcher.LogOptions.$Shape} LogOptions
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogOptions & skep.dispatcher.LogOptions.$Shape;
+
+            /**
+             * Creates a LogOptions message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogOptions
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogOptions;
+
+            /**
+             * Creates a plain object from a LogOptions message. Also converts values to other types if specified.
+             * @param message LogOptions
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogOptions to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogOptions
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogOptions {
+
+            /** Properties of a LogOptions. */
+            interface $Properties {
+
+                /** LogOptions stdout */
+                stdout?: (boolean|null);
+
+                /** LogOptions stderr */
+                stderr?: (boolean|null);
+
+                /** LogOptions follow */
+                follow?: (boolean|null);
+
+                /** LogOptions tail */
+                tail?: (number|null);
+
+                /** LogOptions sinceNs */
+                sinceNs?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogOptions. */
+            type $Shape = skep.dispatcher.LogOptions.$Properties;
+        }
+
+        /**
+         * Properties of a LogUpload.
+         * @deprecated Use skep.dispatcher.LogUpload.$Properties instead.
+         */
+        interface ILogUpload extends skep.dispatcher.LogUpload.$Properties {
+        }
+
+        /** Represents a LogUpload. */
+        class LogUpload {
+
+            /**
+             * Constructs a new LogUpload.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogUpload.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogUpload subscriptionId. */
+            subscriptionId: string;
+
+            /** LogUpload taskId. */
+            taskId: string;
+
+            /** LogUpload lines. */
+            lines: skep.dispatcher.LogLine.$Properties[];
+
+            /** LogUpload ended. */
+            ended: boolean;
+
+            /** LogUpload error. */
+            error: string;
+
+            /**
+             * Creates a new LogUpload instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogUpload instance
+             */
+            static create(properties: skep.dispatcher.LogUpload.$Shape): skep.dispatcher.LogUpload & skep.dispatcher.LogUpload.$Shape;
+            static create(properties?: skep.dispatcher.LogUpload.$Properties): skep.dispatcher.LogUpload;
+
+            /**
+             * Encodes the specified LogUpload message. Does not implicitly {@link skep.dispatcher.LogUpload.verify|verify} messages.
+             * @param message LogUpload message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogUpload.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogUpload message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogUpload & skep.dispatcher.LogUpload.$Shape} LogUpload
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogUpload & skep.dispatcher.LogUpload.$Shape;
+
+            /**
+             * Creates a LogUpload message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogUpload
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogUpload;
+
+            /**
+             * Creates a plain object from a LogUpload message. Also converts values to other types if specified.
+             * @param message LogUpload
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogUpload, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogUpload to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogUpload
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogUpload {
+
+            /** Properties of a LogUpload. */
+            interface $Properties {
+
+                /** LogUpload subscriptionId */
+                subscriptionId?: (string|null);
+
+                /** LogUpload taskId */
+                taskId?: (string|null);
+
+                /** LogUpload lines */
+                lines?: (skep.dispatcher.LogLine.$Properties[]|null);
+
+                /** LogUpload ended */
+                ended?: (boolean|null);
+
+                /** LogUpload error */
+                error?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogUpload. */
+            type $Shape = skep.dispatcher.LogUpload.$Properties;
+        }
+
+        /**
+         * Properties of a LogLine.
+         * @deprecated Use skep.dispatcher.LogLine.$Properties instead.
+         */
+        interface ILogLine extends skep.dispatcher.LogLine.$Properties {
+        }
+
+        /** Represents a LogLine. */
+        class LogLine {
+
+            /**
+             * Constructs a new LogLine.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogLine.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogLine stderr. */
+            stderr: boolean;
+
+            /** LogLine timeNs. */
+            timeNs: string;
+
+            /** LogLine text. */
+            text: Uint8Array;
+
+            /**
+             * Creates a new LogLine instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogLine instance
+             */
+            static create(properties: skep.dispatcher.LogLine.$Shape): skep.dispatcher.LogLine & skep.dispatcher.LogLine.$Shape;
+            static create(properties?: skep.dispatcher.LogLine.$Properties): skep.dispatcher.LogLine;
+
+            /**
+             * Encodes the specified LogLine message. Does not implicitly {@link skep.dispatcher.LogLine.verify|verify} messages.
+             * @param message LogLine message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogLine.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogLine message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogLine & skep.dispatcher.LogLine.$Shape} LogLine
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogLine & skep.dispatcher.LogLine.$Shape;
+
+            /**
+             * Creates a LogLine message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogLine
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogLine;
+
+            /**
+             * Creates a plain object from a LogLine message. Also converts values to other types if specified.
+             * @param message LogLine
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogLine, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogLine to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogLine
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogLine {
+
+            /** Properties of a LogLine. */
+            interface $Properties {
+
+                /** LogLine stderr */
+                stderr?: (boolean|null);
+
+                /** LogLine timeNs */
+                timeNs?: (string|null);
+
+                /** LogLine text */
+                text?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogLine. */
+            type $Shape = skep.dispatcher.LogLine.$Properties;
+        }
+
+        /**
+         * Properties of a LogControl.
+         * @deprecated Use skep.dispatcher.LogControl.$Properties instead.
+         */
+        interface ILogControl extends skep.dispatcher.LogControl.$Properties {
+        }
+
+        /** Represents a LogControl. */
+        class LogControl {
+
+            /**
+             * Constructs a new LogControl.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogControl.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Creates a new LogControl instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogControl instance
+             */
+            static create(properties: skep.dispatcher.LogControl.$Shape): skep.dispatcher.LogControl & skep.dispatcher.LogControl.$Shape;
+            static create(properties?: skep.dispatcher.LogControl.$Properties): skep.dispatcher.LogControl;
+
+            /**
+             * Encodes the specified LogControl message. Does not implicitly {@link skep.dispatcher.LogControl.verify|verify} messages.
+             * @param message LogControl message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogControl.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogControl message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogControl & skep.dispatcher.LogControl.$Shape} LogControl
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogControl & skep.dispatcher.LogControl.$Shape;
+
+            /**
+             * Creates a LogControl message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogControl
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogControl;
+
+            /**
+             * Creates a plain object from a LogControl message. Also converts values to other types if specified.
+             * @param message LogControl
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogControl, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogControl to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogControl
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogControl {
+
+            /** Properties of a LogControl. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogControl. */
+            type $Shape = skep.dispatcher.LogControl.$Properties;
         }
     }
 

@@ -7071,6 +7071,7 @@ export const skep = $root.skep = (() => {
             NodeStatus.prototype.state = 0;
             NodeStatus.prototype.message = "";
             NodeStatus.prototype.addr = "";
+            NodeStatus.prototype.sinceUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
 
             NodeStatus.create = function(properties) {
                 return new NodeStatus(properties);
@@ -7089,6 +7090,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(18).string(message.message);
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr") && message.addr !== "")
                     writer.uint32(26).string(message.addr);
+                if (message.sinceUs != null && $Object.hasOwnProperty.call(message, "sinceUs") && (typeof message.sinceUs === "object" ? message.sinceUs.low || message.sinceUs.high : message.sinceUs !== 0))
+                    writer.uint32(32).int64(message.sinceUs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7149,6 +7152,15 @@ export const skep = $root.skep = (() => {
                                 delete message.addr;
                             continue;
                         }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.int64()) === "object" ? value.low || value.high : value !== 0)
+                                message.sinceUs = value;
+                            else
+                                delete message.sinceUs;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -7204,6 +7216,16 @@ export const skep = $root.skep = (() => {
                 if (object.addr != null)
                     if (typeof object.addr !== "string" || object.addr.length)
                         message.addr = $String(object.addr);
+                if (object.sinceUs != null)
+                    if (typeof object.sinceUs === "object" ? object.sinceUs.low || object.sinceUs.high : $Number(object.sinceUs) !== 0)
+                        if ($util.Long)
+                            message.sinceUs = $util.Long.fromValue(object.sinceUs, false);
+                        else if (typeof object.sinceUs === "string")
+                            message.sinceUs = $parseInt(object.sinceUs, 10);
+                        else if (typeof object.sinceUs === "number")
+                            message.sinceUs = object.sinceUs;
+                        else if (typeof object.sinceUs === "object")
+                            message.sinceUs = new $util.LongBits(object.sinceUs.low >>> 0, object.sinceUs.high >>> 0).toNumber();
                 return message;
             };
 
@@ -7219,6 +7241,11 @@ export const skep = $root.skep = (() => {
                     object.state = options.enums === $String ? "NODE_UNKNOWN" : 0;
                     object.message = "";
                     object.addr = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, false);
+                        object.sinceUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.sinceUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
                     object.state = options.enums === $String ? $root.skep.objects.NodeState[message.state] === $undefined ? message.state : $root.skep.objects.NodeState[message.state] : message.state;
@@ -7226,6 +7253,13 @@ export const skep = $root.skep = (() => {
                     object.message = message.message;
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr"))
                     object.addr = message.addr;
+                if (message.sinceUs != null && $Object.hasOwnProperty.call(message, "sinceUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.sinceUs = typeof message.sinceUs === "number" ? $BigInt(message.sinceUs) : $util.Long.fromBits(message.sinceUs.low >>> 0, message.sinceUs.high >>> 0, false).toBigInt();
+                    else if (typeof message.sinceUs === "number")
+                        object.sinceUs = options.longs === $String ? $String(message.sinceUs) : message.sinceUs;
+                    else
+                        object.sinceUs = options.longs === $String ? $util.Long.prototype.toString.call(message.sinceUs) : options.longs === $Number ? new $util.LongBits(message.sinceUs.low >>> 0, message.sinceUs.high >>> 0).toNumber() : message.sinceUs;
                 return object;
             };
 
@@ -36314,6 +36348,19 @@ export const skep = $root.skep = (() => {
                 responseStream: { value: true }
             });
 
+
+
+            $Object.defineProperties(Dispatcher.prototype.logs = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, Dispatcher.prototype.logs, $root.skep.dispatcher.LogUpload, $root.skep.dispatcher.LogControl, request, callback);
+            }, {
+                name: { value: "Logs" },
+                path: { value: "/skep.dispatcher.Dispatcher/Logs" },
+                requestType: { value: "LogUpload" },
+                responseType: { value: "LogControl" },
+                requestStream: { value: true },
+                responseStream: { value: true }
+            });
+
             return Dispatcher;
         })();
 
@@ -36332,11 +36379,12 @@ export const skep = $root.skep = (() => {
             AgentMessage.prototype.applied = null;
             AgentMessage.prototype.resync = null;
             AgentMessage.prototype.describe = null;
+            AgentMessage.prototype.leave = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(AgentMessage.prototype, "message", {
-                get: $util.oneOfGetter($oneOfFields = ["hello", "heartbeat", "statusUpdate", "applied", "resync", "describe"]),
+                get: $util.oneOfGetter($oneOfFields = ["hello", "heartbeat", "statusUpdate", "applied", "resync", "describe", "leave"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -36363,6 +36411,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.dispatcher.Resync.encode(message.resync, writer.uint32(42).fork(), _depth + 1).ldelim();
                 if (message.describe != null && $Object.hasOwnProperty.call(message, "describe"))
                     $root.skep.dispatcher.Describe.encode(message.describe, writer.uint32(50).fork(), _depth + 1).ldelim();
+                if (message.leave != null && $Object.hasOwnProperty.call(message, "leave"))
+                    $root.skep.dispatcher.Leave.encode(message.leave, writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -36438,6 +36488,13 @@ export const skep = $root.skep = (() => {
                             message.message = "describe";
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            message.leave = $root.skep.dispatcher.Leave.decode(reader, reader.size(), $undefined, _depth + 1, message.leave);
+                            message.message = "leave";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -36495,6 +36552,11 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.AgentMessage.describe: object expected");
                     message.describe = $root.skep.dispatcher.Describe.fromObject(object.describe, _depth + 1);
                 }
+                if (object.leave != null) {
+                    if (!$util.isObject(object.leave))
+                        throw $TypeError(".skep.dispatcher.AgentMessage.leave: object expected");
+                    message.leave = $root.skep.dispatcher.Leave.fromObject(object.leave, _depth + 1);
+                }
                 return message;
             };
 
@@ -36536,6 +36598,11 @@ export const skep = $root.skep = (() => {
                     if (options.oneofs)
                         object.message = "describe";
                 }
+                if (message.leave != null && $Object.hasOwnProperty.call(message, "leave")) {
+                    object.leave = $root.skep.dispatcher.Leave.toObject(message.leave, options, _depth + 1);
+                    if (options.oneofs)
+                        object.message = "leave";
+                }
                 return object;
             };
 
@@ -36563,8 +36630,6 @@ export const skep = $root.skep = (() => {
 
             Hello.prototype.protocol = 0;
             Hello.prototype.description = null;
-            Hello.prototype.sessionId = "";
-            Hello.prototype.revision = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Hello.prototype.addr = "";
             Hello.prototype.featureLevel = 0;
 
@@ -36583,10 +36648,6 @@ export const skep = $root.skep = (() => {
                     writer.uint32(8).uint32(message.protocol);
                 if (message.description != null && $Object.hasOwnProperty.call(message, "description"))
                     $root.skep.objects.NodeDescription.encode(message.description, writer.uint32(18).fork(), _depth + 1).ldelim();
-                if (message.sessionId != null && $Object.hasOwnProperty.call(message, "sessionId") && message.sessionId !== "")
-                    writer.uint32(26).string(message.sessionId);
-                if (message.revision != null && $Object.hasOwnProperty.call(message, "revision") && (typeof message.revision === "object" ? message.revision.low || message.revision.high : message.revision !== 0))
-                    writer.uint32(32).uint64(message.revision);
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr") && message.addr !== "")
                     writer.uint32(42).string(message.addr);
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
@@ -36637,24 +36698,6 @@ export const skep = $root.skep = (() => {
                             if (wireType !== 2)
                                 break;
                             message.description = $root.skep.objects.NodeDescription.decode(reader, reader.size(), $undefined, _depth + 1, message.description);
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.sessionId = value;
-                            else
-                                delete message.sessionId;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.revision = value;
-                            else
-                                delete message.revision;
                             continue;
                         }
                     case 5: {
@@ -36710,19 +36753,6 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.Hello.description: object expected");
                     message.description = $root.skep.objects.NodeDescription.fromObject(object.description, _depth + 1);
                 }
-                if (object.sessionId != null)
-                    if (typeof object.sessionId !== "string" || object.sessionId.length)
-                        message.sessionId = $String(object.sessionId);
-                if (object.revision != null)
-                    if (typeof object.revision === "object" ? object.revision.low || object.revision.high : $Number(object.revision) !== 0)
-                        if ($util.Long)
-                            message.revision = $util.Long.fromValue(object.revision, true);
-                        else if (typeof object.revision === "string")
-                            message.revision = $parseInt(object.revision, 10);
-                        else if (typeof object.revision === "number")
-                            message.revision = object.revision;
-                        else if (typeof object.revision === "object")
-                            message.revision = new $util.LongBits(object.revision.low >>> 0, object.revision.high >>> 0).toNumber(true);
                 if (object.addr != null)
                     if (typeof object.addr !== "string" || object.addr.length)
                         message.addr = $String(object.addr);
@@ -36743,12 +36773,6 @@ export const skep = $root.skep = (() => {
                 if (options.defaults) {
                     object.protocol = 0;
                     object.description = null;
-                    object.sessionId = "";
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.revision = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.revision = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.addr = "";
                     object.featureLevel = 0;
                 }
@@ -36756,15 +36780,6 @@ export const skep = $root.skep = (() => {
                     object.protocol = message.protocol;
                 if (message.description != null && $Object.hasOwnProperty.call(message, "description"))
                     object.description = $root.skep.objects.NodeDescription.toObject(message.description, options, _depth + 1);
-                if (message.sessionId != null && $Object.hasOwnProperty.call(message, "sessionId"))
-                    object.sessionId = message.sessionId;
-                if (message.revision != null && $Object.hasOwnProperty.call(message, "revision"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.revision = typeof message.revision === "number" ? $BigInt(message.revision) : $util.Long.fromBits(message.revision.low >>> 0, message.revision.high >>> 0, true).toBigInt();
-                    else if (typeof message.revision === "number")
-                        object.revision = options.longs === $String ? $String(message.revision) : message.revision;
-                    else
-                        object.revision = options.longs === $String ? $util.Long.prototype.toString.call(message.revision) : options.longs === $Number ? new $util.LongBits(message.revision.low >>> 0, message.revision.high >>> 0).toNumber(true) : message.revision;
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr"))
                     object.addr = message.addr;
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel"))
@@ -36926,6 +36941,102 @@ export const skep = $root.skep = (() => {
             };
 
             return Heartbeat;
+        })();
+
+        dispatcher.Leave = (function() {
+
+            const Leave = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Leave.create = function(properties) {
+                return new Leave(properties);
+            };
+
+            Leave.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Leave.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.Leave();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    reader.skipType(tag & 7, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Leave.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.Leave)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.Leave: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                return new $root.skep.dispatcher.Leave();
+            };
+
+            Leave.toObject = function () {
+                return {};
+            };
+
+            Leave.prototype.toJSON = function() {
+                return Leave.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Leave.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.Leave";
+            };
+
+            return Leave;
         })();
 
         dispatcher.Describe = (function() {
@@ -37850,11 +37961,12 @@ export const skep = $root.skep = (() => {
             ManagerMessage.prototype.managers = null;
             ManagerMessage.prototype.node = null;
             ManagerMessage.prototype.goodbye = null;
+            ManagerMessage.prototype.logs = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(ManagerMessage.prototype, "message", {
-                get: $util.oneOfGetter($oneOfFields = ["welcome", "assignments", "statusAck", "heartbeatAck", "managers", "node", "goodbye"]),
+                get: $util.oneOfGetter($oneOfFields = ["welcome", "assignments", "statusAck", "heartbeatAck", "managers", "node", "goodbye", "logs"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -37883,6 +37995,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.dispatcher.NodeUpdate.encode(message.node, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.goodbye != null && $Object.hasOwnProperty.call(message, "goodbye"))
                     $root.skep.dispatcher.Goodbye.encode(message.goodbye, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.logs != null && $Object.hasOwnProperty.call(message, "logs"))
+                    $root.skep.dispatcher.LogSubscription.encode(message.logs, writer.uint32(66).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -37965,6 +38079,13 @@ export const skep = $root.skep = (() => {
                             message.message = "goodbye";
                             continue;
                         }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.logs = $root.skep.dispatcher.LogSubscription.decode(reader, reader.size(), $undefined, _depth + 1, message.logs);
+                            message.message = "logs";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -38027,6 +38148,11 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.ManagerMessage.goodbye: object expected");
                     message.goodbye = $root.skep.dispatcher.Goodbye.fromObject(object.goodbye, _depth + 1);
                 }
+                if (object.logs != null) {
+                    if (!$util.isObject(object.logs))
+                        throw $TypeError(".skep.dispatcher.ManagerMessage.logs: object expected");
+                    message.logs = $root.skep.dispatcher.LogSubscription.fromObject(object.logs, _depth + 1);
+                }
                 return message;
             };
 
@@ -38072,6 +38198,11 @@ export const skep = $root.skep = (() => {
                     object.goodbye = $root.skep.dispatcher.Goodbye.toObject(message.goodbye, options, _depth + 1);
                     if (options.oneofs)
                         object.message = "goodbye";
+                }
+                if (message.logs != null && $Object.hasOwnProperty.call(message, "logs")) {
+                    object.logs = $root.skep.dispatcher.LogSubscription.toObject(message.logs, options, _depth + 1);
+                    if (options.oneofs)
+                        object.message = "logs";
                 }
                 return object;
             };
@@ -39872,6 +40003,7 @@ export const skep = $root.skep = (() => {
             };
 
             HeartbeatAck.prototype.sentAtUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            HeartbeatAck.prototype.period = null;
 
             HeartbeatAck.create = function(properties) {
                 return new HeartbeatAck(properties);
@@ -39886,6 +40018,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.sentAtUs != null && $Object.hasOwnProperty.call(message, "sentAtUs") && (typeof message.sentAtUs === "object" ? message.sentAtUs.low || message.sentAtUs.high : message.sentAtUs !== 0))
                     writer.uint32(8).uint64(message.sentAtUs);
+                if (message.period != null && $Object.hasOwnProperty.call(message, "period"))
+                    $root.skep.objects.Duration.encode(message.period, writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -39928,6 +40062,12 @@ export const skep = $root.skep = (() => {
                                 delete message.sentAtUs;
                             continue;
                         }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.period = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.period);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -39965,6 +40105,11 @@ export const skep = $root.skep = (() => {
                             message.sentAtUs = object.sentAtUs;
                         else if (typeof object.sentAtUs === "object")
                             message.sentAtUs = new $util.LongBits(object.sentAtUs.low >>> 0, object.sentAtUs.high >>> 0).toNumber(true);
+                if (object.period != null) {
+                    if (!$util.isObject(object.period))
+                        throw $TypeError(".skep.dispatcher.HeartbeatAck.period: object expected");
+                    message.period = $root.skep.objects.Duration.fromObject(object.period, _depth + 1);
+                }
                 return message;
             };
 
@@ -39976,12 +40121,14 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults)
+                if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
                         object.sentAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.sentAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.period = null;
+                }
                 if (message.sentAtUs != null && $Object.hasOwnProperty.call(message, "sentAtUs"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
                         object.sentAtUs = typeof message.sentAtUs === "number" ? $BigInt(message.sentAtUs) : $util.Long.fromBits(message.sentAtUs.low >>> 0, message.sentAtUs.high >>> 0, true).toBigInt();
@@ -39989,6 +40136,8 @@ export const skep = $root.skep = (() => {
                         object.sentAtUs = options.longs === $String ? $String(message.sentAtUs) : message.sentAtUs;
                     else
                         object.sentAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.sentAtUs) : options.longs === $Number ? new $util.LongBits(message.sentAtUs.low >>> 0, message.sentAtUs.high >>> 0).toNumber(true) : message.sentAtUs;
+                if (message.period != null && $Object.hasOwnProperty.call(message, "period"))
+                    object.period = $root.skep.objects.Duration.toObject(message.period, options, _depth + 1);
                 return object;
             };
 
@@ -40595,6 +40744,893 @@ export const skep = $root.skep = (() => {
             };
 
             return Goodbye;
+        })();
+
+        dispatcher.LogSubscription = (function() {
+
+            const LogSubscription = function (properties) {
+                this.taskIds = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogSubscription.prototype.id = "";
+            LogSubscription.prototype.taskIds = $util.emptyArray;
+            LogSubscription.prototype.options = null;
+            LogSubscription.prototype.close = false;
+
+            LogSubscription.create = function(properties) {
+                return new LogSubscription(properties);
+            };
+
+            LogSubscription.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
+                    writer.uint32(10).string(message.id);
+                if (message.taskIds != null && message.taskIds.length)
+                    for (let i = 0; i < message.taskIds.length; ++i)
+                        writer.uint32(18).string(message.taskIds[i]);
+                if (message.options != null && $Object.hasOwnProperty.call(message, "options"))
+                    $root.skep.dispatcher.LogOptions.encode(message.options, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.close != null && $Object.hasOwnProperty.call(message, "close") && message.close !== false)
+                    writer.uint32(32).bool(message.close);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogSubscription.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogSubscription();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.id = value;
+                            else
+                                delete message.id;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.taskIds && message.taskIds.length))
+                                message.taskIds = [];
+                            message.taskIds.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.options = $root.skep.dispatcher.LogOptions.decode(reader, reader.size(), $undefined, _depth + 1, message.options);
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.close = value;
+                            else
+                                delete message.close;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogSubscription.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogSubscription)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogSubscription: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.LogSubscription();
+                if (object.id != null)
+                    if (typeof object.id !== "string" || object.id.length)
+                        message.id = $String(object.id);
+                if (object.taskIds) {
+                    if (!$Array.isArray(object.taskIds))
+                        throw $TypeError(".skep.dispatcher.LogSubscription.taskIds: array expected");
+                    message.taskIds = $Array(object.taskIds.length);
+                    for (let i = 0; i < object.taskIds.length; ++i)
+                        message.taskIds[i] = $String(object.taskIds[i]);
+                }
+                if (object.options != null) {
+                    if (!$util.isObject(object.options))
+                        throw $TypeError(".skep.dispatcher.LogSubscription.options: object expected");
+                    message.options = $root.skep.dispatcher.LogOptions.fromObject(object.options, _depth + 1);
+                }
+                if (object.close != null)
+                    if (object.close)
+                        message.close = $Boolean(object.close);
+                return message;
+            };
+
+            LogSubscription.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.taskIds = [];
+                if (options.defaults) {
+                    object.id = "";
+                    object.options = null;
+                    object.close = false;
+                }
+                if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
+                    object.id = message.id;
+                if (message.taskIds && message.taskIds.length) {
+                    object.taskIds = $Array(message.taskIds.length);
+                    for (let j = 0; j < message.taskIds.length; ++j)
+                        object.taskIds[j] = message.taskIds[j];
+                }
+                if (message.options != null && $Object.hasOwnProperty.call(message, "options"))
+                    object.options = $root.skep.dispatcher.LogOptions.toObject(message.options, options, _depth + 1);
+                if (message.close != null && $Object.hasOwnProperty.call(message, "close"))
+                    object.close = message.close;
+                return object;
+            };
+
+            LogSubscription.prototype.toJSON = function() {
+                return LogSubscription.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogSubscription.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogSubscription";
+            };
+
+            return LogSubscription;
+        })();
+
+        dispatcher.LogOptions = (function() {
+
+            const LogOptions = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogOptions.prototype.stdout = false;
+            LogOptions.prototype.stderr = false;
+            LogOptions.prototype.follow = false;
+            LogOptions.prototype.tail = null;
+            LogOptions.prototype.sinceNs = "";
+
+            let $oneOfFields;
+
+            // Virtual OneOf for proto3 optional field
+            $Object.defineProperty(LogOptions.prototype, "_tail", {
+                get: $util.oneOfGetter($oneOfFields = ["tail"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            LogOptions.create = function(properties) {
+                return new LogOptions(properties);
+            };
+
+            LogOptions.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.stdout != null && $Object.hasOwnProperty.call(message, "stdout") && message.stdout !== false)
+                    writer.uint32(8).bool(message.stdout);
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr") && message.stderr !== false)
+                    writer.uint32(16).bool(message.stderr);
+                if (message.follow != null && $Object.hasOwnProperty.call(message, "follow") && message.follow !== false)
+                    writer.uint32(24).bool(message.follow);
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    writer.uint32(32).uint64(message.tail);
+                if (message.sinceNs != null && $Object.hasOwnProperty.call(message, "sinceNs") && message.sinceNs !== "")
+                    writer.uint32(42).string(message.sinceNs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogOptions.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogOptions();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stdout = value;
+                            else
+                                delete message.stdout;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stderr = value;
+                            else
+                                delete message.stderr;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.follow = value;
+                            else
+                                delete message.follow;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            message.tail = reader.uint64();
+                            message._tail = "tail";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.sinceNs = value;
+                            else
+                                delete message.sinceNs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogOptions.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogOptions)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogOptions: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.LogOptions();
+                if (object.stdout != null)
+                    if (object.stdout)
+                        message.stdout = $Boolean(object.stdout);
+                if (object.stderr != null)
+                    if (object.stderr)
+                        message.stderr = $Boolean(object.stderr);
+                if (object.follow != null)
+                    if (object.follow)
+                        message.follow = $Boolean(object.follow);
+                if (object.tail != null)
+                    if ($util.Long)
+                        message.tail = $util.Long.fromValue(object.tail, true);
+                    else if (typeof object.tail === "string")
+                        message.tail = $parseInt(object.tail, 10);
+                    else if (typeof object.tail === "number")
+                        message.tail = object.tail;
+                    else if (typeof object.tail === "object")
+                        message.tail = new $util.LongBits(object.tail.low >>> 0, object.tail.high >>> 0).toNumber(true);
+                if (object.sinceNs != null)
+                    if (typeof object.sinceNs !== "string" || object.sinceNs.length)
+                        message.sinceNs = $String(object.sinceNs);
+                return message;
+            };
+
+            LogOptions.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.stdout = false;
+                    object.stderr = false;
+                    object.follow = false;
+                    object.sinceNs = "";
+                }
+                if (message.stdout != null && $Object.hasOwnProperty.call(message, "stdout"))
+                    object.stdout = message.stdout;
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr"))
+                    object.stderr = message.stderr;
+                if (message.follow != null && $Object.hasOwnProperty.call(message, "follow"))
+                    object.follow = message.follow;
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.tail = typeof message.tail === "number" ? $BigInt(message.tail) : $util.Long.fromBits(message.tail.low >>> 0, message.tail.high >>> 0, true).toBigInt();
+                    else if (typeof message.tail === "number")
+                        object.tail = options.longs === $String ? $String(message.tail) : message.tail;
+                    else
+                        object.tail = options.longs === $String ? $util.Long.prototype.toString.call(message.tail) : options.longs === $Number ? new $util.LongBits(message.tail.low >>> 0, message.tail.high >>> 0).toNumber(true) : message.tail;
+                if (message.sinceNs != null && $Object.hasOwnProperty.call(message, "sinceNs"))
+                    object.sinceNs = message.sinceNs;
+                return object;
+            };
+
+            LogOptions.prototype.toJSON = function() {
+                return LogOptions.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogOptions.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogOptions";
+            };
+
+            return LogOptions;
+        })();
+
+        dispatcher.LogUpload = (function() {
+
+            const LogUpload = function (properties) {
+                this.lines = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogUpload.prototype.subscriptionId = "";
+            LogUpload.prototype.taskId = "";
+            LogUpload.prototype.lines = $util.emptyArray;
+            LogUpload.prototype.ended = false;
+            LogUpload.prototype.error = "";
+
+            LogUpload.create = function(properties) {
+                return new LogUpload(properties);
+            };
+
+            LogUpload.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.subscriptionId != null && $Object.hasOwnProperty.call(message, "subscriptionId") && message.subscriptionId !== "")
+                    writer.uint32(10).string(message.subscriptionId);
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
+                    writer.uint32(18).string(message.taskId);
+                if (message.lines != null && message.lines.length)
+                    for (let i = 0; i < message.lines.length; ++i)
+                        $root.skep.dispatcher.LogLine.encode(message.lines[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.ended != null && $Object.hasOwnProperty.call(message, "ended") && message.ended !== false)
+                    writer.uint32(32).bool(message.ended);
+                if (message.error != null && $Object.hasOwnProperty.call(message, "error") && message.error !== "")
+                    writer.uint32(42).string(message.error);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogUpload.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogUpload();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.subscriptionId = value;
+                            else
+                                delete message.subscriptionId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.taskId = value;
+                            else
+                                delete message.taskId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.lines && message.lines.length))
+                                message.lines = [];
+                            message.lines.push($root.skep.dispatcher.LogLine.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.ended = value;
+                            else
+                                delete message.ended;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.error = value;
+                            else
+                                delete message.error;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogUpload.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogUpload)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogUpload: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.LogUpload();
+                if (object.subscriptionId != null)
+                    if (typeof object.subscriptionId !== "string" || object.subscriptionId.length)
+                        message.subscriptionId = $String(object.subscriptionId);
+                if (object.taskId != null)
+                    if (typeof object.taskId !== "string" || object.taskId.length)
+                        message.taskId = $String(object.taskId);
+                if (object.lines) {
+                    if (!$Array.isArray(object.lines))
+                        throw $TypeError(".skep.dispatcher.LogUpload.lines: array expected");
+                    message.lines = $Array(object.lines.length);
+                    for (let i = 0; i < object.lines.length; ++i) {
+                        if (!$util.isObject(object.lines[i]))
+                            throw $TypeError(".skep.dispatcher.LogUpload.lines: object expected");
+                        message.lines[i] = $root.skep.dispatcher.LogLine.fromObject(object.lines[i], _depth + 1);
+                    }
+                }
+                if (object.ended != null)
+                    if (object.ended)
+                        message.ended = $Boolean(object.ended);
+                if (object.error != null)
+                    if (typeof object.error !== "string" || object.error.length)
+                        message.error = $String(object.error);
+                return message;
+            };
+
+            LogUpload.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.lines = [];
+                if (options.defaults) {
+                    object.subscriptionId = "";
+                    object.taskId = "";
+                    object.ended = false;
+                    object.error = "";
+                }
+                if (message.subscriptionId != null && $Object.hasOwnProperty.call(message, "subscriptionId"))
+                    object.subscriptionId = message.subscriptionId;
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
+                    object.taskId = message.taskId;
+                if (message.lines && message.lines.length) {
+                    object.lines = $Array(message.lines.length);
+                    for (let j = 0; j < message.lines.length; ++j)
+                        object.lines[j] = $root.skep.dispatcher.LogLine.toObject(message.lines[j], options, _depth + 1);
+                }
+                if (message.ended != null && $Object.hasOwnProperty.call(message, "ended"))
+                    object.ended = message.ended;
+                if (message.error != null && $Object.hasOwnProperty.call(message, "error"))
+                    object.error = message.error;
+                return object;
+            };
+
+            LogUpload.prototype.toJSON = function() {
+                return LogUpload.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogUpload.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogUpload";
+            };
+
+            return LogUpload;
+        })();
+
+        dispatcher.LogLine = (function() {
+
+            const LogLine = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogLine.prototype.stderr = false;
+            LogLine.prototype.timeNs = "";
+            LogLine.prototype.text = $util.newBuffer([]);
+
+            LogLine.create = function(properties) {
+                return new LogLine(properties);
+            };
+
+            LogLine.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr") && message.stderr !== false)
+                    writer.uint32(8).bool(message.stderr);
+                if (message.timeNs != null && $Object.hasOwnProperty.call(message, "timeNs") && message.timeNs !== "")
+                    writer.uint32(18).string(message.timeNs);
+                if (message.text != null && $Object.hasOwnProperty.call(message, "text") && message.text.length)
+                    writer.uint32(26).bytes(message.text);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogLine.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogLine();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.stderr = value;
+                            else
+                                delete message.stderr;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.timeNs = value;
+                            else
+                                delete message.timeNs;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.text = value;
+                            else
+                                delete message.text;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogLine.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogLine)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogLine: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.LogLine();
+                if (object.stderr != null)
+                    if (object.stderr)
+                        message.stderr = $Boolean(object.stderr);
+                if (object.timeNs != null)
+                    if (typeof object.timeNs !== "string" || object.timeNs.length)
+                        message.timeNs = $String(object.timeNs);
+                if (object.text != null)
+                    if (object.text.length)
+                        if (typeof object.text === "string")
+                            $util.base64.decode(object.text, message.text = $util.newBuffer($util.base64.length(object.text)), 0);
+                        else if (object.text.length >= 0)
+                            message.text = object.text;
+                return message;
+            };
+
+            LogLine.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.stderr = false;
+                    object.timeNs = "";
+                    if (options.bytes === $String)
+                        object.text = "";
+                    else {
+                        object.text = [];
+                        if (options.bytes !== $Array)
+                            object.text = $util.newBuffer(object.text);
+                    }
+                }
+                if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr"))
+                    object.stderr = message.stderr;
+                if (message.timeNs != null && $Object.hasOwnProperty.call(message, "timeNs"))
+                    object.timeNs = message.timeNs;
+                if (message.text != null && $Object.hasOwnProperty.call(message, "text"))
+                    object.text = options.bytes === $String ? $util.base64.encode(message.text, 0, message.text.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.text) : message.text;
+                return object;
+            };
+
+            LogLine.prototype.toJSON = function() {
+                return LogLine.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogLine.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogLine";
+            };
+
+            return LogLine;
+        })();
+
+        dispatcher.LogControl = (function() {
+
+            const LogControl = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogControl.create = function(properties) {
+                return new LogControl(properties);
+            };
+
+            LogControl.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogControl.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogControl();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    reader.skipType(tag & 7, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogControl.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogControl)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogControl: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                return new $root.skep.dispatcher.LogControl();
+            };
+
+            LogControl.toObject = function () {
+                return {};
+            };
+
+            LogControl.prototype.toJSON = function() {
+                return LogControl.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogControl.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogControl";
+            };
+
+            return LogControl;
         })();
 
         return dispatcher;

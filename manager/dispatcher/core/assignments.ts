@@ -1,0 +1,156 @@
+/**
+ * What one node is to know, and what it has been told. Only keys are kept here: whoever sends reads each object as it is
+ * at that moment. So a slow node costs no more memory than a fast one: a thing that changes ten times is due once.
+ */
+import { skep } from "../../../proto/index.ts";
+
+const { TaskState } = skep.objects;
+type Task = Readonly<skep.objects.Task>;
+
+export type NeedKind = "secret" | "config" | "network" | "volume";
+
+/** An object by kind and id; removed: the node is to forget it. */
+export interface Due {
+  readonly kind: "task" | NeedKind;
+  readonly id: string;
+  readonly removed: boolean;
+}
+
+/** Is told to its node: placed there by the scheduler, and not forgotten by the store. */
+export const isAssigned = (task: Task): boolean =>
+  task.nodeId !== "" && (task.status?.state ?? TaskState.NEW) >= TaskState.ASSIGNED;
+
+/** What the node must have to run the task. A task that has ended needs nothing, so its secrets are taken away. */
+export function needsOf(task: Task): readonly string[] {
+  if ((task.status?.state ?? TaskState.NEW) > TaskState.RUNNING) return [];
+  const keys = new Set<string>();
+  const add = (kind: NeedKind, id: string | null | undefined): void => {
+    if (id !== null && id !== undefined && id !== "") keys.add(`${kind}/${id}`);
+  };
+  const container = task.spec?.containerSpec;
+  for (const { secretId } of container?.secrets ?? []) add("secret", secretId);
+  for (const { configId } of container?.configs ?? []) add("config", configId);
+  add("config", container?.privileges?.credentialSpec?.config);
+  for (const { networkId } of task.networksAttachments) add("network", networkId);
+  for (const { id } of task.volumes) add("volume", id);
+  return [...keys];
+}
+
+/** Changes when the node has to hear of the task again; what the node said itself is not news to it. */
+function fingerprintOf(task: Task): string {
+  const state = task.status?.state ?? TaskState.NEW;
+  const ended = state > TaskState.RUNNING ? state : 0;
+  const addresses = task.networksAttachments.map(({ networkId, addresses }) => `${networkId}=${addresses?.join(",")}`);
+  const volumes = task.volumes.map(({ id, source, target }) => `${id}=${source}:${target}`);
+  return `${task.desiredState} ${ended} ${addresses.join(" ")} ${volumes.join(" ")}`;
+}
+
+interface Wanted {
+  fingerprint: string;
+  needs: readonly string[];
+}
+
+export class NodeAssignments {
+  readonly #tasks = new Map<string, Wanted>();
+  /** How many tasks need it. */
+  readonly #uses = new Map<string, number>();
+  readonly #told = new Set<string>();
+  readonly #due = new Set<string>();
+
+  /** Things that the node has to hear of. */
+  get due(): number {
+    return this.#due.size;
+  }
+
+  get tasks(): number {
+    return this.#tasks.size;
+  }
+
+  /** @param task  as it is now; undefined: there is no such task, or it is not this node's */
+  setTask(id: string, task: Task | undefined): void {
+    const before = this.#tasks.get(id);
+    const key = `task/${id}`;
+    if (task === undefined || !isAssigned(task)) {
+      if (before === undefined) return;
+      this.#tasks.delete(id);
+      this.#release(before.needs);
+      this.#forget(key);
+      return;
+    }
+    const fingerprint = fingerprintOf(task);
+    if (before?.fingerprint === fingerprint) return;
+    const needs = needsOf(task);
+    // First the new ones, so that what both need is not taken away in between.
+    for (const need of needs) this.#use(need);
+    if (before !== undefined) this.#release(before.needs);
+    this.#tasks.set(id, { fingerprint, needs });
+    this.#due.add(key);
+  }
+
+  /** An object has changed, or is gone. @returns whether the node has to hear of it */
+  touch(kind: NeedKind, id: string): boolean {
+    const key = `${kind}/${id}`;
+    if (!this.#uses.has(key)) return false;
+    this.#due.add(key);
+    return true;
+  }
+
+  /** Everything, needs before the tasks that need them; all of it counts as told. */
+  complete(): readonly Due[] {
+    this.#told.clear();
+    this.#due.clear();
+    for (const key of this.#uses.keys()) this.#told.add(key);
+    for (const id of this.#tasks.keys()) this.#told.add(`task/${id}`);
+    return [...this.#told].map((key) => dueOf(key, false));
+  }
+
+  /** What is due, at most `max` things: needs, then tasks, then what is to be forgotten, tasks first. */
+  take(max: number): readonly Due[] {
+    const needs: Due[] = [];
+    const tasks: Due[] = [];
+    const goneTasks: Due[] = [];
+    const goneNeeds: Due[] = [];
+    for (const key of this.#due) {
+      const isTask = key.startsWith("task/");
+      const wanted = isTask ? this.#tasks.has(key.slice(5)) : this.#uses.has(key);
+      (wanted ? (isTask ? tasks : needs) : isTask ? goneTasks : goneNeeds).push(dueOf(key, !wanted));
+    }
+    const taken = [...needs, ...tasks, ...goneTasks, ...goneNeeds].slice(0, max);
+    for (const { kind, id, removed } of taken) {
+      const key = `${kind}/${id}`;
+      this.#due.delete(key);
+      if (removed) this.#told.delete(key);
+      else this.#told.add(key);
+    }
+    return taken;
+  }
+
+  #use(need: string): void {
+    const uses = this.#uses.get(need) ?? 0;
+    this.#uses.set(need, uses + 1);
+    if (uses > 0) return;
+    // Taken away and needed again before the node heard of it: it may have changed in between.
+    this.#due.add(need);
+  }
+
+  #release(needs: readonly string[]): void {
+    for (const need of needs) {
+      const uses = (this.#uses.get(need) ?? 1) - 1;
+      if (uses > 0) this.#uses.set(need, uses);
+      else {
+        this.#uses.delete(need);
+        this.#forget(need);
+      }
+    }
+  }
+
+  #forget(key: string): void {
+    if (this.#told.has(key)) this.#due.add(key);
+    else this.#due.delete(key);
+  }
+}
+
+function dueOf(key: string, removed: boolean): Due {
+  const slash = key.indexOf("/");
+  return { kind: key.slice(0, slash) as Due["kind"], id: key.slice(slash + 1), removed };
+}

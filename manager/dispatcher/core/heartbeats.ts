@@ -1,0 +1,50 @@
+/** How long a node may be silent. Times are milliseconds. */
+
+/** Swarm's default; the cluster's spec may say otherwise. */
+export const periodDefaultMs = 5000;
+/** Around the period, so that nodes that came together do not stay in step: 5 s ± 0.5 s. */
+const jitter = 0.1;
+/** Periods without a word until a node is down. */
+const missedMax = 3;
+/** After a change of leaders all nodes have to come back at once, so they are given twice as long. */
+const unknownFactor = 2;
+
+/** Shortest period that is taken from a spec: below, the leader would do little else. */
+const periodMinMs = 100;
+
+/** @param seconds, nanos  of the cluster's spec; 0: the default */
+export function periodMs(
+  spec: { readonly seconds?: number | null; readonly nanos?: number | null } | null | undefined,
+): number {
+  const ms = (spec?.seconds ?? 0) * 1000 + (spec?.nanos ?? 0) / 1e6;
+  return ms > 0 ? Math.max(periodMinMs, ms) : periodDefaultMs;
+}
+
+/** @param chance  uniform in [0, 1) */
+export function jittered(period: number, chance: number): number {
+  return period * (1 - jitter + 2 * jitter * chance);
+}
+
+/** From the last word of a node until it is down. @param period  the one that it was given last */
+export const graceMs = (period: number): number => period * missedMax;
+
+/** From the start of leadership, for a node that was not down. */
+export const unknownGraceMs = (period: number): number => period * missedMax * unknownFactor;
+
+/** After so long the tasks of a node that is down are given up, and what they hold is free. */
+export const orphanedAfterMs = 24 * 3_600_000;
+
+const registrationsMax = 3;
+const registrationWindowMs = 8000;
+
+/**
+ * Sessions that one node may open in a while: one that comes and goes all the time would make the leader write and send
+ * without end.
+ * @param times  of the last registrations, oldest first; changed
+ */
+export function mayRegister(times: number[], nowMs: number): boolean {
+  while (times.length > 0 && (times[0] ?? 0) <= nowMs - registrationWindowMs) times.shift();
+  if (times.length >= registrationsMax) return false;
+  times.push(nowMs);
+  return true;
+}

@@ -1,0 +1,12 @@
+/** The dispatcher's core: what a node is to know, what it may say, how long it may be silent. */
+export { isAssigned, NodeAssignments, type Due, type NeedKind } from "./assignments.ts";
+export {
+  graceMs,
+  jittered,
+  mayRegister,
+  orphanedAfterMs,
+  periodDefaultMs,
+  periodMs,
+  unknownGraceMs,
+} from "./heartbeats.ts";
+export { accepted, isAgentState } from "./statuses.ts";

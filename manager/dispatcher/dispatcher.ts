@@ -1,0 +1,569 @@
+/**
+ * The shell: sessions of agents, the state of each node, what nodes say of their tasks. Runs on the leader; on another
+ * manager every agent is told at once where to go.
+ */
+import type { Random } from "../../lib/pure/prng.ts";
+import type { RpcServer, StreamEvents } from "../../lib/rpc/index.ts";
+import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
+import { sessionMethod, skep } from "../../proto/index.ts";
+import {
+  supportedLevel,
+  type Change,
+  type ClusterSchema,
+  type Store,
+  type Tx,
+  type View,
+  type Watch,
+} from "../store/index.ts";
+import { BatchWriter } from "./batch-writer.ts";
+import {
+  accepted,
+  graceMs,
+  isAgentState,
+  jittered,
+  mayRegister,
+  orphanedAfterMs,
+  periodDefaultMs,
+  periodMs,
+  unknownGraceMs,
+} from "./core/index.ts";
+import { SessionInvalid } from "./errors.ts";
+import { Session, type AgentStream, type SessionHost } from "./session.ts";
+
+export interface DispatcherOptions {
+  readonly store: Store<ClusterSchema>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Names sessions. */
+  readonly newId: () => string;
+  /** All managers, as agents reach them. */
+  readonly managers: () => readonly skep.dispatcher.ManagerAddress.$Properties[];
+}
+
+/** Who is at the other end of a stream. */
+export interface AgentPeer {
+  /** Of the certificate. */
+  readonly nodeId: string;
+  /** IP of the connection; empty for a socket of this host. */
+  readonly address: string;
+}
+
+/** What others (the log broker) learn of sessions and may say through them. */
+export interface SessionListener {
+  started(nodeId: string): void;
+  ended(nodeId: string): void;
+}
+
+type AgentMessage = skep.dispatcher.AgentMessage.$Properties;
+type Description = skep.objects.NodeDescription.$Properties;
+type NodeState = skep.objects.NodeState;
+
+const { NodeState, TaskState } = skep.objects;
+const protocolVersion = 1;
+const descriptionBytesMax = 64 * 1024;
+const orphansMax = 100;
+const retryMs = 1000;
+
+/** What is to be written to a node's object. */
+interface NodeEdit {
+  readonly state?: NodeState;
+  readonly message?: string;
+  readonly addr?: string;
+  readonly description?: Description;
+  readonly session?: Session;
+}
+
+interface StatusEdit {
+  readonly nodeId: string;
+  readonly status: skep.objects.TaskStatus.$Properties;
+  readonly reports: readonly Report[];
+}
+
+/** One status message of an agent: acknowledged when all of it is written. */
+interface Report {
+  readonly session: Session;
+  readonly number: number;
+  left: number;
+}
+
+/** A node as this leader follows it. */
+interface Followed {
+  session: Session | undefined;
+  /** When it was heard last, and how long it may be silent. */
+  heardMs: number;
+  graceMs: number;
+  timer: Timer | undefined;
+  orphanTimer: Timer | undefined;
+  readonly registrations: number[];
+  /** Of what is pushed to it. */
+  pushed: string;
+}
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #nodes = new Map<string, Followed>();
+  readonly #nodeWriter: BatchWriter<NodeEdit>;
+  readonly #statusWriter: BatchWriter<StatusEdit>;
+  readonly #host: SessionHost;
+  readonly #listeners = new Set<SessionListener>();
+  #watch: Watch<ClusterSchema> | undefined;
+  #periodMs = periodDefaultMs;
+
+  constructor(options: DispatcherOptions) {
+    const { store, clock, logger } = options;
+    this.#options = options;
+    this.#host = {
+      clock,
+      view: () => store.current(),
+      managers: () => ({ managers: [...options.managers()] }),
+    };
+    const common = { store, clock, logger };
+    this.#nodeWriter = new BatchWriter<NodeEdit>({
+      ...common,
+      cause: "node state",
+      entryMax: 100,
+      gatherMs: 2,
+      apply: editNode,
+      merge: (older, newer) => ({ ...older, ...newer }),
+      done: (nodeId, edit) => this.#nodeWritten(nodeId, edit),
+    });
+    this.#statusWriter = new BatchWriter<StatusEdit>({
+      ...common,
+      cause: "task statuses",
+      entryMax: 200,
+      gatherMs: 5,
+      apply: editStatus,
+      merge: (older, newer) => ({ ...newer, reports: [...older.reports, ...newer.reports] }),
+      done: (_taskId, { reports }) => reports.forEach(settle),
+    });
+  }
+
+  /** To be called when this member leads, and has applied everything before its term. */
+  start(): void {
+    if (this.#watch !== undefined) return;
+    const { store } = this.#options;
+    this.#readCluster(store.current());
+    this.#meetNodes(store.current());
+    this.#watch = store.watch({
+      kinds: ["task", "node", "cluster", "secret", "config", "network", "volume"],
+      since: store.current().index,
+    });
+    this.#listen();
+  }
+
+  /** Every agent is told to look for the next leader. */
+  stop(): void {
+    if (this.#watch === undefined) return;
+    this.#watch.close();
+    this.#watch = undefined;
+    this.#nodeWriter.clear();
+    this.#statusWriter.clear();
+    for (const [nodeId, node] of this.#nodes) {
+      node.timer?.cancel();
+      node.orphanTimer?.cancel();
+      const { session } = node;
+      if (session === undefined) continue;
+      session.goodbye("NOT_LEADER", "this manager does not lead any more", this.#leader());
+      for (const listener of this.#listeners) listener.ended(nodeId);
+    }
+    this.#nodes.clear();
+  }
+
+  /** Managers came, went, or another one leads. */
+  managersChanged(): void {
+    for (const { session } of this.#nodes.values()) session?.managersChanged();
+  }
+
+  /** @returns what ends it */
+  onSessions(listener: SessionListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  isConnected(nodeId: string): boolean {
+    return this.#nodes.get(nodeId)?.session !== undefined;
+  }
+
+  /** Sends a log subscription to a node, if it is connected. */
+  subscribeLogs(nodeId: string, subscription: skep.dispatcher.LogSubscription.$Properties): boolean {
+    const session = this.#nodes.get(nodeId)?.session;
+    session?.subscribeLogs(subscription);
+    return session !== undefined;
+  }
+
+  /** A new stream. @returns what is to be called for it */
+  connect(stream: AgentStream, peer: AgentPeer): StreamEvents<AgentMessage> {
+    const { nodeId } = peer;
+    let session: Session | undefined;
+    return {
+      message: (message) => {
+        if (session === undefined) {
+          if (message.hello == null) throw new SessionInvalid(nodeId, "its first message is not a hello");
+          session = new Session(this.#options.newId(), nodeId, stream, this.#host);
+          this.#register(session, message.hello, peer);
+        } else if (!session.ended) this.#receive(session, message);
+      },
+      drain: () => session?.drained(),
+      finished: () => stream.end(),
+      closed: () => {
+        if (session !== undefined && !session.ended) this.#lost(session);
+      },
+    };
+  }
+
+  // --------------------------------------------------------------------------------------------------------- sessions
+
+  #register(session: Session, hello: skep.dispatcher.Hello.$Properties, peer: AgentPeer): void {
+    const { nodeId } = session;
+    const { store, clock } = this.#options;
+    if (this.#watch === undefined) return session.goodbye("NOT_LEADER", "this manager does not lead", this.#leader());
+    if ((hello.protocol ?? 0) !== protocolVersion)
+      throw new SessionInvalid(
+        nodeId,
+        `it speaks protocol ${hello.protocol ?? 0}, and ${protocolVersion} is spoken here`,
+      );
+    if (!store.current().has("node", nodeId))
+      return session.goodbye("NODE_REMOVED", `node ${nodeId} is not part of this cluster any more`);
+    const node = this.#follow(nodeId);
+    if (!mayRegister(node.registrations, clock.monotonicMs()))
+      return session.goodbye("REGISTRATION_LIMITED", `node ${nodeId} opened too many sessions in a short time`);
+    this.#end(nodeId, node, (old) => old.goodbye("SESSION_REPLACED", "the node has opened another session"));
+    node.session = session;
+    this.#heard(nodeId, node, graceMs(this.#periodMs));
+    const addr = hello.addr === "" || hello.addr == null ? peer.address : hello.addr;
+    const description = checked(nodeId, hello.description);
+    this.#nodeWriter.add(nodeId, { state: NodeState.NODE_READY, message: "", addr, description, session });
+  }
+
+  /** The registration is committed: now the node may be told what to do. */
+  #nodeWritten(nodeId: string, { session }: NodeEdit): void {
+    const node = this.#nodes.get(nodeId);
+    if (session === undefined || session.ended || node?.session !== session) return;
+    const view = this.#host.view();
+    const found = view.get("node", nodeId);
+    if (found === undefined) return;
+    node.pushed = pushOf(found);
+    session.begin({
+      sessionId: session.id,
+      heartbeatPeriod: durationOf(jittered(this.#periodMs, this.#options.random.float())),
+      featureLevel: supportedLevel,
+    });
+    for (const listener of this.#listeners) listener.started(nodeId);
+  }
+
+  #receive(session: Session, message: AgentMessage): void {
+    const node = this.#nodes.get(session.nodeId);
+    if (node?.session !== session) return;
+    this.#heard(session.nodeId, node, graceMs(this.#periodMs));
+    if (message.heartbeat != null) {
+      const period = durationOf(jittered(this.#periodMs, this.#options.random.float()));
+      session.acknowledgeHeartbeat({ sentAtUs: message.heartbeat.sentAtUs ?? 0, period });
+    } else if (message.statusUpdate != null) this.#report(session, message.statusUpdate);
+    else if (message.describe != null)
+      this.#nodeWriter.add(session.nodeId, { description: checked(session.nodeId, message.describe.description) });
+    else if (message.resync != null) session.startOver();
+    else if (message.leave != null) {
+      this.#setState(session.nodeId, NodeState.NODE_DOWN, "the node has left");
+      this.#end(session.nodeId, node, (old) => old.goodbye("LEFT", "the node has left"));
+      this.#forgetTimers(node);
+    }
+    // Anything else is for a later release.
+  }
+
+  #lost(session: Session): void {
+    const node = this.#nodes.get(session.nodeId);
+    session.end();
+    if (node?.session !== session) return;
+    this.#end(session.nodeId, node, () => {});
+    this.#setState(session.nodeId, NodeState.NODE_DISCONNECTED, "the connection to the node is broken");
+  }
+
+  #end(nodeId: string, node: Followed, farewell: (session: Session) => void): void {
+    const { session } = node;
+    if (session === undefined) return;
+    node.session = undefined;
+    farewell(session);
+    session.end();
+    for (const listener of this.#listeners) listener.ended(nodeId);
+  }
+
+  // ------------------------------------------------------------------------------------------------------ node states
+
+  #follow(nodeId: string): Followed {
+    const known = this.#nodes.get(nodeId);
+    if (known !== undefined) return known;
+    const node: Followed = {
+      session: undefined,
+      heardMs: 0,
+      graceMs: 0,
+      timer: undefined,
+      orphanTimer: undefined,
+      registrations: [],
+      pushed: "",
+    };
+    this.#nodes.set(nodeId, node);
+    return node;
+  }
+
+  /** A sign of life. The timer is not set anew each time: when it fires, it looks when that was. */
+  #heard(nodeId: string, node: Followed, grace: number): void {
+    node.heardMs = this.#options.clock.monotonicMs();
+    node.graceMs = grace;
+    if (node.timer === undefined) this.#arm(nodeId, node, grace);
+  }
+
+  #arm(nodeId: string, node: Followed, ms: number): void {
+    node.timer = this.#options.clock.after(ms, () => {
+      node.timer = undefined;
+      const leftMs = node.heardMs + node.graceMs - this.#options.clock.monotonicMs();
+      if (leftMs > 0) return this.#arm(nodeId, node, leftMs);
+      this.#options.logger.warn("a node is down: its heartbeats are missed", { nodeId });
+      this.#end(nodeId, node, (session) => session.goodbye("HEARTBEAT_MISSED", "no heartbeat came for too long"));
+      this.#setState(nodeId, NodeState.NODE_DOWN, "heartbeat failure");
+    });
+  }
+
+  #setState(nodeId: string, state: NodeState, message: string): void {
+    this.#nodeWriter.add(nodeId, { state, message });
+  }
+
+  /** A new leader knows of no session: whoever was not down may come back within the grace. */
+  #meetNodes(view: View<ClusterSchema>): void {
+    for (const node of view.list("node")) {
+      const state = node.status?.state ?? NodeState.NODE_UNKNOWN;
+      if (state === NodeState.NODE_DOWN) this.#nodeIsDown(node);
+      else {
+        const followed = this.#follow(node.id);
+        this.#heard(node.id, followed, unknownGraceMs(this.#periodMs));
+        // One that has joined and never came is unknown already.
+        if (state !== NodeState.NODE_UNKNOWN)
+          this.#setState(node.id, NodeState.NODE_UNKNOWN, "there is a new leader, and the node has not come to it yet");
+      }
+    }
+  }
+
+  /** After a day the tasks of a node that is down are given up. */
+  #nodeIsDown(node: Readonly<skep.objects.Node>): void {
+    const { clock, store } = this.#options;
+    const followed = this.#follow(node.id);
+    if (followed.orphanTimer !== undefined) return;
+    const downMs = Math.max(0, (store.current().timeUs - (node.status?.sinceUs ?? 0)) / 1000);
+    followed.orphanTimer = clock.after(Math.max(0, orphanedAfterMs - downMs), () => {
+      followed.orphanTimer = undefined;
+      this.#orphan(node.id);
+    });
+  }
+
+  #orphan(nodeId: string): void {
+    const { store, clock, logger } = this.#options;
+    const watch = this.#watch;
+    const view = store.current();
+    const node = view.get("node", nodeId);
+    if (watch === undefined || node?.status?.state !== NodeState.NODE_DOWN) return;
+    const lost = [...view.find("task", "node", nodeId)].filter(holdsPlace).slice(0, orphansMax);
+    if (lost.length === 0) return;
+    const lastSeenUs = node.status.sinceUs ?? 0;
+    const change = (tx: Tx<ClusterSchema>): void => {
+      for (const { id } of lost) orphan(tx, id, nodeId, lastSeenUs);
+    };
+    store.transact(change, { actor: "dispatcher", cause: `node ${nodeId} is down for a day` }, (outcome) => {
+      if (watch !== this.#watch) return;
+      if (outcome.kind !== "committed") logger.warn("tasks could not be given up", { nodeId, error: outcome.error });
+      clock.after(outcome.kind === "committed" ? 0 : retryMs, () => {
+        if (watch === this.#watch) this.#orphan(nodeId);
+      });
+    });
+  }
+
+  #forgetTimers(node: Followed): void {
+    node.timer?.cancel();
+    node.timer = undefined;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- statuses
+
+  #report(session: Session, update: skep.dispatcher.StatusUpdate.$Properties): void {
+    const view = this.#host.view();
+    const number = update.number ?? 0;
+    const changes: { readonly taskId: string; readonly status: skep.objects.TaskStatus.$Properties }[] = [];
+    for (const { taskId, status } of update.tasks ?? []) {
+      if (taskId == null || status == null || !isAgentState(status.state ?? 0)) continue;
+      // A look ahead, so that what a node makes up takes no room; what counts is asked again when it is written.
+      if (accepted(view.get("task", taskId), session.nodeId, status) !== undefined) changes.push({ taskId, status });
+    }
+    if (changes.length === 0) return session.acknowledge(number);
+    const report: Report = { session, number, left: changes.length };
+    for (const { taskId, status } of changes)
+      this.#statusWriter.add(taskId, { nodeId: session.nodeId, status, reports: [report] });
+  }
+
+  // ------------------------------------------------------------------------------------------------------------- store
+
+  #listen(): void {
+    const watch = this.#watch;
+    watch?.whenReady(() => {
+      if (watch !== this.#watch || watch.closed) return;
+      for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
+        if (event.kind === "view") this.#readView(event.view);
+        else for (const change of event.changes) this.#readChange(change);
+      }
+      this.#listen();
+    });
+  }
+
+  /** Changes were missed, so everything is looked at again. */
+  #readView(view: View<ClusterSchema>): void {
+    this.#readCluster(view);
+    for (const nodeId of this.#nodes.keys()) this.#nodeChanged(nodeId, view.get("node", nodeId));
+    for (const { session } of this.#nodes.values()) session?.startOver();
+  }
+
+  #readCluster(view: View<ClusterSchema>): void {
+    for (const cluster of view.list("cluster")) this.#periodMs = periodMs(cluster.spec?.dispatcher?.heartbeatPeriod);
+  }
+
+  #readChange(change: Change<ClusterSchema>): void {
+    switch (change.kind) {
+      case "task": {
+        const { before, after } = change;
+        const nodeId = after?.nodeId ?? before?.nodeId ?? "";
+        if (nodeId !== "") this.#nodes.get(nodeId)?.session?.taskChanged(change.id);
+        return;
+      }
+      case "node":
+        return this.#nodeChanged(change.id, change.after);
+      case "cluster":
+        return this.#readCluster(this.#host.view());
+      case "secret":
+      case "config":
+      case "network":
+      case "volume":
+        for (const { session } of this.#nodes.values()) session?.needChanged(change.kind, change.id);
+        return;
+      case "service":
+      case "resource":
+      case "extension":
+        return;
+    }
+  }
+
+  #nodeChanged(nodeId: string, now: Readonly<skep.objects.Node> | undefined): void {
+    if (now === undefined) {
+      const followed = this.#nodes.get(nodeId);
+      if (followed === undefined) return;
+      this.#end(nodeId, followed, (session) => session.goodbye("NODE_REMOVED", `node ${nodeId} was removed`));
+      this.#forgetTimers(followed);
+      followed.orphanTimer?.cancel();
+      this.#nodes.delete(nodeId);
+      return;
+    }
+    if (now.status?.state === NodeState.NODE_DOWN) this.#nodeIsDown(now);
+    const followed = this.#nodes.get(nodeId);
+    if (followed === undefined) return;
+    if (now.status?.state !== NodeState.NODE_DOWN) {
+      followed.orphanTimer?.cancel();
+      followed.orphanTimer = undefined;
+    }
+    const pushed = pushOf(now);
+    if (pushed === followed.pushed) return;
+    followed.pushed = pushed;
+    followed.session?.nodeChanged();
+  }
+
+  #leader(): string {
+    return this.#options.store.leadership().leader ?? "";
+  }
+}
+
+/** Sessions over gRPC: who calls is what the certificate says. */
+export function serveDispatcher(server: RpcServer, dispatcher: Dispatcher): void {
+  server.bidi(sessionMethod, (stream, { peer, address }) =>
+    dispatcher.connect(stream, { nodeId: peer?.identity.nodeId ?? "", address: hostOf(address) }),
+  );
+}
+
+/** @param address  IP:PORT, [IP]:PORT, or of a socket of this host */
+function hostOf(address: string): string {
+  const host = /^\[?([0-9a-fA-F.:]+?)\]?:\d+$/u.exec(address)?.[1] ?? "";
+  return host.startsWith("::ffff:") ? host.slice("::ffff:".length) : host;
+}
+
+// ------------------------------------------------------------------------------------------------------------- writing
+
+function editNode(tx: Tx<ClusterSchema>, nodeId: string, edit: NodeEdit): void {
+  const node = tx.get("node", nodeId);
+  if (node === undefined) return;
+  const { status } = node;
+  const state = edit.state ?? status?.state ?? NodeState.NODE_UNKNOWN;
+  const message = edit.message ?? status?.message ?? "";
+  const addr = edit.addr ?? status?.addr ?? "";
+  const isNews = state !== (status?.state ?? NodeState.NODE_UNKNOWN);
+  const isSame =
+    !isNews && message === (status?.message ?? "") && addr === (status?.addr ?? "") && sameDescription(node, edit);
+  if (isSame) return;
+  tx.edit("node", nodeId, (draft) => {
+    draft.status = { state, message, addr, sinceUs: isNews ? tx.timeUs : (status?.sinceUs ?? tx.timeUs) };
+    if (edit.description !== undefined) draft.description = edit.description;
+  });
+}
+
+function sameDescription(node: Readonly<skep.objects.Node>, { description }: NodeEdit): boolean {
+  if (description === undefined) return true;
+  if (node.description == null) return false;
+  const { NodeDescription } = skep.objects;
+  const before = NodeDescription.encode(node.description).finish();
+  const after = NodeDescription.encode(description).finish();
+  return Buffer.compare(before, after) === 0;
+}
+
+function editStatus(tx: Tx<ClusterSchema>, taskId: string, { nodeId, status }: StatusEdit): void {
+  const written = accepted(tx.get("task", taskId), nodeId, status);
+  if (written === undefined) return;
+  tx.edit("task", taskId, (draft) => {
+    draft.status = written;
+  });
+}
+
+function settle(report: Report): void {
+  report.left--;
+  if (report.left === 0) report.session.acknowledge(report.number);
+}
+
+function holdsPlace(task: Readonly<skep.objects.Task>): boolean {
+  const state = task.status?.state ?? TaskState.NEW;
+  return state >= TaskState.ASSIGNED && state <= TaskState.RUNNING;
+}
+
+function orphan(tx: Tx<ClusterSchema>, taskId: string, nodeId: string, lastSeenUs: number): void {
+  const task = tx.get("task", taskId);
+  if (task?.nodeId !== nodeId || !holdsPlace(task)) return;
+  tx.edit("task", taskId, (draft) => {
+    draft.status = {
+      ...draft.status,
+      state: TaskState.ORPHANED,
+      timestampUs: tx.timeUs,
+      message: "the node is down for a day; its tasks are given up",
+      reason: { sinceUs: tx.timeUs, nodeLost: { nodeId, lastSeenUs } },
+    };
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------------- small
+
+/** @throws SessionInvalid */
+function checked(nodeId: string, description: Description | null | undefined): Description {
+  const bytes = skep.objects.NodeDescription.encode(description ?? {}).len;
+  if (bytes > descriptionBytesMax) throw new SessionInvalid(nodeId, `its description has ${bytes} bytes`);
+  return description ?? {};
+}
+
+/** What a node has to hear of itself: not its state, which it makes itself. */
+function pushOf({ spec, role, certificate }: Readonly<skep.objects.Node>): string {
+  return JSON.stringify([spec, role, certificate]);
+}
+
+function durationOf(ms: number): skep.objects.Duration.$Properties {
+  const seconds = Math.floor(ms / 1000);
+  return { seconds, nanos: Math.floor((ms - seconds * 1000) * 1e6) };
+}
