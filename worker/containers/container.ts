@@ -150,6 +150,8 @@ export class Container {
   /** All clients that have not read to the end. */
   readonly #clients = new Set<Attachment>();
   readonly #waiters = new Set<(event: "exit" | "removed") => void>();
+  /** Woken by the next change of the record. */
+  #change = Promise.withResolvers<void>();
   #removed = false;
   #released = false;
   /** Resolves when the log gets nothing more; replaced with each life. */
@@ -747,6 +749,7 @@ export class Container {
     this.#host.forget(this);
     for (const attachment of this.#attachments) attachment.abandon();
     this.#wake("removed");
+    this.#tellChange();
   }
 
   /** Resolves with how it ended. `next-exit` and a container that never ran wait for an end to come. */
@@ -775,6 +778,29 @@ export class Container {
       passed = condition === "next-exit" || event === "removed";
     }
     return this.#record.state.exit ?? none;
+  }
+
+  /** Resolves when its record changes or it is gone. Ask before looking, or a change in between is missed. */
+  changed(signal: AbortSignal): Promise<void> {
+    const change = this.#change.promise;
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
+      const abort = (): void => reject(signal.reason as Error);
+      signal.addEventListener("abort", abort, { once: true });
+      void change.then(() => {
+        signal.removeEventListener("abort", abort);
+        resolve();
+      });
+    });
+  }
+
+  #tellChange(): void {
+    const before = this.#change;
+    this.#change = Promise.withResolvers();
+    before.resolve();
   }
 
   // ---- streams ----
@@ -1220,6 +1246,7 @@ export class Container {
   async #put(record: ContainerRecord): Promise<void> {
     await this.#host.records.put(record);
     this.#record = record;
+    this.#tellChange();
   }
 
   #wake(event: "exit" | "removed"): void {

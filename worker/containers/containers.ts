@@ -259,6 +259,17 @@ export class Containers implements AsyncDisposable {
     return match;
   }
 
+  /** The newest that has this label with this value. */
+  withLabel(name: string, value: string): Container | undefined {
+    let found: Container | undefined;
+    for (const container of this.#containers.values()) {
+      const { config, createdAtMs } = container.record;
+      if (config.Labels?.[name] !== value) continue;
+      if (found === undefined || createdAtMs > found.record.createdAtMs) found = container;
+    }
+    return found;
+  }
+
   /** All of them, the newest first. */
   list(): Container[] {
     return [...this.#containers.values()].sort((a, b) => b.record.createdAtMs - a.record.createdAtMs);

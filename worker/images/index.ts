@@ -27,6 +27,7 @@ import { push, type PushProgress } from "./push.ts";
 import type { ImageRecord } from "./records.ts";
 import type { Credentials } from "./registry/auth.ts";
 import { defaultRegistryOptions, RegistryClient, type RegistryOptions } from "./registry/client.ts";
+import { credentialsOf, parseRegistryAuth } from "./registry/registry-auth.ts";
 import { save } from "./save.ts";
 import { ImageContentStore, nameKey, type PruneReport } from "./store.ts";
 
@@ -43,7 +44,7 @@ export type {
   PullResult,
   PushProgress,
 };
-export { parseReference, type ImageReference };
+export { credentialsOf, parseReference, parseRegistryAuth, type ImageReference };
 
 export interface ImagesOptions {
   /** Everything is kept below this folder; it belongs to this process alone. */

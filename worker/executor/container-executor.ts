@@ -1,0 +1,94 @@
+/** Does tasks as containers of this node. */
+import { cpus, hostname, totalmem } from "node:os";
+import { arch } from "node:process";
+
+import { type skep } from "../../proto/index.ts";
+import type { Clock, Logger } from "../../lib/runtime/index.ts";
+import type { Container, Containers } from "../containers/index.ts";
+import type { Images } from "../images/index.ts";
+import type { Executor, Needs, NodeFacts, TaskController } from "./contract.ts";
+import { ContainerTask, removeTask, type ControllerHost } from "./controller.ts";
+import { logDrivers, taskIdLabel } from "./core/container-of-task.ts";
+import { ImagePulls } from "./image-pulls.ts";
+import { SecretFiles } from "./secret-files.ts";
+
+export interface ExecutorSettings {
+  readonly containers: Containers;
+  readonly images: Images;
+  /** Secrets of tasks: a tmpfs is mounted there. Absolute. */
+  readonly secretsDirectory: string;
+  /** As `engine.labels` of the node. */
+  readonly labels: Readonly<Record<string, string>>;
+  readonly genericResources: readonly skep.objects.GenericResource.$Properties[];
+  readonly engineVersion: string;
+  /** Do not ask a registry for an image that is here. */
+  readonly preferOfflineImage: boolean;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Names that Swarm's users know from `uname -m`. */
+export function machineName(nodeArch: string): string {
+  return { x64: "x86_64", arm64: "aarch64", arm: "armv7l", ia32: "i686" }[nodeArch] ?? nodeArch;
+}
+
+export class ContainerExecutor implements Executor {
+  readonly #settings: ExecutorSettings;
+  readonly #host: ControllerHost;
+
+  private constructor(settings: ExecutorSettings, files: SecretFiles) {
+    this.#settings = settings;
+    const { containers, images, clock, logger, preferOfflineImage: preferOffline } = settings;
+    this.#host = {
+      containers,
+      pulls: new ImagePulls(images, { clock, logger, preferOffline }),
+      files,
+      clock,
+      find: (taskId) => containers.withLabel(taskIdLabel, taskId),
+    };
+  }
+
+  /** @throws SecretsStoreFailed when there is no place for secrets */
+  static async open(settings: ExecutorSettings): Promise<ContainerExecutor> {
+    return new ContainerExecutor(settings, await SecretFiles.open(settings.secretsDirectory));
+  }
+
+  async describe(): Promise<skep.objects.NodeDescription.$Properties> {
+    const { labels, genericResources, engineVersion } = this.#settings;
+    const plugins = [
+      ...logDrivers.map((name) => ({ type: "Log", name })),
+      ...["host", "null"].map((name) => ({ type: "Network", name })),
+      { type: "Volume", name: "local" },
+    ];
+    return {
+      hostname: hostname(),
+      platform: { architecture: machineName(arch), os: "linux" },
+      resources: {
+        nanoCpus: cpus().length * 1e9,
+        memoryBytes: totalmem(),
+        genericResources: [...genericResources],
+      },
+      engine: { engineVersion, labels: { ...labels }, plugins },
+    };
+  }
+
+  async held(): Promise<readonly string[]> {
+    const contained = this.#settings.containers
+      .list()
+      .map((container) => taskIdOf(container))
+      .filter((id) => id !== undefined);
+    return [...new Set([...contained, ...(await this.#host.files.tasks())])].sort();
+  }
+
+  controller(task: skep.objects.Task, needs: Needs, facts: NodeFacts): TaskController {
+    return new ContainerTask(this.#host, task, needs, facts);
+  }
+
+  async forget(taskId: string): Promise<void> {
+    await removeTask(this.#host, taskId);
+  }
+}
+
+function taskIdOf(container: Container): string | undefined {
+  return container.record.config.Labels?.[taskIdLabel];
+}

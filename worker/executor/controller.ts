@@ -1,0 +1,315 @@
+/** One task on this node: its container, and what has to be there before it. Contract: contract.ts. */
+import type { Container, Containers, HostConfig } from "../containers/index.ts";
+import type { skep } from "../../proto/index.ts";
+import type { Clock } from "../../lib/runtime/index.ts";
+import type { ExitReport, Needs, NodeFacts, TaskController, TaskLogLine, TaskLogOptions } from "./contract.ts";
+import {
+  containerSpecOf,
+  environmentOfTask,
+  payloadFunctions,
+  planContainer,
+  TaskSpecInvalid,
+  templateData,
+  type TaskContainerPlan,
+} from "./core/container-of-task.ts";
+import { expandTemplate } from "./core/template.ts";
+import { NetworkNotReady, TaskContainerGone, TaskDependencyMissing, TaskExitedEarly, TaskUnhealthy } from "./errors.ts";
+import type { ImagePulls, PullReport } from "./image-pulls.ts";
+import type { SecretFile, SecretFiles } from "./secret-files.ts";
+
+type Report = (reason: skep.objects.Reason.$Properties) => void;
+
+/** What all controllers of an executor share. */
+export interface ControllerHost {
+  readonly containers: Containers;
+  readonly pulls: ImagePulls;
+  readonly files: SecretFiles;
+  readonly clock: Clock;
+  /** The container that was made for a task, if there is one. */
+  find(taskId: string): Container | undefined;
+}
+
+/** Swarm's reason shows progress; more often than that nobody reads. */
+const progressMs = 500;
+const unhealthyOutputMax = 4096;
+
+interface FileWish {
+  readonly file: SecretFile;
+  readonly target: string;
+}
+
+export class ContainerTask implements TaskController {
+  readonly #host: ControllerHost;
+  readonly #needs: Needs;
+  readonly #facts: NodeFacts;
+  #task: skep.objects.Task;
+
+  constructor(host: ControllerHost, task: skep.objects.Task, needs: Needs, facts: NodeFacts) {
+    this.#host = host;
+    this.#task = task;
+    this.#needs = needs;
+    this.#facts = facts;
+  }
+
+  async update(task: skep.objects.Task): Promise<void> {
+    this.#task = task;
+  }
+
+  async prepare(signal: AbortSignal, report: Report): Promise<void> {
+    signal.throwIfAborted();
+    if (this.#host.find(this.#task.id) !== undefined) return;
+    const { spec, plan } = await this.#plan(report);
+    const sinceUs = Math.round(this.#host.clock.wallMs() * 1000);
+    await this.#host.pulls.ensure(
+      plan.config.Image,
+      spec.pullOptions?.registryAuth ?? "",
+      this.#throttled(plan.config.Image, sinceUs, report),
+      signal,
+    );
+    signal.throwIfAborted();
+    const { mounts, config, hostConfig, name } = plan;
+    await this.#host.containers.create({ name, config, hostConfig: { ...(hostConfig as HostConfig), Mounts: mounts } });
+  }
+
+  /** Decides everything and puts the secrets in place; the same again when it is called again. */
+  async #plan(report: Report): Promise<{ spec: skep.objects.ContainerSpec.$Properties; plan: TaskContainerPlan }> {
+    const spec = containerSpecOf(this.#task);
+    const networkMode = this.#networkMode(report);
+    const wishes = this.#fileWishes(spec, report);
+    const paths = await this.#host.files.write(
+      this.#task.id,
+      wishes.map(({ file }) => file),
+    );
+    const files = wishes.map(({ target }, at) => ({ source: paths[at] ?? "", target }));
+    return { spec, plan: planContainer(this.#task, this.#facts, networkMode, files) };
+  }
+
+  /** `host` and `none` are all that this node can build; a service without networks, or with published ports only, gets none. */
+  #networkMode(report: Report): string {
+    let mode = "none";
+    for (const wanted of this.#task.spec?.networks ?? []) {
+      const target = wanted.target ?? "";
+      const network = this.#needs.network(target);
+      const driver = network?.spec?.driver?.name ?? "";
+      const name = network?.spec?.name ?? target;
+      if (driver === "host" || name === "host") mode = "host";
+      else if (driver === "null" || name === "none") mode = "none";
+      else if (network?.spec?.ingress !== true) {
+        const detail = "this worker attaches tasks to the networks host and none only";
+        report({ networkNotReady: { networkId: target, detail }, sinceUs: this.#nowUs() });
+        throw new NetworkNotReady(name, detail);
+      }
+    }
+    return mode;
+  }
+
+  #fileWishes(spec: skep.objects.ContainerSpec.$Properties, report: Report): FileWish[] {
+    const data = templateData(this.#task, this.#facts);
+    const read = (payload: { data?: Uint8Array | null } | null | undefined): string | undefined =>
+      payload?.data == null ? undefined : Buffer.from(payload.data).toString("utf8");
+    const functions = payloadFunctions(spec, environmentOfTask(this.#task, spec, data), {
+      secret: (id) => read(this.#needs.secret(id)?.spec),
+      config: (id) => read(this.#needs.config(id)?.spec),
+    });
+    const wish = (
+      kind: "secret" | "config",
+      id: string,
+      name: string,
+      target: skep.objects.FileTarget.$Properties,
+    ): FileWish => {
+      const payload = this.#needs[kind](id)?.spec;
+      if (payload == null) {
+        report({ dependencyMissing: { kind, reference: name === "" ? id : name }, sinceUs: this.#nowUs() });
+        throw new TaskDependencyMissing(kind, name === "" ? id : name);
+      }
+      const templating = payload.templating?.name ?? "";
+      if (templating !== "" && templating !== "golang") {
+        throw new TaskSpecInvalid(`${kind} ${name} wants the template driver "${templating}"`, "Use the driver golang");
+      }
+      const raw = payload.data ?? new Uint8Array();
+      const where = `${kind} ${name}`;
+      const bytes =
+        templating === ""
+          ? raw
+          : Buffer.from(expandTemplate(where, Buffer.from(raw).toString("utf8"), data, functions));
+      const file = { bytes, uid: ownerOf(target.uid), gid: ownerOf(target.gid), mode: target.mode ?? 0o444 };
+      return { file, target: targetOf(target.name ?? name, kind) };
+    };
+    return [
+      ...(spec.secrets ?? []).map((one) =>
+        wish("secret", one.secretId ?? "", one.secretName ?? "", one.file ?? { name: one.secretName ?? "" }),
+      ),
+      // A config with a runtime target is for the runtime, not a file.
+      ...(spec.configs ?? []).flatMap((one) =>
+        one.file == null ? [] : [wish("config", one.configId ?? "", one.configName ?? "", one.file)],
+      ),
+    ];
+  }
+
+  #throttled(image: string, sinceUs: number, report: Report): (progress: PullReport) => void {
+    let lastMs = -Infinity;
+    return ({ bytesDone, bytesTotal }) => {
+      const nowMs = this.#host.clock.monotonicMs();
+      if (nowMs - lastMs < progressMs) return;
+      lastMs = nowMs;
+      report({ pulling: { image, bytesDone, bytesTotal }, sinceUs });
+    };
+  }
+
+  async start(signal: AbortSignal, report: Report): Promise<void> {
+    signal.throwIfAborted();
+    const container = this.#container();
+    // A task lives once: one that ended is never started again, `wait` tells how it ended.
+    if (container.record.state.startedAtMs === 0) {
+      // After a reboot the container is still here and its secrets are not.
+      await this.#plan(report);
+      await container.start();
+    }
+    await this.#untilHealthy(container, signal, report);
+  }
+
+  async #untilHealthy(container: Container, signal: AbortSignal, report: Report): Promise<void> {
+    for (;;) {
+      const change = container.changed(signal);
+      change.catch(() => undefined); // awaited below, unless it is over
+      const { health, exit, status } = container.record.state;
+      const ended = !container.running && (exit !== undefined || status === "removing");
+      if (health.status === "none" || health.status === "healthy") return;
+      if (health.status === "unhealthy") {
+        report(this.#unhealthy(container));
+        await this.#stop(container);
+        throw new TaskUnhealthy(health.failingStreak);
+      }
+      if (ended) throw new TaskExitedEarly(exit?.code ?? 0);
+      await change;
+    }
+  }
+
+  async wait(signal: AbortSignal): Promise<ExitReport> {
+    const container = this.#container();
+    let unhealthy: Pick<ExitReport, "error" | "reason"> | undefined;
+    for (;;) {
+      const change = container.changed(signal);
+      change.catch(() => undefined); // awaited below, unless it is over
+      const { state } = container.record;
+      if (this.#host.find(this.#task.id) === undefined) throw new TaskContainerGone(this.#task.id);
+      if (!container.running && state.exit !== undefined) {
+        return { exitCode: state.exit.code, oomKilled: state.exit.oomKilled, ...unhealthy };
+      }
+      if (state.health.status === "unhealthy" && unhealthy === undefined) {
+        unhealthy = { error: new TaskUnhealthy(state.health.failingStreak), reason: this.#unhealthy(container) };
+        await this.#stop(container);
+        continue;
+      }
+      await change;
+    }
+  }
+
+  #unhealthy(container: Container): skep.objects.Reason.$Properties {
+    const { health } = container.record.state;
+    const last = health.log.at(-1);
+    const output = (last?.output ?? "").slice(0, unhealthyOutputMax);
+    return {
+      unhealthy: { failingStreak: health.failingStreak, exitCode: last?.exitCode ?? 0, output },
+      sinceUs: this.#nowUs(),
+    };
+  }
+
+  async #stop(container: Container): Promise<void> {
+    const { stopGraceMs } = planContainer(this.#task, this.#facts, "none", []);
+    await container.stop({ seconds: stopGraceMs / 1000 });
+  }
+
+  async shutdown(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const container = this.#host.find(this.#task.id);
+    if (container !== undefined) await abortable(this.#stop(container), signal);
+  }
+
+  async terminate(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const container = this.#host.find(this.#task.id);
+    if (container !== undefined) await abortable(container.stop({ seconds: 0, signal: "KILL" }), signal);
+  }
+
+  async remove(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    await removeTask(this.#host, this.#task.id);
+  }
+
+  containerStatus(): skep.objects.ContainerStatus.$Properties | undefined {
+    const container = this.#host.find(this.#task.id);
+    if (container === undefined) return undefined;
+    const { pid, exit } = container.record.state;
+    return { containerId: container.id, pid, exitCode: exit?.code ?? 0 };
+  }
+
+  /** None are published by this worker: a task in the host's network opens its ports itself. */
+  portStatus(): skep.objects.PortStatus.$Properties | undefined {
+    return undefined;
+  }
+
+  async *logs(options: TaskLogOptions, signal: AbortSignal): AsyncGenerator<TaskLogLine, void, undefined> {
+    const { stdout, stderr, follow, tail, sinceNs } = options;
+    const wish = {
+      stdout,
+      stderr,
+      follow,
+      ...(tail === undefined ? {} : { tail }),
+      ...(sinceNs === undefined ? {} : { sinceNs }),
+    };
+    for await (const line of this.#container().logs(wish, signal)) {
+      yield { stream: line.stream === "stderr" ? "stderr" : "stdout", timeNs: line.timeNs, text: line.text };
+    }
+  }
+
+  #container(): Container {
+    const container = this.#host.find(this.#task.id);
+    if (container === undefined) throw new TaskContainerGone(this.#task.id);
+    return container;
+  }
+
+  #nowUs(): number {
+    return Math.round(this.#host.clock.wallMs() * 1000);
+  }
+}
+
+/** Secrets first: what is left after a crash in between has none any more. */
+export async function removeTask(host: Pick<ControllerHost, "files" | "find">, taskId: string): Promise<void> {
+  await host.files.remove(taskId);
+  const container = host.find(taskId);
+  if (container === undefined) return;
+  try {
+    await container.remove({ force: true, volumes: true });
+  } catch (error) {
+    if (host.find(taskId) !== undefined) throw error; // else somebody else removed it meanwhile
+  }
+}
+
+/** Leaves the work to itself when the signal aborts; it goes on to its end. */
+async function abortable(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const left = Promise.withResolvers<never>();
+  const leave = (): void => left.reject(signal.reason as Error);
+  signal.addEventListener("abort", leave, { once: true });
+  try {
+    await Promise.race([work, left.promise]);
+  } finally {
+    signal.removeEventListener("abort", leave);
+    work.catch(() => undefined); // who left does not hear of it; the next act finds what it did
+  }
+}
+
+/** Numbers only, as Swarm: names would be looked up in the image. */
+function ownerOf(text: string | null | undefined): number {
+  if (text == null || text === "") return 0;
+  if (!/^[0-9]{1,9}$/.test(text)) throw new TaskSpecInvalid(`the owner "${text}" of a secret or config is no number`);
+  return Number(text);
+}
+
+function targetOf(name: string, kind: "secret" | "config"): string {
+  if (name === "" || name.includes("\0") || name.split("/").includes("..")) {
+    throw new TaskSpecInvalid(`a ${kind} cannot be put at "${name}"`);
+  }
+  if (name.startsWith("/")) return name;
+  return kind === "secret" ? `/run/secrets/${name}` : `/${name}`;
+}
