@@ -15,5 +15,5 @@ export {
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
-export { certificateRole, nodeLifeOf } from "./node-role.ts";
+export { certificateRole, nodeLifeOf, trustedRoots } from "./membership.ts";
 export { skep } from "./gen/skep.js";

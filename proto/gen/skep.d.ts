@@ -311,6 +311,9 @@ export namespace skep {
             /** JoinRequest description. */
             description?: (skep.objects.NodeDescription.$Properties|null);
 
+            /** JoinRequest forwardedFor. */
+            forwardedFor: string;
+
             /**
              * Creates a new JoinRequest instance using the specified properties.
              * @param [properties] Properties to set
@@ -386,6 +389,9 @@ export namespace skep {
                 /** JoinRequest description */
                 description?: (skep.objects.NodeDescription.$Properties|null);
 
+                /** JoinRequest forwardedFor */
+                forwardedFor?: (string|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -397,6 +403,7 @@ export namespace skep {
               availability?: skep.objects.NodeAvailability|null;
               addr?: string|null;
               description?: skep.objects.NodeDescription.$Shape|null;
+              forwardedFor?: string|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -440,9 +447,6 @@ export namespace skep {
 
             /** JoinResponse memberId. */
             memberId: number;
-
-            /** JoinResponse clusterIncarnation. */
-            clusterIncarnation: number;
 
             /**
              * Creates a new JoinResponse instance using the specified properties.
@@ -525,9 +529,6 @@ export namespace skep {
                 /** JoinResponse memberId */
                 memberId?: (number|null);
 
-                /** JoinResponse clusterIncarnation */
-                clusterIncarnation?: (number|null);
-
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -557,6 +558,9 @@ export namespace skep {
 
             /** RenewRequest csr. */
             csr: string;
+
+            /** RenewRequest forwardedNodeId. */
+            forwardedNodeId: string;
 
             /**
              * Creates a new RenewRequest instance using the specified properties.
@@ -620,6 +624,9 @@ export namespace skep {
 
                 /** RenewRequest csr */
                 csr?: (string|null);
+
+                /** RenewRequest forwardedNodeId */
+                forwardedNodeId?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -4341,6 +4348,9 @@ export namespace skep {
             /** NodeCertificate error. */
             error: string;
 
+            /** NodeCertificate expiresAtUs. */
+            expiresAtUs: number;
+
             /**
              * Creates a new NodeCertificate instance using the specified properties.
              * @param [properties] Properties to set
@@ -4415,6 +4425,9 @@ export namespace skep {
 
                 /** NodeCertificate error */
                 error?: (string|null);
+
+                /** NodeCertificate expiresAtUs */
+                expiresAtUs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -23208,6 +23221,9 @@ export namespace skep {
             /** NodeUpdate node. */
             node?: (skep.objects.Node.$Properties|null);
 
+            /** NodeUpdate roots. */
+            roots: string;
+
             /**
              * Creates a new NodeUpdate instance using the specified properties.
              * @param [properties] Properties to set
@@ -23271,6 +23287,9 @@ export namespace skep {
                 /** NodeUpdate node */
                 node?: (skep.objects.Node.$Properties|null);
 
+                /** NodeUpdate roots */
+                roots?: (string|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -23278,6 +23297,7 @@ export namespace skep {
             /** Shape of a NodeUpdate. */
             type $Shape = {
               node?: skep.objects.Node.$Shape|null;
+              roots?: string|null;
               $unknowns?: Uint8Array[];
             };
         }

@@ -308,6 +308,7 @@ export const skep = $root.skep = (() => {
             JoinRequest.prototype.availability = 0;
             JoinRequest.prototype.addr = "";
             JoinRequest.prototype.description = null;
+            JoinRequest.prototype.forwardedFor = "";
 
             JoinRequest.create = function(properties) {
                 return new JoinRequest(properties);
@@ -330,6 +331,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(34).string(message.addr);
                 if (message.description != null && $Object.hasOwnProperty.call(message, "description"))
                     $root.skep.objects.NodeDescription.encode(message.description, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.forwardedFor != null && $Object.hasOwnProperty.call(message, "forwardedFor") && message.forwardedFor !== "")
+                    writer.uint32(50).string(message.forwardedFor);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -405,6 +408,15 @@ export const skep = $root.skep = (() => {
                             message.description = $root.skep.objects.NodeDescription.decode(reader, reader.size(), $undefined, _depth + 1, message.description);
                             continue;
                         }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.forwardedFor = value;
+                            else
+                                delete message.forwardedFor;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -464,6 +476,9 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.ca.JoinRequest.description: object expected");
                     message.description = $root.skep.objects.NodeDescription.fromObject(object.description, _depth + 1);
                 }
+                if (object.forwardedFor != null)
+                    if (typeof object.forwardedFor !== "string" || object.forwardedFor.length)
+                        message.forwardedFor = $String(object.forwardedFor);
                 return message;
             };
 
@@ -481,6 +496,7 @@ export const skep = $root.skep = (() => {
                     object.availability = options.enums === $String ? "ACTIVE" : 0;
                     object.addr = "";
                     object.description = null;
+                    object.forwardedFor = "";
                 }
                 if (message.token != null && $Object.hasOwnProperty.call(message, "token"))
                     object.token = message.token;
@@ -492,6 +508,8 @@ export const skep = $root.skep = (() => {
                     object.addr = message.addr;
                 if (message.description != null && $Object.hasOwnProperty.call(message, "description"))
                     object.description = $root.skep.objects.NodeDescription.toObject(message.description, options, _depth + 1);
+                if (message.forwardedFor != null && $Object.hasOwnProperty.call(message, "forwardedFor"))
+                    object.forwardedFor = message.forwardedFor;
                 return object;
             };
 
@@ -525,7 +543,6 @@ export const skep = $root.skep = (() => {
             JoinResponse.prototype.root = "";
             JoinResponse.prototype.managerAddrs = $util.emptyArray;
             JoinResponse.prototype.memberId = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            JoinResponse.prototype.clusterIncarnation = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             JoinResponse.create = function(properties) {
                 return new JoinResponse(properties);
@@ -553,8 +570,6 @@ export const skep = $root.skep = (() => {
                         writer.uint32(50).string(message.managerAddrs[i]);
                 if (message.memberId != null && $Object.hasOwnProperty.call(message, "memberId") && (typeof message.memberId === "object" ? message.memberId.low || message.memberId.high : message.memberId !== 0))
                     writer.uint32(56).uint64(message.memberId);
-                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation") && (typeof message.clusterIncarnation === "object" ? message.clusterIncarnation.low || message.clusterIncarnation.high : message.clusterIncarnation !== 0))
-                    writer.uint32(64).uint64(message.clusterIncarnation);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -650,15 +665,6 @@ export const skep = $root.skep = (() => {
                                 delete message.memberId;
                             continue;
                         }
-                    case 8: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clusterIncarnation = value;
-                            else
-                                delete message.clusterIncarnation;
-                            continue;
-                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -729,16 +735,6 @@ export const skep = $root.skep = (() => {
                             message.memberId = object.memberId;
                         else if (typeof object.memberId === "object")
                             message.memberId = new $util.LongBits(object.memberId.low >>> 0, object.memberId.high >>> 0).toNumber(true);
-                if (object.clusterIncarnation != null)
-                    if (typeof object.clusterIncarnation === "object" ? object.clusterIncarnation.low || object.clusterIncarnation.high : $Number(object.clusterIncarnation) !== 0)
-                        if ($util.Long)
-                            message.clusterIncarnation = $util.Long.fromValue(object.clusterIncarnation, true);
-                        else if (typeof object.clusterIncarnation === "string")
-                            message.clusterIncarnation = $parseInt(object.clusterIncarnation, 10);
-                        else if (typeof object.clusterIncarnation === "number")
-                            message.clusterIncarnation = object.clusterIncarnation;
-                        else if (typeof object.clusterIncarnation === "object")
-                            message.clusterIncarnation = new $util.LongBits(object.clusterIncarnation.low >>> 0, object.clusterIncarnation.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -763,11 +759,6 @@ export const skep = $root.skep = (() => {
                         object.memberId = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.memberId = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.clusterIncarnation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.clusterIncarnation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
                     object.nodeId = message.nodeId;
@@ -791,13 +782,6 @@ export const skep = $root.skep = (() => {
                         object.memberId = options.longs === $String ? $String(message.memberId) : message.memberId;
                     else
                         object.memberId = options.longs === $String ? $util.Long.prototype.toString.call(message.memberId) : options.longs === $Number ? new $util.LongBits(message.memberId.low >>> 0, message.memberId.high >>> 0).toNumber(true) : message.memberId;
-                if (message.clusterIncarnation != null && $Object.hasOwnProperty.call(message, "clusterIncarnation"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.clusterIncarnation = typeof message.clusterIncarnation === "number" ? $BigInt(message.clusterIncarnation) : $util.Long.fromBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0, true).toBigInt();
-                    else if (typeof message.clusterIncarnation === "number")
-                        object.clusterIncarnation = options.longs === $String ? $String(message.clusterIncarnation) : message.clusterIncarnation;
-                    else
-                        object.clusterIncarnation = options.longs === $String ? $util.Long.prototype.toString.call(message.clusterIncarnation) : options.longs === $Number ? new $util.LongBits(message.clusterIncarnation.low >>> 0, message.clusterIncarnation.high >>> 0).toNumber(true) : message.clusterIncarnation;
                 return object;
             };
 
@@ -824,6 +808,7 @@ export const skep = $root.skep = (() => {
             };
 
             RenewRequest.prototype.csr = "";
+            RenewRequest.prototype.forwardedNodeId = "";
 
             RenewRequest.create = function(properties) {
                 return new RenewRequest(properties);
@@ -838,6 +823,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.csr != null && $Object.hasOwnProperty.call(message, "csr") && message.csr !== "")
                     writer.uint32(10).string(message.csr);
+                if (message.forwardedNodeId != null && $Object.hasOwnProperty.call(message, "forwardedNodeId") && message.forwardedNodeId !== "")
+                    writer.uint32(18).string(message.forwardedNodeId);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -880,6 +867,15 @@ export const skep = $root.skep = (() => {
                                 delete message.csr;
                             continue;
                         }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.forwardedNodeId = value;
+                            else
+                                delete message.forwardedNodeId;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -910,6 +906,9 @@ export const skep = $root.skep = (() => {
                 if (object.csr != null)
                     if (typeof object.csr !== "string" || object.csr.length)
                         message.csr = $String(object.csr);
+                if (object.forwardedNodeId != null)
+                    if (typeof object.forwardedNodeId !== "string" || object.forwardedNodeId.length)
+                        message.forwardedNodeId = $String(object.forwardedNodeId);
                 return message;
             };
 
@@ -921,10 +920,14 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults)
+                if (options.defaults) {
                     object.csr = "";
+                    object.forwardedNodeId = "";
+                }
                 if (message.csr != null && $Object.hasOwnProperty.call(message, "csr"))
                     object.csr = message.csr;
+                if (message.forwardedNodeId != null && $Object.hasOwnProperty.call(message, "forwardedNodeId"))
+                    object.forwardedNodeId = message.forwardedNodeId;
                 return object;
             };
 
@@ -7513,6 +7516,7 @@ export const skep = $root.skep = (() => {
             NodeCertificate.prototype.csr = $util.newBuffer([]);
             NodeCertificate.prototype.certificate = "";
             NodeCertificate.prototype.error = "";
+            NodeCertificate.prototype.expiresAtUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
 
             NodeCertificate.create = function(properties) {
                 return new NodeCertificate(properties);
@@ -7535,6 +7539,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(34).string(message.certificate);
                 if (message.error != null && $Object.hasOwnProperty.call(message, "error") && message.error !== "")
                     writer.uint32(42).string(message.error);
+                if (message.expiresAtUs != null && $Object.hasOwnProperty.call(message, "expiresAtUs") && (typeof message.expiresAtUs === "object" ? message.expiresAtUs.low || message.expiresAtUs.high : message.expiresAtUs !== 0))
+                    writer.uint32(48).int64(message.expiresAtUs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7611,6 +7617,15 @@ export const skep = $root.skep = (() => {
                                 message.error = value;
                             else
                                 delete message.error;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.int64()) === "object" ? value.low || value.high : value !== 0)
+                                message.expiresAtUs = value;
+                            else
+                                delete message.expiresAtUs;
                             continue;
                         }
                     }
@@ -7692,6 +7707,16 @@ export const skep = $root.skep = (() => {
                 if (object.error != null)
                     if (typeof object.error !== "string" || object.error.length)
                         message.error = $String(object.error);
+                if (object.expiresAtUs != null)
+                    if (typeof object.expiresAtUs === "object" ? object.expiresAtUs.low || object.expiresAtUs.high : $Number(object.expiresAtUs) !== 0)
+                        if ($util.Long)
+                            message.expiresAtUs = $util.Long.fromValue(object.expiresAtUs, false);
+                        else if (typeof object.expiresAtUs === "string")
+                            message.expiresAtUs = $parseInt(object.expiresAtUs, 10);
+                        else if (typeof object.expiresAtUs === "number")
+                            message.expiresAtUs = object.expiresAtUs;
+                        else if (typeof object.expiresAtUs === "object")
+                            message.expiresAtUs = new $util.LongBits(object.expiresAtUs.low >>> 0, object.expiresAtUs.high >>> 0).toNumber();
                 return message;
             };
 
@@ -7715,6 +7740,11 @@ export const skep = $root.skep = (() => {
                     }
                     object.certificate = "";
                     object.error = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, false);
+                        object.expiresAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.expiresAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
                     object.state = options.enums === $String ? $root.skep.objects.CertificateState[message.state] === $undefined ? message.state : $root.skep.objects.CertificateState[message.state] : message.state;
@@ -7726,6 +7756,13 @@ export const skep = $root.skep = (() => {
                     object.certificate = message.certificate;
                 if (message.error != null && $Object.hasOwnProperty.call(message, "error"))
                     object.error = message.error;
+                if (message.expiresAtUs != null && $Object.hasOwnProperty.call(message, "expiresAtUs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.expiresAtUs = typeof message.expiresAtUs === "number" ? $BigInt(message.expiresAtUs) : $util.Long.fromBits(message.expiresAtUs.low >>> 0, message.expiresAtUs.high >>> 0, false).toBigInt();
+                    else if (typeof message.expiresAtUs === "number")
+                        object.expiresAtUs = options.longs === $String ? $String(message.expiresAtUs) : message.expiresAtUs;
+                    else
+                        object.expiresAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.expiresAtUs) : options.longs === $Number ? new $util.LongBits(message.expiresAtUs.low >>> 0, message.expiresAtUs.high >>> 0).toNumber() : message.expiresAtUs;
                 return object;
             };
 
@@ -40466,6 +40503,7 @@ export const skep = $root.skep = (() => {
             };
 
             NodeUpdate.prototype.node = null;
+            NodeUpdate.prototype.roots = "";
 
             NodeUpdate.create = function(properties) {
                 return new NodeUpdate(properties);
@@ -40480,6 +40518,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.node != null && $Object.hasOwnProperty.call(message, "node"))
                     $root.skep.objects.Node.encode(message.node, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.roots != null && $Object.hasOwnProperty.call(message, "roots") && message.roots !== "")
+                    writer.uint32(18).string(message.roots);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -40519,6 +40559,15 @@ export const skep = $root.skep = (() => {
                             message.node = $root.skep.objects.Node.decode(reader, reader.size(), $undefined, _depth + 1, message.node);
                             continue;
                         }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.roots = value;
+                            else
+                                delete message.roots;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -40551,6 +40600,9 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.NodeUpdate.node: object expected");
                     message.node = $root.skep.objects.Node.fromObject(object.node, _depth + 1);
                 }
+                if (object.roots != null)
+                    if (typeof object.roots !== "string" || object.roots.length)
+                        message.roots = $String(object.roots);
                 return message;
             };
 
@@ -40562,10 +40614,14 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults)
+                if (options.defaults) {
                     object.node = null;
+                    object.roots = "";
+                }
                 if (message.node != null && $Object.hasOwnProperty.call(message, "node"))
                     object.node = $root.skep.objects.Node.toObject(message.node, options, _depth + 1);
+                if (message.roots != null && $Object.hasOwnProperty.call(message, "roots"))
+                    object.roots = message.roots;
                 return object;
             };
 

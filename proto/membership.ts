@@ -22,3 +22,9 @@ export function nodeLifeOf(spec: skep.objects.ClusterSpec.$Properties | null | u
 export function certificateRole(node: Pick<skep.objects.Node.$Properties, "spec" | "role">): skep.objects.NodeRole {
   return node.spec?.role === NodeRole.MANAGER || node.role === NodeRole.MANAGER ? NodeRole.MANAGER : NodeRole.WORKER;
 }
+
+/** Whom every node is to trust, PEM: the cluster's root, and while it is being rotated the one to come. */
+export function trustedRoots(root: skep.objects.RootCa.$Properties | null | undefined): string {
+  const [now, next] = [root?.certificate ?? "", root?.rotation?.certificate ?? ""];
+  return next === "" ? now : `${now.trimEnd()}\n${next}`;
+}
