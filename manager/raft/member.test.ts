@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { ClusterError } from "../../lib/pure/errors.ts";
+import type { AppendRequest, Message, SnapshotMeta, SnapshotRequest } from "./core/index.ts";
 import type { Outcome } from "./proposals.ts";
-import { SmallGroup, recordOf } from "./testing/small-group.ts";
+import { SnapshotWriteFailed } from "./snapshot/index.ts";
+import { SmallGroup, recordOf, type FakeMember } from "./testing/small-group.ts";
 
 class StateDiverged extends ClusterError {
   readonly code = "STATE_DIVERGED";
@@ -386,6 +388,125 @@ test("G1: a member behind the log gets a snapshot and goes on from there", () =>
   assert.ok(away.notices.includes("snapshotInstalled"));
   group.propose(leader.id, "last");
   group.until("it follows", () => away.applied.at(-1) === "last");
+});
+
+/** A leader with `count` snapshots, ten entries apart, and a follower that is cut off and has none of them. */
+function apart(count: number): { group: SmallGroup; leader: FakeMember; away: FakeMember; metas: SnapshotMeta[] } {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  const away = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  group.propose(leader.id, "first");
+  group.until("all have it", () => [1, 2, 3].every((id) => group.at(id).applied.length === 1));
+  group.drop = ({ from, to }) => to === away.id || from === away.id;
+  const metas: SnapshotMeta[] = [];
+  while (metas.length < count) {
+    for (let entry = 0; entry < 10; entry++) group.propose(leader.id, `e${metas.length}-${entry}`);
+    assert.ok(leader.member.takeSnapshot());
+    const { appliedIndex } = leader.member;
+    group.until("a snapshot", () => leader.disk.recovered.snapshot.index === appliedIndex);
+    metas.push(leader.disk.recovered.snapshot);
+    away.disk.snapshots.set(appliedIndex, leader.disk.snapshots.get(appliedIndex)!);
+  }
+  return { group, leader, away, metas };
+}
+
+function snapshotFor(leader: FakeMember, away: FakeMember, meta: SnapshotMeta): SnapshotRequest {
+  return { type: "snapshot", from: leader.id, to: away.id, term: leader.member.term, meta };
+}
+
+test("G13: two snapshots that arrive shortly after each other are loaded one after the other, and the newer one stays", () => {
+  const { group, leader, away, metas } = apart(2);
+  const [older, newer] = metas as [SnapshotMeta, SnapshotMeta];
+  // Side by side the older one would end last.
+  away.loadMs.set(older.index, 50).set(newer.index, 1);
+  away.member.receive(snapshotFor(leader, away, older));
+  group.until("the first is being loaded", () => away.loading === 1);
+  away.member.receive(snapshotFor(leader, away, newer));
+  group.until("the second is in force", () => away.member.appliedIndex === newer.index);
+  assert.equal(away.mostLoading, 1);
+  assert.deepEqual(away.applied, leader.applied);
+  group.drop = () => false;
+  group.propose(leader.id, "last");
+  group.until("it goes on from there", () => away.applied.at(-1) === "last");
+  assert.deepEqual(away.applied, leader.applied);
+});
+
+test("K8: a disk that fails while a snapshot is loaded ends the process; it is no reason for a quarantine", () => {
+  const { group, leader, away, metas } = apart(1);
+  away.loadFailure = new SnapshotWriteFailed("read", new Error("EIO: i/o error, read"));
+  away.member.receive(snapshotFor(leader, away, metas[0]!));
+  group.until("it ends", () => away.fatal !== undefined);
+  assert.equal((away.fatal as ClusterError).code, "RAFT_DISK_FAILED");
+  assert.equal(away.quarantined, undefined);
+  // What its disk holds is as good as ever: it comes back with the snapshot.
+  away.loadFailure = undefined;
+  away.fatal = undefined;
+  away.restart();
+  group.drop = () => false;
+  group.propose(leader.id, "last");
+  group.until("it has everything", () => away.applied.at(-1) === "last");
+  assert.deepEqual(away.applied, leader.applied);
+});
+
+test("G3: a log that begins behind a snapshot never claims a commit beyond it, though entries came in the same turn", () => {
+  const { group, leader, away, metas } = apart(1);
+  const meta = metas[0]!;
+  group.propose(leader.id, "after");
+  const { entries } = leader.disk.recovered;
+  const append: AppendRequest = {
+    type: "append",
+    from: leader.id,
+    to: away.id,
+    term: leader.member.term,
+    prevIndex: meta.index,
+    prevTerm: meta.term,
+    entries: entries.filter(({ index }) => index > meta.index),
+    commit: leader.member.appliedIndex,
+  };
+  assert.ok(append.entries.length > 0 && append.commit > meta.index);
+  away.member.receive(snapshotFor(leader, away, meta));
+  away.member.receive(append);
+  group.until("it has everything", () => away.applied.at(-1) === "after");
+  assert.deepEqual(away.resets, [{ index: meta.index, commit: meta.index }]);
+});
+
+test("F7: a removed member goes on answering candidates, and does nothing else", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const gone = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  const other = group.at([1, 2, 3].find((id) => id !== leader.id && id !== gone.id)!);
+  group.change(leader.id, { steps: [{ act: "remove", member: gone.id }], records: [], force: false });
+  group.until("it knows", () => gone.removed);
+  const sent: Message[] = [];
+  group.drop = (message) => {
+    if (message.from === gone.id) sent.push(message);
+    return message.from === gone.id || message.to === gone.id;
+  };
+  const { commit, term } = gone.member.status();
+  const ask = {
+    from: other.id,
+    to: gone.id,
+    lastIndex: commit - 1,
+    lastTerm: term,
+    transfer: true,
+    commit: 1,
+    commitTerm: 1,
+  };
+  gone.member.receive({ ...ask, type: "preVote", term: term + 1 });
+  gone.member.receive({ ...ask, type: "vote", term: term + 1 });
+  group.until("both are answered", () => sent.length >= 2);
+  group.run(5000);
+  // The commit index that comes with the answers is what a candidate that missed the removal needs.
+  assert.deepEqual(
+    sent.map((message) => [message.type, "commit" in message && message.commit]),
+    [
+      ["preVoteResponse", commit],
+      ["voteResponse", commit],
+    ],
+  );
+  assert.equal(gone.member.state, "removed");
+  assert.equal(group.propose(gone.id, "x").kind, "stopped");
 });
 
 test("F12: a member that lost what it acknowledged goes into quarantine and stays silent", () => {

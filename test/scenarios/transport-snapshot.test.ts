@@ -278,12 +278,11 @@ scene(
   async (_world, one, two) => {
     const chunks = chunksOf(16, 100_000);
     one.snapshots.put(snapshotMeta, chunks);
-    const startedMs = performance.now();
     assert.equal(await sendTo(one, 2), undefined);
-    const tookMs = performance.now() - startedMs;
-    assert.ok(tookMs > 300, `${tookMs} ms`);
     const metrics = one.transport.metrics().get(2);
-    assert.ok((metrics?.snapshotThrottledSeconds ?? 0) > 0);
+    const throttledSeconds = metrics?.snapshotThrottledSeconds ?? 0;
+    // What the bucket made it wait; a slow machine sends less than the rate by itself, so this may be less than 0.6.
+    assert.ok(throttledSeconds > 0 && throttledSeconds < 0.7, `${throttledSeconds} s`);
     assert.equal(metrics?.snapshotBytesSent, Buffer.concat(chunks).length);
     assert.equal(two.transport.metrics().get(1)?.snapshotBytesReceived, Buffer.concat(chunks).length);
   },

@@ -181,6 +181,13 @@ export class FakeMember {
   /** Thrown by apply for this command. */
   poison: { readonly command: string; readonly error: Error } | undefined;
   saves = 0;
+  /** Commit indexes and snapshots handed to `reset`. */
+  readonly resets: { readonly index: number; readonly commit: number }[] = [];
+  /** How long loading a snapshot takes, by its index; 0.1 unless said. */
+  loadMs = new Map<number, number>();
+  loadFailure: Error | undefined;
+  loading = 0;
+  mostLoading = 0;
   readonly measures = new Map<string, number[]>();
 
   constructor(id: MemberId, group: SmallGroup) {
@@ -292,8 +299,10 @@ export class FakeMember {
         const { recovered } = this.disk;
         this.disk.recovered = { ...recovered, entries: recovered.entries.filter((entry) => entry.index > index) };
       },
-      reset: (snapshot, hardState, done) =>
-        this.#write(() => (this.disk.recovered = { snapshot, hardState, entries: [] }), done),
+      reset: (snapshot, hardState, done) => {
+        this.resets.push({ index: snapshot.index, commit: hardState.commit });
+        this.#write(() => (this.disk.recovered = { snapshot, hardState, entries: [] }), done);
+      },
     };
   }
 
@@ -311,7 +320,10 @@ export class FakeMember {
       },
       load: (meta, sink, done) => {
         const chunks = this.disk.snapshots.get(meta.index);
-        this.group.later(0.1, () => {
+        this.mostLoading = Math.max(this.mostLoading, ++this.loading);
+        this.group.later(this.loadMs.get(meta.index) ?? 0.1, () => {
+          this.loading--;
+          if (this.loadFailure !== undefined) return done(this.loadFailure);
           if (chunks === undefined) return done(new Error(`no snapshot ${meta.index}`));
           for (const chunk of chunks) sink.write(chunk);
           sink.finish(meta.index);
