@@ -25,6 +25,7 @@ import { Orchestrator } from "./orchestrator/index.ts";
 import {
   DataFolder,
   GrpcTransport,
+  MemberQuarantined,
   Raft,
   foundCluster,
   limitsOfDistance,
@@ -219,9 +220,19 @@ export class Manager implements AsyncDisposable {
       }),
     );
     const joining = await enter(folder, owner, address, channels, options, signal);
+    const quarantined = (reason: string, through: readonly string[], cause?: unknown): Promise<never> => {
+      const error = new MemberQuarantined(owner.memberId, reason, through, cause);
+      return stayQuarantined(error, folder, server, options, signal);
+    };
+    const kept = folder.identity?.quarantined;
+    if (kept !== undefined) await quarantined(kept.reason, kept.through);
     const access = { folder, ...(options.unlockKey === undefined ? {} : { unlockKey: options.unlockKey }) };
     const storage = opened.use(
-      await openStorage(access).catch((error: unknown) => stayQuarantined(error, folder, server, options, signal)),
+      await openStorage(access).catch((error: unknown) => {
+        if (!(error instanceof ClusterError) || error.code !== "LOG_QUARANTINED") throw error;
+        // Who the others are stands in the snapshot, which is not read any more.
+        return quarantined(error.message, options.start.kind === "join" ? options.start.addresses : [], error);
+      }),
     );
     for (const error of storage.damaged) options.logger.error("a snapshot is damaged; an older one is used", { error });
     const raft = opened.use(
@@ -370,6 +381,10 @@ export class Manager implements AsyncDisposable {
 
   async #raiseLevel(): Promise<void> {
     await this.#reportLevel(this.raft.memberId, supportedLevel, this.#stop.signal);
+    // A leader that removed itself could not forget itself: it would count for levels and in votes on hashes for ever.
+    for (const member of this.store.machine.recordedMembers()) {
+      if (this.raft.wasRemoved(member)) await this.store.removeMember(member, this.#stop.signal);
+    }
     if (this.store.featureLevel < supportedLevel) await this.store.raiseLevel(supportedLevel, this.#stop.signal);
   }
 
@@ -496,21 +511,20 @@ class Channels implements Disposable {
 }
 
 /**
- * The disk says that this member's log cannot be trusted (row 31): it takes no part, and does not end either, since it
- * would only be started again. It stays up to tell so until it is stopped.
+ * This member's log or state cannot be trusted (row 31): it takes no part, and does not end either, since it would only be
+ * started again. It stays up to tell so until it is stopped.
  */
 async function stayQuarantined(
-  error: unknown,
+  error: MemberQuarantined,
   folder: DataFolder,
   server: RpcServer,
   options: ManagerOptions,
   signal: AbortSignal,
 ): Promise<never> {
-  if (!(error instanceof ClusterError) || error.code !== "LOG_QUARANTINED") throw error;
   const { clusterId, memberId } = folder.identity ?? { clusterId: "", memberId: 0 };
   server.unary(managersMethods.status, () => Promise.resolve({ clusterId, memberId, state: "quarantined" }));
   options.logger.error("quarantined: this manager must be replaced", { error });
-  options.onOut?.("quarantined", `${error.message}. ${error.fix ?? ""}`);
+  options.onOut?.("quarantined", `${error.message}. ${error.fix}`);
   return new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason as Error);
     else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });

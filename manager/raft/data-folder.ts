@@ -5,6 +5,7 @@
  *   clusterIncarnation            grows with each forced new cluster (row 26)
  *   starts                        how often it was opened, so that ids of reads are never used twice
  *   standing                      "joining" until the cluster has let it in; "removed" once the cluster has told so
+ *   quarantined                   why its log or state is not to be trusted, if so: a restart would vote with it again
  * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
  */
 import { randomBytes } from "node:crypto";
@@ -24,6 +25,13 @@ export interface Identity {
   readonly clusterIncarnation: number;
   readonly starts: number;
   readonly standing: "joining" | "member" | "removed";
+  readonly quarantined?: Quarantine;
+}
+
+export interface Quarantine {
+  readonly reason: string;
+  /** HOST:PORT of the other managers at that time, through which it can be replaced. */
+  readonly through: readonly string[];
 }
 
 /** Who a node is, by its certificate. */
@@ -155,11 +163,18 @@ export class DataFolder implements Disposable {
     if (this.#identity !== undefined) this.#write({ ...this.#identity, standing: "removed" });
   }
 
+  /** Until it is replaced. Nothing is deleted. */
+  markQuarantined(quarantined: Quarantine): void {
+    if (this.#identity !== undefined) this.#write({ ...this.#identity, quarantined });
+  }
+
   /** A forced new cluster: members of the old one must never take this one for theirs. */
   countNewCluster(): Identity {
     const found = this.#identity;
     if (found === undefined) throw new FolderEmpty(this.path);
-    return this.#write({ ...found, clusterIncarnation: found.clusterIncarnation + 1 });
+    // Who makes this folder the only one trusts it, for want of a better one.
+    const { quarantined: _, ...trusted } = found;
+    return this.#write({ ...trusted, clusterIncarnation: found.clusterIncarnation + 1 });
   }
 
   /** Gives the folder up. Closing twice is fine. */
@@ -192,7 +207,7 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
   if (typeof found !== "object" || found === null || found.format !== 1) {
     throw new FolderDamaged(path, `${identityFile} has an unknown format`);
   }
-  const { clusterId, nodeId, memberId, incarnation, clusterIncarnation, starts, standing } = found;
+  const { clusterId, nodeId, memberId, incarnation, clusterIncarnation, starts, standing, quarantined } = found;
   const whole =
     isText(clusterId) &&
     isText(nodeId) &&
@@ -202,7 +217,8 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
     Number.isSafeInteger(starts) &&
     (starts ?? -1) >= 0 &&
     Number.isSafeInteger(clusterIncarnation) &&
-    (standing === "joining" || standing === "member" || standing === "removed");
+    (standing === "joining" || standing === "member" || standing === "removed") &&
+    (quarantined === undefined || (isText(quarantined.reason) && Array.isArray(quarantined.through)));
   if (!whole) throw new FolderDamaged(path, `${identityFile} lacks a field or has a wrong one`);
   return found as Identity;
 }

@@ -65,6 +65,25 @@ export class MemberUnknown extends ClusterError {
   }
 }
 
+/**
+ * Its log or its state is not to be trusted. It has gone silent, and only an operator can tell that its disk or memory may
+ * be used again: the fix is the command that puts another member in its place.
+ */
+export class MemberQuarantined extends ClusterError {
+  readonly code = "RAFT_MEMBER_QUARANTINED";
+  /** @param through  HOST:PORT of other managers, as far as they are known here */
+  constructor(id: number, reason: string, through: readonly string[], cause?: unknown) {
+    const joins = (through.length > 0 ? through : ["HOST:PORT"]).map((address) => `--join ${address}`).join(" ");
+    super(`Cannot let member ${id} take part in the cluster: ${reason}`, {
+      fix:
+        "Keep its data folder until you know the cause, check its disk and memory, and give a new manager, with a " +
+        `certificate and an empty data folder of its own, its place: manager ${joins} --replace ${id} ` +
+        "--data-dir DIR --listen HOST:PORT --cert FILE --key FILE --ca FILE",
+      cause,
+    });
+  }
+}
+
 /** The folder that a member comes with is not the one that it had: what it acknowledged is not in it. */
 export class MemberFolderReplaced extends ClusterError {
   readonly code = "RAFT_MEMBER_FOLDER_REPLACED";

@@ -996,6 +996,7 @@ export class Member {
     if (this.#state !== "running") return;
     this.#state = "removed";
     this.#settleAll();
+    this.#tellLeadership();
     this.#events.removed();
     this.#schedule();
   }
@@ -1003,6 +1004,7 @@ export class Member {
   #quarantine(reason: string, facts: Readonly<Record<string, unknown>>): void {
     this.#state = "quarantined";
     this.#settleAll();
+    this.#tellLeadership();
     this.#events.quarantined(reason, facts);
   }
 
@@ -1018,6 +1020,7 @@ export class Member {
     transfer?.done({ kind: "stopped" });
     this.#role = "follower";
     this.#leader = noMember;
+    this.#leading = false;
   }
 
   /** Learners that want to vote do so once they have kept up for one election timeout (F18). */

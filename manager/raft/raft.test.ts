@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
+import { ClusterError } from "../../lib/pure/errors.ts";
 import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
 import { realClock, silentLogger } from "../../lib/runtime/index.ts";
 import { bootstrapState, joinerState } from "./core/index.ts";
 import { DataFolder } from "./data-folder.ts";
-import { ChangeUnknown, NoLeader, RaftStopped, TransferFailed } from "./errors.ts";
+import { ChangeUnknown, MemberQuarantined, NoLeader, RaftStopped, TransferFailed } from "./errors.ts";
 import { lanTimings } from "./member-config.ts";
 import { MemberTable, decodeContext } from "./member-table.ts";
 import type { SnapshotSource } from "./ports.ts";
@@ -17,6 +18,11 @@ import { Raft, checkTimings } from "./raft.ts";
 import { TableThenState } from "./snapshot-frame.ts";
 import { recordOf } from "./testing/small-group.ts";
 import { MemoryNetwork } from "./transport/index.ts";
+
+/** As the store's, which this room does not know. */
+class StateDiverged extends ClusterError {
+  readonly code = "STATE_DIVERGED";
+}
 
 const coded = (code: string) => (error: unknown) => (error as { code: string }).code === code;
 const fine = {
@@ -36,7 +42,8 @@ function openRaft(
   t: TestContext,
   kind: "alone" | "joiner",
   fatal: (error: Error, code: number) => void = () => {},
-): { raft: Raft; failDisk: () => void } {
+  out: (state: string, reason: string) => void = () => {},
+): { raft: Raft; failDisk: () => void; folder: DataFolder } {
   const path = mkdtempSync(join(tmpdir(), "skep-raft-"));
   const folder = DataFolder.open(path, nodeFileSystem);
   folder.create({ clusterId: "c", nodeId: "node-1", memberId: 1 }, "member", 1);
@@ -68,7 +75,11 @@ function openRaft(
     openTransport: (handlers, local) =>
       network.attach({ ...local, address: "here" }, handlers, { openReader: () => {}, openReceiver: () => {} }),
     stateMachine: {
-      apply: (_index, data) => Buffer.from(data).toString(),
+      apply: (_index, data) => {
+        const text = Buffer.from(data).toString();
+        if (text === "diverge") throw new StateDiverged("Cannot trust this state");
+        return text;
+      },
       snapshot: () => ({ index: 0, next: () => undefined }),
       restore: () => ({ write: () => {}, finish: () => {} }),
       stateHash: () => "",
@@ -77,14 +88,14 @@ function openRaft(
     clock: realClock,
     logger: silentLogger,
     onFatal: fatal,
-    onOut: () => {},
+    onOut: out,
   });
   t.after(async () => {
     await raft[Symbol.asyncDispose]();
     folder[Symbol.dispose]();
     rmSync(path, { recursive: true, force: true });
   });
-  return { raft, failDisk: () => (diskFails = true) };
+  return { raft, failDisk: () => (diskFails = true), folder };
 }
 
 function drain(source: SnapshotSource): Uint8Array[] {
@@ -134,6 +145,25 @@ test("K8: a failed write ends the process with 70 and RAFT_DISK_FAILED", async (
   const { error, code } = await ended.promise;
   assert.ok(coded("RAFT_DISK_FAILED")(error));
   assert.equal(code, 70);
+});
+
+test("L7: quarantine ends leading, outlives a restart, and says how the member is replaced: RAFT_MEMBER_QUARANTINED", async (t) => {
+  const told = Promise.withResolvers<string[]>();
+  const { raft, folder } = openRaft(t, "alone", undefined, (...words) => told.resolve(words));
+  await raft.whenLeadership(({ leading }) => leading, t.signal);
+  const outcome = new Promise((resolve) => raft.propose(Buffer.from("diverge"), resolve));
+  const [state, reason = ""] = await told.promise;
+  assert.equal(state, "quarantined");
+  assert.match(reason, /^Cannot let member 1 take part in the cluster: its state differs from that of the majority/u);
+  assert.match(reason, /manager --join HOST:PORT --replace 1 --data-dir DIR/u);
+  assert.match(new MemberQuarantined(7, "x", ["a:1", "b:2"]).fix ?? "", /manager --join a:1 --join b:2 --replace 7 /u);
+  assert.deepEqual(await outcome, { kind: "unknown", cause: ((await outcome) as { cause: string }).cause });
+  assert.equal(raft.leadership().leading, false);
+  assert.deepEqual(folder.identity?.quarantined, {
+    reason: "its state differs from that of the majority",
+    through: [],
+  });
+  assert.equal(raft.state, "quarantined");
 });
 
 test("timings that would elect for ever are refused with RAFT_TIMINGS_REFUSED", () => {

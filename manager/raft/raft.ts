@@ -13,6 +13,7 @@ import {
   ChangeUnknown,
   MemberFolderReplaced,
   ElsewhereLed,
+  MemberQuarantined,
   MemberUnknown,
   NoLeader,
   RaftStopped,
@@ -158,8 +159,13 @@ export class Raft implements AsyncDisposable {
         membership: (members, conf) => this.#onMembership(members, conf),
         applied: () => {},
         quarantined: (reason, facts) => {
-          this.#logger.error("quarantined: this manager must be replaced", { reason, ...facts });
-          options.onOut("quarantined", reason);
+          const others = this.members.filter(({ id, address }) => id !== this.memberId && address !== "");
+          const through = others.map(({ address }) => address);
+          const error = new MemberQuarantined(this.memberId, reason, through);
+          // A restart would vote with the same log, and perhaps lead with the same state.
+          options.folder.markQuarantined({ reason, through });
+          this.#logger.error("quarantined: this manager must be replaced", { error, ...facts });
+          options.onOut("quarantined", `${error.message}. ${error.fix}`);
         },
         removed: () => this.#onRemoved(),
         fatal: (error) => this.#onFatal(error),
@@ -252,6 +258,11 @@ export class Raft implements AsyncDisposable {
 
   get conf(): ConfState {
     return this.#member.conf;
+  }
+
+  /** Whether `id` was a member once, and never will be again. */
+  wasRemoved(id: MemberId): boolean {
+    return this.#member.table.isRemoved(id);
   }
 
   /** Undefined while the snapshot is being loaded. */

@@ -12,7 +12,7 @@ test("an error that crosses threads keeps its class, code, fix, fields and cause
   assert.ok(quarantined instanceof LogQuarantined);
   assert.deepEqual([quarantined.code, quarantined.damage, quarantined.offset], ["LOG_QUARANTINED", "chain", 12]);
   assert.match(quarantined.message, /^Cannot trust the log/u);
-  assert.match(quarantined.fix ?? "", /join again/u);
+  assert.match(quarantined.fix ?? "", /--replace/u);
   const failed = cross(new LogWriteFailed("write", Object.assign(new Error("EIO: i/o error"), { code: "EIO" })));
   assert.ok(failed instanceof LogWriteFailed);
   assert.equal((failed.cause as { code?: string }).code, "EIO");

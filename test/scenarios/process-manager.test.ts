@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
+import type { ClusterError } from "../../lib/pure/errors.ts";
 import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
 import { managersMethods } from "../../manager/managers-service.ts";
 import { DataFolder } from "../../manager/raft/index.ts";
@@ -187,6 +188,12 @@ test(
     });
     assert.equal(Buffer.from(both.items?.[0]?.value ?? []).toString(), "yes");
     assert.equal((await keys.ask({ put: { key: "" } })).failure?.code, "KV_REQUEST_INVALID");
+    // What has been passed on once is not passed on again: who does not lead says who does.
+    const call = { timeoutMs: 10_000, signal: AbortSignal.timeout(10_000) };
+    await assert.rejects(
+      cluster.channel(follower).call(managersMethods.transfer, { forwarded: true }, call),
+      (error: ClusterError) => error.code === "RAFT_LED_ELSEWHERE" && error.message.includes(leader.address),
+    );
     const response = await fetch(`http://127.0.0.1:${leader.metricsPort}/metrics`);
     const metrics = await response.text();
     for (const name of metricNames) assert.match(metrics, new RegExp(`^skep_raft_${name}`, "mu"), name);
@@ -259,6 +266,39 @@ test(
     await cluster.untilVoters(3);
     const status = await cluster.status(leader);
     const ids = new Set(status.managers?.map(({ id }) => Number(id)));
+    assert.deepEqual(ids, new Set(cluster.running.map(({ options }) => options.memberId)));
+    assert.equal(await cluster.get(taken, "a"), "1");
+  },
+);
+
+test(
+  "K3: a manager in quarantine says with which command it is replaced, and that command does it",
+  { timeout: 120_000 },
+  async (t) => {
+    const cluster = await startCluster(t, 3);
+    const leader = await cluster.leader();
+    await cluster.put(leader, "a", "1");
+    const spoilt = cluster.running.find((manager) => manager !== leader)!;
+    const { dataDir, memberId } = spoilt.options;
+    await spoilt.kill();
+    const segment = readdirSync(join(dataDir, "log")).find((name) => name.startsWith("segment-")) ?? "";
+    const path = join(dataDir, "log", segment);
+    const bytes = readFileSync(path);
+    bytes[600] = (bytes[600] ?? 0) ^ 4;
+    writeFileSync(path, bytes);
+    const quarantined = ManagerProcess.spawn({ ...spoilt.options, listen: spoilt.address });
+    t.after(() => quarantined.kill());
+    const line = await quarantined.logged("quarantine", ({ message }) => message.startsWith("quarantined: Cannot"));
+    const [, addresses = "", id = ""] = /manager ((?:--join \S+ )+)--replace (\d+) /u.exec(line.message) ?? [];
+    assert.equal(id, String(memberId), line.message);
+    // It is up to be asked, and nothing but that.
+    assert.equal((await cluster.status(spoilt)).state, "quarantined");
+    const words = addresses.trim().split(" ");
+    const description = await cluster.describe(7);
+    const taken = await ManagerProcess.start({ ...description, args: [...words, "--replace", id, ...calm] });
+    cluster.managers.push(taken);
+    await cluster.untilVoters(3);
+    const ids = new Set((await cluster.status(leader)).managers?.map((manager) => Number(manager.id)));
     assert.deepEqual(ids, new Set(cluster.running.map(({ options }) => options.memberId)));
     assert.equal(await cluster.get(taken, "a"), "1");
   },

@@ -115,8 +115,7 @@ scene(
   { silentMsMax: 60_000 },
   async (_world, one, two) => {
     await two.transport[Symbol.asyncDispose]();
-    const { until } = one.heard;
-    await until.call(one.heard, () => one.heard.unreachables.includes(2));
+    await one.heard.until(() => one.heard.unreachables.includes(2));
     while (one.transport.metrics().get(2)?.lastError !== "RAFT_TRANSPORT_CLOSED") await turn();
   },
 );

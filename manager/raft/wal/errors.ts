@@ -26,7 +26,7 @@ export class LogQuarantined extends ClusterError {
   readonly offset: number;
   constructor(damage: Damage, path: string, offset: number, found: string) {
     super(`Cannot trust the log: ${found} (${path}, byte ${offset})`, {
-      fix: "Check the disk; move the data folder aside and let this node join again, its peers have the data",
+      fix: "Check the disk and keep the folder; a manager with a new certificate takes this one's place (--join, --replace)",
     });
     this.damage = damage;
     this.path = path;

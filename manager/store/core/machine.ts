@@ -169,6 +169,11 @@ export class Machine {
     return result;
   }
 
+  /** Consensus members on record: their levels count, and their votes on state hashes. */
+  recordedMembers(): number[] {
+    return [...this.#state.table(memberKind).freeze().rows.keys()].map(Number);
+  }
+
   snapshot(): SnapshotReader {
     return new SnapshotReader(this.catalog, this.#state.freeze());
   }
@@ -336,7 +341,7 @@ export class Machine {
   }
 
   #members(): MemberFields[] {
-    return [...this.#state.table(memberKind).freeze().rows.keys()].map((id) => this.#member(id));
+    return this.recordedMembers().map((id) => this.#member(String(id)));
   }
 
   #memberReport(index: number, { member, level }: skep.store.MemberReport): ApplyResult {
