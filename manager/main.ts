@@ -8,6 +8,7 @@ import { parseArgs, type ParseArgsConfig } from "node:util";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import { createLogger, logLevels, realClock, type LogLevel } from "../lib/runtime/index.ts";
+import { readBootstrap } from "./ca/index.ts";
 import { forceNewCluster } from "./force-new-cluster.ts";
 import { Manager, type ManagerOptions, type Start } from "./manager.ts";
 import { checkTimings, lanTimings, wanTimings, type MemberTimings } from "./raft/index.ts";
@@ -195,8 +196,11 @@ async function readSecrets(onClosed: () => void): Promise<Pick<ManagerOptions, "
     // What was there is not repeated: it may be half a secret.
     throw new WrongUse("--secrets-stdin wants one line of JSON");
   }
-  const { unlockKey } = secrets as { unlockKey?: unknown };
-  return typeof unlockKey === "string" ? { unlockKey } : {};
+  const { unlockKey, bootstrap } = secrets as { unlockKey?: unknown; bootstrap?: unknown };
+  return {
+    ...(typeof unlockKey === "string" ? { unlockKey } : {}),
+    ...(bootstrap === undefined ? {} : { bootstrap: readBootstrap(bootstrap) }),
+  };
 }
 
 function startOf(flags: Flags): Start {

@@ -9,7 +9,7 @@ import type { AddressInfo } from "node:net";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
-import { checkCurrent, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
+import { checkCurrent, readUnlockKey, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
@@ -17,6 +17,7 @@ import type { skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
 import { Allocator } from "./allocator/index.ts";
 import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
+import { AuthorityService, Founder, Revocations, type Bootstrap } from "./ca/index.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
 import { LeaderCalls } from "./leader-calls.ts";
@@ -60,6 +61,8 @@ export interface ManagerOptions {
   readonly leaseReads?: boolean;
   /** Opens the log when it is locked (autolock), instead of the node's own key. */
   readonly unlockKey?: string;
+  /** Of the cluster that this manager founds; needed until the cluster object is there. */
+  readonly bootstrap?: Bootstrap;
   /** Path of a unix socket for the daemon of this node, which shows its certificate there as everybody does. */
   readonly socket?: string;
   /** HOST:PORT for Prometheus; without encryption, so loopback only. */
@@ -132,6 +135,7 @@ export class Manager implements AsyncDisposable {
   readonly #server: RpcServer;
   readonly #channels: Channels;
   readonly #tls: TlsIdentity;
+  readonly #revocations: Revocations;
   #loops: LeaderLoops | undefined;
   readonly #dispatcher: Dispatcher;
   #metrics: Server | undefined;
@@ -147,6 +151,7 @@ export class Manager implements AsyncDisposable {
     tls: TlsIdentity;
     port: number;
     store: ObjectStore<ClusterSchema>;
+    revocations: Revocations;
     raft: Raft;
   }) {
     this.#options = parts.options;
@@ -157,6 +162,7 @@ export class Manager implements AsyncDisposable {
     this.#tls = parts.tls;
     this.port = parts.port;
     this.store = parts.store;
+    this.#revocations = parts.revocations;
     this.raft = parts.raft;
     this.#dispatcher = new Dispatcher({
       store: parts.store,
@@ -199,11 +205,14 @@ export class Manager implements AsyncDisposable {
   ): Promise<Manager> {
     const folder = opened.use(DataFolder.open(options.dataDir, nodeFileSystem));
     const distance = limitsOfDistance(options.timings);
+    // Filled below: the server is there first, since a member's port must be known before it has a store.
+    const admission: { revocations: Revocations | undefined } = { revocations: undefined };
     const server = opened.use(
       new RpcServer({
         tls,
         wallMs: () => realClock.wallMs(),
         windowBytes: distance.windowBytes,
+        admit: (caller) => admission.revocations?.admit(caller),
         onBug: (path, error) => options.logger.error("a handler failed", { path, error }),
       }),
     );
@@ -219,6 +228,8 @@ export class Manager implements AsyncDisposable {
         onHashDisputed: (report) => options.logger.error("the managers' states differ", { ...report }),
       }),
     );
+    const revocations = opened.use(new Revocations(store));
+    admission.revocations = revocations;
     const joining = await enter(folder, owner, address, channels, options, signal);
     const quarantined = (reason: string, through: readonly string[], cause?: unknown): Promise<never> => {
       const error = new MemberQuarantined(owner.memberId, reason, through, cause);
@@ -263,7 +274,8 @@ export class Manager implements AsyncDisposable {
       }),
     );
     store.attach(raft);
-    const manager = new Manager({ options, folder, disk: storage, server, channels, tls, port, store, raft });
+    const parts = { options, folder, disk: storage, server, channels, tls, port, store, revocations, raft };
+    const manager = new Manager(parts);
     manager.#serve();
     await manager.#serveMetrics();
     // Only now, when the leader's first word can be taken.
@@ -322,6 +334,7 @@ export class Manager implements AsyncDisposable {
     await this.#disk[Symbol.asyncDispose]();
     this.#stop.abort();
     this.#metrics?.close();
+    this.#revocations[Symbol.dispose]();
     await this.store[Symbol.asyncDispose]();
     this.#channels[Symbol.dispose]();
     await this.#server[Symbol.asyncDispose]();
@@ -342,6 +355,18 @@ export class Manager implements AsyncDisposable {
       reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
       forgetLevel: (member, signal) => this.store.removeMember(member, signal),
     });
+    const { store, raft } = this;
+    const { logger } = this.#options;
+    new AuthorityService({
+      store,
+      clock: realClock,
+      logger: logger.child("ca"),
+      random: fillRandomly,
+      leaders: {
+        whenLeader: (signal) => raft.whenLeader(signal),
+        channelTo: (address) => this.#channels.to(address),
+      },
+    }).serve(this.#server);
     // Whoever may lead next is connected to already, so that a fail-over does not wait for a handshake.
     const warm = (): void => {
       const addresses = this.raft.members.filter(({ id }) => id !== this.raft.memberId).map((member) => member.address);
@@ -364,9 +389,12 @@ export class Manager implements AsyncDisposable {
   /** In the order in which a leader starts them: what a loop makes, a later one takes up. */
   #leaderLoops(): readonly Loop[] {
     const { store } = this;
-    const { logger } = this.#options;
+    const { logger, bootstrap, unlockKey } = this.#options;
     const parts = { store, clock: realClock, logger };
+    const draw = (count: number): Uint8Array => new Uint8Array(randomBytes(count));
+    const key = unlockKey === undefined ? undefined : readUnlockKey(unlockKey);
     return [
+      ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
       new Allocator(parts),
       new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
       new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),

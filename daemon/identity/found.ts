@@ -11,6 +11,7 @@ import {
   makeUnlockKey,
 } from "../../lib/pki/index.ts";
 import type { Clock } from "../../lib/runtime/index.ts";
+import type { Bootstrap } from "../../manager/ca/index.ts";
 import { nodeLifeOf, skep } from "../../proto/index.ts";
 import type { IdentityFolder, SwarmSettings } from "./folder.ts";
 import { SwarmIdentity } from "./identity.ts";
@@ -28,30 +29,9 @@ export interface FoundOptions {
   readonly availability: "active" | "pause" | "drain";
 }
 
-/**
- * What the first manager is told on its standard input, once, to make the cluster object and its own node object of. It
- * holds the root's key: never in a file, an argument or a log.
- */
-export interface Bootstrap {
-  readonly clusterId: string;
-  /** PEM, as is the key. */
-  readonly rootCert: string;
-  readonly rootKey: string;
-  readonly nodeId: string;
-  readonly memberId: number;
-  /** Base64 of the encoded ClusterSpec. */
-  readonly spec: string;
-  readonly defaultAddrPool: readonly string[];
-  readonly subnetSize: number;
-  readonly dataPathPort: number;
-  /** HOST:PORT */
-  readonly advertise: string;
-  readonly hostname: string;
-  readonly availability: "active" | "pause" | "drain";
-}
-
 export interface Founded {
   readonly identity: SwarmIdentity;
+  /** For the manager that makes the cluster; holds the root's key, so it is given on standard input and kept nowhere. */
   readonly bootstrap: Bootstrap;
   /** Present when the spec asks for locked managers: the manager is started with it, and the user is told it. */
   readonly unlockKey: string | undefined;

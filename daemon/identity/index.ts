@@ -10,6 +10,6 @@
  * renewer  renews the certificate in time, and at once when the role or the root changes
  * Uses: lib, proto.   Used by: daemon.   Design: docs/design/ca.md
  */
-export { found, type Bootstrap, type Founded, type FoundOptions } from "./found.ts";
+export { found, type Founded, type FoundOptions } from "./found.ts";
 export { IdentityFolder, IdentityDamaged, type SwarmSettings } from "./folder.ts";
 export { SwarmIdentity } from "./identity.ts";

@@ -1,5 +1,5 @@
 /** The cluster's certificate authority: one self-signed root, and the certificates of nodes that it issues. */
-import { createPublicKey, randomBytes, type webcrypto } from "node:crypto";
+import { createHash, createPublicKey, randomBytes, type webcrypto } from "node:crypto";
 
 import { memberUri, organizationalUnits, type NodeIdentity } from "./certificate.ts";
 import { CertificateExpired, CertificateInvalid, RequestInvalid } from "./errors.ts";
@@ -30,7 +30,8 @@ export async function createAuthority(clusterId: string, nowMs: number): Promise
     notBefore: new Date(nowMs - backdateMs),
     notAfter: new Date(nowMs + rootLifeMs),
     extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
+      // One authority may stand between root and nodes: the next root, while this one is being rotated.
+      new x509.BasicConstraintsExtension(true, 1, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
@@ -113,6 +114,17 @@ export class Authority {
     });
     return pemOf(certificate);
   }
+}
+
+/** The public key (DER, SubjectPublicKeyInfo) of a request that is whole and signed by it. @throws RequestInvalid */
+export async function readRequestKey(requestPem: string): Promise<Uint8Array> {
+  return new Uint8Array((await readRequest(requestPem)).rawData);
+}
+
+/** The id of the node with this key: 25 digits in base 36 of a hash of both. */
+export function nodeIdOf(clusterId: string, publicKey: Uint8Array): string {
+  const hash = createHash("sha256").update("skep node id\0").update(clusterId).update("\0").update(publicKey).digest();
+  return (BigInt(`0x${hash.toString("hex")}`) % 36n ** 25n).toString(36).padStart(25, "0");
 }
 
 async function readRequest(pem: string): Promise<InstanceType<typeof x509.PublicKey>> {

@@ -5,7 +5,15 @@
  * tls-identity   mutual TLS by role, exchangeable while running    statement   small signed messages in the cluster's name
  * Uses: lib/pure, node:crypto, @peculiar/x509.   Used by: lib/rpc, manager/raft/transport, manager/ca, daemon.
  */
-export { Authority, createAuthority, createRequest, nodeLifeMs, type AuthorityMaterial } from "./authority.ts";
+export {
+  Authority,
+  createAuthority,
+  createRequest,
+  nodeIdOf,
+  nodeLifeMs,
+  readRequestKey,
+  type AuthorityMaterial,
+} from "./authority.ts";
 export {
   checkDates,
   readCertificate,

@@ -14,7 +14,7 @@ import {
   type sendUnaryData,
 } from "@grpc/grpc-js";
 
-import { checkDates, type Certificate, type TlsIdentity } from "../pki/index.ts";
+import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } from "../pki/index.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
 import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
 import { asBuffer, type BidiMethod, type Caller, type UnaryMethod } from "./method.ts";
@@ -29,6 +29,8 @@ export interface ServerOptions {
   /** How much a caller may send ahead on one stream; 64 KiB unless said. */
   readonly windowBytes?: number;
   readonly streamsPerConnectionMax?: number;
+  /** Throws a ClusterError for a caller whose certificate is genuine and who is not served all the same. */
+  readonly admit?: (caller: NodeIdentity) => void;
   /** An error of a handler that is no ClusterError: our bug. The caller is told "internal error" and no more. */
   readonly onBug: (path: string, error: unknown) => void;
 }
@@ -170,7 +172,7 @@ export class RpcServer implements AsyncDisposable {
     this.#server.addService(definition, { [path]: implementation } as unknown as UntypedServiceImplementation);
   }
 
-  /** @throws PeerNotAuthenticated, PeerNotTrusted, CertificateInvalid, CertificateExpired, RpcTooLarge */
+  /** @throws PeerNotAuthenticated, PeerNotTrusted, CertificateInvalid, CertificateExpired, RpcTooLarge, what `admit` says */
   #admit(
     call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>,
     method: { readonly path: string; readonly caller: Caller },

@@ -1,0 +1,82 @@
+/** What callers of the authority are told. No token, key or secret is ever in a text. */
+import { ClusterError } from "../../lib/pure/errors.ts";
+
+export class CaNotReady extends ClusterError {
+  readonly code = "CA_NOT_READY";
+  constructor() {
+    super("Cannot answer for the cluster's authority: this manager does not know the cluster yet", {
+      fix: "Try again in a moment, or ask another manager",
+    });
+  }
+}
+
+export class CaNoLeader extends ClusterError {
+  readonly code = "CA_NO_LEADER";
+  constructor() {
+    super("Cannot issue a certificate: the swarm does not have a leader", {
+      fix: "Try again; if it lasts, too few managers are online: see which with `skep node ls` on one of them",
+    });
+  }
+}
+
+export class BootstrapInvalid extends ClusterError {
+  readonly code = "BOOTSTRAP_INVALID";
+  constructor(found: string) {
+    super(`Cannot make the cluster: ${found}`, { fix: "Initialise the swarm again; the daemon writes what is needed" });
+  }
+}
+
+/** The token has the form of one and belongs to this cluster's root, but its secret is not one in force. */
+export class JoinTokenWrong extends ClusterError {
+  readonly code = "JOIN_TOKEN_WRONG";
+  constructor() {
+    super("Cannot admit the node: the join token is not valid, and may have been rotated", {
+      fix: "Print the token in force with `skep swarm join-token worker` or `manager` on a manager, and join with it",
+    });
+  }
+}
+
+export class JoinTokenOfAnotherCluster extends ClusterError {
+  readonly code = "JOIN_TOKEN_OF_ANOTHER_CLUSTER";
+  constructor() {
+    super(
+      "Cannot admit the node: the join token belongs to another cluster, or to this one's root before its rotation",
+      {
+        fix: "Check the address, and print the token in force with `skep swarm join-token` on a manager of this cluster",
+      },
+    );
+  }
+}
+
+export class JoinTooOften extends ClusterError {
+  readonly code = "JOIN_TOO_OFTEN";
+  constructor(found: string, waitMs: number) {
+    super(`Cannot admit the node: ${found}`, { fix: `Try again in ${Math.ceil(waitMs / 1000)} s` });
+  }
+}
+
+export class JoinRequestInvalid extends ClusterError {
+  readonly code = "JOIN_REQUEST_INVALID";
+  constructor(found: string) {
+    super(`Cannot admit the node: ${found}`, { fix: "Join with a release of skep that this cluster's managers know" });
+  }
+}
+
+/** A node whose certificate is genuine, and which the cluster has removed. */
+export class NodeRevoked extends ClusterError {
+  readonly code = "NODE_REVOKED";
+  constructor(nodeId: string) {
+    super(`Cannot serve node ${nodeId}: it was removed from the cluster`, {
+      fix: "Run `skep swarm leave --force` on the node, then join it again with a token: it becomes a new node",
+    });
+  }
+}
+
+export class NodeUnknown extends ClusterError {
+  readonly code = "NODE_UNKNOWN";
+  constructor(nodeId: string) {
+    super(`Cannot renew the certificate of node ${nodeId}: the cluster has no such node`, {
+      fix: "Run `skep swarm leave --force` on the node, then join it again with a token",
+    });
+  }
+}

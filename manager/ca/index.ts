@@ -1,0 +1,11 @@
+/**
+ * Ca: who belongs to the cluster. Makes the cluster object, lets nodes in by token, issues and renews certificates, keeps
+ * roles and consensus members in step, rotates the root, refuses nodes that were removed.
+ * In:    requests of nodes; the cluster's settings and nodes' wished roles, from a store watch; consensus members (a port).
+ * Out:   certificates; changes of cluster and node objects; members taken out of consensus.
+ * core/  what is decided: pure
+ * Uses:  store, proto, lib.   Used by: manager.ts.   Design: docs/design/ca.md
+ */
+export { Founder, readBootstrap, type Bootstrap } from "./bootstrap.ts";
+export { Revocations } from "./revocations.ts";
+export { AuthorityService, type Leaders } from "./service.ts";

@@ -1,0 +1,312 @@
+/**
+ * The authority's calls: tell the root, let a node in by its token, renew by the certificate in use. The leader issues,
+ * because each certificate goes with a change of the node's object; another manager passes the request on, one hop.
+ */
+import {
+  nodeIdOf,
+  readJoinToken,
+  readRequestKey,
+  sameSecret,
+  type NodeIdentity,
+  type NodeRole as CertificateRole,
+} from "../../lib/pki/index.ts";
+import type { ClusterError } from "../../lib/pure/errors.ts";
+import { newMemberId, type RandomBytes } from "../../lib/pure/id.ts";
+import type { CallContext, Channel, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
+import { deadline, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { caMethods } from "../../proto/ca-methods.ts";
+import { certificateRole, nodeLifeOf, skep } from "../../proto/index.ts";
+import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx } from "../store/index.ts";
+import { hostOf } from "./bootstrap.ts";
+import { WrongTokens } from "./core/index.ts";
+import {
+  CaNoLeader,
+  CaNotReady,
+  JoinRequestInvalid,
+  JoinTokenOfAnotherCluster,
+  JoinTokenWrong,
+  JoinTooOften,
+  NodeRevoked,
+  NodeUnknown,
+} from "./errors.ts";
+import { Issuer, type Issued } from "./issuer.ts";
+
+const { CertificateState, NodeAvailability, NodeRole, NodeState, Reachability } = skep.objects;
+type Cluster = Readonly<skep.objects.Cluster>;
+type Node = Readonly<skep.objects.Node>;
+
+/** What the authority needs of the manager. */
+export interface Leaders {
+  /** Resolves as soon as it is known who leads: this manager, or the one at `leader`. */
+  whenLeader(signal: AbortSignal): Promise<{ readonly leading: boolean; readonly leader: string | undefined }>;
+  /** A channel to the manager at this address, which stays the manager's. */
+  channelTo(address: string): Channel;
+}
+
+export interface AuthorityOptions {
+  readonly store: Store<ClusterSchema>;
+  readonly leaders: Leaders;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** For the ids of consensus members. */
+  readonly random: RandomBytes;
+}
+
+/** A request waits so long at most, whatever its caller's patience. */
+const requestMsMax = 10_000;
+/** Each costs a signature and a commit. */
+const joinsAtOnceMax = 64;
+const descriptionBytesMax = 64 * 1024;
+const addressBytesMax = 256;
+
+export class AuthorityService {
+  readonly #options: AuthorityOptions;
+  readonly #issuer = new Issuer();
+  readonly #wrongTokens = new WrongTokens();
+  #joins = 0;
+
+  constructor(options: AuthorityOptions) {
+    this.#options = options;
+  }
+
+  serve(server: RpcServer): void {
+    server.unary(caMethods.getRoot, () => {
+      const certificate = theCluster(this.#options.store.current())?.rootCa?.certificate;
+      return certificate ? Promise.resolve({ certificate }) : Promise.reject(new CaNotReady());
+    });
+    server.unary(caMethods.join, (request, context) => this.#join(request, context));
+    server.unary(caMethods.renew, (request, context) => this.#renew(request, context));
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- joining
+
+  #join(request: skep.ca.IJoinRequest, context: CallContext): Promise<skep.ca.IJoinResponse> {
+    const fromManager = context.peer?.identity.role === "manager";
+    const forwarded = fromManager && !!request.forwardedFor;
+    const caller = forwarded ? (request.forwardedFor ?? "").slice(0, addressBytesMax) : hostOf(context.address);
+    return this.#onLeader(caMethods.join, { ...request, forwardedFor: caller }, forwarded, context, (signal) =>
+      this.#admit(request, caller, signal),
+    );
+  }
+
+  async #admit(request: skep.ca.IJoinRequest, caller: string, signal: AbortSignal): Promise<skep.ca.IJoinResponse> {
+    const cluster = this.#cluster();
+    const role = this.#checkToken(request.token ?? "", cluster, caller);
+    if (this.#joins >= joinsAtOnceMax) throw new JoinTooOften(`${this.#joins} others are being admitted`, 1000);
+    this.#joins++;
+    try {
+      return await this.#letIn(request, { cluster, role, caller }, signal);
+    } finally {
+      this.#joins--;
+    }
+  }
+
+  /** @returns the role that the token gives */
+  #checkToken(text: string, cluster: Cluster, caller: string): CertificateRole {
+    const nowMs = this.#options.clock.monotonicMs();
+    const waitMs = this.#wrongTokens.waitMs(caller, nowMs);
+    if (waitMs > 0) throw new JoinTooOften("its address came with wrong join tokens too often", waitMs);
+    const refuse = (error: ClusterError): never => {
+      this.#wrongTokens.wrong(caller, nowMs);
+      this.#options.logger.warn("refused a join token", { caller, code: error.code });
+      throw error;
+    };
+    let token;
+    try {
+      token = readJoinToken(text);
+    } catch (error) {
+      return refuse(error as ClusterError);
+    }
+    if (token.rootDigest !== cluster.rootCa?.digest) return refuse(new JoinTokenOfAnotherCluster());
+    const given = text.trim();
+    // Both are compared always, so that the time tells nothing.
+    const asManager = sameSecret(given, cluster.joinTokens?.manager ?? "");
+    const asWorker = sameSecret(given, cluster.joinTokens?.worker ?? "");
+    if (asManager) return "manager";
+    return asWorker ? "worker" : refuse(new JoinTokenWrong());
+  }
+
+  /**
+   * The node's id is that of its key: one that asks again because the answer was lost is the same node, and whoever takes
+   * part in two clusters is two.
+   */
+  async #letIn(
+    request: skep.ca.IJoinRequest,
+    { cluster, role, caller }: { readonly cluster: Cluster; readonly role: CertificateRole; readonly caller: string },
+    signal: AbortSignal,
+  ): Promise<skep.ca.IJoinResponse> {
+    checkRequest(request, role);
+    const csr = request.csr ?? "";
+    const nodeId = nodeIdOf(cluster.id, await readRequestKey(csr));
+    const { store, random } = this.#options;
+    if (isRevoked(store.current(), nodeId)) throw new NodeRevoked(nodeId);
+    const known = store.current().get("node", nodeId);
+    const identity: NodeIdentity =
+      known === undefined
+        ? { nodeId, clusterId: cluster.id, role, memberId: role === "manager" ? newMemberId(random) : undefined }
+        : identityOf(cluster.id, known, random);
+    const issued = await this.#issue(cluster, csr, identity);
+    const addr = request.addr ? hostOf(request.addr) : caller;
+    await store.update(
+      (tx) => {
+        if (tx.has("node", nodeId)) certify(tx, nodeId, identity, issued);
+        else tx.create("node", newNode(request, identity, issued, addr));
+      },
+      { actor: "ca", cause: `a ${role} joins`, signal },
+    );
+    this.#options.logger.info("admitted a node", { nodeId, role, caller });
+    return {
+      nodeId,
+      clusterId: cluster.id,
+      role: roleNumber(identity.role),
+      certificate: issued.chain,
+      root: issued.roots,
+      managerAddrs: managerAddresses(store),
+      memberId: identity.memberId ?? 0,
+    };
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- renewing
+
+  #renew(request: skep.ca.IRenewRequest, context: CallContext): Promise<skep.ca.IRenewResponse> {
+    const peer = context.peer?.identity;
+    if (peer === undefined) throw new CaNotReady();
+    const forwarded = peer.role === "manager" && !!request.forwardedNodeId;
+    const nodeId = forwarded ? (request.forwardedNodeId ?? "") : peer.nodeId;
+    return this.#onLeader(caMethods.renew, { ...request, forwardedNodeId: nodeId }, forwarded, context, (signal) =>
+      this.#issueAgain(nodeId, request.csr ?? "", signal),
+    );
+  }
+
+  async #issueAgain(nodeId: string, csr: string, signal: AbortSignal): Promise<skep.ca.IRenewResponse> {
+    const { store, random } = this.#options;
+    const cluster = this.#cluster();
+    if (isRevoked(store.current(), nodeId)) throw new NodeRevoked(nodeId);
+    const node = store.current().get("node", nodeId);
+    if (node === undefined) throw new NodeUnknown(nodeId);
+    const identity = identityOf(cluster.id, node, random);
+    const issued = await this.#issue(cluster, csr, identity);
+    await store.update(
+      (tx) => {
+        const now = tx.get("node", nodeId);
+        if (now === undefined) throw new NodeUnknown(nodeId);
+        // Signing took a moment: what was issued must still be what the node is to be.
+        if (roleNumber(identity.role) !== certificateRole(now)) throw new CaNotReady();
+        certify(tx, nodeId, identity, issued);
+      },
+      { actor: "ca", cause: "a certificate is renewed", signal },
+    );
+    return {
+      certificate: issued.chain,
+      root: issued.roots,
+      role: roleNumber(identity.role),
+      memberId: identity.memberId ?? 0,
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ inside
+
+  #cluster(): Cluster {
+    const cluster = theCluster(this.#options.store.current());
+    if (cluster === undefined) throw new CaNotReady();
+    return cluster;
+  }
+
+  #issue(cluster: Cluster, csr: string, identity: NodeIdentity): Promise<Issued> {
+    const nowMs = this.#options.clock.wallMs();
+    return this.#issuer.issue(cluster.rootCa, csr, identity, { nowMs, lifeMs: nodeLifeOf(cluster.spec) });
+  }
+
+  async #onLeader<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    forwarded: boolean,
+    context: CallContext,
+    act: (signal: AbortSignal) => Promise<Response>,
+  ): Promise<Response> {
+    const { clock, leaders } = this.#options;
+    const timeoutMs = Math.min(context.timeoutMs, requestMsMax);
+    const limit = deadline(clock, timeoutMs, context.signal, () => new CaNoLeader());
+    const { signal } = limit;
+    try {
+      const { leading, leader } = await leaders.whenLeader(signal);
+      if (leading) return await act(signal);
+      if (forwarded || leader === undefined) throw new CaNoLeader();
+      return await leaders.channelTo(leader).call(method, request, { timeoutMs, signal });
+    } finally {
+      limit[Symbol.dispose]();
+    }
+  }
+}
+
+function checkRequest({ addr, description, availability }: skep.ca.IJoinRequest, role: CertificateRole): void {
+  const address = addr ?? "";
+  if (address.length > addressBytesMax || !/^$|^(\[[0-9a-f:.]+\]|[^\s:[\]]+):\d{1,5}$/iu.test(address))
+    throw new JoinRequestInvalid("its address is not HOST:PORT");
+  if (role === "manager" && address === "") throw new JoinRequestInvalid("a manager needs an address");
+  if (skep.objects.NodeDescription.encode(description ?? {}).finish().length > descriptionBytesMax)
+    throw new JoinRequestInvalid("its description is too long");
+  if (availability != null && !(availability in NodeAvailability))
+    throw new JoinRequestInvalid("its availability is unknown");
+}
+
+function newNode(
+  request: skep.ca.IJoinRequest,
+  identity: NodeIdentity,
+  issued: Issued,
+  addr: string,
+): skep.objects.Node.$Properties & { id: string } {
+  const role = roleNumber(identity.role);
+  return {
+    id: identity.nodeId,
+    spec: { role, availability: request.availability ?? NodeAvailability.ACTIVE },
+    role,
+    description: request.description ?? {},
+    status: { state: NodeState.NODE_UNKNOWN, addr },
+    certificate: certificateRecord(role, issued),
+    ...(identity.memberId === undefined
+      ? {}
+      : {
+          managerStatus: {
+            memberId: identity.memberId,
+            addr: request.addr ?? "",
+            reachability: Reachability.REACHABILITY_UNKNOWN,
+          },
+        }),
+  };
+}
+
+/** What the node's certificate says from now on. */
+function certify(tx: Tx<ClusterSchema>, nodeId: string, identity: NodeIdentity, issued: Issued): void {
+  tx.edit("node", nodeId, (draft) => {
+    draft.role = roleNumber(identity.role);
+    draft.certificate = certificateRecord(draft.role, issued);
+    if (identity.memberId !== undefined && draft.managerStatus?.memberId !== identity.memberId)
+      draft.managerStatus = skep.objects.ManagerStatus.create({ memberId: identity.memberId });
+  });
+}
+
+function certificateRecord(role: skep.objects.NodeRole, issued: Issued): skep.objects.NodeCertificate {
+  return skep.objects.NodeCertificate.create({
+    state: CertificateState.CERTIFICATE_ISSUED,
+    role,
+    expiresAtUs: issued.notAfterMs * 1000,
+  });
+}
+
+/** A manager keeps its member for as long as it is one; who becomes a manager again is a new member. */
+function identityOf(clusterId: string, node: Node, random: RandomBytes): NodeIdentity {
+  const nodeId = node.id;
+  if (certificateRole(node) === NodeRole.WORKER) return { nodeId, clusterId, role: "worker", memberId: undefined };
+  const memberId = node.managerStatus?.memberId || newMemberId(random);
+  return { nodeId, clusterId, role: "manager", memberId };
+}
+
+function roleNumber(role: CertificateRole): skep.objects.NodeRole {
+  return role === "manager" ? NodeRole.MANAGER : NodeRole.WORKER;
+}
+
+function managerAddresses(store: Store<ClusterSchema>): string[] {
+  const managers = [...store.current().find("node", "role", String(NodeRole.MANAGER))];
+  return managers.map((node) => node.managerStatus?.addr ?? "").filter((addr) => addr !== "");
+}
