@@ -4,6 +4,7 @@
 import type { Channel } from "../lib/rpc/index.ts";
 import type { Containers } from "../worker/containers/index.ts";
 import type { Images } from "../worker/images/index.ts";
+import type { Volumes } from "../worker/volumes/index.ts";
 
 export type LocalNodeState = "inactive" | "pending" | "active" | "error" | "locked";
 
@@ -67,4 +68,5 @@ export interface Swarm {
 export interface Local {
   readonly containers: Containers;
   readonly images: Images;
+  readonly volumes: Volumes;
 }

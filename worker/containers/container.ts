@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
@@ -182,6 +182,11 @@ export class Container {
     return join(this.#host.settings.runDirectory, "c", this.id);
   }
 
+  /** Of the volumes that it mounts. */
+  get volumeNames(): string[] {
+    return this.#record.mounts.flatMap(({ type, name }) => (type === "volume" && name !== undefined ? [name] : []));
+  }
+
   get logPath(): string {
     return join(this.directory, "container.log");
   }
@@ -214,6 +219,7 @@ export class Container {
         exit: { code: exitCodeOfFailure(why), signal: 0, oomKilled: false, finishedAtMs: settings.clock.wallMs() },
       });
       await this.#clearState();
+      await this.#host.volumes.unmount(this.id);
       for (const attachment of this.#attachments) attachment.abandon();
       this.#attachments.clear();
       this.#wake("exit");
@@ -226,6 +232,7 @@ export class Container {
     const { settings } = this.#host;
     const { record } = this;
     await this.#clearState();
+    await this.#host.volumes.mount(this.id, this.volumeNames);
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
     const layers = await makeLayers(this.directory, prepared.lowerDirectories);
     const user = await prepareRoot(settings.programs, layers, {
@@ -407,18 +414,26 @@ export class Container {
     return found;
   }
 
-  /** A volume that is empty gets what the image has in its place, as the Engine does. */
+  /** A volume that is empty gets what the image has in its place, as the Engine does: all of it or nothing. */
   async #fillNewVolumes(layers: Layers): Promise<void> {
     const { settings } = this.#host;
     for (const mount of this.#record.mounts) {
-      if (mount.type !== "volume" || (await readdir(mount.source)).length > 0) continue;
+      if (mount.type !== "volume" || mount.noCopy === true || (await readdir(mount.source)).length > 0) continue;
       const place: RootPlace = { kind: "stopped", layers, mounts: [] };
       const kind = await statPath(settings.programs, place, this.id, mount.destination).catch(() => undefined);
       if (kind === undefined || (kind.mode & 0o170000) !== 0o040000) continue;
+      const beside = join(dirname(mount.source), `_filling-${this.id.slice(0, 12)}`);
+      const mounted = (await stat(mount.source)).dev !== (await stat(dirname(mount.source))).dev;
+      // Beside it and then renamed, so that no crash leaves a part of it; a mounted file system can only be filled in place.
+      const target = mounted ? mount.source : beside;
+      if (!mounted) {
+        await rm(beside, { recursive: true, force: true });
+        await mkdir(beside, { mode: 0o755 });
+      }
       const from = packPath(settings.programs, place, this.id, mount.destination, ["--name", "."]);
       const to = streamProgram(
         settings.programs.archive,
-        ["unpack", "--root", mount.source],
+        ["unpack", "--root", target],
         (stderr) => new ContainerConfigInvalid(`its volume ${mount.destination} cannot be filled: ${stderr.trim()}`),
       );
       to.stdout.resume();
@@ -427,6 +442,11 @@ export class Container {
       await Promise.all([from.done, to.done]);
       const broken = await fed;
       if (broken instanceof Error) throw broken;
+      if (mounted) continue;
+      await rename(beside, mount.source).catch(async (error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOTEMPTY" && error.code !== "EEXIST") throw error;
+        await rm(beside, { recursive: true, force: true }); // another container filled it meanwhile
+      });
     }
   }
 
@@ -500,6 +520,7 @@ export class Container {
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
     await this.#clearState();
+    if (!decision.restart) await this.#host.volumes.unmount(this.id);
     if (decision.restart) this.#restartLater(decision.delayMs);
     else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing")
       await this.#eraseAfterClients();
@@ -733,6 +754,8 @@ export class Container {
     const { settings, records } = this.#host;
     await this.#update({ status: "removing" });
     await this.#clearState();
+    await this.#host.volumes.unmount(this.id);
+    this.#host.volumes.release(this.id);
     if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
     // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.
     const trash = join(settings.dataDirectory, "trash");
@@ -1158,6 +1181,7 @@ export class Container {
       return false;
     }
     const { startedAtMs, health } = this.#record.state;
+    await this.#host.volumes.mount(this.id, this.volumeNames);
     await this.#begin(connection, hello.pid, 0, () => Promise.resolve());
     await this.#update({
       ...(startedAtMs === 0 ? {} : { startedAtMs }),

@@ -108,8 +108,10 @@ export class Containers implements AsyncDisposable {
 
   async #recover(): Promise<void> {
     for (const record of await this.#records.all()) {
-      this.#containers.set(record.id, new Container(this.#host, record));
+      const container = new Container(this.#host, record);
+      this.#containers.set(record.id, container);
       this.#names.set(record.name, record.id);
+      this.#host.volumes.hold(record.id, container.volumeNames);
     }
     const before = new Map([...this.#containers].map(([id, { record }]) => [id, record.state]));
     const outcome: { adopted: ContainerId[]; ended: ContainerId[]; removed: ContainerId[] } = {
@@ -126,6 +128,7 @@ export class Containers implements AsyncDisposable {
     );
     const leftovers = await clearLeftovers(this.#settings, new Set(this.#containers.keys()), running);
     this.recovery = { ...outcome, leftovers };
+    await this.#host.volumes.settled();
     for (const container of this.list()) {
       const last = before.get(container.id);
       if (container.running || last === undefined || container.record.state.startedAtMs === 0) continue;
@@ -160,7 +163,7 @@ export class Containers implements AsyncDisposable {
         throw new ContainerConfigInvalid("this worker has no init program");
       const plan = planMounts(config, hostConfig, prepared.config);
       if (!plan.ok) throw new ContainerConfigInvalid(plan.why);
-      const { mounts, anonymous } = await this.#resolveMounts(plan.mounts, hostConfig);
+      const { mounts, anonymous } = await this.#resolveMounts(id, plan.mounts, hostConfig);
       const record: ContainerRecord = {
         version: 1,
         id,
@@ -199,24 +202,28 @@ export class Containers implements AsyncDisposable {
     } catch (error) {
       this.#names.delete(name);
       if (made) await rm(join(this.#settings.dataDirectory, "containers", id), { recursive: true, force: true });
+      this.#host.volumes.release(id);
       await this.#settings.rootfs.release(id);
       throw error;
     }
   }
 
   async #resolveMounts(
+    containerId: ContainerId,
     wanted: Extract<ReturnType<typeof planMounts>, { ok: true }>["mounts"],
     hostConfig: HostConfig,
   ): Promise<{ mounts: ResolvedMount[]; anonymous: string[] }> {
     const mounts: ResolvedMount[] = [];
     const anonymous: string[] = [];
-    for (const { anonymous: unnamed, ...mount } of wanted) {
+    const plain = { driver: hostConfig.VolumeDriver ?? "", labels: {}, options: {} };
+    for (const { anonymous: unnamed, volume = plain, ...mount } of wanted) {
       if (mount.type === "tmpfs") {
         mounts.push(mount);
       } else if (mount.type === "volume") {
         const name = unnamed === true ? randomBytes(32).toString("hex") : (mount.name ?? "");
         if (unnamed === true) anonymous.push(name);
-        mounts.push({ ...mount, name, source: await this.#host.volumes.path(name) });
+        const wish = { ...volume, containerId, anonymous: unnamed === true };
+        mounts.push({ ...mount, name, source: await this.#host.volumes.path(name, wish) });
       } else {
         const found = await stat(mount.source).catch(() => undefined);
         const explicit = (hostConfig.Mounts ?? []).find(

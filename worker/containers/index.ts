@@ -29,4 +29,4 @@ export { DirectoryRootfs, type CommitRequest, type PreparedRootfs, type RootfsPr
 export type { ContainerSettings, Programs } from "./settings.ts";
 export type { ContainerStats } from "./stats.ts";
 export type { Attachment, AttachOptions, ExecStream, OutputChunk } from "./streams.ts";
-export type { VolumeProvider } from "./volumes.ts";
+export type { VolumeProvider, VolumeWish } from "./volumes.ts";

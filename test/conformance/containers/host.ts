@@ -22,6 +22,7 @@ import {
   type ContainerConfig,
   type ContainerSettings,
   type HostConfig,
+  type VolumeProvider,
 } from "../../../worker/containers/index.ts";
 
 export const native = resolve(import.meta.dirname, "../../../native/build");
@@ -100,6 +101,8 @@ export class TestWorker {
   readonly base: string;
   readonly settings: ContainerSettings;
   containers!: Containers;
+  /** Absent: plain directories. */
+  volumes: VolumeProvider | undefined;
 
   constructor(runtime: string, more: Partial<ContainerSettings> = {}) {
     // Short: sockets of terminals live below it. /var/tmp, since overlay refuses an upper layer on some tmpfs.
@@ -126,7 +129,7 @@ export class TestWorker {
   }
 
   async open(): Promise<this> {
-    this.containers = await Containers.open(this.settings);
+    this.containers = await Containers.open(this.settings, this.volumes);
     return this;
   }
 

@@ -6,6 +6,12 @@ export interface WantedMount extends Omit<ResolvedMount, "source"> {
   readonly source: string;
   /** Make a volume without a name. */
   readonly anonymous?: boolean;
+  /** How its volume shall be if it has to be made. */
+  readonly volume?: {
+    readonly driver: string;
+    readonly labels: Readonly<Record<string, string>>;
+    readonly options: Readonly<Record<string, string>>;
+  };
 }
 
 export type MountPlan =
@@ -42,12 +48,14 @@ function parseBind(text: string): WantedMount {
   if (parts.length === 1) return anonymous(parts[0] ?? "");
   const [source = "", destination = "", options = ""] = parts;
   let readOnly = false;
+  let noCopy = false;
   let propagation = "rprivate";
   for (const option of options === "" ? [] : options.split(",")) {
     if (option === "ro") readOnly = true;
     else if (propagations.has(option)) propagation = option;
-    // z and Z relabel for SELinux, nocopy, cached and its kin change nothing here.
-    else if (!["rw", "z", "Z", "nocopy", "cached", "delegated", "consistent"].includes(option)) {
+    else if (option === "nocopy") noCopy = true;
+    // z and Z relabel for SELinux, cached and its kin change nothing here.
+    else if (!["rw", "z", "Z", "cached", "delegated", "consistent"].includes(option)) {
       throw new Wrong(`invalid mode: ${option}`);
     }
   }
@@ -74,6 +82,7 @@ function parseBind(text: string): WantedMount {
     readOnly,
     propagation,
     recursive: true,
+    ...(noCopy ? { noCopy } : {}),
   };
 }
 
@@ -110,7 +119,17 @@ function parseMount(mount: NonNullable<HostConfig["Mounts"]>[number]): WantedMou
       };
     }
     case "volume": {
-      if (mount.Source === undefined || mount.Source === "") return { ...anonymous(mount.Target), readOnly };
+      const { NoCopy, Subpath, Labels, DriverConfig } = mount.VolumeOptions ?? {};
+      if (Subpath !== undefined && Subpath !== "") throw new Wrong("a subpath of a volume cannot be mounted");
+      const more = {
+        volume: {
+          driver: DriverConfig?.Name ?? "",
+          labels: { ...Labels },
+          options: { ...DriverConfig?.Options },
+        },
+        ...(NoCopy === true ? { noCopy: true } : {}),
+      };
+      if (mount.Source === undefined || mount.Source === "") return { ...anonymous(mount.Target), readOnly, ...more };
       if (!volumeName.test(mount.Source)) throw new Wrong(`invalid volume name: "${mount.Source}"`);
       return {
         type: "volume",
@@ -120,11 +139,15 @@ function parseMount(mount: NonNullable<HostConfig["Mounts"]>[number]): WantedMou
         readOnly,
         propagation: "rprivate",
         recursive: true,
+        ...more,
       };
     }
     case "tmpfs": {
-      const { SizeBytes, Mode } = mount.TmpfsOptions ?? {};
-      const tmpfsOptions = ["noexec", "nosuid", "nodev"];
+      const { SizeBytes, Mode, Options } = mount.TmpfsOptions ?? {};
+      const asked = (Options ?? []).map((words) => words.join("="));
+      const unknown = asked.find((option) => option !== "exec" && option !== "noexec");
+      if (unknown !== undefined) throw new Wrong(`invalid tmpfs option: ${unknown}`);
+      const tmpfsOptions = [asked.includes("exec") ? "exec" : "noexec", "nosuid", "nodev"];
       if (SizeBytes !== undefined && SizeBytes > 0) tmpfsOptions.push(`size=${SizeBytes}`);
       tmpfsOptions.push(`mode=${(Mode ?? 0o1777).toString(8)}`);
       return {

@@ -62,8 +62,20 @@ export interface MountConfig {
     readonly CreateMountpoint?: boolean;
     readonly ReadOnlyNonRecursive?: boolean;
   };
-  readonly VolumeOptions?: { readonly NoCopy?: boolean; readonly Subpath?: string };
-  readonly TmpfsOptions?: { readonly SizeBytes?: number; readonly Mode?: number };
+  readonly VolumeOptions?: {
+    readonly NoCopy?: boolean;
+    readonly Subpath?: string;
+    readonly Labels?: Readonly<Record<string, string>> | null;
+    readonly DriverConfig?: {
+      readonly Name?: string;
+      readonly Options?: Readonly<Record<string, string>> | null;
+    } | null;
+  };
+  readonly TmpfsOptions?: {
+    readonly SizeBytes?: number;
+    readonly Mode?: number;
+    readonly Options?: readonly (readonly string[])[] | null;
+  };
 }
 
 export interface DeviceMapping {
@@ -113,6 +125,8 @@ export interface Resources {
 export interface HostConfig extends Resources {
   readonly Binds?: readonly string[] | null;
   readonly Mounts?: readonly MountConfig[] | null;
+  /** Driver of the volumes in `Binds` and of those without a name. */
+  readonly VolumeDriver?: string;
   readonly Tmpfs?: Readonly<Record<string, string>> | null;
   readonly LogConfig?: { readonly Type?: string; readonly Config?: Readonly<Record<string, string>> | null };
   readonly NetworkMode?: string;
@@ -200,6 +214,8 @@ export interface ResolvedMount {
   readonly propagation: string;
   readonly recursive: boolean;
   readonly tmpfsOptions?: readonly string[];
+  /** The volume stays empty: it is not filled with what the image has in its place. */
+  readonly noCopy?: boolean;
 }
 
 /** All that is remembered of a container; one value in the database, replaced as a whole. */
