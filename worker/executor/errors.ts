@@ -2,14 +2,6 @@
 import { ClusterError } from "../../lib/pure/errors.ts";
 import type { Temporary } from "./contract.ts";
 
-/** The task asks for what no worker of this kind can give; another node would say the same. */
-export class TaskSpecUnsupported extends ClusterError {
-  readonly code = "TASK_SPEC_UNSUPPORTED";
-  constructor(what: string, instead: string) {
-    super(`Cannot prepare the task: ${what}`, { fix: instead });
-  }
-}
-
 /** A secret, config or network that the task names has not arrived on this node; it may be on its way. */
 export class TaskDependencyMissing extends ClusterError implements Temporary {
   readonly code = "TASK_DEPENDENCY_MISSING";

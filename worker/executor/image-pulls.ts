@@ -2,9 +2,8 @@
  * Brings the images of tasks, by Swarm's rules: always ask the registry, and go on with the image that is here when it does
  * not answer. Tasks that want the same image at the same time share one pull.
  */
-import { ClusterError } from "../../lib/pure/errors.ts";
 import { deadline, type Clock, type Logger } from "../../lib/runtime/index.ts";
-import { parseReference, parseRegistryAuth, type Images } from "../images/index.ts";
+import { parseReference, parseRegistryAuth, RegistryUnreachable, type Images } from "../images/index.ts";
 
 export interface PullReport {
   readonly bytesDone: number;
@@ -21,13 +20,6 @@ interface Pull {
   readonly listeners: Set<(report: PullReport) => void>;
   done: Promise<void>;
   waiting: number;
-}
-
-class RegistrySilent extends ClusterError {
-  readonly code = "REGISTRY_UNREACHABLE";
-  constructor(image: string) {
-    super(`Cannot look up ${image}: the registry does not answer`, { fix: "Check the registry and the network" });
-  }
 }
 
 export class ImagePulls {
@@ -144,7 +136,12 @@ export class ImagePulls {
 
   /** Whether the name still means the image that is here; asks for a digest only, and not for long. */
   async #isCurrent(image: string, options: { readonly signal: AbortSignal }): Promise<boolean> {
-    const limit = deadline(this.#clock, askMs, options.signal, () => new RegistrySilent(image));
+    const limit = deadline(
+      this.#clock,
+      askMs,
+      options.signal,
+      () => new RegistryUnreachable(`look up ${image}`, "no answer in time"),
+    );
     try {
       const digest = await this.#images.resolve(image, { ...options, signal: limit.signal });
       const { registry, repository } = parseReference(image);

@@ -44,6 +44,7 @@ export type {
   PullResult,
   PushProgress,
 };
+export { RegistryUnreachable } from "./core/errors.ts";
 export { credentialsOf, parseReference, parseRegistryAuth, type ImageReference };
 
 export interface ImagesOptions {
