@@ -11,6 +11,10 @@ class StateDiverged extends ClusterError {
   readonly code = "STATE_DIVERGED";
 }
 
+class Incompatible extends ClusterError {
+  readonly code = "INCOMPATIBLE";
+}
+
 test("three members elect a leader, and a proposal is applied everywhere", () => {
   const group = new SmallGroup([1, 2, 3]);
   const leader = group.untilLeader();
@@ -448,6 +452,27 @@ test("K8: a disk that fails while a snapshot is loaded ends the process; it is n
   assert.deepEqual(away.applied, leader.applied);
 });
 
+test("L5: a snapshot that needs a newer program ends the process with the reason; it is no reason for a quarantine", () => {
+  const { group, leader, away, metas } = apart(1);
+  away.loadFailure = new Incompatible("Cannot follow the cluster at a snapshot: it needs feature level 2, not 1");
+  away.member.receive(snapshotFor(leader, away, metas[0]!));
+  group.until("it ends", () => away.fatal !== undefined);
+  assert.equal((away.fatal as ClusterError).code, "INCOMPATIBLE");
+  assert.equal(away.quarantined, undefined);
+});
+
+test("L7: a snapshot is not made of memory that has changed by itself: the member goes into quarantine", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  leader.snapshotFailure = new StateDiverged("Cannot trust this member's state");
+  assert.ok(leader.member.takeSnapshot());
+  group.until("it knows", () => leader.quarantined !== undefined);
+  assert.equal(leader.fatal, undefined);
+  group.until("another leads", () => group.leader() !== undefined);
+  assert.equal(group.propose(group.leader()!.id, "b").kind, "committed");
+});
+
 test("G3: a log that begins behind a snapshot never claims a commit beyond it, though entries came in the same turn", () => {
   const { group, leader, away, metas } = apart(1);
   const meta = metas[0]!;
@@ -489,10 +514,11 @@ test("F7: a removed member goes on answering candidates, and does nothing else",
     to: gone.id,
     lastIndex: commit - 1,
     lastTerm: term,
-    transfer: true,
+    transfer: false,
     commit: 1,
     commitTerm: 1,
   };
+  group.run(2 * 400);
   gone.member.receive({ ...ask, type: "preVote", term: term + 1 });
   gone.member.receive({ ...ask, type: "vote", term: term + 1 });
   group.until("both are answered", () => sent.length >= 2);

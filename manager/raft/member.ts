@@ -186,6 +186,8 @@ const snapshotRetryMsMax = 30_000;
 const readiesPerTurn = 16;
 /** With this code the state machine says that the others have another state than it has (row 25). */
 const stateDiverged = "STATE_DIVERGED";
+/** … and with this one that it does not understand what the others do: a newer program will. */
+const incompatible = "INCOMPATIBLE";
 
 export class Member {
   readonly #config: MemberConfig;
@@ -290,6 +292,12 @@ export class Member {
 
   /** To be called every `tickMs`, and at once after a stall; how late it comes is how long the process was stalled. */
   elapsed(): void {
+    if (this.#state === "removed" && this.#isOutside) {
+      // Its time goes on, too: it would withhold its vote for ever for the sake of the last leader that it heard. One that
+      // is in no configuration never campaigns itself (C13).
+      this.#guard(() => this.#tick(this.#now()));
+      return;
+    }
     if (this.#state !== "running") return;
     this.#guard(() => {
       const nowMs = this.#now();
@@ -951,7 +959,7 @@ export class Member {
       }
     } catch (error) {
       if (error instanceof InvariantViolation) throw error;
-      if (error instanceof ClusterError && error.code === stateDiverged) {
+      if (isDiverged(error)) {
         this.#quarantine("its state differs from that of the majority", { index: entry.index, why: error.message });
         return;
       }
@@ -1065,6 +1073,10 @@ export class Member {
         this.#fail(new DiskFailed(error));
         return;
       }
+      if (error instanceof ClusterError && error.code === incompatible) {
+        this.#fail(error);
+        return;
+      }
       if (error !== undefined) {
         this.#quarantine("its snapshot cannot be read", { index: meta.index, why: error.message });
         return;
@@ -1108,6 +1120,13 @@ export class Member {
       this.#creating = false;
       if (this.#state !== "running") return;
       this.#guard(() => {
+        if (isDiverged(error) || isDiverged(error?.cause)) {
+          this.#quarantine("its memory does not hold what was stored in it", {
+            index: meta.index,
+            why: error?.message,
+          });
+          return;
+        }
         if (error !== undefined) {
           this.#retrySnapshotMs = this.#now() + snapshotRetryMsMax;
           this.#events.noticed("snapshotFailed", { index: meta.index, why: error.message });
@@ -1141,4 +1160,8 @@ export class Member {
     core.compact(index);
     this.#ports.storage.compact(index);
   }
+}
+
+function isDiverged(error: unknown): error is ClusterError {
+  return error instanceof ClusterError && error.code === stateDiverged;
 }

@@ -62,6 +62,7 @@ export interface RaftOptions {
 /** Roughly sysexits(3) EX_SOFTWARE and EX_IOERR: 70 says that the disk failed or stalled. */
 export const exitDiskFailed = 70;
 const exitBug = 71;
+const exitRefused = 1;
 
 export interface Leadership {
   /** Leads, and has applied everything that was committed before its term. */
@@ -474,7 +475,9 @@ export class Raft implements AsyncDisposable {
   #onFatal(error: Error): void {
     const code = error instanceof ClusterError ? error.code : "";
     const isDisk = code === "RAFT_DISK_FAILED" || code === "RAFT_DISK_STALLED" || code.startsWith("LOG_");
-    this.#options.onFatal(error, isDisk ? exitDiskFailed : exitBug);
+    // Started again it would meet the same entry: a newer program is needed, and that is the operator's to give.
+    const exit = code === "INCOMPATIBLE" ? exitRefused : exitBug;
+    this.#options.onFatal(error, isDisk ? exitDiskFailed : exit);
   }
 
   #told(outcome: Outcome): ProposeOutcome {

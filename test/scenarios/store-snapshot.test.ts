@@ -3,7 +3,7 @@ import { test } from "node:test";
 import assert from "node:assert/strict";
 import { Random } from "../../lib/pure/prng.ts";
 import { skep } from "../../proto/index.ts";
-import { clusterSchema, Incompatible, SnapshotInvalid } from "../../manager/store/index.ts";
+import { clusterSchema, Incompatible, SnapshotInvalid, StateDiverged } from "../../manager/store/index.ts";
 import { by, contents, item, StoreCluster } from "../support/store-cluster.ts";
 
 for (let seed = 1; seed <= 20; seed++) {
@@ -71,6 +71,20 @@ test("O5: no slice of a snapshot of 20,000 objects holds more than its bytes, or
     assert.equal(found, objects);
     if (bytesMax === 1) assert.ok(source.next(1) === undefined);
   }
+});
+
+test("L7: no snapshot is made of memory that has changed by itself: others would install it", async () => {
+  const cluster = new StoreCluster();
+  for (let at = 0; at < 20; at++) await cluster.store.update((tx) => tx.put("resource", item(`k${at}`, "x")), by);
+  const { machine } = cluster.store;
+  const read = (): void => {
+    const source = machine.snapshot();
+    while (source.next(100) !== undefined);
+  };
+  read();
+  const bytes = machine.freeze().table(clusterSchema.resource.number).rows.get("k7")?.bytes;
+  bytes![3]! ^= 0x10;
+  assert.throws(read, StateDiverged);
 });
 
 test("a snapshot that is not whole, not in order, altered or of another form is refused, and the old state stays", async () => {

@@ -9,6 +9,7 @@ import { Member, type ChangeOutcome, type MemberEvents, type Notice } from "../m
 import type { LogStorage, RecoveredLog, SnapshotStore, StateMachine, Transport } from "../ports.ts";
 import type { Outcome } from "../proposals.ts";
 import type { ReadOutcome } from "../reads.ts";
+import { SnapshotAborted } from "../snapshot/index.ts";
 import { TableThenState } from "../snapshot-frame.ts";
 
 interface Event {
@@ -186,6 +187,8 @@ export class FakeMember {
   /** How long loading a snapshot takes, by its index; 0.1 unless said. */
   loadMs = new Map<number, number>();
   loadFailure: Error | undefined;
+  /** Thrown by the state machine while a snapshot of it is taken. */
+  snapshotFailure: Error | undefined;
   loading = 0;
   mostLoading = 0;
   readonly measures = new Map<string, number[]>();
@@ -309,6 +312,11 @@ export class FakeMember {
   #snapshots(): SnapshotStore {
     return {
       create: (meta, source, done) => {
+        const failure = this.snapshotFailure;
+        if (failure !== undefined) {
+          this.group.later(0.1, () => done(new SnapshotAborted("its source failed", failure), 0));
+          return;
+        }
         const chunks = readAll(source);
         this.#write(
           () => {

@@ -4,7 +4,7 @@
  */
 import { skep } from "../../../proto/index.ts";
 import type { Catalog, KindEntry } from "./catalog.ts";
-import { Incompatible, SnapshotInvalid } from "./errors.ts";
+import { Incompatible, SnapshotInvalid, StateDiverged } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Cursor } from "./sorted-map.ts";
 import { State, type FrozenState } from "./state.ts";
@@ -38,6 +38,7 @@ export class SnapshotReader {
     this.#kinds = catalog.kinds[Symbol.iterator]();
   }
 
+  /** @throws StateDiverged if memory does not hold what was stored: such a snapshot would spoil those who install it */
   next(bytesMax: number): Uint8Array | undefined {
     if (this.#stage === "end") return undefined;
     if (this.#stage === "header") {
@@ -59,6 +60,10 @@ export class SnapshotReader {
       const { id, version, createdAtUs, updatedAtUs, bytes: body } = this.#pending;
       bytes += body.length + id.length + objectOverheadBytes;
       if (taken.length > 0 && bytes > bytesMax) break;
+      if (!this.#pending.intact()) {
+        const found = `another, at ${this.#kind.name} "${id}"`;
+        throw new StateDiverged(this.index, "that of the bytes once stored", found);
+      }
       taken.push({ kind: this.#kind.table.number, id, version, createdAtUs, updatedAtUs, body });
       this.#advance();
     }
