@@ -4,6 +4,7 @@
  */
 import { ClusterError } from "../lib/pure/errors.ts";
 import type { CallContext, Channel, UnaryMethod } from "../lib/rpc/index.ts";
+import { NoLeader } from "./control/index.ts";
 import type { Leadership } from "./store/index.ts";
 
 export interface LeaderCallsOptions {
@@ -11,17 +12,6 @@ export interface LeaderCallsOptions {
   readonly whenLeader: (signal: AbortSignal) => Promise<Leadership>;
   /** A channel to the manager at this address, which stays the manager's. */
   readonly channelTo: (address: string) => Channel;
-}
-
-/** The words are Swarm's: clients look for "does not have a leader". */
-export class NoLeader extends ClusterError {
-  readonly code = "NO_LEADER";
-  constructor(cause?: unknown) {
-    super(
-      "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.",
-      { fix: "Bring managers back, or try again in a few seconds if one was lost just now", cause },
-    );
-  }
 }
 
 /** A change waits so long at most, whatever its caller's patience. */
@@ -61,6 +51,12 @@ export class LeaderCalls {
       }
       throw error;
     }
+  }
+
+  /** To the manager that leads; undefined if it is this one. @throws NoLeader */
+  async channel(signal: AbortSignal): Promise<Channel | undefined> {
+    const { leading, leader } = await this.whenLeader(signal);
+    return leading || leader === undefined ? undefined : this.#options.channelTo(leader);
   }
 
   /** @throws NoLeader when nobody leads for longer than an election takes */

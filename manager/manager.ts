@@ -18,6 +18,7 @@ import { newId } from "../lib/pure/id.ts";
 import { Allocator } from "./allocator/index.ts";
 import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
 import { AuthorityService, Founder, Revocations, type Bootstrap } from "./ca/index.ts";
+import { Control, serveControl } from "./control/index.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
 import { LeaderCalls } from "./leader-calls.ts";
@@ -39,6 +40,7 @@ import {
 } from "./raft/index.ts";
 import { Scheduler } from "./scheduler/index.ts";
 import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
+import { isUpToDate } from "./up-to-date.ts";
 
 export type Start =
   /** Go on with what is in the data folder. */
@@ -348,6 +350,13 @@ export class Manager implements AsyncDisposable {
       whenLeader: (signal) => this.raft.whenLeader(signal),
       channelTo: (address) => this.#channels.to(address),
     });
+    const control = new Control({
+      store: this.store,
+      isUpToDate,
+      newId: () => newId(fillRandomly),
+      newKey: () => randomBytes(32),
+    });
+    serveControl(this.#server, { control, store: this.store, leader, logs: undefined });
     serveManagers(this.#server, {
       raft: this.raft,
       status: () => this.status(),

@@ -33,10 +33,12 @@ export interface NodeTraits {
 
 export class ConstraintInvalid extends ClusterError {
   readonly code = "CONSTRAINT_INVALID";
+  readonly found: string;
   constructor(text: string, found: string) {
     super(`Cannot read constraint "${text.slice(0, 200)}": ${found}`, {
       fix: 'Write KEY==VALUE, KEY!=VALUE, KEY in (A,B), KEY<NUMBER, KEY=~PATTERN or exists KEY, for example "node.labels.disk==ssd"',
     });
+    this.found = found;
   }
 }
 

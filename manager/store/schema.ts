@@ -105,7 +105,8 @@ export const clusterSchema = {
     3,
     codec<skep.objects.Service, skep.objects.Service.$Properties>(objects.Service),
     {
-      name: (service) => text(service.spec?.name),
+      /** Free for another one as soon as it is being taken down. */
+      name: (service) => (service.pendingDelete ? undefined : text(service.spec?.name)),
     },
     {
       /** As the spec names them: a network's id, or its name. */
@@ -140,7 +141,7 @@ export const clusterSchema = {
     5,
     codec<skep.objects.Network, skep.objects.Network.$Properties>(objects.Network),
     {
-      name: (network) => text(network.spec?.name),
+      name: (network) => (network.pendingDelete ? undefined : text(network.spec?.name)),
       /** Unique, so that no two networks can ever share a VXLAN, whatever the allocator believes. */
       vni: (network) => (network.vni === 0 ? undefined : String(network.vni)),
     },

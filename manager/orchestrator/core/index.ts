@@ -1,5 +1,5 @@
 /** The orchestrator's decisions, for its shell and its tests. Pure: the same situation gives the same moves. */
-export { differenceOf, noDifference, type SpecPair } from "./difference.ts";
+export { differenceOf, isDirty, noDifference, type SpecPair } from "./difference.ts";
 export {
   historyDefault,
   nodeFacts,

@@ -1,0 +1,52 @@
+/** Changes the cluster's settings, its join tokens and its unlock key. Rotating the root is the authority's work. */
+import type { skep } from "../../proto/index.ts";
+import type { ClusterSchema, Tx } from "../store/index.ts";
+import { SpecInvalid } from "./core/errors.ts";
+import { checkClusterSpec } from "./core/other-specs.ts";
+import { mergeClusterSpec } from "./core/cluster-spec.ts";
+import type { Found } from "./find.ts";
+
+export interface ClusterUpdate {
+  readonly spec: skep.objects.ClusterSpec.$Properties;
+  readonly rotate: skep.control.IRotateFlags;
+}
+
+export interface Chance {
+  readonly newId: () => string;
+  readonly newKey: () => Uint8Array;
+}
+
+/** @throws SpecInvalid */
+export function updateCluster(
+  tx: Tx<ClusterSchema>,
+  cluster: Found<"cluster">,
+  update: ClusterUpdate,
+  chance: Chance,
+): void {
+  const { rotate } = update;
+  const spec = mergeClusterSpec(cluster.spec ?? {}, update.spec);
+  checkClusterSpec(spec);
+  if ((spec.name ?? "") !== (cluster.spec?.name ?? ""))
+    throw new SpecInvalid("modification of cluster name is not allowed");
+  const locked = spec.encryptionConfig?.autoLockManagers === true;
+  const hasKey = (cluster.unlockKey?.length ?? 0) > 0;
+  const tokens = cluster.joinTokens;
+  tx.update("cluster", {
+    ...cluster,
+    spec,
+    joinTokens: {
+      worker: rotate.workerToken === true ? freshToken(tokens?.worker ?? "", chance) : (tokens?.worker ?? ""),
+      manager: rotate.managerToken === true ? freshToken(tokens?.manager ?? "", chance) : (tokens?.manager ?? ""),
+    },
+    unlockKey: !locked
+      ? new Uint8Array(0)
+      : !hasKey || rotate.managerUnlockKey === true
+        ? chance.newKey()
+        : cluster.unlockKey,
+  });
+}
+
+/** SWMTKN-1-<digest of the root>-<secret>: the secret is drawn anew. */
+function freshToken(token: string, chance: Chance): string {
+  return `${token.slice(0, token.lastIndexOf("-"))}-${chance.newId()}`;
+}

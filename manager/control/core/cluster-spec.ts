@@ -1,0 +1,44 @@
+/** What a client sends of the cluster's settings changes what it names; what it leaves out, or zero, stays. */
+import type { skep } from "../../../proto/index.ts";
+import { isSet } from "./durations.ts";
+
+type ClusterSpec = skep.objects.ClusterSpec.$Properties;
+
+export function mergeClusterSpec(current: ClusterSpec, wanted: ClusterSpec): ClusterSpec {
+  const { orchestration, raft, dispatcher, caConfig, encryptionConfig, taskDefaults } = wanted;
+  const ca = current.caConfig ?? {};
+  const before = current.raft ?? {};
+  return {
+    name: wanted.name || (current.name ?? ""),
+    labels: Object.keys(wanted.labels ?? {}).length > 0 ? (wanted.labels ?? {}) : (current.labels ?? {}),
+    orchestration: {
+      taskHistoryRetentionLimit:
+        orchestration?.taskHistoryRetentionLimit ?? current.orchestration?.taskHistoryRetentionLimit ?? null,
+    },
+    raft: {
+      ...before,
+      snapshotInterval: raft?.snapshotInterval || (before.snapshotInterval ?? null),
+      keepOldSnapshots: raft?.keepOldSnapshots ?? before.keepOldSnapshots ?? null,
+      logEntriesForSlowFollowers: raft?.logEntriesForSlowFollowers || (before.logEntriesForSlowFollowers ?? null),
+      electionTick: raft?.electionTick || (before.electionTick ?? null),
+      heartbeatTick: raft?.heartbeatTick || (before.heartbeatTick ?? null),
+      tickMs: raft?.tickMs || (before.tickMs ?? null),
+    },
+    dispatcher: {
+      heartbeatPeriod: isSet(dispatcher?.heartbeatPeriod)
+        ? (dispatcher?.heartbeatPeriod ?? null)
+        : (current.dispatcher?.heartbeatPeriod ?? null),
+    },
+    caConfig: {
+      nodeCertExpiry: isSet(caConfig?.nodeCertExpiry)
+        ? (caConfig?.nodeCertExpiry ?? null)
+        : (ca.nodeCertExpiry ?? null),
+      externalCas: caConfig?.externalCas ?? [],
+      signingCaCert: caConfig?.signingCaCert || (ca.signingCaCert ?? ""),
+      signingCaKey: caConfig?.signingCaKey || (caConfig?.signingCaCert ? "" : (ca.signingCaKey ?? "")),
+      forceRotate: caConfig?.forceRotate || (ca.forceRotate ?? 0),
+    },
+    encryptionConfig: { autoLockManagers: encryptionConfig?.autoLockManagers ?? false },
+    taskDefaults: { logDriver: taskDefaults?.logDriver ?? current.taskDefaults?.logDriver ?? null },
+  };
+}

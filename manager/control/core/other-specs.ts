@@ -1,0 +1,104 @@
+/** What the specs of secrets, configs, networks, nodes and the cluster may say, apart from what they refer to. */
+import { isAddressOrRange } from "../../../proto/address.ts";
+import type { skep } from "../../../proto/index.ts";
+import { isNegative, isSet, nanos } from "./durations.ts";
+import { SpecInvalid } from "./errors.ts";
+import { checkDataName, checkDnsName, checkDriver, checkLabels } from "./names.ts";
+
+const secretBytesMax = 500 * 1024;
+const configBytesMax = 1000 * 1024;
+const certExpiryMinNs = 3600 * 1e9;
+/** Each spec goes into an entry of the log, with room for what surrounds it. */
+const optionsMax = 200;
+
+/** @throws SpecInvalid */
+export function checkSecretSpec(spec: skep.objects.SecretSpec.$Properties): void {
+  checkDataName(spec);
+  checkTemplating(spec.templating);
+  const bytes = spec.data?.length ?? 0;
+  if (spec.driver != null) {
+    checkDriver(spec.driver, "secret driver");
+    if (bytes > 0) throw new SpecInvalid("secret data must be empty when a secret driver is used");
+    return;
+  }
+  if (bytes < 1 || bytes >= secretBytesMax) {
+    throw new SpecInvalid(`secret data must be larger than 0 and less than ${secretBytesMax} bytes`);
+  }
+}
+
+/** @throws SpecInvalid */
+export function checkConfigSpec(spec: skep.objects.ConfigSpec.$Properties): void {
+  checkDataName(spec);
+  checkTemplating(spec.templating);
+  const bytes = spec.data?.length ?? 0;
+  if (bytes < 1 || bytes >= configBytesMax) {
+    throw new SpecInvalid(`config data must be larger than 0 and less than ${configBytesMax} bytes`);
+  }
+}
+
+function checkTemplating(driver: skep.objects.Driver.$Properties | null | undefined): void {
+  if (driver == null || (driver.name ?? "") === "") return;
+  if (driver.name !== "golang") throw new SpecInvalid(`unrecognized template driver: ${driver.name}`);
+}
+
+/** @throws SpecInvalid */
+export function checkNetworkSpec(spec: skep.objects.NetworkSpec.$Properties): void {
+  checkDnsName(spec);
+  if (Object.keys(spec.driver?.options ?? {}).length > optionsMax) {
+    throw new SpecInvalid(`more than ${optionsMax} driver options`);
+  }
+  if (spec.ingress === true && spec.attachable === true) throw new SpecInvalid("ingress network cannot be attachable");
+  if (spec.ingress === true && spec.internal === true) throw new SpecInvalid("ingress network cannot be internal");
+  const configs = spec.ipam?.config ?? [];
+  for (const { subnet, ipRange, gateway, auxiliaryAddresses } of configs) {
+    checkRange(subnet, "subnet");
+    checkRange(ipRange, "ip-range");
+    checkAddress(gateway, "gateway");
+    for (const address of Object.values(auxiliaryAddresses ?? {})) checkAddress(address, "auxiliary address");
+  }
+}
+
+function checkRange(range: string | null | undefined, what: string): void {
+  const text = range ?? "";
+  if (text === "") return;
+  if (!text.includes("/") || !isAddressOrRange(text)) {
+    throw new SpecInvalid(`ipam configuration : invalid ${what} ${text.slice(0, 64)}`);
+  }
+}
+
+function checkAddress(address: string | null | undefined, what: string): void {
+  const text = (address ?? "").split("/")[0] ?? "";
+  if (text !== "" && !isAddressOrRange(text)) {
+    throw new SpecInvalid(`ipam configuration : invalid ${what} ${text.slice(0, 64)}`);
+  }
+}
+
+/** @throws SpecInvalid */
+export function checkNodeSpec(spec: skep.objects.NodeSpec.$Properties): void {
+  checkLabels(spec.labels);
+  if ((spec.name ?? "") !== "") checkDnsName(spec);
+}
+
+/** @throws SpecInvalid */
+export function checkClusterSpec(spec: skep.objects.ClusterSpec.$Properties): void {
+  checkLabels(spec.labels);
+  const { caConfig, dispatcher, raft } = spec;
+  if (isSet(caConfig?.nodeCertExpiry) && nanos(caConfig?.nodeCertExpiry) < certExpiryMinNs) {
+    throw new SpecInvalid("minimum certificate expiry time must be: 1h0m0s");
+  }
+  if (isNegative(dispatcher?.heartbeatPeriod)) {
+    throw new SpecInvalid("heartbeat time period cannot be a negative duration");
+  }
+  if (raft?.electionTick != null && raft.electionTick > 0 && raft.electionTick <= (raft.heartbeatTick ?? 0)) {
+    throw new SpecInvalid("election tick must be larger than heartbeat tick");
+  }
+  for (const { url, protocol } of caConfig?.externalCas ?? []) {
+    if ((protocol ?? "") !== "" && protocol !== "cfssl")
+      throw new SpecInvalid("invalid CA protocol: only cfssl is known");
+    if (!/^https:\/\/\S+$/.test(url ?? "")) throw new SpecInvalid("external CA URL must be an https URL");
+  }
+  if ((caConfig?.signingCaKey ?? "") !== "" && (caConfig?.signingCaCert ?? "") === "") {
+    throw new SpecInvalid("if a signing CA key is provided, the signing CA cert must also be provided");
+  }
+  checkDriver(spec.taskDefaults?.logDriver, "TaskDefaults: LogDriver");
+}
