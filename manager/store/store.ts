@@ -88,6 +88,7 @@ export class ObjectStore<S extends Schema> implements Store<S>, AsyncDisposable 
   /** Grows whenever something in flight turned out not to happen: who has seen it has seen too much. */
   #generation = 0;
   readonly #waiters: Waiter[] = [];
+  #answers: (() => void)[] = [];
   #lastTimeUs = 0;
   #lastDisputed = 0;
   #view: { readonly of: unknown; readonly view: View<S> } | undefined;
@@ -209,7 +210,7 @@ export class ObjectStore<S extends Schema> implements Store<S>, AsyncDisposable 
       if (outcome.kind !== "committed" || outcome.repeated) this.#generation++;
       tx.settle(this.#inFlight);
       this.#settle(number);
-      done(outcome);
+      this.#answer(() => done(outcome));
     });
   }
 
@@ -303,6 +304,20 @@ export class ObjectStore<S extends Schema> implements Store<S>, AsyncDisposable 
       const { generation, act } = this.#waiters.shift() as Waiter;
       act(generation === this.#generation);
     }
+  }
+
+  /**
+   * Callers are told when all entries of a turn are applied: what they propose next is then built on one frozen state,
+   * where each state of its own would cost a copy of the paths that changed.
+   */
+  #answer(tell: () => void): void {
+    this.#answers.push(tell);
+    if (this.#answers.length > 1) return;
+    queueMicrotask(() => {
+      const answers = this.#answers;
+      this.#answers = [];
+      for (const answer of answers) answer();
+    });
   }
 
   /** Runs `act` when everything that the caller has seen is committed, or `otherwise` when some of it is not to be. */

@@ -9,9 +9,12 @@ export interface Pending {
   readonly stampUs: number;
 }
 
+type Groups = readonly Map<string, Set<string>>[];
+
 interface PendingKind {
   readonly objects: Map<string, Pending>;
-  readonly indexes: readonly Map<string, Set<string>>[];
+  /** Made when somebody first looks for a key: most updates read and write by id alone. */
+  indexes: Groups | undefined;
 }
 
 export class Overlay {
@@ -31,37 +34,33 @@ export class Overlay {
   }
 
   ids(kind: KindEntry, index: number, key: string): Iterable<string> {
-    return this.#kinds.get(kind.table.number)?.indexes[index]?.get(key) ?? [];
+    return this.#indexes(kind)?.[index]?.get(key) ?? [];
   }
 
   /** The keys of an index that pending objects have. */
   keys(kind: KindEntry, index: number): Iterable<string> {
-    return this.#kinds.get(kind.table.number)?.indexes[index]?.keys() ?? [];
+    return this.#indexes(kind)?.[index]?.keys() ?? [];
   }
 
   set(kind: KindEntry, id: string, pending: Pending): void {
     let entry = this.#kinds.get(kind.table.number);
     if (entry === undefined) {
-      entry = { objects: new Map(), indexes: Object.keys(kind.table.indexes).map(() => new Map()) };
+      entry = { objects: new Map(), indexes: undefined };
       this.#kinds.set(kind.table.number, entry);
     }
-    unlink(entry, id);
-    entry.objects.set(id, pending);
-    for (const [index, keys] of (pending.object?.keys ?? []).entries()) {
-      const groups = entry.indexes[index];
-      eachKey(keys, (key) => {
-        const ids = groups?.get(key);
-        if (ids === undefined) groups?.set(key, new Set([id]));
-        else ids.add(id);
-      });
+    if (entry.indexes !== undefined) {
+      unlink(entry.indexes, id, entry.objects.get(id));
+      link(entry.indexes, id, pending);
     }
+    entry.objects.set(id, pending);
   }
 
   /** Forgets what one change left pending, unless a later one took its place. */
   settle(kind: KindEntry, id: string, stampUs: number): void {
     const entry = this.#kinds.get(kind.table.number);
-    if (entry?.objects.get(id)?.stampUs !== stampUs) return;
-    unlink(entry, id);
+    const pending = entry?.objects.get(id);
+    if (entry === undefined || pending?.stampUs !== stampUs) return;
+    if (entry.indexes !== undefined) unlink(entry.indexes, id, pending);
     entry.objects.delete(id);
     if (entry.objects.size === 0) this.#kinds.delete(kind.table.number);
   }
@@ -69,11 +68,31 @@ export class Overlay {
   clear(): void {
     this.#kinds.clear();
   }
+
+  #indexes(kind: KindEntry): Groups | undefined {
+    const entry = this.#kinds.get(kind.table.number);
+    if (entry === undefined || entry.indexes !== undefined) return entry?.indexes;
+    const indexes = Object.keys(kind.table.indexes).map(() => new Map<string, Set<string>>());
+    for (const [id, pending] of entry.objects) link(indexes, id, pending);
+    entry.indexes = indexes;
+    return indexes;
+  }
 }
 
-function unlink(entry: PendingKind, id: string): void {
-  for (const [index, keys] of (entry.objects.get(id)?.object?.keys ?? []).entries()) {
-    const groups = entry.indexes[index];
+function link(indexes: Groups, id: string, { object }: Pending): void {
+  for (const [index, keys] of (object?.keys ?? []).entries()) {
+    const groups = indexes[index];
+    eachKey(keys, (key) => {
+      const ids = groups?.get(key);
+      if (ids === undefined) groups?.set(key, new Set([id]));
+      else ids.add(id);
+    });
+  }
+}
+
+function unlink(indexes: Groups, id: string, pending: Pending | undefined): void {
+  for (const [index, keys] of (pending?.object?.keys ?? []).entries()) {
+    const groups = indexes[index];
     eachKey(keys, (key) => {
       const ids = groups?.get(key);
       ids?.delete(id);

@@ -158,7 +158,7 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
       // Created and removed again: nothing to do, as long as there was nothing.
       else guards.set(`${number}/${id}`, { kind: number, id, expectedUs });
     }
-    return { changes, guards: [...guards.values()] };
+    return guards.size === 0 ? { changes } : { changes, guards: [...guards.values()] };
   }
 
   /** Lets the updates that follow see these changes. */

@@ -46,14 +46,14 @@ export function applyTransaction(
     if (stampOf(state, entry, id ?? "") !== (expectedUs ?? 0)) return conflict(entry, id ?? "");
   }
   const planned: RawChange[] = [];
-  const seen = new Set<string>();
   const list = transaction.changes ?? [];
+  const seen = list.length > 1 ? new Set<string>() : undefined;
   for (const change of list) {
     const kind = kindOf(catalog, change.kind ?? 0, what);
     const id = change.id ?? "";
     const before = state.table(kind.table.number).get(id);
     if ((before?.updatedAtUs ?? 0) !== (change.expectedUs ?? 0)) return conflict(kind, id);
-    if (list.length > 1) {
+    if (seen !== undefined) {
       const key = `${kind.table.number}/${id}`;
       if (seen.has(key)) throw new Incompatible(what, `it changes ${kind.name} "${id}" twice`);
       seen.add(key);
@@ -120,14 +120,15 @@ function objectOf(
 /** Names are compared as they will be after the whole transaction, so two objects may swap theirs. */
 function firstTakenName(state: State, planned: readonly RawChange[]): Refusal | undefined {
   let refusal: Refusal | undefined;
-  const claimed = new Map<string, string>();
+  let claimed: Map<string, string> | undefined;
   for (const { kind, id, before, after } of planned) {
-    if (after === undefined) continue;
+    if (after === undefined || kind.unique.length === 0) continue;
+    const claims = (claimed ??= new Map<string, string>());
     for (const { index, name } of kind.unique) {
       eachKey(after.keys[index], (key) => {
         const claim = `${kind.table.number}/${index}/${key}`;
-        const rival = claimed.get(claim);
-        claimed.set(claim, id);
+        const rival = claims.get(claim);
+        claims.set(claim, id);
         let holder = rival;
         if (holder === undefined && !(before !== undefined && hasKey(before.keys[index], key))) {
           holder = state.table(kind.table.number).firstId(index, key);
