@@ -240,16 +240,36 @@ export class Dispatcher {
   #nodeWritten(nodeId: string, { session }: NodeEdit): void {
     const node = this.#nodes.get(nodeId);
     if (session === undefined || session.ended || node?.session !== session) return;
-    const view = this.#host.view();
-    const found = view.get("node", nodeId);
-    if (found === undefined) return;
-    node.pushed = pushOf(found);
-    session.begin({
-      sessionId: session.id,
-      heartbeatPeriod: durationOf(jittered(this.#periodMs, this.#options.random.float())),
-      featureLevel: supportedLevel,
+    this.#confirmed(session, () => {
+      const found = this.#host.view().get("node", nodeId);
+      if (found === undefined) return;
+      node.pushed = pushOf(found);
+      session.begin({
+        sessionId: session.id,
+        heartbeatPeriod: durationOf(jittered(this.#periodMs, this.#options.random.float())),
+        featureLevel: supportedLevel,
+      });
+      for (const listener of this.#listeners) listener.started(nodeId);
     });
-    for (const listener of this.#listeners) listener.started(nodeId);
+  }
+
+  /**
+   * A complete state stops what is not in it. So it is sent only by a leader that still is one: another may have given
+   * the node tasks that this one does not know of.
+   */
+  #confirmed(session: Session, act: () => void): void {
+    const watch = this.#watch;
+    const isSo = (): boolean => watch === this.#watch && this.#nodes.get(session.nodeId)?.session === session;
+    this.#options.store
+      .read(() => undefined)
+      .then(
+        () => {
+          if (isSo()) act();
+        },
+        () => {
+          if (isSo()) session.goodbye("NOT_LEADER", "this manager does not lead any more", this.#leader());
+        },
+      );
   }
 
   #receive(session: Session, message: AgentMessage): void {
@@ -262,7 +282,7 @@ export class Dispatcher {
     } else if (message.statusUpdate != null) this.#report(session, message.statusUpdate);
     else if (message.describe != null)
       this.#nodeWriter.add(session.nodeId, { description: checked(session.nodeId, message.describe.description) });
-    else if (message.resync != null) session.startOver();
+    else if (message.resync != null) this.#confirmed(session, () => session.startOver());
     else if (message.leave != null) {
       this.#setState(session.nodeId, NodeState.NODE_DOWN, "the node has left");
       this.#end(session.nodeId, node, (old) => old.goodbye("LEFT", "the node has left"));
@@ -416,7 +436,8 @@ export class Dispatcher {
   #readView(view: View<ClusterSchema>): void {
     this.#readCluster(view);
     for (const nodeId of this.#nodes.keys()) this.#nodeChanged(nodeId, view.get("node", nodeId));
-    for (const { session } of this.#nodes.values()) session?.startOver();
+    for (const { session } of this.#nodes.values())
+      if (session !== undefined) this.#confirmed(session, () => session.startOver());
   }
 
   #readCluster(view: View<ClusterSchema>): void {

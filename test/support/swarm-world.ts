@@ -1,0 +1,482 @@
+/**
+ * A whole control plane without disks and sockets: managers over one in-memory log with every loop of a leader, agents
+ * with fake executors, and the streams between them, under virtual time from one seed. Messages cross as bytes.
+ */
+import { newId } from "../../lib/pure/id.ts";
+import { Random } from "../../lib/pure/prng.ts";
+import { RpcUnavailable, type BidiMethod, type RpcStream, type StreamEvents } from "../../lib/rpc/index.ts";
+import type { ClusterError } from "../../lib/pure/errors.ts";
+import { silentLogger, VirtualClock } from "../../lib/runtime/index.ts";
+import { Allocator } from "../../manager/allocator/index.ts";
+import { Dispatcher } from "../../manager/dispatcher/index.ts";
+import { LeaderLoops } from "../../manager/leadership.ts";
+import { Orchestrator } from "../../manager/orchestrator/index.ts";
+import { Scheduler } from "../../manager/scheduler/index.ts";
+import type { ObjectStore, ClusterSchema, Tx } from "../../manager/store/index.ts";
+import { sessionMethod, skep } from "../../proto/index.ts";
+import { Agent, MapMemory, type AgentChannel } from "../../worker/agent/index.ts";
+import { FakeExecutor, FakeHost, type FakeBehaviour } from "../../worker/executor/fake.ts";
+import { StoreCluster, type Member } from "./store-cluster.ts";
+
+export const { NodeAvailability, NodeState, TaskState } = skep.objects;
+export type Task = Readonly<skep.objects.Task>;
+type Service = skep.objects.ServiceSpec.$Properties;
+
+export interface SwarmOptions {
+  readonly seed?: number | string;
+  readonly managers?: number;
+  readonly workers?: number;
+  /** What a task does, by its image's name up to ":". */
+  readonly behaviours?: Readonly<Record<string, FakeBehaviour>>;
+  /** An entry is committed within this time. */
+  readonly commitMs?: number;
+  /** A message arrives within this time. */
+  readonly linkMs?: number;
+  readonly cluster?: skep.objects.ClusterSpec.$Properties;
+  readonly addressPools?: readonly string[];
+  readonly subnetSize?: number;
+}
+
+const by = { actor: "test", cause: "test" };
+
+export class SwarmWorld {
+  readonly clock = new VirtualClock();
+  readonly random: Random;
+  readonly cluster: StoreCluster;
+  readonly managers: SimManager[] = [];
+  readonly nodes = new Map<string, SimNode>();
+  readonly links = new Set<Link>();
+  readonly options: SwarmOptions;
+  readonly #again: ((tx: Tx<ClusterSchema>) => void)[] = [];
+  #committing = false;
+
+  constructor(options: SwarmOptions = {}) {
+    this.options = options;
+    const seed = options.seed ?? 1;
+    this.random = Random.stream(seed, "world");
+    this.cluster = new StoreCluster({ auto: false, members: options.managers ?? 1 });
+    for (const member of this.cluster.members) this.managers.push(new SimManager(this, member));
+    for (const manager of this.managers) manager.start();
+    this.write((tx) =>
+      tx.create("cluster", {
+        id: "cluster",
+        spec: { name: "default", ...options.cluster },
+        defaultAddrPool: [...(options.addressPools ?? [])],
+        subnetSize: options.subnetSize ?? 0,
+      }),
+    );
+    for (let at = 1; at <= (options.workers ?? 1); at++) this.addNode(`node${at}`);
+  }
+
+  /** Of the manager that leads, or of any. */
+  get store(): ObjectStore<ClusterSchema> {
+    return (this.leader ?? this.managers[0])!.store;
+  }
+
+  get leader(): SimManager | undefined {
+    return this.managers.find((manager) => manager.member.log === this.cluster.group.leader);
+  }
+
+  addNode(id: string): SimNode {
+    this.write((tx) => tx.put("node", { id, spec: { name: id }, status: { state: NodeState.NODE_UNKNOWN } }));
+    const node = new SimNode(this, id);
+    this.nodes.set(id, node);
+    return node;
+  }
+
+  node(id: string): SimNode {
+    return this.nodes.get(id)!;
+  }
+
+  /** All agents are started. */
+  async start(): Promise<this> {
+    await this.run(10);
+    for (const node of this.nodes.values()) node.start();
+    await this.run(100);
+    return this;
+  }
+
+  async stop(): Promise<void> {
+    for (const manager of this.managers) manager.stop();
+    const ended = [...this.nodes.values()].map((node) => node.kill());
+    await this.run(50);
+    await Promise.all(ended);
+    for (const { host } of this.nodes.values()) host.stop();
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ writes
+
+  /** As a client would: again, if it met another change or was lost with a leader. */
+  write(change: (tx: Tx<ClusterSchema>) => void): void {
+    this.#setTime();
+    this.store.transact(change, by, (outcome) => {
+      if (outcome.kind === "committed") return;
+      const code = (outcome.error as { code?: string }).code ?? "";
+      if (outcome.kind === "unknown" || code === "CONFLICT" || code === "NOT_LEADER") this.#again.push(change);
+    });
+  }
+
+  service(id: string, spec: Service): void {
+    this.write((tx) => {
+      if (!tx.has("service", id)) tx.create("service", { id, spec: { name: id, ...spec }, specVersion: 1 });
+    });
+  }
+
+  /** As control does it. */
+  update(id: string, change: (spec: Service) => void): void {
+    this.write((tx) => {
+      if (!tx.has("service", id)) return;
+      tx.edit("service", id, (draft) => {
+        const before = draft.spec ?? {};
+        const spec = skep.objects.ServiceSpec.decode(skep.objects.ServiceSpec.encode(before).finish());
+        change(spec);
+        draft.spec = spec;
+        draft.previousSpecs = [before, ...draft.previousSpecs].slice(0, 5);
+        draft.specVersion++;
+        draft.updateStatus = null;
+      });
+    });
+  }
+
+  tasks(serviceId: string): Task[] {
+    return [...this.store.current().find("task", "service", serviceId)];
+  }
+
+  /** Wanted and running, as the managers know it. */
+  running(serviceId: string): Task[] {
+    return this.tasks(serviceId).filter(
+      (task) => task.status?.state === TaskState.RUNNING && task.desiredState < TaskState.SHUTDOWN,
+    );
+  }
+
+  nodeState(id: string): string {
+    return NodeState[this.store.current().get("node", id)?.status?.state ?? 0] ?? "";
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- time
+
+  /** Everything that is due at this moment has happened. */
+  async settle(): Promise<void> {
+    for (let round = 0; round < 6; round++) await Promise.resolve();
+    const { group } = this.cluster;
+    if (group.leader !== undefined && this.#again.length > 0)
+      for (const change of this.#again.splice(0)) this.write(change);
+    if (group.pending === 0 || this.#committing) return;
+    this.#committing = true;
+    this.clock.after(this.random.float() * (this.options.commitMs ?? 3), () => {
+      this.#committing = false;
+      this.#setTime();
+      group.deliver();
+    });
+  }
+
+  async run(ms: number, each?: () => void): Promise<void> {
+    await this.until(ms, () => false, each);
+    await this.settle();
+  }
+
+  /** @returns whether it came to be within `ms` */
+  async until(ms: number, isSo: () => boolean, each?: () => void): Promise<boolean> {
+    const untilMs = this.clock.monotonicMs() + ms;
+    await this.settle();
+    while (!isSo()) {
+      const next = this.clock.nextMs;
+      if (next === undefined || next > untilMs) {
+        this.clock.advance(Math.max(0, untilMs - this.clock.monotonicMs()));
+        return false;
+      }
+      this.clock.advance(Math.max(0, next - this.clock.monotonicMs()));
+      await this.settle();
+      each?.();
+    }
+    return true;
+  }
+
+  #setTime(): void {
+    this.cluster.nowUs = this.clock.wallMs() * 1000;
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ faults
+
+  /** The leader ends; what it proposed may be lost. Somebody else leads after `ms`. */
+  crashLeader(fate: "lost" | "committed", ms: number, next?: SimManager): SimManager | undefined {
+    const { leader } = this;
+    if (leader === undefined) return undefined;
+    const { group } = this.cluster;
+    if (fate === "lost") group.refuse({ kind: "unknown", cause: "the leader was lost" });
+    else group.deliverUnanswered();
+    leader.crash();
+    group.elect(undefined);
+    this.clock.after(ms, () => {
+      const able = this.managers.filter((manager) => manager.up);
+      const chosen = next ?? (able.length > 0 ? this.random.pick(able) : undefined);
+      if (chosen?.up === true && this.cluster.group.leader === undefined) group.elect(chosen.member.log);
+    });
+    return leader;
+  }
+
+  /** Messages between these two are lost, both ways, until `heal`. */
+  isCut(nodeId: string, managerName: string): boolean {
+    const node = this.nodes.get(nodeId);
+    return node === undefined || node.cutFrom.has("all") || node.cutFrom.has(managerName);
+  }
+
+  breakLinks(isBroken: (link: Link) => boolean): void {
+    for (const link of Array.from(this.links)) if (isBroken(link)) link.break();
+  }
+}
+
+/** One manager: its store, and what it does as a leader. */
+export class SimManager {
+  readonly member: Member;
+  readonly name: string;
+  readonly #world: SwarmWorld;
+  dispatcher!: Dispatcher;
+  #loops: LeaderLoops | undefined;
+  #starts = 0;
+  up = false;
+
+  constructor(world: SwarmWorld, member: Member) {
+    this.#world = world;
+    this.member = member;
+    this.name = member.log.name;
+  }
+
+  get store(): ObjectStore<ClusterSchema> {
+    return this.member.store;
+  }
+
+  start(): void {
+    const { clock, options, managers, cluster } = this.#world;
+    const seed = `${options.seed ?? 1} ${this.name} ${++this.#starts}`;
+    const random = Random.stream(seed, "ids");
+    const fill = (bytes: Uint8Array): void => {
+      for (let at = 0; at < bytes.length; at++) bytes[at] = random.int(0, 256);
+    };
+    const parts = { store: this.store, clock, logger: silentLogger };
+    this.dispatcher = new Dispatcher({
+      ...parts,
+      random: Random.stream(seed, "dispatcher"),
+      newId: () => newId(fill),
+      managers: () =>
+        managers.map(({ name, member }) => ({ nodeId: name, addr: name, leader: member.log === cluster.group.leader })),
+    });
+    this.member.log.paused = false;
+    this.member.log.catchUp();
+    this.up = true;
+    this.#loops = new LeaderLoops(this.store, [
+      new Allocator(parts),
+      new Orchestrator({ ...parts, newId: () => newId(fill) }),
+      new Scheduler({ ...parts, seed }),
+      this.dispatcher,
+    ]);
+    this.#loops.open();
+  }
+
+  /** The process is gone: nothing is said any more. */
+  crash(): void {
+    this.up = false;
+    this.#world.breakLinks((link) => link.manager === this);
+    this.member.log.paused = true;
+    this.stop();
+  }
+
+  stop(): void {
+    void this.#loops?.[Symbol.asyncDispose]();
+  }
+}
+
+/** One node: a machine, and its agent while that lives. */
+export class SimNode {
+  readonly id: string;
+  readonly host: FakeHost;
+  readonly memory = new MapMemory();
+  readonly cutFrom = new Set<string>();
+  readonly #world: SwarmWorld;
+  #starts = 0;
+  agent: Agent | undefined;
+  wasRemoved = false;
+
+  constructor(world: SwarmWorld, id: string) {
+    this.#world = world;
+    this.id = id;
+    this.host = new FakeHost({
+      clock: world.clock,
+      behaviour: (task) => {
+        const image = (task.spec?.containerSpec?.image ?? "ok").split(":")[0] ?? "";
+        return world.options.behaviours?.[image] ?? { prepareMs: 20, startMs: 10, stopMs: 30 };
+      },
+      description: {
+        hostname: id,
+        platform: { os: "linux", architecture: "x86_64" },
+        resources: { nanoCpus: 4e9, memoryBytes: 8 * 2 ** 30 },
+      },
+    });
+  }
+
+  start(): void {
+    const { clock, options, managers } = this.#world;
+    if (this.agent !== undefined) return;
+    const { memory, id } = this;
+    this.agent = new Agent({
+      nodeId: id,
+      memory,
+      executor: new FakeExecutor(this.host),
+      openChannel: (address) => this.#channel(address),
+      managers: managers.map(({ name }) => name),
+      clock,
+      random: Random.stream(`${options.seed ?? 1} ${id} ${++this.#starts}`, "agent"),
+      logger: silentLogger,
+      onRemoved: () => (this.wasRemoved = true),
+    });
+    void this.agent.open();
+  }
+
+  /** The daemon ends: containers go on. */
+  kill(): Promise<void> {
+    const { agent } = this;
+    this.agent = undefined;
+    this.#world.breakLinks((link) => link.nodeId === this.id);
+    return agent?.[Symbol.asyncDispose]() ?? Promise.resolve();
+  }
+
+  /** No manager hears of it. */
+  cut(from = "all"): void {
+    this.cutFrom.add(from);
+  }
+
+  heal(): void {
+    this.cutFrom.clear();
+  }
+
+  /** Containers that run on this machine now, whatever anybody believes. */
+  running(serviceId?: string): number {
+    let count = 0;
+    for (const container of this.host.containers.values())
+      if (container.state === "running" && (serviceId === undefined || container.serviceId === serviceId)) count++;
+    return count;
+  }
+
+  #channel(address: string): AgentChannel {
+    const links: Link[] = [];
+    return {
+      open: <Request, Response>(method: BidiMethod<Request, Response>, events: StreamEvents<Response>) => {
+        const link = new Link(this.#world, this.id, address);
+        links.push(link);
+        return link.open(method, events);
+      },
+      [Symbol.dispose]: () => links.forEach((link) => link.break()),
+    };
+  }
+}
+
+/** One stream between an agent and a manager: in order, delayed, lost when it is cut. */
+export class Link {
+  readonly #world: SwarmWorld;
+  readonly nodeId: string;
+  readonly manager: SimManager | undefined;
+  readonly #address: string;
+  #closed = false;
+  /** When the last message of each direction arrives. */
+  #upMs = 0;
+  #downMs = 0;
+  #atAgent: { closed(error: ClusterError | undefined): void } | undefined;
+  #atManager: { closed(error: ClusterError | undefined): void } | undefined;
+
+  constructor(world: SwarmWorld, nodeId: string, address: string) {
+    this.#world = world;
+    this.nodeId = nodeId;
+    this.#address = address;
+    this.manager = world.managers.find(({ name }) => name === address);
+  }
+
+  open<Request, Response>(
+    method: BidiMethod<Request, Response>,
+    events: StreamEvents<Response>,
+  ): RpcStream<Request> & { abort(error: ClusterError | undefined): void } {
+    const world = this.#world;
+    world.links.add(this);
+    this.#atAgent = events;
+    const { manager } = this;
+    let served: StreamEvents<Request> | undefined;
+    const serve = (): StreamEvents<Request> | undefined => {
+      if (served !== undefined || manager?.up !== true || method.path !== sessionMethod.path) return served;
+      const peer = { nodeId: this.nodeId, address: `10.9.0.${this.nodeId.replaceAll(/\D/g, "")}` };
+      const atManager: RpcStream<never> = {
+        ...still,
+        get closed() {
+          return false;
+        },
+        write: (message) => {
+          const bytes = method.response.encode(message as Response);
+          this.#pass("down", () => events.message(method.response.decode(Buffer.from(bytes))));
+          return true;
+        },
+        end: () => this.#pass("down", () => this.break(undefined)),
+        abort: (error) => this.#pass("down", () => this.break(error)),
+      };
+      served = manager.dispatcher.connect(atManager, peer) as unknown as StreamEvents<Request>;
+      this.#atManager = served;
+      return served;
+    };
+    if (manager?.up !== true) this.#later(() => this.break(new RpcUnavailable(this.#address, "nobody listens")));
+    return {
+      ...still,
+      closed: this.#closed,
+      write: (message) => {
+        const bytes = method.request.encode(message);
+        this.#pass("up", () => serve()?.message(method.request.decode(Buffer.from(bytes))));
+        return !this.#closed;
+      },
+      end: () => this.break(undefined),
+      abort: () => this.break(undefined),
+    };
+  }
+
+  /** Both ends hear of it, unless nothing gets through. */
+  break(error: ClusterError | undefined = new RpcUnavailable(this.#address, "the connection broke")): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#world.links.delete(this);
+    const { clock } = this.#world;
+    clock.after(0, () => this.#atAgent?.closed(error));
+    // A machine that is cut off is noticed by its silence.
+    if (this.#world.isCut(this.nodeId, this.#address)) {
+      const silent = this.#atManager;
+      clock.after(2000, () => silent?.closed(new RpcUnavailable(this.nodeId, "no answer to keepalive")));
+    } else clock.after(1, () => this.#atManager?.closed(error));
+  }
+
+  #pass(direction: "up" | "down", deliver: () => void): void {
+    const { clock, random, options } = this.#world;
+    if (this.#closed) return;
+    const nowMs = clock.monotonicMs();
+    const soonMs = nowMs + random.float() * (options.linkMs ?? 2);
+    const atMs = Math.max(soonMs, direction === "up" ? this.#upMs : this.#downMs);
+    if (direction === "up") this.#upMs = atMs;
+    else this.#downMs = atMs;
+    clock.after(atMs - nowMs, () => {
+      if (this.#closed) return;
+      if (!this.#world.isCut(this.nodeId, this.#address)) return deliver();
+      // TCP gives up after a while; keepalive notices (lib/rpc: 1 s and 1 s).
+      clock.after(2000, () => this.break());
+    });
+  }
+
+  #later(act: () => void): void {
+    this.#world.clock.after(1, act);
+  }
+}
+
+const still = {
+  peer: undefined,
+  drained: () => Promise.resolve(),
+  pause: () => {},
+  resume: () => {},
+};
+
+export const replicated = (replicas: number, image = "ok", more: Service = {}): Service => ({
+  mode: { replicated: { replicas } },
+  taskTemplate: { containerSpec: { image } },
+  ...more,
+});

@@ -1,0 +1,383 @@
+/**
+ * The agent of a node: takes up what runs here, then follows the managers. Without them it goes on with what it was told.
+ */
+import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
+import { Random } from "../../lib/pure/prng.ts";
+import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { skep } from "../../proto/index.ts";
+import type { Executor, Needs, NodeFacts } from "../executor/index.ts";
+import { AssignmentSet, ManagerChoice, SessionBackoff, takenUp, TaskState } from "./core/index.ts";
+import { TaskLost } from "./errors.ts";
+import { AgentSession, type AgentChannel } from "./session.ts";
+import { StatusReporter } from "./status-reporter.ts";
+import type { MemoryChange, Status, Task, TaskMemory } from "./task-memory.ts";
+import { TaskRunner } from "./task-runner.ts";
+
+type NodeDescription = skep.objects.NodeDescription.$Properties;
+
+export interface AgentOptions {
+  readonly nodeId: string;
+  readonly memory: TaskMemory;
+  readonly executor: Executor;
+  /** Opens a channel to the manager at this address, with the node's certificate. */
+  readonly openChannel: (address: string) => AgentChannel;
+  /** HOST:PORT or unix:PATH; what managers tell later is asked first. */
+  readonly managers: readonly string[];
+  /** At which others reach this node; unset: where its connections come from. */
+  readonly addr?: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Adds to what the executor says of the node (certificate, labels). */
+  readonly describe?: (description: NodeDescription) => NodeDescription;
+  /** The node's object has changed: its wished role, its certificate. */
+  readonly onNode?: (node: skep.objects.Node) => void;
+  /** Where managers are; to be remembered for the next start. */
+  readonly onManagers?: (managers: readonly skep.dispatcher.ManagerAddress.$Properties[]) => void;
+  /** The managers say that this node is not in the cluster any more. Its tasks go on until `leave`. */
+  readonly onRemoved?: () => void;
+  /** Whether a manager is reached. */
+  readonly onSession?: (connected: boolean) => void;
+}
+
+const protocolVersion = 1;
+const featureLevel = 1;
+/** Swarm's: how often the node's description is looked at. */
+const describeMs = 20_000;
+
+export class Agent implements AsyncDisposable {
+  readonly #options: AgentOptions;
+  readonly #assigned = new AssignmentSet();
+  readonly #choice: ManagerChoice;
+  readonly #backoff: SessionBackoff;
+  readonly #reporter: StatusReporter;
+  readonly #runners = new Map<string, TaskRunner>();
+  readonly #stop = new AbortController();
+  /** Of which the executor has something from an earlier life, and nobody has asked for it yet. */
+  #held = new Set<string>();
+  #facts: NodeFacts;
+  #description: NodeDescription = {};
+  #session: AgentSession | undefined;
+  #informed = false;
+  #leaving = false;
+  #following: Promise<void> | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  /** What the next write takes, once the one under way is done. */
+  #unwritten: MemoryChange[] = [];
+  #nextWrite: Promise<void> | undefined;
+  readonly #needs: Needs = {
+    secret: (id) => this.#assigned.secret(id),
+    config: (id) => this.#assigned.config(id),
+    network: (id) => this.#assigned.network(id),
+  };
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    this.#choice = new ManagerChoice(options.random, options.managers);
+    this.#backoff = new SessionBackoff(options.random);
+    this.#facts = { nodeId: options.nodeId, hostname: "", platform: { os: "", architecture: "" } };
+    this.#reporter = new StatusReporter({
+      clock: options.clock,
+      send: (statusUpdate) => this.#session?.send({ statusUpdate }) ?? false,
+      acknowledged: (taskId, status) => {
+        if (this.#runners.has(taskId)) this.#remember([{ kind: "status", taskId, status, acknowledged: true }]);
+      },
+    });
+  }
+
+  /** Takes up what was here, then turns to the managers. Resolves when everything is taken up. */
+  async open(): Promise<void> {
+    const { memory, executor } = this.#options;
+    await this.#describe();
+    this.#held = new Set(await executor.held());
+    for (const { task, status, acknowledged } of await memory.load()) {
+      const held = this.#held.delete(task.id);
+      this.#takeUp(task, status, held, acknowledged);
+    }
+    this.#following = this.#follow();
+  }
+
+  get isConnected(): boolean {
+    return this.#session?.welcomed === true;
+  }
+
+  /** Where managers are, as far as is known. */
+  get managers(): readonly string[] {
+    return this.#choice.known;
+  }
+
+  /** Tasks of this node, ended ones too until the managers forget them. */
+  get tasks(): readonly { readonly task: Task; readonly status: Status }[] {
+    return [...this.#runners.values()].map(({ task, status }) => ({ task, status }));
+  }
+
+  /** Statuses that no manager has acknowledged. */
+  get unacknowledged(): number {
+    return this.#reporter.pending;
+  }
+
+  /** The certificate is another one: the session is made anew, at once. */
+  reconnect(): void {
+    this.#backoff.reset();
+    this.#session?.end(undefined);
+  }
+
+  /** Says so, stops every task and removes what is here of them. */
+  async leave(signal: AbortSignal): Promise<void> {
+    this.#leaving = true;
+    this.#session?.send({ leave: {} });
+    const { executor } = this.#options;
+    for (const runner of this.#runners.values()) runner.drop();
+    for (const taskId of this.#held) await executor.forget(taskId);
+    this.#held.clear();
+    while (this.#runners.size > 0) await sleep(this.#options.clock, 20, signal);
+    await this[Symbol.asyncDispose]();
+  }
+
+  /** Every task goes on as it is. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#stop.signal.aborted) this.#stop.abort();
+    this.#session?.end(undefined);
+    this.#reporter.end();
+    await this.#following;
+    await Promise.all([...this.#runners.values()].map((runner) => runner.close()));
+    await this.#writing;
+    await this.#options.memory.close();
+  }
+
+  // --------------------------------------------------------------------------------------------------------- managers
+
+  async #follow(): Promise<void> {
+    const { clock, logger } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        const address = this.#choice.next();
+        if (address === undefined) logger.warn("no manager is known");
+        else await this.#meet(address);
+        if (signal.aborted) return;
+        await sleep(clock, this.#backoff.next(), signal);
+      } catch (error) {
+        if (isAbort(error) || signal.aborted) return;
+        logger.error("a session failed", { error });
+        await sleep(clock, this.#backoff.next(), signal).catch(() => {});
+      }
+    }
+  }
+
+  /** One session with the manager at this address, from beginning to end. */
+  async #meet(address: string): Promise<void> {
+    const { clock, logger, openChannel, addr } = this.#options;
+    await this.#describe();
+    if (this.#stop.signal.aborted) return;
+    const channel = openChannel(address);
+    let ended: ClusterError | undefined;
+    let farewell: skep.dispatcher.Goodbye.$Properties | undefined;
+    const session = new AgentSession({
+      address,
+      channel,
+      clock,
+      hello: { protocol: protocolVersion, description: this.#description, addr: addr ?? "", featureLevel },
+      handlers: {
+        welcome: () => this.#welcomed(address),
+        message: (message) => this.#receive(message),
+        drained: () => this.#reporter.drained(),
+        goodbye: (goodbye) => {
+          farewell = goodbye;
+          session.end(undefined);
+        },
+      },
+    });
+    this.#session = session;
+    const describing = clock.every(describeMs, () => {
+      this.#describeAgain().catch((error: unknown) => logger.warn("the node could not be described", { error }));
+    });
+    try {
+      ended = await session.ended;
+    } finally {
+      describing.cancel();
+      this.#session = undefined;
+      this.#reporter.end();
+      this.#assigned.sessionEnded();
+      channel[Symbol.dispose]();
+      if (session.welcomed) this.#options.onSession?.(false);
+    }
+    this.#parted(address, session.welcomed, farewell, ended);
+  }
+
+  #parted(
+    address: string,
+    welcomed: boolean,
+    farewell: skep.dispatcher.Goodbye.$Properties | undefined,
+    error: ClusterError | undefined,
+  ): void {
+    const { logger } = this.#options;
+    const code = farewell?.code ?? error?.code;
+    logger.info("no manager is reached", { address, code, why: farewell?.message ?? error?.message });
+    if (!welcomed && farewell === undefined) this.#choice.failed(address);
+    if (farewell === undefined) return;
+    const leader = farewell.leaderAddr ?? "";
+    if (farewell.code === "NODE_REMOVED" && !this.#leaving) this.#options.onRemoved?.();
+    if (farewell.code !== "NOT_LEADER") return;
+    // It is up and knows better: no reason to wait long.
+    if (leader !== "" && leader !== address) {
+      this.#choice.redirect(leader);
+      this.#backoff.reset();
+    } else this.#choice.failed(address);
+  }
+
+  #welcomed(address: string): void {
+    this.#backoff.reset();
+    this.#choice.succeeded(address);
+    this.#options.logger.info("a manager is reached", { address });
+    this.#reporter.begin();
+    this.#options.onSession?.(true);
+  }
+
+  #receive(message: skep.dispatcher.ManagerMessage.$Properties): void {
+    const { assignments, statusAck, managers, node } = message;
+    if (assignments != null) this.#assign(assignments);
+    else if (statusAck != null) this.#reporter.acknowledge(statusAck.number ?? 0);
+    else if (managers != null) {
+      const list = managers.managers ?? [];
+      const leader = list.find((each) => each.leader === true)?.addr ?? undefined;
+      this.#choice.learn(
+        list.flatMap(({ addr }) => (addr == null || addr === "" ? [] : [addr])),
+        leader,
+      );
+      this.#options.onManagers?.(list);
+    } else if (node?.node != null) this.#options.onNode?.(node.node as skep.objects.Node);
+    // Anything else is for a later release.
+  }
+
+  async #describe(): Promise<boolean> {
+    const { executor, describe, nodeId } = this.#options;
+    const found = await executor.describe();
+    const description = describe?.(found) ?? found;
+    const { NodeDescription } = skep.objects;
+    const before = NodeDescription.encode(this.#description).finish();
+    const isNews = Buffer.compare(before, NodeDescription.encode(description).finish()) !== 0;
+    this.#description = description;
+    const { os, architecture } = description.platform ?? {};
+    this.#facts = {
+      nodeId,
+      hostname: description.hostname ?? "",
+      platform: { os: os ?? "", architecture: architecture ?? "" },
+    };
+    return isNews;
+  }
+
+  async #describeAgain(): Promise<void> {
+    if (await this.#describe()) this.#session?.send({ describe: { description: this.#description } });
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ tasks
+
+  #assign(message: skep.dispatcher.Assignments.$Properties): void {
+    const told = this.#assigned.take(message);
+    if (this.#leaving) return;
+    switch (told.kind) {
+      case "nothing":
+        return;
+      case "gap":
+        this.#session?.send({ resync: {} });
+        return;
+      case "changes":
+        for (const task of told.tasks) this.#setTask(task);
+        for (const taskId of told.removed) this.#runners.get(taskId)?.drop();
+        return;
+      case "complete": {
+        const wanted = new Set(told.tasks.map(({ id }) => id));
+        this.#informed = true;
+        for (const task of told.tasks) this.#setTask(task, true);
+        for (const [taskId, runner] of this.#runners) {
+          if (wanted.has(taskId)) runner.informed();
+          else runner.drop();
+        }
+        // Left over from a life that is not remembered.
+        for (const taskId of this.#held) this.#forget(taskId);
+        this.#held.clear();
+        return;
+      }
+    }
+  }
+
+  /** @param isComplete  the managers' view of the task is as fresh as it gets */
+  #setTask(task: Task, isComplete = false): void {
+    const runner = this.#runners.get(task.id);
+    if (runner === undefined) return this.#takeUp(task, undefined, this.#held.delete(task.id), true);
+    this.#remember([{ kind: "task", task }]);
+    runner.setTask(task);
+    // Acknowledged by a manager that is no more, or never heard: said again.
+    const told = task.status?.state ?? TaskState.NEW;
+    if (isComplete && (runner.status.state ?? TaskState.NEW) > told) this.#reporter.add(task.id, runner.status);
+  }
+
+  /** @param known  what this node remembers of it */
+  #takeUp(task: Task, known: Status | undefined, held: boolean, acknowledged: boolean): void {
+    const told = task.status ?? {};
+    const state = takenUp(told.state ?? TaskState.NEW, known?.state ?? undefined, held);
+    const status: Status = state === "lost" ? this.#lost(task.id) : { ...(known ?? told), state };
+    const changes: MemoryChange[] = [{ kind: "task", task }];
+    const isNews = !acknowledged || state === "lost";
+    if (known !== undefined || isNews) changes.push({ kind: "status", taskId: task.id, status, acknowledged: !isNews });
+    this.#remember(changes);
+    if (isNews) this.#reporter.add(task.id, status);
+    const { clock, logger, executor } = this.#options;
+    this.#runners.set(
+      task.id,
+      new TaskRunner(task, status, {
+        clock,
+        logger,
+        informed: () => this.#informed,
+        controller: (each) => executor.controller(each, this.#needs, this.#facts),
+        report: (taskId, now) => this.#report(taskId, now),
+        gone: (taskId) => this.#gone(taskId),
+      }),
+    );
+  }
+
+  #lost(taskId: string): Status {
+    const { code, message, fix } = new TaskLost(taskId);
+    const timestampUs = Math.floor(this.#options.clock.wallMs() * 1000);
+    const reason = { sinceUs: timestampUs, failure: { code, detail: message, fix: fix ?? "" } };
+    return { state: TaskState.FAILED, timestampUs, message: "lost", err: message, reason };
+  }
+
+  #report(taskId: string, status: Status): Promise<void> {
+    this.#reporter.add(taskId, status);
+    return this.#remember([{ kind: "status", taskId, status, acknowledged: false }]);
+  }
+
+  async #gone(taskId: string): Promise<void> {
+    this.#runners.delete(taskId);
+    this.#reporter.forget(taskId);
+    await this.#remember([{ kind: "forget", taskId }]);
+  }
+
+  #forget(taskId: string): void {
+    const { executor, logger } = this.#options;
+    executor
+      .forget(taskId)
+      .catch((error: unknown) => logger.warn("what is left of a task could not be removed", { taskId, error }));
+  }
+
+  /** In the order of the calls. What cannot be remembered is not fatal: the managers tell it again. */
+  #remember(changes: readonly MemoryChange[]): Promise<void> {
+    this.#unwritten.push(...changes);
+    this.#nextWrite ??= this.#writing.then(() => this.#write());
+    this.#writing = this.#nextWrite;
+    return this.#nextWrite;
+  }
+
+  async #write(): Promise<void> {
+    const changes = this.#unwritten;
+    this.#unwritten = [];
+    this.#nextWrite = undefined;
+    try {
+      await this.#options.memory.write(changes);
+    } catch (error) {
+      this.#options.logger.error("the agent's memory cannot be written", { error });
+    }
+  }
+}

@@ -1,0 +1,15 @@
+/** The agent's core: what a manager told, what to do next with a task, whom to ask. */
+export { AssignmentSet, type Told } from "./assignment-set.ts";
+export { ManagerChoice, SessionBackoff } from "./manager-choice.ts";
+export {
+  desiredOf,
+  failedState,
+  messageOf,
+  moved,
+  nextAct,
+  reached,
+  takenUp,
+  TaskState,
+  type Act,
+  type Position,
+} from "./task-machine.ts";
