@@ -408,7 +408,7 @@ export class Link {
           return false;
         },
         write: (message) => {
-          const bytes = method.response.encode(message as Response);
+          const bytes = method.response.encode(message);
           this.#pass("down", () => events.message(method.response.decode(Buffer.from(bytes))));
           return true;
         },

@@ -1,8 +1,8 @@
 /**
  * The agent of a node: takes up what runs here, then follows the managers. Without them it goes on with what it was told.
  */
-import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
-import { Random } from "../../lib/pure/prng.ts";
+import { isAbort, type ClusterError } from "../../lib/pure/errors.ts";
+import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 import type { Executor, Needs, NodeFacts } from "../executor/index.ts";
@@ -80,7 +80,7 @@ export class Agent implements AsyncDisposable {
       clock: options.clock,
       send: (statusUpdate) => this.#session?.send({ statusUpdate }) ?? false,
       acknowledged: (taskId, status) => {
-        if (this.#runners.has(taskId)) this.#remember([{ kind: "status", taskId, status, acknowledged: true }]);
+        if (this.#runners.has(taskId)) this.#note({ kind: "status", taskId, status, acknowledged: true });
       },
     });
   }
@@ -306,7 +306,7 @@ export class Agent implements AsyncDisposable {
   #setTask(task: Task, isComplete = false): void {
     const runner = this.#runners.get(task.id);
     if (runner === undefined) return this.#takeUp(task, undefined, this.#held.delete(task.id), true);
-    this.#remember([{ kind: "task", task }]);
+    this.#note({ kind: "task", task });
     runner.setTask(task);
     // Acknowledged by a manager that is no more, or never heard: said again.
     const told = task.status?.state ?? TaskState.NEW;
@@ -318,10 +318,9 @@ export class Agent implements AsyncDisposable {
     const told = task.status ?? {};
     const state = takenUp(told.state ?? TaskState.NEW, known?.state ?? undefined, held);
     const status: Status = state === "lost" ? this.#lost(task.id) : { ...(known ?? told), state };
-    const changes: MemoryChange[] = [{ kind: "task", task }];
+    this.#note({ kind: "task", task });
     const isNews = !acknowledged || state === "lost";
-    if (known !== undefined || isNews) changes.push({ kind: "status", taskId: task.id, status, acknowledged: !isNews });
-    this.#remember(changes);
+    if (known !== undefined || isNews) this.#note({ kind: "status", taskId: task.id, status, acknowledged: !isNews });
     if (isNews) this.#reporter.add(task.id, status);
     const { clock, logger, executor } = this.#options;
     this.#runners.set(
@@ -360,6 +359,11 @@ export class Agent implements AsyncDisposable {
     executor
       .forget(taskId)
       .catch((error: unknown) => logger.warn("what is left of a task could not be removed", { taskId, error }));
+  }
+
+  #note(change: MemoryChange): void {
+    // Never rejects; nobody waits for it.
+    void this.#remember([change]);
   }
 
   /** In the order of the calls. What cannot be remembered is not fatal: the managers tell it again. */

@@ -1,8 +1,8 @@
 /** The agent's end of one stream to a manager: says who it is, keeps the heartbeat, hands on what comes. */
-import { ClusterError } from "../../lib/pure/errors.ts";
+import type { ClusterError } from "../../lib/pure/errors.ts";
 import type { BidiMethod, RpcStream, StreamEvents } from "../../lib/rpc/index.ts";
 import type { Clock, Timer } from "../../lib/runtime/index.ts";
-import { sessionMethod, skep } from "../../proto/index.ts";
+import { sessionMethod, type skep } from "../../proto/index.ts";
 import { SessionBroken } from "./errors.ts";
 
 /** What an agent needs of a channel: Channel of lib/rpc has it. */

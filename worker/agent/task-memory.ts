@@ -6,7 +6,7 @@ import { Level } from "level";
 
 import { skep } from "../../proto/index.ts";
 
-export type Task = skep.objects.Task;
+export type Task = Readonly<skep.objects.Task>;
 export type Status = skep.objects.TaskStatus.$Properties;
 
 export interface Remembered {

@@ -5,7 +5,7 @@
 import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
 import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { isTemporary, type ExitReport, type TaskController } from "../executor/index.ts";
-import { skep } from "../../proto/index.ts";
+import type { skep } from "../../proto/index.ts";
 import { desiredOf, failedState, messageOf, nextAct, reached, TaskState } from "./core/index.ts";
 import { TaskActFailed, TaskExited } from "./errors.ts";
 import type { Status, Task } from "./task-memory.ts";
@@ -173,10 +173,7 @@ export class TaskRunner {
       return await this.#move(state, { err: why.message, reason: this.#reason(why, 0, false) });
     }
     if (act === "remove") this.#warn(act, error);
-    else {
-      const tried = `${this.#status.message ?? ""}`;
-      await this.#say({ ...this.#status, message: tried, err: why.message, reason: this.#reason(why, 0, false) });
-    }
+    else await this.#say({ ...this.#status, err: why.message, reason: this.#reason(why, 0, false) });
     const waitMs = act === "remove" ? Math.min(removeRetryMaxMs, retryMs * 2 ** Math.min(retries - 1, 5)) : retryMs;
     await sleep(this.#host.clock, waitMs, this.#interrupt.signal).catch(() => {
       // Something else is wanted of the task now.

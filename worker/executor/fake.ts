@@ -4,7 +4,7 @@
  */
 import { ClusterError } from "../../lib/pure/errors.ts";
 import type { Clock, Timer } from "../../lib/runtime/index.ts";
-import { skep } from "../../proto/index.ts";
+import type { skep } from "../../proto/index.ts";
 import type {
   Executor,
   ExitReport,

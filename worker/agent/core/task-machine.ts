@@ -86,7 +86,7 @@ export function messageOf(state: TaskState): string {
  */
 export function desiredOf(task: Readonly<skep.objects.Task>): TaskState {
   const state = task.status?.state ?? TaskState.NEW;
-  return state > TaskState.RUNNING ? Math.max(task.desiredState, TaskState.SHUTDOWN) : task.desiredState;
+  return state > TaskState.RUNNING && task.desiredState < TaskState.SHUTDOWN ? TaskState.SHUTDOWN : task.desiredState;
 }
 
 /**
@@ -97,7 +97,8 @@ export function desiredOf(task: Readonly<skep.objects.Task>): TaskState {
  * @returns     the state to go on from, or "lost": it had started, and nothing is left of it
  */
 export function takenUp(told: TaskState, known: TaskState | undefined, held: boolean): TaskState | "lost" {
-  const state = known ?? (told > TaskState.RUNNING && !held ? told : Math.min(told, TaskState.STARTING));
+  const begun = told < TaskState.STARTING || (told > TaskState.RUNNING && !held) ? told : TaskState.STARTING;
+  const state = known ?? begun;
   if (state > TaskState.RUNNING || held || state < TaskState.STARTING) return state;
   return "lost";
 }
