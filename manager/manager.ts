@@ -364,18 +364,9 @@ export class Manager implements AsyncDisposable {
       reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
       forgetLevel: (member, signal) => this.store.removeMember(member, signal),
     });
-    const { store, raft } = this;
-    const { logger } = this.#options;
-    new AuthorityService({
-      store,
-      clock: realClock,
-      logger: logger.child("ca"),
-      random: fillRandomly,
-      leaders: {
-        whenLeader: (signal) => raft.whenLeader(signal),
-        channelTo: (address) => this.#channels.to(address),
-      },
-    }).serve(this.#server);
+    const logger = this.#options.logger.child("ca");
+    const { store } = this;
+    new AuthorityService({ store, clock: realClock, logger, random: fillRandomly, leader }).serve(this.#server);
     // Whoever may lead next is connected to already, so that a fail-over does not wait for a handshake.
     const warm = (): void => {
       const addresses = this.raft.members.filter(({ id }) => id !== this.raft.memberId).map((member) => member.address);

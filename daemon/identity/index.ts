@@ -12,4 +12,7 @@
  */
 export { found, type Founded, type FoundOptions } from "./found.ts";
 export { IdentityFolder, IdentityDamaged, type SwarmSettings } from "./folder.ts";
-export { SwarmIdentity } from "./identity.ts";
+export { JoinAddressMissing, JoinAnswerInvalid, JoinRootMismatch, JoinUnreachable } from "./errors.ts";
+export { SwarmIdentity, type IdentityChange } from "./identity.ts";
+export { join, type JoinOptions } from "./join.ts";
+export { Renewer, type AskRenewal, type RenewerOptions } from "./renewer.ts";

@@ -4,7 +4,13 @@
  */
 import { Client, Metadata, credentials, type ServiceError } from "@grpc/grpc-js";
 
-import { readCertificate, type Certificate, type PeerExpectation, type TlsIdentity } from "../pki/index.ts";
+import {
+  readCertificate,
+  type Certificate,
+  type PeerExpectation,
+  type Stranger,
+  type TlsIdentity,
+} from "../pki/index.ts";
 import { ClusterError } from "../pure/errors.ts";
 import { asBuffer, type BidiMethod, type UnaryMethod } from "./method.ts";
 import { fromStatus } from "./status.ts";
@@ -13,7 +19,8 @@ import { CallerStream, type RpcStream, type StreamEvents } from "./stream.ts";
 export interface ChannelOptions {
   /** HOST:PORT */
   readonly address: string;
-  readonly tls: TlsIdentity;
+  /** A node's, or a stranger's who wants to become one. */
+  readonly tls: TlsIdentity | Stranger;
   /** Whom the certificate at the other end must name. */
   readonly expect: PeerExpectation;
   /** Largest message either way; 4 MiB unless said. */
@@ -40,6 +47,7 @@ export class Channel implements Disposable {
     this.#address = options.address;
     const check = options.tls.serverCheck(options.expect);
     const secure = credentials.createFromSecureContext(options.tls.context, {
+      ...("trustsAnybody" in options.tls && options.tls.trustsAnybody ? { rejectUnauthorized: false } : {}),
       // gRPC makes a text of this error; the typed one is kept for those who call.
       checkServerIdentity: (host, certificate) => {
         const error = check(host, certificate);

@@ -20,7 +20,6 @@ const statuses: ReadonlyMap<string, status> = new Map([
   ["JOIN_TOKEN_INVALID", status.INVALID_ARGUMENT],
   ["JOIN_TOO_OFTEN", status.RESOURCE_EXHAUSTED],
   ["CA_NOT_READY", status.UNAVAILABLE],
-  ["CA_NO_LEADER", status.UNAVAILABLE],
   ["RAFT_PEER_REMOVED", status.PERMISSION_DENIED],
   ["RAFT_PEER_UNKNOWN", status.PERMISSION_DENIED],
   ["RAFT_PEER_REPLACED", status.PERMISSION_DENIED],

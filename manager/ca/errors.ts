@@ -10,15 +10,6 @@ export class CaNotReady extends ClusterError {
   }
 }
 
-export class CaNoLeader extends ClusterError {
-  readonly code = "CA_NO_LEADER";
-  constructor() {
-    super("Cannot issue a certificate: the swarm does not have a leader", {
-      fix: "Try again; if it lasts, too few managers are online: see which with `skep node ls` on one of them",
-    });
-  }
-}
-
 export class BootstrapInvalid extends ClusterError {
   readonly code = "BOOTSTRAP_INVALID";
   constructor(found: string) {

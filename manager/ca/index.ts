@@ -8,4 +8,4 @@
  */
 export { Founder, readBootstrap, type Bootstrap } from "./bootstrap.ts";
 export { Revocations } from "./revocations.ts";
-export { AuthorityService, type Leaders } from "./service.ts";
+export { AuthorityService, type Leader } from "./service.ts";

@@ -12,15 +12,14 @@ import {
 } from "../../lib/pki/index.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
 import { newMemberId, type RandomBytes } from "../../lib/pure/id.ts";
-import type { CallContext, Channel, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
-import { deadline, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import type { CallContext, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
+import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import { certificateRole, nodeLifeOf, skep } from "../../proto/index.ts";
 import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx } from "../store/index.ts";
 import { hostOf } from "./bootstrap.ts";
 import { WrongTokens } from "./core/index.ts";
 import {
-  CaNoLeader,
   CaNotReady,
   JoinRequestInvalid,
   JoinTokenOfAnotherCluster,
@@ -36,24 +35,25 @@ type Cluster = Readonly<skep.objects.Cluster>;
 type Node = Readonly<skep.objects.Node>;
 
 /** What the authority needs of the manager. */
-export interface Leaders {
-  /** Resolves as soon as it is known who leads: this manager, or the one at `leader`. */
-  whenLeader(signal: AbortSignal): Promise<{ readonly leading: boolean; readonly leader: string | undefined }>;
-  /** A channel to the manager at this address, which stays the manager's. */
-  channelTo(address: string): Channel;
+export interface Leader {
+  /** Acts here if this manager leads, or has the leader do it, one hop. @throws NO_LEADER */
+  run<Request extends { forwarded?: boolean | null }, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    context: Pick<CallContext, "signal" | "timeoutMs">,
+    act: (signal: AbortSignal) => Promise<Response>,
+  ): Promise<Response>;
 }
 
 export interface AuthorityOptions {
   readonly store: Store<ClusterSchema>;
-  readonly leaders: Leaders;
+  readonly leader: Leader;
   readonly clock: Clock;
   readonly logger: Logger;
   /** For the ids of consensus members. */
   readonly random: RandomBytes;
 }
 
-/** A request waits so long at most, whatever its caller's patience. */
-const requestMsMax = 10_000;
 /** Each costs a signature and a commit. */
 const joinsAtOnceMax = 64;
 const descriptionBytesMax = 64 * 1024;
@@ -82,11 +82,11 @@ export class AuthorityService {
 
   #join(request: skep.ca.IJoinRequest, context: CallContext): Promise<skep.ca.IJoinResponse> {
     const fromManager = context.peer?.identity.role === "manager";
-    const forwarded = fromManager && !!request.forwardedFor;
+    // Only a manager may say for whom it asks.
+    const forwarded = fromManager && request.forwarded === true;
     const caller = forwarded ? (request.forwardedFor ?? "").slice(0, addressBytesMax) : hostOf(context.address);
-    return this.#onLeader(caMethods.join, { ...request, forwardedFor: caller }, forwarded, context, (signal) =>
-      this.#admit(request, caller, signal),
-    );
+    const asked = { ...request, forwardedFor: caller, forwarded };
+    return this.#options.leader.run(caMethods.join, asked, context, (signal) => this.#admit(request, caller, signal));
   }
 
   async #admit(request: skep.ca.IJoinRequest, caller: string, signal: AbortSignal): Promise<skep.ca.IJoinResponse> {
@@ -171,9 +171,10 @@ export class AuthorityService {
   #renew(request: skep.ca.IRenewRequest, context: CallContext): Promise<skep.ca.IRenewResponse> {
     const peer = context.peer?.identity;
     if (peer === undefined) throw new CaNotReady();
-    const forwarded = peer.role === "manager" && !!request.forwardedNodeId;
+    const forwarded = peer.role === "manager" && request.forwarded === true;
     const nodeId = forwarded ? (request.forwardedNodeId ?? "") : peer.nodeId;
-    return this.#onLeader(caMethods.renew, { ...request, forwardedNodeId: nodeId }, forwarded, context, (signal) =>
+    const asked = { ...request, forwardedNodeId: nodeId, forwarded };
+    return this.#options.leader.run(caMethods.renew, asked, context, (signal) =>
       this.#issueAgain(nodeId, request.csr ?? "", signal),
     );
   }
@@ -215,27 +216,6 @@ export class AuthorityService {
   #issue(cluster: Cluster, csr: string, identity: NodeIdentity): Promise<Issued> {
     const nowMs = this.#options.clock.wallMs();
     return this.#issuer.issue(cluster.rootCa, csr, identity, { nowMs, lifeMs: nodeLifeOf(cluster.spec) });
-  }
-
-  async #onLeader<Request, Response>(
-    method: UnaryMethod<Request, Response>,
-    request: Request,
-    forwarded: boolean,
-    context: CallContext,
-    act: (signal: AbortSignal) => Promise<Response>,
-  ): Promise<Response> {
-    const { clock, leaders } = this.#options;
-    const timeoutMs = Math.min(context.timeoutMs, requestMsMax);
-    const limit = deadline(clock, timeoutMs, context.signal, () => new CaNoLeader());
-    const { signal } = limit;
-    try {
-      const { leading, leader } = await leaders.whenLeader(signal);
-      if (leading) return await act(signal);
-      if (forwarded || leader === undefined) throw new CaNoLeader();
-      return await leaders.channelTo(leader).call(method, request, { timeoutMs, signal });
-    } finally {
-      limit[Symbol.dispose]();
-    }
   }
 }
 

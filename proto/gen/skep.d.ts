@@ -314,6 +314,9 @@ export namespace skep {
             /** JoinRequest forwardedFor. */
             forwardedFor: string;
 
+            /** JoinRequest forwarded. */
+            forwarded: boolean;
+
             /**
              * Creates a new JoinRequest instance using the specified properties.
              * @param [properties] Properties to set
@@ -392,6 +395,9 @@ export namespace skep {
                 /** JoinRequest forwardedFor */
                 forwardedFor?: (string|null);
 
+                /** JoinRequest forwarded */
+                forwarded?: (boolean|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -404,6 +410,7 @@ export namespace skep {
               addr?: string|null;
               description?: skep.objects.NodeDescription.$Shape|null;
               forwardedFor?: string|null;
+              forwarded?: boolean|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -562,6 +569,9 @@ export namespace skep {
             /** RenewRequest forwardedNodeId. */
             forwardedNodeId: string;
 
+            /** RenewRequest forwarded. */
+            forwarded: boolean;
+
             /**
              * Creates a new RenewRequest instance using the specified properties.
              * @param [properties] Properties to set
@@ -627,6 +637,9 @@ export namespace skep {
 
                 /** RenewRequest forwardedNodeId */
                 forwardedNodeId?: (string|null);
+
+                /** RenewRequest forwarded */
+                forwarded?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -5,7 +5,7 @@ $protobuf.util.Long = null;
 $protobuf.configure();
 
 const $Reader = $protobuf.Reader, $Writer = $protobuf.Writer, $util = $protobuf.util;
-const $Object = $util.global.Object, $undefined = $util.global.undefined, $Error = $util.global.Error, $RangeError = $util.global.RangeError, $TypeError = $util.global.TypeError, $String = $util.global.String, $Array = $util.global.Array, $Number = $util.global.Number, $parseInt = $util.global.parseInt, $BigInt = $util.global.BigInt, $Boolean = $util.global.Boolean, $isFinite = $util.global.isFinite;
+const $Object = $util.global.Object, $undefined = $util.global.undefined, $Error = $util.global.Error, $RangeError = $util.global.RangeError, $TypeError = $util.global.TypeError, $String = $util.global.String, $Boolean = $util.global.Boolean, $Array = $util.global.Array, $Number = $util.global.Number, $parseInt = $util.global.parseInt, $BigInt = $util.global.BigInt, $isFinite = $util.global.isFinite;
 
 const $root = $protobuf.roots["default"] || ($protobuf.roots["default"] = {});
 
@@ -309,6 +309,7 @@ export const skep = $root.skep = (() => {
             JoinRequest.prototype.addr = "";
             JoinRequest.prototype.description = null;
             JoinRequest.prototype.forwardedFor = "";
+            JoinRequest.prototype.forwarded = false;
 
             JoinRequest.create = function(properties) {
                 return new JoinRequest(properties);
@@ -333,6 +334,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.NodeDescription.encode(message.description, writer.uint32(42).fork(), _depth + 1).ldelim();
                 if (message.forwardedFor != null && $Object.hasOwnProperty.call(message, "forwardedFor") && message.forwardedFor !== "")
                     writer.uint32(50).string(message.forwardedFor);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(56).bool(message.forwarded);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -417,6 +420,15 @@ export const skep = $root.skep = (() => {
                                 delete message.forwardedFor;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -479,6 +491,9 @@ export const skep = $root.skep = (() => {
                 if (object.forwardedFor != null)
                     if (typeof object.forwardedFor !== "string" || object.forwardedFor.length)
                         message.forwardedFor = $String(object.forwardedFor);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
                 return message;
             };
 
@@ -497,6 +512,7 @@ export const skep = $root.skep = (() => {
                     object.addr = "";
                     object.description = null;
                     object.forwardedFor = "";
+                    object.forwarded = false;
                 }
                 if (message.token != null && $Object.hasOwnProperty.call(message, "token"))
                     object.token = message.token;
@@ -510,6 +526,8 @@ export const skep = $root.skep = (() => {
                     object.description = $root.skep.objects.NodeDescription.toObject(message.description, options, _depth + 1);
                 if (message.forwardedFor != null && $Object.hasOwnProperty.call(message, "forwardedFor"))
                     object.forwardedFor = message.forwardedFor;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
                 return object;
             };
 
@@ -809,6 +827,7 @@ export const skep = $root.skep = (() => {
 
             RenewRequest.prototype.csr = "";
             RenewRequest.prototype.forwardedNodeId = "";
+            RenewRequest.prototype.forwarded = false;
 
             RenewRequest.create = function(properties) {
                 return new RenewRequest(properties);
@@ -825,6 +844,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(10).string(message.csr);
                 if (message.forwardedNodeId != null && $Object.hasOwnProperty.call(message, "forwardedNodeId") && message.forwardedNodeId !== "")
                     writer.uint32(18).string(message.forwardedNodeId);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(24).bool(message.forwarded);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -876,6 +897,15 @@ export const skep = $root.skep = (() => {
                                 delete message.forwardedNodeId;
                             continue;
                         }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -909,6 +939,9 @@ export const skep = $root.skep = (() => {
                 if (object.forwardedNodeId != null)
                     if (typeof object.forwardedNodeId !== "string" || object.forwardedNodeId.length)
                         message.forwardedNodeId = $String(object.forwardedNodeId);
+                if (object.forwarded != null)
+                    if (object.forwarded)
+                        message.forwarded = $Boolean(object.forwarded);
                 return message;
             };
 
@@ -923,11 +956,14 @@ export const skep = $root.skep = (() => {
                 if (options.defaults) {
                     object.csr = "";
                     object.forwardedNodeId = "";
+                    object.forwarded = false;
                 }
                 if (message.csr != null && $Object.hasOwnProperty.call(message, "csr"))
                     object.csr = message.csr;
                 if (message.forwardedNodeId != null && $Object.hasOwnProperty.call(message, "forwardedNodeId"))
                     object.forwardedNodeId = message.forwardedNodeId;
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded"))
+                    object.forwarded = message.forwarded;
                 return object;
             };
 

@@ -1,0 +1,197 @@
+/**
+ * Renews the node's certificate at a random moment between half and four fifths of its life, and at once when a manager
+ * tells that the role has changed or the root is being rotated. An expired one cannot be renewed over the network; it is
+ * tried all the same, less and less often, because the clock of this host may be what is wrong.
+ */
+import { CertificateExpired, renewalMs } from "../../lib/pki/index.ts";
+import { Backoff } from "../../lib/pure/backoff.ts";
+import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
+import type { Random } from "../../lib/pure/prng.ts";
+import { Channel } from "../../lib/rpc/index.ts";
+import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
+import { caMethods } from "../../proto/ca-methods.ts";
+import { certificateRole, skep } from "../../proto/index.ts";
+import type { SwarmIdentity } from "./identity.ts";
+
+/** One request to one manager. */
+export type AskRenewal = (
+  address: string,
+  request: skep.ca.IRenewRequest,
+  signal: AbortSignal,
+) => Promise<skep.ca.IRenewResponse>;
+
+export interface RenewerOptions {
+  readonly identity: SwarmIdentity;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Where to ask, best first: the node's own manager (`unix:PATH`), then the managers known. */
+  readonly addresses: () => readonly string[];
+  /** After each failure: the cluster has removed this node (NODE_REVOKED, NODE_UNKNOWN), nobody answers, it has expired. */
+  readonly onFailure?: (error: ClusterError) => void;
+  /** In place of a channel to the address. */
+  readonly ask?: AskRenewal;
+}
+
+const { CertificateState, NodeRole } = skep.objects;
+const callMs = 10_000;
+/** Swarm's, for renewals that are due or overdue. */
+const patiently = { minMs: 5000, maxMs: 3_600_000 };
+/** For changes that somebody waits for. */
+const eagerly = { minMs: 250, maxMs: 10_000 };
+/** Dates are the wall clock's, which may jump or stand still with the machine: looked at anew at least so often. */
+const lookMsMax = 600_000;
+
+export class Renewer {
+  readonly #options: RenewerOptions;
+  readonly #patient: Backoff;
+  readonly #eager: Backoff;
+  #chance: number;
+  #timer: Timer | undefined;
+  #work: AbortController | undefined;
+  #running = false;
+  /** Changes told of, and those that the certificate in force or under way knows of. */
+  #wishes = 0;
+  #granted = 0;
+
+  constructor(options: RenewerOptions) {
+    this.#options = options;
+    this.#patient = new Backoff(options.random, patiently);
+    this.#eager = new Backoff(options.random, eagerly);
+    this.#chance = options.random.float();
+  }
+
+  start(): void {
+    if (this.#running) return;
+    this.#running = true;
+    this.#plan();
+  }
+
+  stop(): void {
+    this.#running = false;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#work?.abort();
+    this.#work = undefined;
+  }
+
+  /** What the dispatcher told of this node. */
+  heard({ node, roots }: skep.dispatcher.NodeUpdate.$Properties): void {
+    const { identity, logger } = this.#options;
+    if (roots) {
+      try {
+        identity.trust(roots);
+      } catch (error) {
+        logger.error("the roots sent do not vouch for this node's certificate", { error });
+      }
+    }
+    if (node == null) return;
+    const wanted = certificateRole(node) === NodeRole.MANAGER ? "manager" : "worker";
+    const rotate = node.certificate?.state === CertificateState.CERTIFICATE_ROTATE;
+    if (wanted !== identity.role || rotate) this.renewNow();
+  }
+
+  /** Again and again until it is done; once more is harmless. */
+  renewNow(): void {
+    this.#wishes++;
+    this.#eager.reset();
+    if (!this.#running || this.#work !== undefined) return;
+    this.#timer?.cancel();
+    this.#renew();
+  }
+
+  get #wanted(): boolean {
+    return this.#wishes > this.#granted;
+  }
+
+  #plan(): void {
+    if (!this.#running || this.#work !== undefined) return;
+    const { identity, clock } = this.#options;
+    const dueMs = this.#wanted ? 0 : renewalMs(identity.tls.certificate, this.#chance) - clock.wallMs();
+    this.#wait(Math.min(Math.max(0, dueMs), lookMsMax), () => {
+      if (dueMs > lookMsMax) this.#plan();
+      else this.#renew();
+    });
+  }
+
+  #wait(ms: number, then: () => void): void {
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.after(ms, then);
+  }
+
+  #renew(): void {
+    const work = new AbortController();
+    this.#work = work;
+    const wishes = this.#wishes;
+    this.#ask(work.signal).then(
+      () => {
+        // A wish that came meanwhile may have come too late for this one.
+        this.#granted = Math.max(this.#granted, wishes);
+        this.#ended(work, undefined);
+      },
+      (error: unknown) => this.#ended(work, error),
+    );
+  }
+
+  #ended(work: AbortController, error: unknown): void {
+    if (this.#work !== work) return;
+    this.#work = undefined;
+    if (error === undefined) {
+      this.#patient.reset();
+      this.#chance = this.#options.random.float();
+      this.#plan();
+      return;
+    }
+    const waitMs = (this.#wanted ? this.#eager : this.#patient).next();
+    this.#wait(waitMs, () => this.#renew());
+    const { logger, onFailure } = this.#options;
+    if (isAbort(error)) return;
+    logger.warn("the certificate could not be renewed yet", { error, again: `in ${Math.round(waitMs / 1000)} s` });
+    if (error instanceof ClusterError) onFailure?.(error);
+    else logger.error("renewing failed", { error });
+  }
+
+  /** @throws what the last one answered, or CertificateExpired if that is why */
+  async #ask(signal: AbortSignal): Promise<void> {
+    const { identity, clock, logger } = this.#options;
+    const csr = await identity.request();
+    let last: unknown;
+    for (const address of this.#options.addresses()) {
+      try {
+        const { certificate, root } = await (this.#options.ask ?? this.#call)(address, { csr }, signal);
+        signal.throwIfAborted();
+        identity.adopt(certificate ?? "", root ?? "");
+        const { notAfterMs, identity: named } = identity.tls.certificate;
+        logger.info("certificate renewed", { role: named.role, until: new Date(notAfterMs) });
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        last = error;
+      }
+    }
+    const { notAfterMs } = identity.tls.certificate;
+    const refused = last instanceof ClusterError && (last.code === "NODE_REVOKED" || last.code === "NODE_UNKNOWN");
+    if (clock.wallMs() > notAfterMs && !refused)
+      throw new CertificateExpired("the certificate of this node", notAfterMs);
+    throw last ?? new NoManagerKnown();
+  }
+
+  readonly #call: AskRenewal = async (address, request, signal) => {
+    const { tls } = this.#options.identity;
+    const channel = new Channel({ address, tls, expect: { role: "manager" } });
+    try {
+      return await channel.call(caMethods.renew, request, { timeoutMs: callMs, signal });
+    } finally {
+      channel[Symbol.dispose]();
+    }
+  };
+}
+
+class NoManagerKnown extends ClusterError {
+  readonly code = "NO_MANAGER_KNOWN";
+  constructor() {
+    super("Cannot renew the certificate of this node: no manager is known", {
+      fix: "Start a manager of this swarm, or leave the swarm with --force and join again",
+    });
+  }
+}
