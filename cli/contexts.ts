@@ -3,13 +3,26 @@ import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { defaultHost, endpointOf, tlsFilesIn, type Endpoint, type TlsFiles } from "./api/endpoint.ts";
 import { CommandError, messageOf } from "./errors.ts";
-import type { GlobalValues } from "./program.ts";
 
 export interface Context {
   readonly name: string;
   readonly description: string;
   readonly host: string;
   readonly tls?: TlsFiles;
+}
+
+/** The flags that stand before the command. */
+export interface GlobalValues {
+  readonly host?: string[];
+  readonly context?: string;
+  readonly config?: string;
+  readonly debug?: boolean;
+  readonly tls?: boolean;
+  readonly tlscacert?: string;
+  readonly tlscert?: string;
+  readonly tlskey?: string;
+  readonly tlsverify?: boolean;
+  readonly version?: boolean;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -99,9 +99,10 @@ export const inspect = command({
     const api = await session.api();
     const nodes: SwarmNode[] = [];
     const errors: unknown[] = [];
-    for (const name of await resolveSelf(session, names)) {
+    for (const name of names) {
       try {
-        nodes.push(await api.get<SwarmNode>(`/nodes/${inPath(name)}`));
+        const [id = name] = await resolveSelf(session, [name]);
+        nodes.push(await api.get<SwarmNode>(`/nodes/${inPath(id)}`));
       } catch (error) {
         errors.push(error);
         break;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { isAbort } from "../lib/pure/errors.ts";
 import { Api } from "./api/client.ts";
 import { entries, groupOrder, groups, type Entry } from "./commands.ts";
-import { endpointFor } from "./contexts.ts";
+import { endpointFor, type GlobalValues } from "./contexts.ts";
 import { CommandError, messageOf } from "./errors.ts";
 import type { Command } from "./grammar/command.ts";
 import { bool, list, text, type Flags } from "./grammar/flags.ts";
@@ -76,19 +76,6 @@ export async function main(words: readonly string[], streams: Streams = process)
       () => undefined,
     );
   }
-}
-
-export interface GlobalValues {
-  readonly host?: string[];
-  readonly context?: string;
-  readonly config?: string;
-  readonly debug?: boolean;
-  readonly tls?: boolean;
-  readonly tlscacert?: string;
-  readonly tlscert?: string;
-  readonly tlskey?: string;
-  readonly tlsverify?: boolean;
-  readonly version?: boolean;
 }
 
 async function dispatch(session: Session, words: readonly string[], wantsHelp: boolean): Promise<number> {

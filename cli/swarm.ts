@@ -157,14 +157,13 @@ export const joinToken = command({
       await updateSwarm(session, await readSwarm(session), role);
       if (flags.quiet !== true) session.print(`Successfully rotated ${role} join token.\n`);
     }
+    // A worker has no token to show; the answer to this says so best.
+    const { JoinTokens: tokens } = await readSwarm(session);
     if (flags.quiet === true) {
-      const { JoinTokens: tokens } = await readSwarm(session);
       session.print(role === "worker" ? tokens.Worker : tokens.Manager);
       return;
     }
     const info = await (await session.api()).get<Info>("/info");
-    // A worker has no token to show; the swarm's own answer says so best.
-    if (info.Swarm?.ControlAvailable !== true) await readSwarm(session);
     await printJoinCommand(session, info.Swarm?.NodeID ?? "", role);
   },
 });
