@@ -141,7 +141,7 @@ function pretty(node: SwarmNode): string {
     ` Architecture:\t\t${platform?.Architecture ?? ""}`,
     "Resources:",
     ` CPUs:\t\t\t${(resources?.NanoCPUs ?? 0) / 1e9}`,
-    ` Memory:\t\t${binarySize(resources?.MemoryBytes ?? 0)}`,
+    ` Memory:\t\t${resources?.MemoryBytes ? binarySize(resources.MemoryBytes) : ""}`,
     ...genericResources(resources?.GenericResources ?? []),
     ...plugins(engine?.Plugins ?? []),
     `Engine Version:\t\t${engine?.EngineVersion ?? ""}`,

@@ -33,17 +33,21 @@ export const create = command({
     await setConfigs(session, spec, flags.config ?? []);
     const image = task.ContainerSpec.Image ?? "";
     const withAuth = flags["with-registry-auth"] === true;
-    if (flags["no-resolve-image"] !== true) await pinImage(session, spec, withAuth);
+    const warning = flags["no-resolve-image"] === true ? undefined : await pinImage(session, spec, withAuth);
     const made = await api.post<{ ID: string; Warnings?: string[] | null }>("/services/create", {
       body: spec,
       headers: withAuth ? { "X-Registry-Auth": registryAuth(session, image) } : {},
     });
-    for (const warning of made.Warnings ?? []) session.warn(warning);
+    printWarnings(session, [...(made.Warnings ?? []), warning]);
     session.print(made.ID);
     if (flags.detach === true) return;
     await waitForService(session, { serviceId: made.ID, quiet: flags.quiet === true, wanted: "update" });
   },
 });
+
+function printWarnings(session: Session, warnings: readonly (string | undefined)[]): void {
+  for (const warning of warnings) if (warning !== undefined) session.warn(warning);
+}
 
 /** Configs by id; a credential spec that names a config becomes one without a file. */
 async function setConfigs(
@@ -72,10 +76,13 @@ export const update = command({
     const withAuth = flags["with-registry-auth"] === true;
     const goBack = flags.rollback === true;
     if (goBack) checkRollbackAlone(flags);
-    else {
+    let warning: string | undefined;
+    if (!goBack) {
       changeSpec(spec, flags, session.env);
       await changeLookedUp(session, spec, flags);
-      if (flags.image !== undefined && flags["no-resolve-image"] !== true) await pinImage(session, spec, withAuth);
+      if (flags.image !== undefined && flags["no-resolve-image"] !== true) {
+        warning = await pinImage(session, spec, withAuth);
+      }
     }
     const image = spec.TaskTemplate.ContainerSpec.Image ?? "";
     const answer = await api.post<{ Warnings?: string[] | null }>(`/services/${service.ID}/update`, {
@@ -87,7 +94,7 @@ export const update = command({
       body: spec,
       headers: withAuth ? { "X-Registry-Auth": registryAuth(session, image) } : {},
     });
-    for (const warning of answer.Warnings ?? []) session.warn(warning);
+    printWarnings(session, [...(answer.Warnings ?? []), warning]);
     session.print(name);
     if (flags.detach === true) return;
     await waitForService(session, {
@@ -202,7 +209,7 @@ async function scaleOne(session: Session, name: string, replicas: number): Promi
     query: { version: service.Version.Index },
     body: service.Spec,
   });
-  for (const warning of answer.Warnings ?? []) session.warn(warning);
+  printWarnings(session, answer.Warnings ?? []);
   return service.UpdateStatus;
 }
 
@@ -218,7 +225,7 @@ export const rollback = command({
       query: { version: service.Version.Index, rollback: "previous" },
       body: service.Spec,
     });
-    for (const warning of answer.Warnings ?? []) session.warn(warning);
+    printWarnings(session, answer.Warnings ?? []);
     session.print(name);
     if (flags.detach === true) return;
     await waitForService(session, {

@@ -251,9 +251,7 @@ export const unlock = command({
       case "locked":
         break;
       case "inactive":
-        throw new CommandError(
-          'Error: This node is not part of a swarm\nUse "skep swarm init" or "skep swarm join" to connect this node to swarm',
-        );
+        throw new CommandError("Error: This node is not part of a swarm");
       default:
         throw new CommandError("Error: swarm is not locked");
     }

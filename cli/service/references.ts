@@ -79,12 +79,13 @@ interface Distribution {
 
 /**
  * Pins the image to the digest that its tag has now, so that every node runs the same, and notes the platforms that
- * it is made for. When the registry does not answer, each node resolves the tag by itself, which is said.
+ * it is made for. When the registry does not answer, each node resolves the tag by itself.
+ * @returns a warning about that, or undefined
  */
-export async function pinImage(session: Session, spec: ServiceSpec, withAuth: boolean): Promise<void> {
+export async function pinImage(session: Session, spec: ServiceSpec, withAuth: boolean): Promise<string | undefined> {
   const container = spec.TaskTemplate.ContainerSpec;
   const image = container.Image ?? "";
-  if (image === "" || image.includes("@")) return;
+  if (image === "" || image.includes("@")) return undefined;
   const api = await session.api();
   try {
     const headers = withAuth ? { "X-Registry-Auth": registryAuth(session, image) } : {};
@@ -101,10 +102,9 @@ export async function pinImage(session: Session, spec: ServiceSpec, withAuth: bo
       const placement: Placement = (spec.TaskTemplate.Placement ??= {});
       placement.Platforms = platforms;
     }
+    return undefined;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    session.warn(
-      `image ${image} could not be accessed on a registry to record\nits digest. Each node will access ${image} independently,\npossibly leading to different nodes running different\nversions of the image.\n`,
-    );
+    return `image ${image} could not be accessed on a registry to record\nits digest. Each node will access ${image} independently,\npossibly leading to different nodes running different\nversions of the image.\n`;
   }
 }

@@ -36,7 +36,7 @@ export async function runSkep(words: readonly string[], { host, stdin, env = {} 
   try {
     const exit = await main(words, {
       env: { HOME: home, SKEP_HOST: host, ...env },
-      stdin: input as Readable,
+      stdin: input,
       stdout,
       stderr,
     });
