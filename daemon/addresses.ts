@@ -3,7 +3,7 @@ import { isIP } from "node:net";
 
 import { ClusterError } from "../lib/pure/errors.ts";
 
-export const defaultPort = 2377;
+const defaultPort = 2377;
 
 /** Of `os.networkInterfaces()`, what is looked at. */
 export type Interfaces = Readonly<
@@ -30,7 +30,17 @@ function split(text: string, what: string): { readonly host: string; readonly po
   return { host, port: port === undefined ? undefined : Number(port) };
 }
 
-export const join = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
+const join = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
+
+/** Of HOST:PORT. */
+export const hostOf = (address: string): string => address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/gu, "");
+
+/** Where a manager is asked to let this node in. @throws AddressRefused */
+export function withDefaultPort(text: string): string {
+  const { host, port } = split(text, "remote address");
+  if (host === "") throw new AddressRefused("a manager's address is missing", { fix: "Give HOST:PORT of a manager" });
+  return join(host, port ?? defaultPort);
+}
 
 /** Where the manager listens; an interface's name stands for its address. @throws AddressRefused */
 export function listenAddress(text: string, interfaces: Interfaces): string {

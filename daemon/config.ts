@@ -73,7 +73,7 @@ export const usage = `usage: skepd [OPTIONS]
   --registry-mirror URL          mirror of Docker Hub; may be repeated
   --runtime PATH                 another OCI runtime, such as /usr/bin/runc (default builtin)
   --cgroup-parent PATH           cgroup under which containers are (default /skep)
-  --manager-user USER            whom the manager process runs as (default skep, if there is one)
+  --manager-user USER            whom the manager process runs as (default skep; without such a user, a number of its own)
   --metrics-addr HOST:PORT       serve the manager's Prometheus metrics on this loopback address
   --tls, --tlsverify             for tcp: both ends show certificates; without it tcp is refused
   --tlscacert, --tlscert, --tlskey FILE

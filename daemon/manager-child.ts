@@ -21,6 +21,8 @@ export interface ManagerChildOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** It serves, for the first time or again. */
+  readonly onServing: () => void;
   /** The cluster does not want it any more; it ended by itself and is not started again. */
   readonly onRemoved: () => void;
 }
@@ -115,7 +117,10 @@ export class ManagerChild implements AsyncDisposable {
     if (child.stdout !== null) {
       createInterface({ input: child.stdout }).on("line", (line) => {
         const said = parse(line);
-        if (said?.serving !== undefined) this.#become({ kind: "serving" });
+        if (said?.serving !== undefined) {
+          this.#become({ kind: "serving" });
+          this.#options.onServing();
+        }
         if (said?.failed !== undefined) failure = said.failed;
       });
     }
@@ -171,6 +176,32 @@ export class ManagerChild implements AsyncDisposable {
       signal.addEventListener("abort", done, { once: true });
     });
   }
+}
+
+/** Runs a command of the manager's program to its end. @throws ManagerFailed */
+export function runManagerCommand(
+  options: Pick<ManagerChildOptions, "command" | "args" | "secrets" | "user">,
+  signal: AbortSignal,
+): Promise<void> {
+  const { command, args, secrets, user } = options;
+  const [program, ...first] = command;
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, [...first, ...args, "--secrets-stdin"], {
+      stdio: ["pipe", "pipe", "inherit"],
+      signal,
+      ...(user === undefined ? {} : user),
+    });
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(`${JSON.stringify(secrets)}\n`);
+    let failure: ManagerFailed | undefined;
+    createInterface({ input: child.stdout }).on("line", (line) => (failure = parse(line)?.failed ?? failure));
+    child.once("error", reject);
+    child.once("close", (code) => {
+      if (code === 0) resolve();
+      else
+        reject(failure ?? new ManagerFailed("MANAGER_FAILED", `The manager's command ended with ${code}`, undefined));
+    });
+  });
 }
 
 function parse(line: string): { serving?: number; failed?: ManagerFailed } | undefined {

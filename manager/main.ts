@@ -152,6 +152,8 @@ async function run(flags: Flags): Promise<number> {
   process.stdout.write(`${JSON.stringify({ serving: port, metrics: metricsPort, memberId: manager.raft.memberId })}\n`);
   const code = await ended.promise;
   await manager[Symbol.asyncDispose]();
+  // The daemon's end of it stays open.
+  process.stdin.destroy();
   return code;
 }
 

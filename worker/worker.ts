@@ -1,6 +1,100 @@
-/** Introduces the worker's rooms to each other: containers take their root file systems from images. */
-import type { CommitRequest, PreparedRootfs, RootfsProvider } from "./containers/index.ts";
-import type { Images } from "./images/index.ts";
+/** Introduces the worker's rooms to each other: containers take their root file systems from images, tasks are containers. */
+import { join } from "node:path";
+import { mkdirSync } from "node:fs";
+
+import type { Random } from "../lib/pure/prng.ts";
+import type { Clock, Logger } from "../lib/runtime/index.ts";
+import { Containers, type CommitRequest, type PreparedRootfs, type RootfsProvider } from "./containers/index.ts";
+import { ContainerExecutor, type ExecutorSettings } from "./executor/index.ts";
+import { Images, type Platform } from "./images/index.ts";
+
+export interface WorkerSettings {
+  /** Survives a reboot. */
+  readonly dataRoot: string;
+  /** Does not have to; short, since sockets are in it. */
+  readonly execRoot: string;
+  /** The folder of the native programs. */
+  readonly programs: string;
+  /** Path of an OCI runtime, or "builtin". */
+  readonly runtime: string;
+  readonly cgroupParent: string;
+  readonly platform: Platform;
+  readonly insecureRegistries: readonly string[];
+  readonly registryMirrors: readonly string[];
+  readonly executor: Pick<ExecutorSettings, "labels" | "genericResources" | "engineVersion" | "preferOfflineImage">;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** What one node runs. Closing it stops nothing: containers are their monitors'. */
+export class Worker implements AsyncDisposable {
+  readonly images: Images;
+  readonly containers: Containers;
+  readonly executor: ContainerExecutor;
+
+  private constructor(images: Images, containers: Containers, executor: ContainerExecutor) {
+    this.images = images;
+    this.containers = containers;
+    this.executor = executor;
+  }
+
+  /** Takes up what runs already. */
+  static async open(settings: WorkerSettings): Promise<Worker> {
+    const { dataRoot, execRoot, programs, clock, random, logger } = settings;
+    for (const folder of [dataRoot, execRoot]) mkdirSync(folder, { recursive: true, mode: 0o711 });
+    const opened = new AsyncDisposableStack();
+    try {
+      const archiveProgram = join(programs, "archive");
+      const images = opened.use(
+        await Images.open({
+          folder: join(dataRoot, "images"),
+          archiveProgram,
+          platform: settings.platform,
+          registries: { insecureRegistries: settings.insecureRegistries, mirrors: settings.registryMirrors },
+          clock,
+          random,
+        }),
+      );
+      const containers = opened.use(
+        await Containers.open({
+          dataDirectory: dataRoot,
+          runDirectory: execRoot,
+          programs: {
+            isolate: join(programs, "isolate"),
+            archive: archiveProgram,
+            runtime: settings.runtime,
+            init: join(programs, "init"),
+          },
+          cgroupParent: settings.cgroupParent,
+          rootfs: new ImageRootfs(images),
+          clock,
+          logger,
+          defaultStopSeconds: 10,
+          restartAtBoot: true,
+        }),
+      );
+      const executor = await ContainerExecutor.open({
+        ...settings.executor,
+        containers,
+        images,
+        secretsDirectory: join(execRoot, "secrets"),
+        clock,
+        logger,
+      });
+      opened.move();
+      return new Worker(images, containers, executor);
+    } catch (error) {
+      await opened.disposeAsync();
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.containers[Symbol.asyncDispose]();
+    await this.images[Symbol.asyncDispose]();
+  }
+}
 
 /** Images as containers see them. */
 export class ImageRootfs implements RootfsProvider {

@@ -1,8 +1,8 @@
 /** Serves control to the node's own daemon and to other managers. */
 import { ClusterError } from "../../lib/pure/errors.ts";
 import type { CallContext, RpcServer, RpcStream } from "../../lib/rpc/index.ts";
-import { controlMethods } from "../../proto/control-methods.ts";
-import { skep } from "../../proto/index.ts";
+
+import { controlMethods, skep } from "../../proto/index.ts";
 import type { Change, ClusterSchema, Store, WatchEvent } from "../store/index.ts";
 import type { Control } from "./control.ts";
 import { SpecInvalid } from "./core/errors.ts";

@@ -31,7 +31,7 @@ export interface AgentOptions {
   /** Adds to what the executor says of the node (certificate, labels). */
   readonly describe?: (description: NodeDescription) => NodeDescription;
   /** The node's object has changed: its wished role, its certificate. */
-  readonly onNode?: (node: skep.objects.Node) => void;
+  readonly onNode?: (update: skep.dispatcher.NodeUpdate.$Properties) => void;
   /** Where managers are; to be remembered for the next start. */
   readonly onManagers?: (managers: readonly skep.dispatcher.ManagerAddress.$Properties[]) => void;
   /** The managers say that this node is not in the cluster any more. Its tasks go on until `leave`. */
@@ -60,6 +60,9 @@ export class Agent implements AsyncDisposable {
   #session: AgentSession | undefined;
   #informed = false;
   #leaving = false;
+  /** The managers know that this node leaves: nothing more is said. */
+  #parting = false;
+  #nap: AbortController | undefined;
   #following: Promise<void> | undefined;
   #writing: Promise<void> = Promise.resolve();
   /** What the next write takes, once the one under way is done. */
@@ -116,10 +119,11 @@ export class Agent implements AsyncDisposable {
     return this.#reporter.pending;
   }
 
-  /** The certificate is another one: the session is made anew, at once. */
+  /** The certificate is another one, or a manager may have come up: a session is made anew, at once. */
   reconnect(): void {
     this.#backoff.reset();
     this.#session?.end(undefined);
+    this.#nap?.abort();
   }
 
   /** Says so, stops every task and removes what is here of them. */
@@ -148,20 +152,29 @@ export class Agent implements AsyncDisposable {
   // --------------------------------------------------------------------------------------------------------- managers
 
   async #follow(): Promise<void> {
-    const { clock, logger } = this.#options;
+    const { logger } = this.#options;
     const { signal } = this.#stop;
-    while (!signal.aborted) {
+    while (!signal.aborted && !this.#parting) {
       try {
         const address = this.#choice.next();
         if (address === undefined) logger.warn("no manager is known");
         else await this.#meet(address);
-        if (signal.aborted) return;
-        await sleep(clock, this.#backoff.next(), signal);
       } catch (error) {
         if (isAbort(error) || signal.aborted) return;
         logger.error("a session failed", { error });
-        await sleep(clock, this.#backoff.next(), signal).catch(() => {});
       }
+      if (!signal.aborted) await this.#rest(this.#backoff.next());
+    }
+  }
+
+  /** Until the time is up, somebody knows of a manager (`reconnect`), or the end. */
+  async #rest(ms: number): Promise<void> {
+    const nap = new AbortController();
+    this.#nap = nap;
+    try {
+      await sleep(this.#options.clock, ms, AbortSignal.any([nap.signal, this.#stop.signal]));
+    } catch (error) {
+      if (!isAbort(error)) throw error;
     }
   }
 
@@ -217,6 +230,7 @@ export class Agent implements AsyncDisposable {
     if (!welcomed && farewell === undefined) this.#choice.failed(address);
     if (farewell === undefined) return;
     const leader = farewell.leaderAddr ?? "";
+    if (this.#leaving) this.#parting = true;
     if (farewell.code === "NODE_REMOVED" && !this.#leaving) this.#options.onRemoved?.();
     if (farewell.code !== "NOT_LEADER") return;
     // It is up and knows better: no reason to wait long.
@@ -246,7 +260,7 @@ export class Agent implements AsyncDisposable {
         leader,
       );
       this.#options.onManagers?.(list);
-    } else if (node?.node != null) this.#options.onNode?.(node.node as skep.objects.Node);
+    } else if (node != null) this.#options.onNode?.(node);
     // Anything else is for a later release.
   }
 

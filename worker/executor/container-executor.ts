@@ -17,8 +17,8 @@ export interface ExecutorSettings {
   readonly images: Images;
   /** Secrets of tasks: a tmpfs is mounted there. Absolute. */
   readonly secretsDirectory: string;
-  /** As `engine.labels` of the node. */
-  readonly labels: Readonly<Record<string, string>>;
+  /** As `engine.labels` of the node, now. */
+  readonly labels: () => Readonly<Record<string, string>>;
   readonly genericResources: readonly skep.objects.GenericResource.$Properties[];
   readonly engineVersion: string;
   /** Do not ask a registry for an image that is here. */
@@ -68,7 +68,7 @@ export class ContainerExecutor implements Executor {
         memoryBytes: totalmem(),
         genericResources: [...genericResources],
       },
-      engine: { engineVersion, labels: { ...labels }, plugins },
+      engine: { engineVersion, labels: { ...labels() }, plugins },
     };
   }
 

@@ -53,7 +53,7 @@ export class RealWorld implements ExecutorWorld {
       containers: this.worker.containers,
       images: this.images,
       secretsDirectory: this.secretsDirectory,
-      labels: { rack: "7" },
+      labels: () => ({ rack: "7" }),
       genericResources: [],
       engineVersion: "0.1.0",
       preferOfflineImage: false,

@@ -1,0 +1,513 @@
+/**
+ * This node's life in a swarm: in none, entering one, in it as worker or manager, locked, or shut out. It owns the
+ * identity, the manager's process and the agent, and starts and stops them as the role says.
+ */
+import { chownSync, mkdirSync, rmSync } from "node:fs";
+
+import { ClusterError, isAbort } from "../lib/pure/errors.ts";
+import type { Random } from "../lib/pure/prng.ts";
+import { Channel } from "../lib/rpc/index.ts";
+import { deadline, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
+import type { skep } from "../proto/index.ts";
+import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
+import { advertiseAddress, hostOf, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
+import { found, IdentityFolder, join, Renewer, SwarmIdentity, type SwarmSettings } from "./identity/index.ts";
+import { ManagerChild, runManagerCommand, type ManagerFailed } from "./manager-child.ts";
+
+export class AlreadyInSwarm extends ClusterError {
+  readonly code = "ALREADY_IN_SWARM";
+  constructor() {
+    super('This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.', {
+      fix: "Leave first: skep swarm leave",
+    });
+  }
+}
+
+export class NotInSwarm extends ClusterError {
+  readonly code = "NOT_IN_SWARM";
+  constructor() {
+    super("This node is not part of a swarm", { fix: "Make one with `skep swarm init`, or join one" });
+  }
+}
+
+export class NotASwarmManager extends ClusterError {
+  readonly code = "NOT_A_SWARM_MANAGER";
+  constructor() {
+    super("This node is not a swarm manager", { fix: "Ask a manager, or promote this node" });
+  }
+}
+
+export class SwarmLocked extends ClusterError {
+  readonly code = "SWARM_LOCKED";
+  constructor() {
+    super("Swarm is encrypted and needs to be unlocked before it can be used", { fix: "Use `skep swarm unlock`" });
+  }
+}
+
+export class NotLocked extends ClusterError {
+  readonly code = "NOT_LOCKED";
+  constructor() {
+    super("swarm is not locked", { fix: "There is nothing to unlock" });
+  }
+}
+
+export class LeaveNeedsForce extends ClusterError {
+  readonly code = "LEAVE_NEEDS_FORCE";
+  constructor(managers: number) {
+    const last = managers <= 1;
+    super(
+      "You are attempting to leave the swarm on a node that is participating as a manager. " +
+        (last
+          ? "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
+          : `Removing this node leaves ${managers - 1} managers out of ${managers}. ` +
+            (managers - 1 <= managers / 2 ? "Without a Raft quorum your swarm will be inaccessible. " : "") +
+            "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. " +
+            "Use `--force` to suppress this message."),
+      { fix: "Demote the node first, or leave with --force" },
+    );
+  }
+}
+
+export class JoinTimedOut extends ClusterError {
+  readonly code = "JOIN_TIMED_OUT";
+  constructor() {
+    super(
+      "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. " +
+        'Use the "docker info" command to see the current swarm status of your node.',
+      { fix: "Look at `skep info` for the state, and at the daemon's log for the reason" },
+    );
+  }
+}
+
+/** The agent, as this room needs it. */
+export interface NodeAgent extends AsyncDisposable {
+  start(): void;
+  /** A manager may be there now: it looks at once, unless it is in touch with one already. */
+  look(): void;
+  /** Resolves when the node is ready in the cluster. */
+  joined(signal: AbortSignal): Promise<void>;
+  /** Stops, and removes every task of this node: it is no node any more. */
+  abandon(signal: AbortSignal): Promise<void>;
+}
+
+export interface AgentEvents {
+  readonly onNode: (update: skep.dispatcher.NodeUpdate.$Properties) => void;
+  /** The cluster does not know this node any more. */
+  readonly onRemoved: (message: string) => void;
+  readonly onManagers: (managers: readonly { readonly nodeId: string; readonly addr: string }[]) => void;
+}
+
+export interface MembershipOptions {
+  readonly dataRoot: string;
+  readonly execRoot: string;
+  readonly defaultAdvertiseAddr: string | undefined;
+  readonly hostname: string;
+  readonly interfaces: () => Interfaces;
+  readonly managerCommand: readonly [string, ...string[]];
+  readonly managerUser: { readonly uid: number; readonly gid: number } | undefined;
+  readonly managerArgs: readonly string[];
+  readonly openAgent: (identity: SwarmIdentity, events: AgentEvents) => NodeAgent;
+  /** Resolves when the cluster that the manager behind this channel leads has been made. */
+  readonly clusterExists: (channel: Channel, signal: AbortSignal) => Promise<boolean>;
+  readonly countManagers: (channel: Channel, signal: AbortSignal) => Promise<number>;
+  readonly describe: () => Promise<skep.objects.NodeDescription.$Properties>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Docker's patience with `swarm init` and `swarm join`. */
+const enterMs = 20_000;
+const pollMs = 10;
+
+type Phase = "inactive" | "pending" | "active" | "locked" | "error";
+
+export class Membership implements Swarm, AsyncDisposable {
+  readonly #options: MembershipOptions;
+  readonly #folder: IdentityFolder;
+  #phase: Phase = "inactive";
+  #error = "";
+  #identity: SwarmIdentity | undefined;
+  #child: ManagerChild | undefined;
+  #agent: NodeAgent | undefined;
+  #renewer: Renewer | undefined;
+  #channel: Channel | undefined;
+  #unwatch: (() => void) | undefined;
+  /** One of init, join, leave, unlock and role changes at a time. */
+  #turn: Promise<void> = Promise.resolve();
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+    const { managerUser } = options;
+    this.#folder = new IdentityFolder(`${options.dataRoot}/swarm`, {
+      written: (path) => {
+        // The manager reads its key itself; root reads everything anyway.
+        if (managerUser !== undefined) chownSync(path, managerUser.uid, managerUser.gid);
+      },
+    });
+  }
+
+  /** Takes up what this node was before. @throws IdentityDamaged */
+  resume(): void {
+    const standing = this.#folder.standing();
+    if (standing === "locked") this.#phase = "locked";
+    if (standing !== "ready") return;
+    const identity = SwarmIdentity.open(this.#folder);
+    if (identity !== undefined) this.#enter(identity, { start: [], secrets: {} });
+  }
+
+  state(): SwarmState {
+    const identity = this.#identity;
+    return {
+      state: this.#phase,
+      nodeId: identity?.nodeId ?? "",
+      clusterId: identity?.clusterId ?? "",
+      nodeAddr: identity === undefined ? "" : hostOf(identity.settings.advertiseAddr),
+      manager: this.#child !== undefined,
+      error: this.#error === "" ? this.#childFailure() : this.#error,
+      remoteManagers: identity?.managers ?? [],
+    };
+  }
+
+  init(request: InitRequest, signal: AbortSignal): Promise<string> {
+    return this.#exclusively(async () => {
+      if (request.forceNewCluster) return this.#forceNewCluster(request, signal);
+      if (this.#phase !== "inactive") throw new AlreadyInSwarm();
+      const settings = this.#settingsOf(request);
+      this.#wipeManager();
+      const { clock, hostname } = this.#options;
+      const founded = await found({
+        folder: this.#folder,
+        clock,
+        settings,
+        spec: request.spec,
+        defaultAddrPool: request.defaultAddrPool,
+        subnetSize: request.subnetSize,
+        dataPathPort: request.dataPathPort,
+        hostname,
+        availability: request.availability,
+      });
+      const { identity, bootstrap, unlockKey } = founded;
+      const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
+      try {
+        this.#enter(identity, { start: ["--init"], secrets: { bootstrap, unlockKey } });
+        await this.#clusterServes(limit.signal);
+        founded.keep();
+        await this.#agent?.joined(limit.signal);
+      } catch (error) {
+        await this.#exit();
+        identity.wipe();
+        this.#wipeManager();
+        this.#phase = "inactive";
+        throw error;
+      } finally {
+        limit[Symbol.dispose]();
+      }
+      this.#phase = "active";
+      return identity.nodeId;
+    });
+  }
+
+  join(request: JoinRequest, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(async () => {
+      if (this.#phase !== "inactive") throw new AlreadyInSwarm();
+      const { clock } = this.#options;
+      const settings = this.#settingsOf(request);
+      this.#wipeManager();
+      this.#phase = "pending";
+      const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
+      try {
+        let identity;
+        try {
+          const about = {
+            folder: this.#folder,
+            settings,
+            addresses: request.remoteAddrs.map(withDefaultPort),
+            token: request.joinToken,
+            availability: request.availability,
+            description: await this.#options.describe(),
+            clock,
+          };
+          identity = await join(about, limit.signal);
+        } catch (error) {
+          this.#phase = "inactive";
+          throw error;
+        }
+        // From here on this node is in the cluster, whatever its patience.
+        this.#enter(identity, { start: this.#joinArgs(identity), secrets: {} });
+        await this.#child?.serving(limit.signal);
+        await this.#agent?.joined(limit.signal);
+        this.#phase = "active";
+      } finally {
+        limit[Symbol.dispose]();
+      }
+    });
+  }
+
+  leave(force: boolean, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(async () => {
+      if (this.#phase === "inactive") throw new NotInSwarm();
+      if (this.#phase === "locked" && !force) throw new SwarmLocked();
+      if (this.#child !== undefined && !force) throw new LeaveNeedsForce(await this.#managerCount(signal));
+      // First the tasks, while their names and networks are known; then everything else.
+      await this.#agent?.abandon(signal);
+      await this.#exit();
+      this.#folder.wipe();
+      this.#wipeManager();
+      this.#phase = "inactive";
+      this.#error = "";
+      this.#options.logger.info("left the swarm");
+    });
+  }
+
+  unlock(key: string, signal: AbortSignal): Promise<void> {
+    return this.#exclusively(async () => {
+      if (this.#phase !== "locked") throw new NotLocked();
+      const identity = SwarmIdentity.open(this.#folder, key);
+      if (identity === undefined) throw new NotInSwarm();
+      this.#enter(identity, { start: [], secrets: { unlockKey: key } });
+      const limit = deadline(this.#options.clock, enterMs, signal, () => new JoinTimedOut());
+      try {
+        await this.#child?.serving(limit.signal);
+      } finally {
+        limit[Symbol.dispose]();
+      }
+    });
+  }
+
+  control(): Channel {
+    if (this.#phase === "inactive") throw new NotInSwarm();
+    if (this.#phase === "locked") throw new SwarmLocked();
+    const identity = this.#identity;
+    if (identity === undefined || this.#child === undefined) throw new NotASwarmManager();
+    this.#channel ??= new Channel({
+      address: `unix:${this.#socket}`,
+      tls: identity.tls,
+      expect: { role: "manager", nodeId: identity.nodeId },
+    });
+    return this.#channel;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#turn;
+    await this.#exit();
+  }
+
+  // ------------------------------------------------------------------------------------------------- starting, stopping
+
+  get #socket(): string {
+    return `${this.#options.execRoot}/manager/control.sock`;
+  }
+
+  get #raftFolder(): string {
+    return `${this.#options.dataRoot}/swarm/raft`;
+  }
+
+  /** Everything that a node in a swarm runs. */
+  #enter(identity: SwarmIdentity, manager: { readonly start: readonly string[]; readonly secrets: object }): void {
+    const { logger } = this.#options;
+    this.#identity = identity;
+    this.#phase = "pending";
+    this.#error = "";
+    if (identity.role === "manager") this.#startManager(identity, manager.start, { ...manager.secrets });
+    const agent = this.#options.openAgent(identity, {
+      onNode: (update) => this.#renewer?.heard(update),
+      onRemoved: (message) => {
+        this.#phase = "error";
+        this.#error = message;
+        logger.error("this node was removed from the swarm", { message });
+      },
+      onManagers: (managers) => identity.remember(managers),
+    });
+    this.#agent = agent;
+    agent.start();
+    const { clock, random } = this.#options;
+    this.#renewer = new Renewer({
+      identity,
+      clock,
+      random,
+      logger,
+      addresses: () => [
+        ...(this.#child === undefined ? [] : [`unix:${this.#socket}`]),
+        ...identity.managers.map(({ addr }) => addr),
+      ],
+    });
+    this.#renewer.start();
+    this.#unwatch = identity.onChange((change) => {
+      if (change === "certificate") void this.#exclusively(() => this.#follow(identity));
+      else this.#child?.reload();
+    });
+    // Nobody waits for this one: a node that starts is "pending" until it is in touch with the cluster.
+    const gone = new AbortController();
+    const before = this.#unwatch;
+    this.#unwatch = () => {
+      gone.abort();
+      before();
+    };
+    agent.joined(gone.signal).then(
+      () => {
+        if (this.#identity === identity && this.#phase === "pending") this.#phase = "active";
+      },
+      (error: unknown) => {
+        if (!isAbort(error) && !gone.signal.aborted) logger.error("the agent ended", { error });
+      },
+    );
+  }
+
+  #startManager(identity: SwarmIdentity, start: readonly string[], secrets: Readonly<Record<string, unknown>>): void {
+    const { managerUser, managerCommand, managerArgs, clock, random, logger, execRoot } = this.#options;
+    for (const folder of [this.#raftFolder, `${execRoot}/manager`]) {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      if (managerUser !== undefined) chownSync(folder, managerUser.uid, managerUser.gid);
+    }
+    const { folder, settings } = identity;
+    const named = {
+      "data-dir": this.#raftFolder,
+      socket: this.#socket,
+      listen: settings.listenAddr,
+      advertise: settings.advertiseAddr,
+      cert: folder.certificateFile,
+      key: folder.keyFile,
+      ca: folder.rootsFile,
+    };
+    this.#child = new ManagerChild({
+      command: managerCommand,
+      args: [...Object.entries(named).flatMap(([name, value]) => [`--${name}`, value]), ...start, ...managerArgs],
+      secrets,
+      user: managerUser,
+      clock,
+      random,
+      logger,
+      // The agent may have come too early, and would wait for its next turn.
+      onServing: () => this.#agent?.look(),
+      // The role says what comes next; until then there is no manager here.
+      onRemoved: () => {
+        logger.info("the cluster has let this manager go");
+        this.#closeChannel();
+        this.#child = undefined;
+      },
+    });
+    this.#child.start();
+  }
+
+  /** A renewed certificate: the same role again, or another one. */
+  async #follow(identity: SwarmIdentity): Promise<void> {
+    if (identity !== this.#identity) return;
+    this.#closeChannel();
+    if (identity.role === "manager") {
+      if (this.#child !== undefined) return this.#child.reload();
+      this.#wipeManager();
+      this.#startManager(identity, this.#joinArgs(identity), { unlockKey: identity.unlockKey });
+      return;
+    }
+    const child = this.#child;
+    this.#child = undefined;
+    await child?.[Symbol.asyncDispose]();
+    this.#wipeManager();
+  }
+
+  /** Stops everything; what is on disk stays, and so do the containers. */
+  async #exit(): Promise<void> {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#renewer?.stop();
+    this.#renewer = undefined;
+    await this.#agent?.[Symbol.asyncDispose]();
+    this.#agent = undefined;
+    this.#closeChannel();
+    const child = this.#child;
+    this.#child = undefined;
+    await child?.[Symbol.asyncDispose]();
+    this.#identity = undefined;
+  }
+
+  #closeChannel(): void {
+    this.#channel?.[Symbol.dispose]();
+    this.#channel = undefined;
+  }
+
+  #joinArgs(identity: SwarmIdentity): string[] {
+    const self = identity.settings.advertiseAddr;
+    return identity.managers.filter(({ addr }) => addr !== self).flatMap(({ addr }) => ["--join", addr]);
+  }
+
+  #wipeManager(): void {
+    rmSync(this.#raftFolder, { recursive: true, force: true });
+  }
+
+  // ------------------------------------------------------------------------------------------------------------- the rest
+
+  /** The quorum is lost for good: this manager goes on alone, with what it has. */
+  async #forceNewCluster(request: InitRequest, signal: AbortSignal): Promise<string> {
+    const identity = this.#identity;
+    if (identity === undefined || identity.role !== "manager") throw new NotASwarmManager();
+    const asked = request.advertiseAddr !== "" || request.listenAddr !== "";
+    const settings = asked ? this.#settingsOf(request) : identity.settings;
+    const child = this.#child;
+    this.#child = undefined;
+    this.#closeChannel();
+    await child?.[Symbol.asyncDispose]();
+    const { clock, managerCommand, managerUser } = this.#options;
+    const { folder, unlockKey } = identity;
+    const files = ["--cert", folder.certificateFile, "--key", folder.keyFile, "--ca", folder.rootsFile];
+    const args = ["force-new-cluster", "--data-dir", this.#raftFolder, ...files, "--yes"];
+    try {
+      await runManagerCommand({ command: managerCommand, args, secrets: { unlockKey }, user: managerUser }, signal);
+      identity.resettle(settings);
+    } finally {
+      // Refused, for example because a quorum answers: then everything goes on as before.
+      this.#startManager(identity, [], { unlockKey });
+    }
+    const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
+    try {
+      await this.#clusterServes(limit.signal);
+    } finally {
+      limit[Symbol.dispose]();
+    }
+    return identity.nodeId;
+  }
+
+  async #clusterServes(signal: AbortSignal): Promise<void> {
+    await this.#child?.serving(signal);
+    while (!(await this.#options.clusterExists(this.control(), signal))) {
+      await sleep(this.#options.clock, pollMs, signal);
+    }
+  }
+
+  async #managerCount(signal: AbortSignal): Promise<number> {
+    try {
+      return await this.#options.countManagers(this.control(), signal);
+    } catch {
+      // Without a leader nobody counts; the ones known last are the best guess.
+      return this.#identity?.managers.length ?? 1;
+    }
+  }
+
+  #settingsOf(request: Pick<InitRequest, "listenAddr" | "advertiseAddr" | "dataPathAddr">): SwarmSettings {
+    const interfaces = this.#options.interfaces();
+    const listenAddr = listenAddress(request.listenAddr, interfaces);
+    const { defaultAdvertiseAddr } = this.#options;
+    const advertiseAddr = advertiseAddress(request.advertiseAddr, defaultAdvertiseAddr, listenAddr, interfaces);
+    const dataPathAddr =
+      request.dataPathAddr === ""
+        ? ""
+        : hostOf(advertiseAddress(request.dataPathAddr, undefined, listenAddr, interfaces));
+    return { listenAddr, advertiseAddr, dataPathAddr };
+  }
+
+  #childFailure(): string {
+    const state = this.#child?.state;
+    const failure: ManagerFailed | undefined = state?.kind === "starting" ? state.failure : undefined;
+    return failure === undefined ? "" : failure.message;
+  }
+
+  /** Runs `act` when whatever came before has ended, well or badly. */
+  #exclusively<T>(act: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(act);
+    this.#turn = turn.then(
+      () => undefined,
+      () => undefined,
+    );
+    return turn;
+  }
+}

@@ -1,0 +1,117 @@
+/** The agent of this node as its membership handles it: opened with the identity, told of renewals, gone with it. */
+import { rmSync } from "node:fs";
+
+import type { Random } from "../lib/pure/prng.ts";
+import { Channel } from "../lib/rpc/index.ts";
+import type { Clock, Logger } from "../lib/runtime/index.ts";
+import { Agent, LevelMemory } from "../worker/agent/index.ts";
+import type { Executor } from "../worker/executor/index.ts";
+import type { SwarmIdentity } from "./identity/index.ts";
+import { hostOf } from "./addresses.ts";
+import type { AgentEvents, NodeAgent } from "./membership.ts";
+
+export interface NodeAgentOptions {
+  readonly identity: SwarmIdentity;
+  readonly events: AgentEvents;
+  readonly executor: Executor;
+  /** What it remembers of its tasks, and nothing else. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+export function openNodeAgent(options: NodeAgentOptions): NodeAgent {
+  return new OpenAgent(options);
+}
+
+class OpenAgent implements NodeAgent {
+  readonly #options: NodeAgentOptions;
+  readonly #connected = Promise.withResolvers<void>();
+  readonly #started = Promise.withResolvers<Agent>();
+  readonly #unwatch: () => void;
+  #memory: LevelMemory | undefined;
+  #agent: Agent | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: NodeAgentOptions) {
+    this.#options = options;
+    this.#unwatch = options.identity.onChange((change) => {
+      if (change !== "lock") this.#agent?.reconnect();
+    });
+    // Whoever waits for it hears of it; else the log does.
+    this.#started.promise.catch((error: unknown) => options.logger.error("the agent cannot start", { error }));
+  }
+
+  start(): void {
+    this.#start().then(
+      (agent) => this.#started.resolve(agent),
+      (error: unknown) => this.#started.reject(error),
+    );
+  }
+
+  async #start(): Promise<Agent> {
+    const { identity, events, executor, folder, clock, random, logger } = this.#options;
+    this.#memory = await LevelMemory.open(folder);
+    const self = identity.settings.advertiseAddr;
+    const known = identity.managers.map(({ addr }) => addr);
+    const agent = new Agent({
+      nodeId: identity.nodeId,
+      memory: this.#memory,
+      executor,
+      openChannel: (address) => new Channel({ address, tls: identity.tls, expect: { role: "manager" } }),
+      managers: identity.role === "manager" && !known.includes(self) ? [self, ...known] : known,
+      addr: hostOf(self),
+      clock,
+      random,
+      logger,
+      describe: (description) => ({ ...description, tlsInfo: identity.tlsInfo }),
+      onNode: (update) => events.onNode(update),
+      onManagers: (managers) =>
+        events.onManagers(managers.map(({ nodeId, addr }) => ({ nodeId: nodeId ?? "", addr: addr ?? "" }))),
+      onRemoved: () => events.onRemoved("This node was removed from the swarm; leave it with --force to join again"),
+      onSession: (connected) => {
+        if (connected) this.#connected.resolve();
+      },
+    });
+    this.#agent = agent;
+    await agent.open();
+    return agent;
+  }
+
+  look(): void {
+    if (this.#agent?.isConnected === false) this.#agent.reconnect();
+  }
+
+  async joined(signal: AbortSignal): Promise<void> {
+    await this.#started.promise;
+    await new Promise<void>((resolve, reject) => {
+      const onAbort = (): void => reject(signal.reason as Error);
+      if (signal.aborted) onAbort();
+      signal.addEventListener("abort", onAbort, { once: true });
+      void this.#connected.promise.then(() => {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      });
+    });
+  }
+
+  async abandon(signal: AbortSignal): Promise<void> {
+    const agent = await this.#started.promise.catch(() => undefined);
+    await agent?.leave(signal);
+    await this[Symbol.asyncDispose]();
+    rmSync(this.#options.folder, { recursive: true, force: true });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#unwatch();
+    const agent = await this.#started.promise.catch(() => undefined);
+    await agent?.[Symbol.asyncDispose]();
+    await this.#memory?.close();
+  }
+}

@@ -1,0 +1,298 @@
+/**
+ * Several hosts on one machine: each a network namespace with an address on a common switch, its own host name, data and
+ * sockets, and its own cgroup. Nothing of the machine's network is touched: the switch is a namespace, too.
+ */
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  openSync,
+  closeSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+
+export interface Site {
+  /** Of namespaces, folders and cgroups; short, since sockets' paths and interfaces' names are. */
+  readonly name: string;
+  /** The first three bytes of the hosts' addresses. */
+  readonly subnet: string;
+  /** Node and the sources or the bundle: what `skepd` is. */
+  readonly skepd: readonly [string, ...string[]];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export class Host {
+  readonly site: Site;
+  readonly name: string;
+  readonly address: string;
+  readonly namespace: string;
+  readonly dataRoot: string;
+  readonly execRoot: string;
+  readonly cgroup: string;
+  readonly logFile: string;
+
+  constructor(site: Site, number: number) {
+    this.site = site;
+    this.name = `host${number}`;
+    this.address = `${site.subnet}.${10 + number}`;
+    this.namespace = `${site.name}-${number}`;
+    this.dataRoot = `/var/lib/${site.name}/${this.name}`;
+    this.execRoot = `/run/${site.name}/${this.name}`;
+    this.cgroup = `/${site.name}/${this.name}`;
+    this.logFile = `/var/lib/${site.name}/${this.name}.log`;
+  }
+
+  get socket(): string {
+    return `${this.execRoot}/skep.sock`;
+  }
+
+  get #pidFile(): string {
+    return `/run/${this.site.name}/${this.name}.pid`;
+  }
+
+  /** The process id of its daemon, if that runs. */
+  get pid(): number | undefined {
+    try {
+      const pid = Number(readFileSync(this.#pidFile, "utf8"));
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(this.dataRoot) ? pid : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A command as a process of this host. */
+  command(command: readonly string[]): [string, string[]] {
+    const shell = 'hostname "$0" && exec "$@"';
+    const inside = ["unshare", "--uts", "sh", "-c", shell, this.name, ...command];
+    return ["nsenter", [`--net=/run/netns/${this.namespace}`, "--", ...inside]];
+  }
+
+  /** Starts `skepd`; it goes on when this process ends. */
+  start(flags: readonly string[] = []): ChildProcess {
+    mkdirSync(this.dataRoot, { recursive: true, mode: 0o711 });
+    mkdirSync(`/run/${this.site.name}`, { recursive: true, mode: 0o711 });
+    const log = openSync(this.logFile, "a");
+    const named = ["--data-root", this.dataRoot, "--exec-root", this.execRoot, "--cgroup-parent", this.cgroup];
+    const [program, args] = this.command([...this.site.skepd, ...named, "--pidfile", this.#pidFile, ...flags]);
+    const child = spawn(program, args, {
+      stdio: ["ignore", log, log],
+      detached: true,
+      env: { ...process.env, ...this.site.env },
+    });
+    closeSync(log);
+    child.unref();
+    return child;
+  }
+
+  /** Resolves when its API answers. */
+  async answers(patienceMs = 30_000): Promise<void> {
+    const untilMs = performance.now() + patienceMs;
+    while (!(await ping(this.socket))) {
+      if (performance.now() > untilMs) {
+        const log = existsSync(this.logFile)
+          ? readFileSync(this.logFile, "utf8").trim().split("\n").slice(-8).join("\n")
+          : "";
+        throw new Error(`the daemon of ${this.name} does not answer; its log ends with\n${log}`);
+      }
+      await wait(20);
+    }
+  }
+
+  /** Every process of the daemon at once, as when it crashes; containers go on. @returns what ended */
+  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    const { pid } = this;
+    if (pid === undefined) return;
+    const all = [...childrenOf(pid), pid];
+    // Only the manager and the daemon: the monitors of containers are no children of its once they run.
+    for (const one of all) kill(one, signal);
+    await gone(all);
+  }
+
+  /** As when its power fails: containers, too. */
+  async crash(): Promise<void> {
+    await this.kill();
+    await this.killContainers();
+  }
+
+  async killContainers(): Promise<void> {
+    const pids = cgroupsOf(this.cgroup).flatMap(processesIn);
+    for (const pid of new Set(pids)) kill(pid, "SIGKILL");
+    await gone([...new Set(pids)]);
+    for (const directory of cgroupsOf(this.cgroup)) removeTree(directory);
+  }
+
+  /** Its network does not reach the others any more, or does again. */
+  setLink(up: boolean): void {
+    run(["ip", "-n", `${this.site.name}-sw`, "link", "set", this.name, up ? "up" : "down"]);
+  }
+}
+
+/** Makes the switch and the hosts; what is there already is used. */
+export function build(site: Site, count: number): Host[] {
+  const hosts = Array.from({ length: count }, (_, at) => new Host(site, at + 1));
+  const present = namespaces();
+  const switchName = `${site.name}-sw`;
+  if (!present.has(switchName)) {
+    run(["ip", "netns", "add", switchName]);
+    run(["ip", "-n", switchName, "link", "add", "br0", "type", "bridge"]);
+    run(["ip", "-n", switchName, "link", "set", "br0", "up"]);
+  }
+  for (const host of hosts) {
+    if (present.has(host.namespace)) continue;
+    run(["ip", "netns", "add", host.namespace]);
+    const peer = ["peer", "name", "eth0", "netns", host.namespace];
+    run(["ip", "-n", switchName, "link", "add", host.name, "type", "veth", ...peer]);
+    run(["ip", "-n", switchName, "link", "set", host.name, "master", "br0", "up"]);
+    run(["ip", "-n", host.namespace, "link", "set", "lo", "up"]);
+    run(["ip", "-n", host.namespace, "address", "add", `${host.address}/24`, "dev", "eth0"]);
+    run(["ip", "-n", host.namespace, "link", "set", "eth0", "up"]);
+  }
+  return hosts;
+}
+
+/** Ends everything of the site and removes every trace of it. */
+export async function tearDown(site: Site): Promise<void> {
+  const numbers = [...namespaces()]
+    .filter((name) => name.startsWith(`${site.name}-`))
+    .map((name) => Number(name.slice(site.name.length + 1)))
+    .filter((number) => Number.isInteger(number));
+  const hosts = numbers.map((number) => new Host(site, number));
+  for (const host of hosts) await host.kill("SIGTERM");
+  for (const host of hosts) await host.killContainers();
+  for (const directory of cgroupsOf(`/${site.name}`)) removeTree(directory);
+  for (const host of hosts) unmountBelow(host.dataRoot, host.execRoot);
+  for (const name of namespaces()) if (name.startsWith(`${site.name}-`)) run(["ip", "netns", "delete", name]);
+  rmSync(`/var/lib/${site.name}`, { recursive: true, force: true });
+  rmSync(`/run/${site.name}`, { recursive: true, force: true });
+}
+
+function namespaces(): Set<string> {
+  return new Set(existsSync("/run/netns") ? readdirSync("/run/netns") : []);
+}
+
+async function ping(socket: string): Promise<boolean> {
+  const { request } = await import("node:http");
+  return new Promise((resolve) => {
+    const asked = request({ socketPath: socket, path: "/_ping", timeout: 1000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    asked.on("error", () => resolve(false));
+    asked.on("timeout", () => asked.destroy());
+    asked.end();
+  });
+}
+
+function run([program = "", ...args]: readonly string[]): void {
+  const { status, stderr, error } = spawnSync(program, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended in the meantime.
+  }
+}
+
+/** Direct children and theirs, the youngest last. */
+function childrenOf(pid: number): number[] {
+  let listed: string;
+  try {
+    listed = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
+  } catch {
+    return [];
+  }
+  return listed
+    .trim()
+    .split(" ")
+    .filter((text) => text !== "")
+    .map(Number)
+    .filter((child) => commandOf(child).includes("manager"))
+    .flatMap((child) => [child, ...childrenOf(child)]);
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+async function gone(pids: readonly number[]): Promise<void> {
+  const untilMs = performance.now() + 20_000;
+  for (const pid of pids) {
+    while (existsSync(`/proc/${pid}`) && stateOf(pid) !== "Z") {
+      if (performance.now() > untilMs) throw new Error(`process ${pid} does not end`);
+      await wait(10);
+    }
+  }
+}
+
+function stateOf(pid: number): string {
+  try {
+    return /^State:\s*(\S)/mu.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "";
+  } catch {
+    return "Z";
+  }
+}
+
+/** The directories of a cgroup in all hierarchies that are mounted. */
+function cgroupsOf(cgroup: string): string[] {
+  const roots = readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "))
+    .filter(([, , type]) => type === "cgroup" || type === "cgroup2")
+    .map(([, path = ""]) => path);
+  return roots.map((root) => join(root, cgroup)).filter((directory) => existsSync(directory));
+}
+
+function directoriesBelow(directory: string): string[] {
+  const entries = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return entries.flatMap((entry) => {
+    const path = join(directory, entry.name);
+    return [...directoriesBelow(path), path];
+  });
+}
+
+function processesIn(directory: string): number[] {
+  return [...directoriesBelow(directory), directory].flatMap((path) => {
+    try {
+      return readFileSync(join(path, "cgroup.procs"), "utf8").split("\n").filter(Boolean).map(Number);
+    } catch {
+      return [];
+    }
+  });
+}
+
+function removeTree(directory: string): void {
+  if (!existsSync(directory)) return;
+  for (const path of [...directoriesBelow(directory), directory]) {
+    try {
+      rmdirSync(path);
+    } catch {
+      // The kernel lets it go a moment after its last process; then it is empty and harmless.
+    }
+  }
+}
+
+function unmountBelow(...roots: readonly string[]): void {
+  const points = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "")
+    .filter((point) => roots.some((root) => point === root || point.startsWith(`${root}/`)));
+  for (const point of points.toReversed()) run(["umount", "--lazy", point]);
+}
+
+/** For people who come later: how the daemons were started. */
+export function remember(site: Site, facts: object): void {
+  writeFileSync(`/var/lib/${site.name}/site.json`, `${JSON.stringify(facts, undefined, 2)}\n`);
+}
