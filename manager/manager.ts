@@ -17,7 +17,15 @@ import type { skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
 import { Allocator } from "./allocator/index.ts";
 import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
-import { AuthorityService, Founder, Revocations, type Bootstrap } from "./ca/index.ts";
+import {
+  AuthorityService,
+  Founder,
+  Revocations,
+  RoleManager,
+  checkMember,
+  type Bootstrap,
+  type Members,
+} from "./ca/index.ts";
 import { Control, serveControl } from "./control/index.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
@@ -361,6 +369,7 @@ export class Manager implements AsyncDisposable {
       raft: this.raft,
       status: () => this.status(),
       leader,
+      checkMember: (nodeId, memberId) => checkMember(this.store.current(), nodeId, memberId),
       reportLevel: (member, level, signal) => this.#reportLevel(member, level, signal),
       forgetLevel: (member, signal) => this.store.removeMember(member, signal),
     });
@@ -395,11 +404,44 @@ export class Manager implements AsyncDisposable {
     const key = unlockKey === undefined ? undefined : readUnlockKey(unlockKey);
     return [
       ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
+      new RoleManager({ ...parts, members: this.#membersPort(), seed: randomBytes(8).toString("hex") }),
       new Allocator(parts),
       new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
       new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
       this.#dispatcher,
     ];
+  }
+
+  /** Consensus as the role manager needs it. */
+  #membersPort(): Members {
+    const { raft } = this;
+    const settle = (act: Promise<unknown>, done: (error: Error | undefined) => void): void => {
+      act.then(
+        () => done(undefined),
+        (error: unknown) => done(error as Error),
+      );
+    };
+    return {
+      self: raft.memberId,
+      list: () =>
+        this.#managers().map(({ id, nodeId, address, leader, reachable }) => ({
+          id: id ?? 0,
+          nodeId: nodeId ?? "",
+          address: address ?? "",
+          leader: leader ?? false,
+          reachable: id === raft.memberId || (reachable ?? false),
+        })),
+      wasRemoved: (memberId) => raft.wasRemoved(memberId),
+      remove: (memberId, done) => {
+        const remove = async (): Promise<void> => {
+          await raft.remove(memberId, false, this.#stop.signal);
+          await this.store.removeMember(memberId, this.#stop.signal);
+        };
+        settle(remove(), done);
+      },
+      handOver: (done) => settle(raft.transfer(), done),
+      onChange: (listener) => raft.onMembers(listener),
+    };
   }
 
   /** It counts before the member does, so that no level is raised that the member does not understand. */

@@ -58,6 +58,8 @@ export interface Office {
   reportLevel(member: number, level: number, signal: AbortSignal): Promise<void>;
   forgetLevel(member: number, signal: AbortSignal): Promise<void>;
   readonly leader: LeaderCalls;
+  /** Whether this node is to be that member. @throws MemberNotExpected */
+  checkMember(nodeId: string, memberId: number): void;
 }
 
 export function serveManagers(server: RpcServer, office: Office): void {
@@ -82,6 +84,7 @@ export function serveManagers(server: RpcServer, office: Office): void {
         featureLevel: asked.featureLevel ?? 0,
         dataIncarnation: asked.dataIncarnation ?? "",
       };
+      office.checkMember(record.nodeId, record.id);
       await office.reportLevel(record.id, record.featureLevel, signal);
       if (asked.replaces) await raft.replace(asked.replaces, record, false, signal);
       else await raft.addLearner(record, signal);

@@ -71,3 +71,13 @@ export class NodeUnknown extends ClusterError {
     });
   }
 }
+
+/** A manager that asks to be let into consensus, and which its node object does not know as that member. */
+export class MemberNotExpected extends ClusterError {
+  readonly code = "MEMBER_NOT_EXPECTED";
+  constructor(nodeId: string, found: string) {
+    super(`Cannot let the manager of node ${nodeId} in: ${found}`, {
+      fix: "Let the node renew its certificate; if it was demoted, promote it first",
+    });
+  }
+}

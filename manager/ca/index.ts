@@ -7,5 +7,7 @@
  * Uses:  store, proto, lib.   Used by: manager.ts.   Design: docs/design/ca.md
  */
 export { Founder, readBootstrap, type Bootstrap } from "./bootstrap.ts";
+export { checkMember } from "./members.ts";
 export { Revocations } from "./revocations.ts";
+export { RoleManager, type Members } from "./role-manager.ts";
 export { AuthorityService, type Leader } from "./service.ts";

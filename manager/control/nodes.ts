@@ -1,11 +1,11 @@
 /** Changes what is wished of nodes, and removes those that are gone. Certificates and roles follow in manager/ca. */
 import { skep } from "../../proto/index.ts";
-import type { ClusterSchema, Tx } from "../store/index.ts";
+import { removeNode as removeFromCluster, type ClusterSchema, type Tx } from "../store/index.ts";
 import { ChangeRefused } from "./core/errors.ts";
 import { checkNodeSpec } from "./core/other-specs.ts";
 import type { Found } from "./find.ts";
 
-const { NodeRole, NodeState } = skep.objects;
+const { NodeRole, NodeState, Reachability } = skep.objects;
 
 type ClusterTx = Tx<ClusterSchema>;
 
@@ -17,6 +17,12 @@ export function updateNode(tx: ClusterTx, node: Found<"node">, spec: skep.object
     throw new ChangeRefused(
       "attempting to demote the last manager of the swarm",
       "Promote another node first, or use leave --force on this one to dissolve the swarm",
+    );
+  }
+  if (demoted && wouldLoseQuorum(tx, node.id)) {
+    throw new ChangeRefused(
+      "can't remove member from the raft: this would result in a loss of quorum",
+      "Bring the managers back that are unreachable, or promote another node first",
     );
   }
   tx.update("node", { ...node, spec });
@@ -36,11 +42,24 @@ export function removeNode(tx: ClusterTx, node: Found<"node">, force: boolean): 
       "Let the node leave first (swarm leave on it), or force it",
     );
   }
-  tx.remove("node", node.id);
+  // Its certificate is refused from now on.
+  removeFromCluster(tx, node.id);
 }
 
 function countManagers(tx: ClusterTx): number {
   let managers = 0;
   for (const node of tx.list("node")) if (node.spec?.role === NodeRole.MANAGER) managers++;
   return managers;
+}
+
+/** By what the role manager last saw; consensus itself judges again when the member is taken out. */
+function wouldLoseQuorum(tx: ClusterTx, demotedId: string): boolean {
+  let managers = 0;
+  let reachable = 0;
+  for (const node of tx.list("node")) {
+    if (node.spec?.role !== NodeRole.MANAGER || node.id === demotedId) continue;
+    managers++;
+    if (node.managerStatus?.reachability !== Reachability.UNREACHABLE) reachable++;
+  }
+  return reachable <= managers / 2;
 }

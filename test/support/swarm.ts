@@ -11,7 +11,7 @@ import { IdentityFolder, Renewer, found, join, type Founded, type SwarmIdentity 
 import { openPrivateKey } from "../../lib/pki/index.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { Channel } from "../../lib/rpc/index.ts";
-import { realClock, silentLogger, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { createLogger, realClock, silentLogger, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { Manager, type ManagerOptions, type Start } from "../../manager/manager.ts";
 import { lanTimings } from "../../manager/raft/index.ts";
 import { theCluster, type ClusterSchema, type Tx } from "../../manager/store/index.ts";
@@ -110,7 +110,19 @@ export class Swarm implements AsyncDisposable {
   readonly base = mkdtempSync(pathOf(tmpdir(), "skep-swarm-"));
   readonly nodes: SwarmNode[] = [];
   readonly clock: Clock = realClock;
-  readonly logger: Logger = silentLogger;
+  /** What the managers of the swarm said. */
+  readonly logs: { readonly message: string; readonly facts: Readonly<Record<string, unknown>> }[] = [];
+  readonly #waiting = new Set<() => void>();
+  readonly logger: Logger = createLogger({
+    level: "info",
+    destination: {
+      write: (line: string) => {
+        const { message, ...facts } = JSON.parse(line) as { message: string };
+        this.logs.push({ message, facts });
+        for (const look of this.#waiting) look();
+      },
+    },
+  });
   readonly #channels: Channel[] = [];
   #founded: Founded | undefined;
 
@@ -250,6 +262,25 @@ export class Swarm implements AsyncDisposable {
         look();
       });
     await Promise.all(this.managers().map(has));
+  }
+
+  /** Waits for a line with this text, from line number `from` on. */
+  logged(text: string, from = 0): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        if (!this.logs.slice(from).some(({ message }) => message.includes(text))) return;
+        clearTimeout(limit);
+        this.#waiting.delete(look);
+        resolve();
+      };
+      const limit = setTimeout(() => {
+        this.#waiting.delete(look);
+        const last = this.logs.slice(-5).map((line) => JSON.stringify(line));
+        reject(new Error(`nobody said "${text}": ${last.join("\n")}`));
+      }, patienceMs);
+      this.#waiting.add(look);
+      look();
+    });
   }
 
   keep(channel: Channel): Channel {

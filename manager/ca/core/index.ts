@@ -1,2 +1,3 @@
 /** What the authority decides, without waiting, writing or looking at a clock. */
+export { reconcileRoles, type ManagerNode, type MemberFacts, type RoleFacts, type RoleStep } from "./roles.ts";
 export { WrongTokens } from "./wrong-tokens.ts";

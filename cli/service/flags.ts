@@ -1,0 +1,173 @@
+/** The flags of `service create` and `service update`. Most are the same; lists come as -add/-rm pairs in an update. */
+import * as flag from "../grammar/flags.ts";
+import * as read from "./read.ts";
+
+const command = (help: string): flag.Flag<string[]> => flag.one(help, "command", read.shellWords);
+const failureActions = ["pause", "continue", "rollback"];
+const orders = ["start-first", "stop-first"];
+
+/** In both commands. Defaults are shown by `create` only: an update without the flag keeps what is there. */
+export const shared = {
+  "cap-add": flag.list("Give a Linux capability"),
+  "cap-drop": flag.list("Take a Linux capability away"),
+  "credential-spec": flag.one(
+    "Credential spec of a managed service account (Windows only)",
+    "credential-spec",
+    read.credentialSpec,
+  ),
+  detach: flag.detach(),
+  "endpoint-mode": flag.choice("How clients reach the tasks (vip or dnsrr)", ["vip", "dnsrr"]),
+  entrypoint: command("Replace the image's ENTRYPOINT"),
+  "health-cmd": flag.text("Command that tells whether the task is healthy"),
+  "health-interval": flag.duration("Time between two health checks (ms|s|m|h)"),
+  "health-retries": flag.int("Failures in a row that make a task unhealthy"),
+  "health-start-interval": flag.duration("Time between two health checks in the start period (ms|s|m|h)"),
+  "health-start-period": flag.duration("Time to start up before failures count (ms|s|m|h)"),
+  "health-timeout": flag.duration("Longest time of one health check (ms|s|m|h)"),
+  hostname: flag.text("Host name of the containers (may be a template)"),
+  init: flag.bool("Run an init in each container that forwards signals and reaps processes"),
+  isolation: flag.text("Isolation mode of the containers (Windows only)"),
+  "limit-cpu": flag.cpus("Most processors a task may use"),
+  "limit-memory": flag.bytes("Most memory a task may use"),
+  "limit-pids": flag.int("Most processes of a task (0 = unlimited)"),
+  "log-driver": flag.text("Logging driver"),
+  "log-opt": flag.list("Option of the logging driver"),
+  "max-concurrent": flag.uint("Tasks of a job that run at once (default equal to --replicas)"),
+  "memory-swap": flag.bytes("Swap a task may use besides its memory"),
+  "memory-swappiness": flag.int("How eagerly memory is swapped out (0 to 100, -1 for the kernel's)"),
+  "no-healthcheck": flag.bool("Switch off the image's HEALTHCHECK"),
+  "no-resolve-image": flag.bool("Do not ask the registry for the image's digest and platforms"),
+  "oom-score-adj": flag.int("Preference when the host runs out of memory (-1000 to 1000)"),
+  quiet: flag.quiet("Print no progress"),
+  "read-only": flag.bool("Mount the container's root read-only"),
+  replicas: flag.uint("Number of tasks"),
+  "replicas-max-per-node": flag.uint("Most tasks on one node (0 = unlimited)"),
+  "reserve-cpu": flag.cpus("Processors to reserve"),
+  "reserve-memory": flag.bytes("Memory to reserve"),
+  "restart-condition": flag.choice("When to replace an ended task", ["none", "on-failure", "any"]),
+  "restart-delay": flag.duration("Time between an end and the replacement (ns|us|ms|s|m|h)"),
+  "restart-max-attempts": flag.uint("Replacements before giving up"),
+  "restart-window": flag.duration("Time in which attempts are counted (ns|us|ms|s|m|h)"),
+  "rollback-delay": flag.duration("Time between two batches of a rollback (ns|us|ms|s|m|h)"),
+  "rollback-failure-action": flag.choice("What to do when a rollback fails", ["pause", "continue"]),
+  "rollback-max-failure-ratio": flag.float("Share of tasks that may fail in a rollback"),
+  "rollback-monitor": flag.duration("Time in which a task's end counts as a failed rollback (ns|us|ms|s|m|h)"),
+  "rollback-order": flag.choice("Order within one replacement of a rollback", orders),
+  "rollback-parallelism": flag.uint("Tasks rolled back at once (0 = all)"),
+  "stop-grace-period": flag.duration("Time between the stop signal and SIGKILL (ns|us|ms|s|m|h)"),
+  "stop-signal": flag.text("Signal that stops the container"),
+  tty: flag.bool("Give each task a terminal", { short: "t" }),
+  "update-delay": flag.duration("Time between two batches of an update (ns|us|ms|s|m|h)"),
+  "update-failure-action": flag.choice("What to do when an update fails", failureActions),
+  "update-max-failure-ratio": flag.float("Share of tasks that may fail in an update"),
+  "update-monitor": flag.duration("Time in which a task's end counts as a failed update (ns|us|ms|s|m|h)"),
+  "update-order": flag.choice("Order within one replacement of an update", orders),
+  "update-parallelism": flag.uint("Tasks updated at once (0 = all)"),
+  user: flag.text("Name or id of the user (format: <name|uid>[:<group|gid>])", { short: "u" }),
+  "with-registry-auth": flag.bool("Send the credentials of the registry to the nodes"),
+  workdir: flag.text("Working directory in the container", { short: "w" }),
+};
+
+const shownDefaults: Readonly<Record<string, string>> = {
+  "endpoint-mode": '"vip"',
+  "restart-condition": '"any"',
+  "restart-delay": "5s",
+  "rollback-delay": "0s",
+  "rollback-failure-action": '"pause"',
+  "rollback-max-failure-ratio": "0",
+  "rollback-monitor": "5s",
+  "rollback-order": '"stop-first"',
+  "rollback-parallelism": "1",
+  "stop-grace-period": "10s",
+  "update-delay": "0s",
+  "update-failure-action": '"pause"',
+  "update-max-failure-ratio": "0",
+  "update-monitor": "5s",
+  "update-order": '"stop-first"',
+  "update-parallelism": "1",
+};
+
+export const createFlags = {
+  ...withDefaults(shared),
+  config: flag.listOf("Config to give to the service", read.config, { type: "config" }),
+  constraint: flag.list("Condition that a node must meet"),
+  "container-label": flag.list("Label of the containers"),
+  dns: flag.list("DNS server"),
+  "dns-option": flag.list("DNS option"),
+  "dns-search": flag.list("DNS search domain"),
+  env: flag.list("Environment variable", { short: "e" }),
+  "env-file": flag.list("File of environment variables"),
+  "generic-resource": flag.listOf("Resource of your own to reserve, KIND=AMOUNT", read.genericResource),
+  group: flag.list("Further group of the container's user"),
+  host: flag.listOf("Host to know by name (host:ip)", read.hostMapping),
+  label: flag.list("Label of the service", { short: "l" }),
+  mode: flag.choice("Kind of service", ["replicated", "global", "replicated-job", "global-job"], {
+    shownDefault: '"replicated"',
+  }),
+  mount: flag.listOf("File system to mount", read.mount, { type: "mount" }),
+  name: flag.text("Name of the service"),
+  network: flag.listOf("Network to attach to", read.network, { type: "network" }),
+  "placement-pref": flag.listOf("How to spread the tasks (spread=node.labels.X)", read.placementPreference, {
+    type: "pref",
+  }),
+  publish: flag.listOf("Port to publish", read.ports, { short: "p", type: "port" }),
+  secret: flag.listOf("Secret to give to the service", read.secret, { type: "secret" }),
+  sysctl: flag.list("Kernel parameter"),
+  ulimit: flag.listOf("Resource limit", read.ulimit, { type: "ulimit" }),
+};
+
+export const updateFlags = {
+  ...shared,
+  args: command("Arguments of the service's command"),
+  "config-add": flag.listOf("Add or replace a config", read.config, { type: "config" }),
+  "config-rm": flag.list("Remove a config"),
+  "constraint-add": flag.list("Add a condition that a node must meet"),
+  "constraint-rm": flag.list("Remove a condition"),
+  "container-label-add": flag.list("Add or replace a label of the containers"),
+  "container-label-rm": flag.list("Remove a label of the containers by its key"),
+  "dns-add": flag.list("Add a DNS server"),
+  "dns-rm": flag.list("Remove a DNS server"),
+  "dns-option-add": flag.list("Add a DNS option"),
+  "dns-option-rm": flag.list("Remove a DNS option"),
+  "dns-search-add": flag.list("Add a DNS search domain"),
+  "dns-search-rm": flag.list("Remove a DNS search domain"),
+  "env-add": flag.list("Add or replace an environment variable"),
+  "env-rm": flag.list("Remove an environment variable"),
+  force: flag.bool("Replace the tasks even when nothing requires it"),
+  "generic-resource-add": flag.listOf("Add a resource of your own to reserve, KIND=AMOUNT", read.genericResource),
+  "generic-resource-rm": flag.list("Remove a resource of your own by its kind"),
+  "group-add": flag.list("Add a group of the container's user"),
+  "group-rm": flag.list("Remove a group of the container's user"),
+  "host-add": flag.listOf("Add a host to know by name (host:ip)", read.hostMapping),
+  "host-rm": flag.list("Remove a host (host:ip)"),
+  image: flag.text("Image to run"),
+  "label-add": flag.list("Add or replace a label of the service"),
+  "label-rm": flag.list("Remove a label of the service by its key"),
+  "mount-add": flag.listOf("Add or replace a mount", read.mount, { type: "mount" }),
+  "mount-rm": flag.list("Remove a mount by its target path"),
+  "network-add": flag.listOf("Add a network", read.network, { type: "network" }),
+  "network-rm": flag.list("Remove a network"),
+  "placement-pref-add": flag.listOf("Add a spread preference", read.placementPreference, { type: "pref" }),
+  "placement-pref-rm": flag.listOf("Remove a spread preference", read.placementPreference, { type: "pref" }),
+  "publish-add": flag.listOf("Add or replace a published port", read.ports, { type: "port" }),
+  "publish-rm": flag.listOf("Remove a published port by its target port", read.ports, { type: "port" }),
+  rollback: flag.bool("Go back to the previous specification"),
+  "secret-add": flag.listOf("Add or replace a secret", read.secret, { type: "secret" }),
+  "secret-rm": flag.list("Remove a secret"),
+  "sysctl-add": flag.list("Add or replace a kernel parameter"),
+  "sysctl-rm": flag.list("Remove a kernel parameter"),
+  "ulimit-add": flag.listOf("Add or replace a resource limit", read.ulimit, { type: "ulimit" }),
+  "ulimit-rm": flag.list("Remove a resource limit by its name"),
+};
+
+export type SharedValues = flag.Values<typeof shared>;
+export type CreateValues = flag.Values<typeof createFlags>;
+export type UpdateValues = flag.Values<typeof updateFlags>;
+
+function withDefaults<F extends flag.Flags>(flags: F): F {
+  const shown = Object.entries(flags).map(([name, one]) => [
+    name,
+    Object.hasOwn(shownDefaults, name) ? { ...one, shownDefault: shownDefaults[name] } : one,
+  ]);
+  return Object.fromEntries(shown) as F;
+}

@@ -1,0 +1,174 @@
+/** `service inspect --pretty`. */
+import type { Labels, PortConfig, Service, ServiceSpec, UpdateConfig } from "../api/types.ts";
+import { formatDurationNs } from "../../lib/pure/duration.ts";
+import { binarySize, capitalize, ago } from "../output/human.ts";
+
+/** @param networks names by id */
+export function prettyService(service: Service, networks: ReadonlyMap<string, string>): string {
+  const { Spec: spec } = service;
+  const task = spec.TaskTemplate;
+  return [
+    "",
+    `ID:\t\t${service.ID}`,
+    `Name:\t\t${spec.Name}`,
+    ...labels("Labels:", spec.Labels, " "),
+    ...mode(spec),
+    ...updateStatus(service),
+    "Placement:",
+    ...placement(spec),
+    ...(spec.UpdateConfig === undefined ? [] : updateConfig("UpdateConfig", "update", spec.UpdateConfig)),
+    ...(spec.RollbackConfig === undefined ? [] : updateConfig("RollbackConfig", "rollback", spec.RollbackConfig)),
+    ...container(spec),
+    ...resources(spec),
+    ...(task.Networks !== undefined && task.Networks.length > 0
+      ? [`Networks: ${task.Networks.map(({ Target }) => networks.get(Target) ?? Target).join(" ")} `]
+      : []),
+    `Endpoint Mode:\t${spec.EndpointSpec?.Mode ?? "vip"}`,
+    ...ports(service.Endpoint?.Ports ?? []),
+    ...healthcheck(spec),
+    "",
+  ].join("\n");
+}
+
+function labels(title: string, labels: Labels | undefined | null, indent: string): string[] {
+  const entries = Object.entries(labels ?? {}).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  if (entries.length === 0) return [];
+  return [title, ...entries.map(([key, value]) => `${indent}${key}${value === "" ? "" : `=${value}`}`)];
+}
+
+function mode({ Mode, TaskTemplate }: ServiceSpec): string[] {
+  const most = TaskTemplate.Placement?.MaxReplicas ?? 0;
+  const perNode = most > 0 ? [`  Max Replicas Per Node:\t${most}`] : [];
+  if (Mode.Global !== undefined) return ["Service Mode:\tGlobal", ...perNode];
+  if (Mode.GlobalJob !== undefined) return ["Service Mode:\tGlobalJob", ...perNode];
+  if (Mode.ReplicatedJob !== undefined) {
+    return [
+      "Service Mode:\tReplicatedJob",
+      ` Max Concurrent:\t${Mode.ReplicatedJob.MaxConcurrent ?? 1}`,
+      ` Total Completions:\t${Mode.ReplicatedJob.TotalCompletions ?? 1}`,
+      ...perNode,
+    ];
+  }
+  return ["Service Mode:\tReplicated", ` Replicas:\t${Mode.Replicated?.Replicas ?? 1}`, ...perNode];
+}
+
+function updateStatus({ UpdateStatus: status }: Service): string[] {
+  if (status?.State === undefined || status.State === "") return [];
+  const nowMs = Date.now();
+  return [
+    "UpdateStatus:",
+    ` State:\t\t${status.State}`,
+    ...(status.StartedAt === undefined ? [] : [` Started:\t${ago(status.StartedAt, nowMs).toLowerCase()}`]),
+    ...(status.State === "completed" && status.CompletedAt !== undefined
+      ? [` Completed:\t${ago(status.CompletedAt, nowMs).toLowerCase()}`]
+      : []),
+    ` Message:\t${status.Message ?? ""}`,
+  ];
+}
+
+function placement({ TaskTemplate: { Placement: placement } }: ServiceSpec): string[] {
+  return [
+    ...(placement?.Constraints?.length ? [` Constraints:\t[${placement.Constraints.join(" ")}]`] : []),
+    ...(placement?.Preferences?.length
+      ? [` Preferences:\t[${placement.Preferences.map((one) => `spread=${one.Spread.SpreadDescriptor}`).join(" ")}]`]
+      : []),
+  ];
+}
+
+function updateConfig(title: string, verb: string, config: UpdateConfig): string[] {
+  return [
+    `${title}:`,
+    ` Parallelism:\t${config.Parallelism}`,
+    ...(config.Delay ? [` Delay:\t\t${formatDurationNs(config.Delay)}`] : []),
+    ` On failure:\t${config.FailureAction ?? "pause"}`,
+    ...(config.Monitor ? [` Monitoring Period: ${formatDurationNs(config.Monitor)}`] : []),
+    ` Max failure ratio: ${config.MaxFailureRatio}`,
+    ` ${capitalize(verb)} order:      ${config.Order ?? "stop-first"}`,
+  ];
+}
+
+function container({ TaskTemplate: { ContainerSpec: container, LogDriver: driver } }: ServiceSpec): string[] {
+  const list = (title: string, values: readonly string[] | undefined): string[] =>
+    values === undefined || values.length === 0
+      ? []
+      : [` ${title}:\t${values.length === 1 ? "" : ""}${values.join(" ")} `];
+  return [
+    "ContainerSpec:",
+    ` Image:\t\t${container.Image ?? ""}`,
+    ...(container.Command?.length || container.Args?.length
+      ? [` Args:\t\t${[...(container.Command ?? []), ...(container.Args ?? [])].join(" ")} `]
+      : []),
+    ...list("Env", container.Env).map((line) => line.replace("Env:\t", "Env:\t\t")),
+    ...(container.Dir ? [` Dir:\t\t${container.Dir}`] : []),
+    ...(container.User ? [` User:\t\t${container.User}`] : []),
+    ...(container.Init === undefined ? [] : [` Init:\t\t${container.Init}`]),
+    ...(container.Mounts?.length
+      ? [
+          "Mounts:",
+          ...container.Mounts.flatMap((mount) => [
+            ` Target:\t${mount.Target ?? ""}`,
+            `  Source:\t${mount.Source ?? ""}`,
+            `  ReadOnly:\t${mount.ReadOnly === true}`,
+            `  Type:\t\t${mount.Type ?? ""}`,
+          ]),
+        ]
+      : []),
+    ...(container.Configs?.length
+      ? [
+          "Configs:",
+          ...container.Configs.map((one) => ` Target:\t${one.File?.Name ?? ""}\n  Source:\t${one.ConfigName}`),
+        ]
+      : []),
+    ...(container.Secrets?.length
+      ? [
+          "Secrets:",
+          ...container.Secrets.map((one) => ` Target:\t${one.File?.Name ?? ""}\n  Source:\t${one.SecretName}`),
+        ]
+      : []),
+    ...(driver?.Name ? ["Log Driver:", ` Name:\t\t${driver.Name}`, ...labels(" LogOpts:", driver.Options, "  ")] : []),
+  ];
+}
+
+function resources({ TaskTemplate: { Resources: resources } }: ServiceSpec): string[] {
+  const amounts = (title: string, cpu: number | undefined, memory: number | undefined): string[] =>
+    cpu || memory
+      ? [
+          ` ${title}:`,
+          ...(cpu ? [`  CPU:\t\t${cpu / 1e9}`] : []),
+          ...(memory ? [`  Memory:\t${binarySize(memory)}`] : []),
+        ]
+      : [];
+  const lines = [
+    ...amounts("Reservations", resources?.Reservations?.NanoCPUs, resources?.Reservations?.MemoryBytes),
+    ...amounts("Limits", resources?.Limits?.NanoCPUs, resources?.Limits?.MemoryBytes),
+  ];
+  return ["Resources:", ...lines];
+}
+
+function ports(ports: readonly PortConfig[]): string[] {
+  if (ports.length === 0) return [];
+  return [
+    "Ports:",
+    ...ports.flatMap((port) => [
+      ` PublishedPort = ${port.PublishedPort ?? 0}`,
+      `  Protocol = ${port.Protocol ?? "tcp"}`,
+      `  TargetPort = ${port.TargetPort ?? 0}`,
+      `  PublishMode = ${port.PublishMode ?? "ingress"}`,
+    ]),
+  ];
+}
+
+function healthcheck({ TaskTemplate: { ContainerSpec: container } }: ServiceSpec): string[] {
+  const check = container.Healthcheck;
+  if (check === undefined) return [];
+  const time = (title: string, ns: number | undefined): string[] =>
+    ns ? [`  ${title} = ${formatDurationNs(ns)}`] : [];
+  return [
+    " Healthcheck:",
+    ...time("Interval", check.Interval),
+    ...(check.Retries ? [`  Retries = ${check.Retries}`] : []),
+    ...time("StartPeriod", check.StartPeriod),
+    ...time("Timeout", check.Timeout),
+    ...(check.Test?.length ? ["  Tests:", `\t Test = ${check.Test.join(" ")}`] : []),
+  ];
+}

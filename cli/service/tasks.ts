@@ -1,0 +1,121 @@
+/** `ps` of services, nodes and stacks: tasks with the names of their services and nodes. */
+import { inPath, type Api } from "../api/client.ts";
+import type { Service, SwarmNode, Task } from "../api/types.ts";
+import { ago, capitalize, shorten, shortId } from "../output/human.ts";
+import { printList, type Columns } from "../output/list.ts";
+import type { Session } from "../session.ts";
+
+export interface TaskListOptions {
+  readonly format: string | undefined;
+  readonly quiet: boolean | undefined;
+  readonly noTrunc: boolean | undefined;
+  readonly noResolve: boolean | undefined;
+}
+
+interface Shown {
+  readonly task: Task;
+  readonly name: string;
+  /** The task's name without the id, as the table shows it. */
+  readonly label: string;
+  readonly node: string;
+}
+
+export async function printTasks(session: Session, tasks: readonly Task[], options: TaskListOptions): Promise<void> {
+  const names = new Names(await session.api(), options.noResolve === true);
+  const shown: Shown[] = [];
+  for (const task of tasks) {
+    const service = await names.service(task.ServiceID);
+    const label =
+      task.Slot === undefined || task.Slot === 0 ? `${service}.${task.NodeID ?? ""}` : `${service}.${task.Slot}`;
+    shown.push({ task, name: `${label}.${task.ID}`, label, node: await names.node(task.NodeID ?? "") });
+  }
+  shown.sort(byNameThenNewest);
+  printList(session, markHistory(shown), {
+    columns: columns(options.noTrunc === true, Date.now()),
+    shown: ["ID", "Name", "Image", "Node", "DesiredState", "CurrentState", "Error", "Ports"],
+    id: "ID",
+    format: options.format,
+    quiet: options.quiet,
+  });
+}
+
+function byNameThenNewest(a: Shown, b: Shown): number {
+  const natural = a.label.localeCompare(b.label, "en", { numeric: true });
+  return natural === 0 ? Date.parse(b.task.CreatedAt) - Date.parse(a.task.CreatedAt) : natural;
+}
+
+/** Earlier tasks of the same slot hang below the newest. */
+function markHistory(shown: readonly Shown[]): Shown[] {
+  return shown.map((one, at) => ({
+    ...one,
+    label: shown[at - 1]?.label === one.label ? ` \\_ ${one.label}` : one.label,
+  }));
+}
+
+function columns(noTrunc: boolean, nowMs: number): Columns<Shown> {
+  return {
+    ID: ["ID", ({ task }) => (noTrunc ? task.ID : shortId(task.ID))],
+    Name: ["NAME", ({ label, task }) => (noTrunc ? `${label}.${task.ID}` : label)],
+    Image: ["IMAGE", ({ task }) => imageShown(task.Spec.ContainerSpec?.Image ?? "", noTrunc)],
+    Node: ["NODE", ({ node }) => node],
+    DesiredState: ["DESIRED STATE", ({ task }) => capitalize(task.DesiredState)],
+    CurrentState: [
+      "CURRENT STATE",
+      ({ task }) => `${capitalize(task.Status.State)} ${ago(task.Status.Timestamp, nowMs).toLowerCase()}`,
+    ],
+    Error: ["ERROR", ({ task }) => errorShown(task.Status.Err ?? "", noTrunc)],
+    Ports: ["PORTS", ({ task }) => portsShown(task)],
+  };
+}
+
+function errorShown(text: string, noTrunc: boolean): string {
+  if (text === "") return "";
+  return noTrunc ? `"${text}"` : `"${shorten(text, 30)}"`;
+}
+
+/** The digest is noise in a table. */
+export function imageShown(image: string, noTrunc: boolean): string {
+  return noTrunc ? image : image.replace(/@sha256:[0-9a-f]{64}$/, "");
+}
+
+function portsShown(task: Task): string {
+  return (task.Status.PortStatus?.Ports ?? [])
+    .map((port) => `*:${port.PublishedPort ?? 0}->${port.TargetPort ?? 0}/${port.Protocol ?? "tcp"}`)
+    .join(",");
+}
+
+/** Ids to names, each asked for once. What is gone keeps its id. */
+export class Names {
+  readonly #api: Api;
+  readonly #off: boolean;
+  readonly #known = new Map<string, Promise<string>>();
+  constructor(api: Api, off: boolean) {
+    this.#api = api;
+    this.#off = off;
+  }
+
+  service(id: string): Promise<string> {
+    return this.#once(id, async () => {
+      const service = await this.#api.get<Service>(`/services/${inPath(id)}`, { query: { insertDefaults: false } });
+      return service.Spec.Name;
+    });
+  }
+
+  node(id: string): Promise<string> {
+    return this.#once(id, async () => {
+      const node = await this.#api.get<SwarmNode>(`/nodes/${inPath(id)}`);
+      return node.Spec.Name || node.Description.Hostname || id;
+    });
+  }
+
+  #once(id: string, ask: () => Promise<string>): Promise<string> {
+    if (this.#off || id === "") return Promise.resolve(id);
+    let found = this.#known.get(id);
+    if (found === undefined) {
+      // Removed in between, as a rule: its id is all that is left to show.
+      found = ask().catch(() => id);
+      this.#known.set(id, found);
+    }
+    return found;
+  }
+}
