@@ -5,9 +5,10 @@
 import type { Random } from "../../lib/pure/prng.ts";
 import type { RpcServer, StreamEvents } from "../../lib/rpc/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
-import { sessionMethod, skep } from "../../proto/index.ts";
+import { sessionMethod, skep, trustedRoots } from "../../proto/index.ts";
 import {
   supportedLevel,
+  theCluster,
   type Change,
   type ClusterSchema,
   type Store,
@@ -109,6 +110,8 @@ export class Dispatcher {
   readonly #listeners = new Set<SessionListener>();
   #watch: Watch<ClusterSchema> | undefined;
   #periodMs = periodDefaultMs;
+  /** Whom every node is told to trust. */
+  #roots = "";
 
   constructor(options: DispatcherOptions) {
     const { store, clock, logger } = options;
@@ -441,7 +444,13 @@ export class Dispatcher {
   }
 
   #readCluster(view: View<ClusterSchema>): void {
-    for (const cluster of view.list("cluster")) this.#periodMs = periodMs(cluster.spec?.dispatcher?.heartbeatPeriod);
+    const cluster = theCluster(view);
+    if (cluster === undefined) return;
+    this.#periodMs = periodMs(cluster.spec?.dispatcher?.heartbeatPeriod);
+    const roots = trustedRoots(cluster.rootCa);
+    if (roots === this.#roots) return;
+    this.#roots = roots;
+    for (const { session } of this.#nodes.values()) session?.nodeChanged();
   }
 
   #readChange(change: Change<ClusterSchema>): void {

@@ -4,8 +4,8 @@
  */
 import type { Clock, Timer } from "../../lib/runtime/index.ts";
 import type { RpcStream } from "../../lib/rpc/index.ts";
-import { skep } from "../../proto/index.ts";
-import type { ClusterSchema, View } from "../store/index.ts";
+import { skep, trustedRoots } from "../../proto/index.ts";
+import { theCluster, type ClusterSchema, type View } from "../store/index.ts";
 import { NodeAssignments, type Due, type NeedKind } from "./core/index.ts";
 
 export type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
@@ -205,8 +205,9 @@ export class Session {
     if (number !== undefined) return { statusAck: { number } };
     if (this.#node) {
       this.#node = false;
-      const node = this.#host.view().get("node", this.nodeId);
-      if (node !== undefined) return { node: { node } };
+      const view = this.#host.view();
+      const node = view.get("node", this.nodeId);
+      if (node !== undefined) return { node: { node, roots: trustedRoots(theCluster(view)?.rootCa) } };
     }
     if (this.#managers) {
       this.#managers = false;

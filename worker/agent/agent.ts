@@ -180,7 +180,7 @@ export class Agent implements AsyncDisposable {
 
   /** One session with the manager at this address, from beginning to end. */
   async #meet(address: string): Promise<void> {
-    const { clock, logger, openChannel, addr } = this.#options;
+    const { clock, openChannel, addr } = this.#options;
     await this.#describe();
     if (this.#stop.signal.aborted) return;
     const channel = openChannel(address);
@@ -202,9 +202,7 @@ export class Agent implements AsyncDisposable {
       },
     });
     this.#session = session;
-    const describing = clock.every(describeMs, () => {
-      this.#describeAgain().catch((error: unknown) => logger.warn("the node could not be described", { error }));
-    });
+    const describing = clock.every(describeMs, () => this.describeNow());
     try {
       ended = await session.ended;
     } finally {
@@ -262,6 +260,13 @@ export class Agent implements AsyncDisposable {
       this.#options.onManagers?.(list);
     } else if (node != null) this.#options.onNode?.(node);
     // Anything else is for a later release.
+  }
+
+  /** Something of the node has changed, such as its certificate: managers are told now and not at the next look. */
+  describeNow(): void {
+    this.#describeAgain().catch((error: unknown) => {
+      this.#options.logger.warn("the node could not be described", { error });
+    });
   }
 
   async #describe(): Promise<boolean> {
