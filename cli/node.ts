@@ -1,11 +1,12 @@
 /** `skep node`: the hosts of a swarm. */
 import { filtersQuery, inPath } from "./api/client.ts";
 import type { GenericResource, Info, Labels, SwarmNode, Task } from "./api/types.ts";
-import { CommandError, messageOf, throwAll } from "./errors.ts";
+import { CommandError, throwAll } from "./errors.ts";
 import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
 import { binarySize, capitalize, goTime } from "./output/human.ts";
-import { printList, printObjects } from "./output/list.ts";
+import { forEachName, inspectEach, prettyFlags } from "./output/each.ts";
+import { printList } from "./output/list.ts";
 import { resolveSelf } from "./service/self.ts";
 import { keyValues } from "./service/read.ts";
 import { printTasks } from "./service/tasks.ts";
@@ -87,30 +88,15 @@ export const ps = command({
 export const inspect = command({
   usage: "[OPTIONS] self|NODE [NODE...]",
   args: atLeast(1),
-  flags: {
-    format: flag.text("Print through a Go template, or 'json'", { short: "f" }),
-    pretty: flag.bool("Print for people"),
-  },
+  flags: prettyFlags,
   completes: "nodes",
   async run(session, flags, names) {
-    if (flags.pretty === true && flags.format !== undefined) {
-      throw new CommandError("--format is incompatible with human friendly format");
-    }
     const api = await session.api();
-    const nodes: SwarmNode[] = [];
-    const errors: unknown[] = [];
-    for (const name of names) {
-      try {
-        const [id = name] = await resolveSelf(session, [name]);
-        nodes.push(await api.get<SwarmNode>(`/nodes/${inPath(id)}`));
-      } catch (error) {
-        errors.push(error);
-        break;
-      }
-    }
-    if (flags.pretty === true) session.stdout.write(nodes.map(pretty).join("\n"));
-    else printObjects(session, nodes, flags.format);
-    throwAll(errors);
+    const read = async (name: string): Promise<SwarmNode> => {
+      const [id = name] = await resolveSelf(session, [name]);
+      return api.get<SwarmNode>(`/nodes/${inPath(id)}`);
+    };
+    await inspectEach(session, names, flags, read, (found) => found.map(pretty).join("\n"));
   },
 });
 
@@ -261,15 +247,7 @@ export const rm = command({
   completes: "nodes",
   async run(session, flags, names) {
     const api = await session.api();
-    const errors: string[] = [];
-    for (const name of names) {
-      try {
-        await api.delete(`/nodes/${inPath(name)}`, { force: flags.force === true ? 1 : undefined });
-        session.print(name);
-      } catch (error) {
-        errors.push(messageOf(error));
-      }
-    }
-    throwAll(errors);
+    const query = { force: flags.force === true ? 1 : undefined };
+    await forEachName(session, names, (name) => api.delete(`/nodes/${inPath(name)}`, query));
   },
 });

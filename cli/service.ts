@@ -5,7 +5,8 @@ import type { Service, ServiceSpec, Task } from "./api/types.ts";
 import { CommandError, isNotFound, messageOf, throwAll } from "./errors.ts";
 import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
-import { printList, printObjects, type Columns } from "./output/list.ts";
+import { forEachName, inspectEach, prettyFlags } from "./output/each.ts";
+import { printList, type Columns } from "./output/list.ts";
 import { shortId } from "./output/human.ts";
 import { changedReferences, changeSpec } from "./service/change.ts";
 import { waitForService, type Wait } from "./service/converge.ts";
@@ -244,48 +245,41 @@ export const rm = command({
   completes: "services",
   async run(session, _flags, names) {
     const api = await session.api();
-    const errors: unknown[] = [];
-    for (const name of names) {
-      try {
-        await api.delete(`/services/${inPath(name)}`);
-        session.print(name);
-      } catch (error) {
-        errors.push(error);
-      }
-    }
-    throwAll(errors);
+    await forEachName(session, names, (name) => api.delete(`/services/${inPath(name)}`));
   },
 });
+
+const listFlags = { filter: flag.filters(), format: flag.format(), quiet: flag.quiet() };
 
 export const ls = command({
   usage: "[OPTIONS]",
   args: none,
-  flags: { filter: flag.filters(), format: flag.format(), quiet: flag.quiet() },
-  async run(session, flags) {
-    await printServices(session, flags.filter, flags.format, flags.quiet);
-  },
+  flags: listFlags,
+  run: (session, flags) => printServices(session, flags),
 });
 
-/** Also `stack services`, with a filter of its own. @returns how many there were */
+/** Also `stack services`. @param onNone what to say when there is none, instead of an empty table */
 export async function printServices(
   session: Session,
-  filters: flag.Filters | undefined,
-  format: string | undefined,
-  quiet: boolean | undefined,
-): Promise<number> {
+  flags: flag.Values<typeof listFlags>,
+  onNone?: () => void,
+): Promise<void> {
   const api = await session.api();
   const services = await api.get<Service[] | null>("/services", {
-    query: { filters: filtersQuery(filters), status: true },
+    query: { filters: filtersQuery(flags.filter), status: true },
   });
   const sorted = (services ?? []).toSorted((a, b) => a.Spec.Name.localeCompare(b.Spec.Name, "en", { numeric: true }));
+  if (sorted.length === 0 && onNone !== undefined) {
+    onNone();
+    return;
+  }
   printList(session, sorted, {
     columns: serviceColumns,
     shown: ["ID", "Name", "Mode", "Replicas", "Image", "Ports"],
     id: "ID",
-    format,
-    quiet,
+    format: flags.format,
+    quiet: flags.quiet,
   });
-  return sorted.length;
 }
 
 const serviceColumns: Columns<Service> = {
@@ -389,39 +383,36 @@ function only(services: readonly Service[], name: string): Service | undefined {
 export const inspect = command({
   usage: "[OPTIONS] SERVICE [SERVICE...]",
   args: atLeast(1),
-  flags: {
-    format: flag.text("Print through a Go template, or 'json'", { short: "f" }),
-    pretty: flag.bool("Print for people"),
-  },
+  flags: prettyFlags,
   completes: "services",
   async run(session, flags, names) {
-    if (flags.pretty === true && flags.format !== undefined) {
-      throw new CommandError("--format is incompatible with human friendly format");
-    }
     const api = await session.api();
-    const errors: unknown[] = [];
-    const found: Service[] = [];
-    for (const name of names) {
+    const read = async (name: string): Promise<Service> => {
       try {
-        found.push(await api.get<Service>(`/services/${inPath(name)}`, { query: { insertDefaults: true } }));
+        return await api.get<Service>(`/services/${inPath(name)}`, { query: { insertDefaults: true } });
       } catch (error) {
-        errors.push(isNotFound(error) ? `Error: no such service: ${name}` : error);
-        break;
+        throw isNotFound(error) ? new CommandError(`Error: no such service: ${name}`) : error;
       }
-    }
-    if (flags.pretty === true) {
+    };
+    await inspectEach(session, names, flags, read, async (found) => {
       const networks = await networkNames(session, found);
-      session.stdout.write(found.map((service) => prettyService(service, networks)).join("\n\n"));
-    } else printObjects(session, found, flags.format);
-    throwAll(errors);
+      return found.map((service) => prettyService(service, networks)).join("\n");
+    });
   },
 });
 
+/** Of the networks that the services use. What is gone keeps its id. */
 async function networkNames(session: Session, services: readonly Service[]): Promise<ReadonlyMap<string, string>> {
-  if (services.length === 0) return new Map();
   const api = await session.api();
-  const networks = await api.get<{ Id: string; Name: string }[] | null>("/networks");
-  return new Map((networks ?? []).map((network) => [network.Id, network.Name]));
+  const ids = new Set(services.flatMap(({ Spec }) => (Spec.TaskTemplate.Networks ?? []).map(({ Target }) => Target)));
+  const names = new Map<string, string>();
+  for (const id of ids) {
+    const network = await api
+      .get<{ Name: string }>(`/networks/${inPath(id)}`, { query: { scope: "swarm" } })
+      .catch(() => undefined);
+    if (network !== undefined) names.set(id, network.Name);
+  }
+  return names;
 }
 
 export const logs = command({

@@ -1,5 +1,5 @@
 /** `service inspect --pretty`. */
-import type { Labels, PortConfig, Service, ServiceSpec, UpdateConfig } from "../api/types.ts";
+import type { ContainerSpec, Labels, PortConfig, Service, ServiceSpec, UpdateConfig } from "../api/types.ts";
 import { formatDurationNs } from "../../lib/pure/duration.ts";
 import { binarySize, capitalize, ago } from "../output/human.ts";
 
@@ -36,20 +36,17 @@ function labels(title: string, labels: Labels | undefined | null, indent: string
   return [title, ...entries.map(([key, value]) => `${indent}${key}${value === "" ? "" : `=${value}`}`)];
 }
 
-function mode({ Mode, TaskTemplate }: ServiceSpec): string[] {
-  const most = TaskTemplate.Placement?.MaxReplicas ?? 0;
-  const perNode = most > 0 ? [`  Max Replicas Per Node:\t${most}`] : [];
-  if (Mode.Global !== undefined) return ["Service Mode:\tGlobal", ...perNode];
-  if (Mode.GlobalJob !== undefined) return ["Service Mode:\tGlobalJob", ...perNode];
+function mode({ Mode }: ServiceSpec): string[] {
+  if (Mode.Global !== undefined) return ["Service Mode:\tGlobal"];
+  if (Mode.GlobalJob !== undefined) return ["Service Mode:\tGlobalJob"];
   if (Mode.ReplicatedJob !== undefined) {
     return [
       "Service Mode:\tReplicatedJob",
       ` Max Concurrent:\t${Mode.ReplicatedJob.MaxConcurrent ?? 1}`,
       ` Total Completions:\t${Mode.ReplicatedJob.TotalCompletions ?? 1}`,
-      ...perNode,
     ];
   }
-  return ["Service Mode:\tReplicated", ` Replicas:\t${Mode.Replicated?.Replicas ?? 1}`, ...perNode];
+  return ["Service Mode:\tReplicated", ` Replicas:\t${Mode.Replicated?.Replicas ?? 1}`];
 }
 
 function updateStatus({ UpdateStatus: status }: Service): string[] {
@@ -70,8 +67,9 @@ function placement({ TaskTemplate: { Placement: placement } }: ServiceSpec): str
   return [
     ...(placement?.Constraints?.length ? [` Constraints:\t[${placement.Constraints.join(" ")}]`] : []),
     ...(placement?.Preferences?.length
-      ? [` Preferences:\t[${placement.Preferences.map((one) => `spread=${one.Spread.SpreadDescriptor}`).join(" ")}]`]
+      ? [` Preferences:   [${placement.Preferences.map((one) => `spread=${one.Spread.SpreadDescriptor}`).join(" ")}]`]
       : []),
+    ...(placement?.MaxReplicas ? [` Max Replicas Per Node:   ${placement.MaxReplicas}`] : []),
   ];
 }
 
@@ -83,25 +81,27 @@ function updateConfig(title: string, verb: string, config: UpdateConfig): string
     ` On failure:\t${config.FailureAction ?? "pause"}`,
     ...(config.Monitor ? [` Monitoring Period: ${formatDurationNs(config.Monitor)}`] : []),
     ` Max failure ratio: ${config.MaxFailureRatio}`,
-    ` ${capitalize(verb)} order:      ${config.Order ?? "stop-first"}`,
+    ` ${capitalize(verb)}${verb === "update" ? " order:      " : " order:    "}${config.Order ?? "stop-first"}`,
   ];
 }
 
 function container({ TaskTemplate: { ContainerSpec: container, LogDriver: driver } }: ServiceSpec): string[] {
-  const list = (title: string, values: readonly string[] | undefined): string[] =>
-    values === undefined || values.length === 0
-      ? []
-      : [` ${title}:\t${values.length === 1 ? "" : ""}${values.join(" ")} `];
   return [
     "ContainerSpec:",
     ` Image:\t\t${container.Image ?? ""}`,
     ...(container.Command?.length || container.Args?.length
       ? [` Args:\t\t${[...(container.Command ?? []), ...(container.Args ?? [])].join(" ")} `]
       : []),
-    ...list("Env", container.Env).map((line) => line.replace("Env:\t", "Env:\t\t")),
+    ...(container.Env?.length ? [` Env:\t\t${container.Env.join(" ")} `] : []),
     ...(container.Dir ? [` Dir:\t\t${container.Dir}`] : []),
-    ...(container.User ? [` User:\t\t${container.User}`] : []),
     ...(container.Init === undefined ? [] : [` Init:\t\t${container.Init}`]),
+    ...(container.User ? [` User: ${container.User}`] : []),
+    ...capabilities(container),
+    ...named("SysCtls", Object.entries(container.Sysctls ?? {})),
+    ...named(
+      "Ulimits",
+      (container.Ulimits ?? []).map(({ Name, Soft, Hard }): [string, string] => [Name, `${Soft}:${Hard}`]),
+    ),
     ...(container.Mounts?.length
       ? [
           "Mounts:",
@@ -125,22 +125,43 @@ function container({ TaskTemplate: { ContainerSpec: container, LogDriver: driver
           ...container.Secrets.map((one) => ` Target:\t${one.File?.Name ?? ""}\n  Source:\t${one.SecretName}`),
         ]
       : []),
-    ...(driver?.Name ? ["Log Driver:", ` Name:\t\t${driver.Name}`, ...labels(" LogOpts:", driver.Options, "  ")] : []),
+    ...(driver?.Name ? ["Log Driver:", ` Name:\t\t${driver.Name}`, ...logOptions(driver.Options)] : []),
   ];
 }
 
+function capabilities({ CapabilityAdd: added, CapabilityDrop: dropped }: ContainerSpec): string[] {
+  if (!added?.length && !dropped?.length) return [];
+  return [
+    "Capabilities:",
+    ...(added?.length ? [` Add: ${added.join(", ")}`] : []),
+    ...(dropped?.length ? [` Drop: ${dropped.join(", ")}`] : []),
+  ];
+}
+
+function named(title: string, entries: readonly (readonly [string, string])[]): string[] {
+  if (entries.length === 0) return [];
+  const sorted = entries.toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return [`${title}:`, ...sorted.map(([name, value]) => ` ${name}: ${value}`)];
+}
+
+function logOptions(options: Labels | undefined): string[] {
+  const entries = Object.entries(options ?? {}).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return entries.length === 0 ? [] : [" LogOpts:", ...entries.map(([key, value]) => `  ${key}:       ${value}`), ""];
+}
+
 function resources({ TaskTemplate: { Resources: resources } }: ServiceSpec): string[] {
-  const amounts = (title: string, cpu: number | undefined, memory: number | undefined): string[] =>
-    cpu || memory
+  const amounts = (title: string, cpu?: number, memory?: number, pids?: number): string[] =>
+    cpu || memory || pids
       ? [
           ` ${title}:`,
           ...(cpu ? [`  CPU:\t\t${cpu / 1e9}`] : []),
           ...(memory ? [`  Memory:\t${binarySize(memory)}`] : []),
+          ...(pids ? [`  PIDs:\t\t${pids}`] : []),
         ]
       : [];
   const lines = [
     ...amounts("Reservations", resources?.Reservations?.NanoCPUs, resources?.Reservations?.MemoryBytes),
-    ...amounts("Limits", resources?.Limits?.NanoCPUs, resources?.Limits?.MemoryBytes),
+    ...amounts("Limits", resources?.Limits?.NanoCPUs, resources?.Limits?.MemoryBytes, resources?.Limits?.Pids),
   ];
   return ["Resources:", ...lines];
 }
@@ -161,14 +182,12 @@ function ports(ports: readonly PortConfig[]): string[] {
 function healthcheck({ TaskTemplate: { ContainerSpec: container } }: ServiceSpec): string[] {
   const check = container.Healthcheck;
   if (check === undefined) return [];
-  const time = (title: string, ns: number | undefined): string[] =>
-    ns ? [`  ${title} = ${formatDurationNs(ns)}`] : [];
   return [
     " Healthcheck:",
-    ...time("Interval", check.Interval),
+    ...(check.Interval ? [`  Interval = ${formatDurationNs(check.Interval)}`] : []),
     ...(check.Retries ? [`  Retries = ${check.Retries}`] : []),
-    ...time("StartPeriod", check.StartPeriod),
-    ...time("Timeout", check.Timeout),
-    ...(check.Test?.length ? ["  Tests:", `\t Test = ${check.Test.join(" ")}`] : []),
+    ...(check.StartPeriod ? [`  StartPeriod =\t${formatDurationNs(check.StartPeriod)}`] : []),
+    ...(check.Timeout ? [`  Timeout =\t${formatDurationNs(check.Timeout)}`] : []),
+    ...(check.Test?.length ? ["  Tests:", ...check.Test.map((word) => `\t Test = ${word}`), ""] : []),
   ];
 }

@@ -55,7 +55,7 @@ function markHistory(shown: readonly Shown[]): Shown[] {
 function columns(noTrunc: boolean, nowMs: number): Columns<Shown> {
   return {
     ID: ["ID", ({ task }) => (noTrunc ? task.ID : shortId(task.ID))],
-    Name: ["NAME", ({ label, task }) => (noTrunc ? `${label}.${task.ID}` : label)],
+    Name: ["NAME", ({ label }) => label],
     Image: ["IMAGE", ({ task }) => imageShown(task.Spec.ContainerSpec?.Image ?? "", noTrunc)],
     Node: ["NODE", ({ node }) => node],
     DesiredState: ["DESIRED STATE", ({ task }) => capitalize(task.DesiredState)],
