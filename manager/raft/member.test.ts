@@ -435,6 +435,21 @@ test("G13: two snapshots that arrive shortly after each other are loaded one aft
   assert.deepEqual(away.applied, leader.applied);
 });
 
+test("P8: a snapshot that takes long to load is no stall of the disk, and entries behind it wait for it", () => {
+  const { group, leader, away, metas } = apart(1);
+  away.loadMs.set(metas[0]!.index, 20_000);
+  away.member.receive(snapshotFor(leader, away, metas[0]!));
+  group.drop = () => false;
+  group.propose(leader.id, "meanwhile");
+  group.run(15_000);
+  assert.equal(away.fatal, undefined);
+  assert.equal(away.loading, 1);
+  assert.equal(away.member.status().diskStallMs, 0);
+  assert.equal(leader.member.role, "leader");
+  group.until("it has everything", () => away.applied.at(-1) === "meanwhile");
+  assert.deepEqual(away.applied, leader.applied);
+});
+
 test("K8: a disk that fails while a snapshot is loaded ends the process; it is no reason for a quarantine", () => {
   const { group, leader, away, metas } = apart(1);
   away.loadFailure = new SnapshotWriteFailed("read", new Error("EIO: i/o error, read"));

@@ -169,6 +169,8 @@ interface Outstanding {
   readonly startedMs: number;
   /** Writes that have not come back; 0 means durable, but perhaps not reported, since an earlier one is not. */
   writes: number;
+  /** What is left is to load a snapshot that is on disk already: that takes as long as it is large. */
+  loading: boolean;
   readonly after: readonly Message[];
 }
 
@@ -518,7 +520,6 @@ export class Member {
   }
 
   status(): MemberStatus {
-    const oldest = this.#outstanding[0];
     return {
       ...this.#running().status(),
       state: this.#state,
@@ -530,7 +531,7 @@ export class Member {
       proposalsQueued: this.#proposals.queued,
       proposalsWaiting: this.#proposals.waiting,
       readsWaiting: this.#reads.pending,
-      diskStallMs: oldest === undefined ? 0 : this.#now() - oldest.startedMs,
+      diskStallMs: this.#diskStallMs(this.#now()),
     };
   }
 
@@ -676,9 +677,15 @@ export class Member {
     this.#compact();
   }
 
+  /** How long the oldest write has been on its way to the disk; those behind a snapshot that is loaded have time. */
+  #diskStallMs(nowMs: number): number {
+    const oldest = this.#outstanding[0];
+    return oldest === undefined || oldest.writes === 0 || oldest.loading ? 0 : nowMs - oldest.startedMs;
+  }
+
   #watchDisk(nowMs: number): void {
     const oldest = this.#outstanding[0];
-    const stallMs = oldest === undefined || oldest.writes === 0 ? 0 : nowMs - oldest.startedMs;
+    const stallMs = this.#diskStallMs(nowMs);
     const { electionMs } = this.#config.timings;
     if (stallMs <= electionMs) {
       this.#muted = false;
@@ -822,7 +829,13 @@ export class Member {
     if (hardState === undefined && entries.length === 0 && snapshot === undefined) {
       if (ready.messagesAfterPersist.length === 0) return;
       const idle = this.#outstanding.length === 0;
-      this.#outstanding.push({ token, startedMs: this.#now(), writes: 0, after: ready.messagesAfterPersist });
+      this.#outstanding.push({
+        token,
+        startedMs: this.#now(),
+        writes: 0,
+        loading: false,
+        after: ready.messagesAfterPersist,
+      });
       if (idle) this.#reportDurable();
       return;
     }
@@ -830,6 +843,7 @@ export class Member {
       token,
       startedMs: this.#now(),
       writes: (snapshot === undefined ? 0 : 1) + (snapshot === undefined || entries.length > 0 ? 1 : 0),
+      loading: false,
       after: ready.messagesAfterPersist,
     };
     this.#outstanding.push(step);
@@ -852,7 +866,9 @@ export class Member {
         this.#saved(step, error);
         return;
       }
+      step.loading = true;
       this.#load(snapshot, () => {
+        step.loading = false;
         this.#installed(snapshot);
         this.#saved(step, undefined);
       });

@@ -58,7 +58,7 @@ export class Counters {
 
   async #run(key: string, client: number): Promise<void> {
     let session = "";
-    while (session === "" && !this.#stopping) {
+    while (session === "" && !this.#stopping && !this.#cluster.isDisposed) {
       const answer = await this.#ask(client, { openSession: { ttlMs: 600_000 } });
       session = answer?.session ?? "";
     }
@@ -69,6 +69,7 @@ export class Counters {
           cas: { key, version, value: Buffer.from(String(count)) },
           session: { id: session, seq: count, ackedBelow: count },
         });
+        if (answer === undefined && this.#cluster.isDisposed) return;
         if (answer === undefined) continue;
         if (answer.done !== true) {
           this.failures.push(`${key}: writing ${count} on version ${version} found another version`);

@@ -196,6 +196,7 @@ export class ManagerCluster implements AsyncDisposable {
   readonly #channels = new Map<string, Channel>();
   readonly #clients = new Map<string, KeysClient>();
   readonly #ownFolder: boolean;
+  isDisposed = false;
 
   private constructor(options: ClusterOptions, folder: string, authority: TestAuthority, tls: TlsIdentity) {
     this.options = options;
@@ -321,6 +322,7 @@ export class ManagerCluster implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.isDisposed = true;
     for (const client of this.#clients.values()) client[Symbol.dispose]();
     for (const channel of this.#channels.values()) channel[Symbol.dispose]();
     await Promise.all(this.managers.map((manager) => manager.kill()));
