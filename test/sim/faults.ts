@@ -28,9 +28,14 @@ export const faultKinds = [
   "alternate leaders",
   "conf and crash",
   "power cut",
+  "old binary",
+  "memory flip",
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];
+
+/** Drawn apart from the others, so that what seeds drew before these existed is what they draw now. */
+export const laterKinds: readonly FaultKind[] = ["old binary", "memory flip"];
 
 /** Events of the cluster on which a fault can be armed. The member at which it happened is the subject. */
 export type Trigger =
@@ -138,6 +143,18 @@ export type Act =
       readonly downUs: number;
       readonly salt: number;
     }
+  /** One object in the memory of the state machine is not what was stored (L7). */
+  | { readonly kind: "memory flip"; readonly who: Who; readonly salt: number }
+  /** Comes back as a program of the level before, and later as the present one again (N5, L5, L6). */
+  | {
+      readonly kind: "old binary";
+      readonly who: Who;
+      readonly downUs: number;
+      readonly forUs: number;
+      readonly loss: Loss;
+      readonly salt: number;
+    }
+  | { readonly kind: "raise level" }
   | { readonly kind: "membership"; readonly change: MembershipChange; readonly salt: number }
   | { readonly kind: "transfer"; readonly salt: number }
   | { readonly kind: "drop type"; readonly type: MessageType; readonly forUs: number }
@@ -358,6 +375,15 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
         act: { kind: "crash", who: random.pick<Who>(["subject", "leader", "leader", "follower"]), downUs, loss, salt },
       };
     }
+    case "memory flip":
+      return { when: anyTime, act: { kind: "memory flip", who: someone, salt } };
+    case "old binary":
+      // Raised early, it is the old ones that must not go on; late, they must have been able to.
+      if (random.chance(0.4)) return { when: anyTime, act: { kind: "raise level" } };
+      return {
+        when: anyTime,
+        act: { kind: "old binary", who: someone, downUs: random.int(1_000, electionUs), forUs: 4 * forUs, loss, salt },
+      };
     default:
       return unreachable("a kind of fault that nobody plans", { kind });
   }

@@ -25,6 +25,8 @@ export interface StrikeHost {
   newcomer(): SimProcess | undefined;
   record(id: MemberId, autoPromote: boolean): MemberRecord;
   trigger(name: Trigger, process: SimProcess): void;
+  /** The leader asks for the present level. */
+  raiseLevel(): void;
 }
 
 export function strike(host: StrikeHost, fault: Fault, subject: SimProcess | undefined, on: Trigger | undefined): void {
@@ -99,6 +101,12 @@ export function strike(host: StrikeHost, fault: Fault, subject: SimProcess | und
     }
     case "corrupt":
       return corrupt(host, act, host.who(act.who, subject));
+    case "memory flip":
+      return flip(host, host.who(act.who, subject), Random.stream(act.salt, "flip"));
+    case "old binary":
+      return runOld(host, act, host.who(act.who, subject));
+    case "raise level":
+      return host.raiseLevel();
     case "membership":
       return changeMembers(host, act.change, Random.stream(act.salt, "membership"));
     case "transfer":
@@ -229,15 +237,46 @@ function clog(host: StrikeHost, process: SimProcess | undefined, forUs: number, 
  */
 function corrupt(host: StrikeHost, act: Extract<Act, { kind: "corrupt" }>, process: SimProcess | undefined): void {
   if (process === undefined || process.isDamaged || process.isRemoved) return;
-  const fit = (id: MemberId): boolean => id !== process.id && host.processes[id - 1]?.isDamaged === false;
-  const confs = confsOf(host);
-  if (host.checks.isConfChanging() || !confs.every((conf) => isQuorum(conf, fit))) return;
+  if (!isSpare(host, process)) return;
   const random = Random.stream(act.salt, "corrupt");
   process.crash("all", random);
   if (!process.damage(act.how, random)) return;
   host.mark("corruption injected");
   host.schedule(host.nowUs + act.downUs, () => {
     if (!host.isHealed) process.start();
+  });
+}
+
+/** Whether the others, without those that are spoilt already, are a quorum of every configuration in force. */
+function isSpare(host: StrikeHost, process: SimProcess): boolean {
+  const fit = (id: MemberId): boolean => id !== process.id && isFit(host, id);
+  return !host.checks.isConfChanging() && confsOf(host).every((conf) => isQuorum(conf, fit));
+}
+
+function isFit(host: StrikeHost, id: MemberId): boolean {
+  const process = host.processes[id - 1];
+  return process !== undefined && !process.isDamaged && !process.isFlipped;
+}
+
+/** One bit in the memory of one member, under the rule of the atlas: it will be lost when that is found out. */
+function flip(host: StrikeHost, process: SimProcess | undefined, random: Random): void {
+  if (process === undefined || process.isUnfit || process.isFlipped || !isSpare(host, process)) return;
+  if (process.flip(random)) host.mark("flip in memory");
+}
+
+/** An operator goes back a version, and some time later forward again. */
+function runOld(host: StrikeHost, act: Extract<Act, { kind: "old binary" }>, process: SimProcess | undefined): void {
+  if (process === undefined || process.isOld || process.isUnfit) return;
+  const { loss, salt } = act;
+  const restart = (isOld: boolean, downUs: number): void => {
+    process.isOld = isOld;
+    crash(host, { kind: "crash", who: process.id, downUs, loss, salt }, process, undefined);
+    if (!process.alive) host.schedule(host.nowUs + downUs, () => host.isHealed || process.start());
+  };
+  host.mark("old binary started");
+  restart(true, act.downUs);
+  host.schedule(host.nowUs + act.downUs + act.forUs, () => {
+    if (!host.isHealed) restart(false, act.downUs);
   });
 }
 
@@ -322,7 +361,7 @@ function staysRecoverable(host: StrikeHost, conf: ConfState, steps: readonly Con
     if (step.act === "addVoter") voters.add(step.member);
     else if (step.act !== "update") voters.delete(step.member);
   }
-  const fit = [...voters].filter((id) => host.processes[id - 1]?.isDamaged === false);
+  const fit = [...voters].filter((id) => isFit(host, id));
   return fit.length > voters.size / 2;
 }
 

@@ -15,6 +15,8 @@ export interface Model<State, Input, Output> {
    * only the one that was called first, since whatever the later one can do, it can. Default: all are different.
    */
   kind?(input: Input): string;
+  /** Whether an operation with this answer has changed nothing, in whatever state: a read, or a condition that did not hold. */
+  isIdle(input: Input, output: Output): boolean;
 }
 
 export interface Operation<Input, Output> {
@@ -50,60 +52,99 @@ interface Node {
   next: Node | undefined;
 }
 
+/** A state on the way, and what may take effect next in it. */
+interface Frame<State> {
+  readonly state: State;
+  /** Those called before the first return that is still open, best first. */
+  readonly candidates: readonly Node[];
+  next: number;
+  /** The first open return: it cannot be passed until its operation is placed. */
+  readonly blockedBy: Node | undefined;
+  /** What led to the frame above this one. */
+  placed: Node | undefined;
+}
+
+/**
+ * Three rules keep the search short, and lose nothing:
+ * - An operation whose answer tells that it changed nothing is placed as soon as it fits, alone: whatever order places it
+ *   later can place it now.
+ * - One of unknown outcome is placed only where it changes the state: left out, it disturbs nobody.
+ * - Those with an answer come first, the one that returned first at the head. Unknown ones gather at the front of the
+ *   history and would otherwise be tried first everywhere.
+ */
 export function checkLinearizable<State, Input, Output>(
   model: Model<State, Input, Output>,
   operations: readonly Operation<Input, Output>[],
   limits: SearchLimits = defaultLimits,
 ): Verdict {
-  const known = operations.filter((operation) => operation.returnedAt !== undefined).length;
-  if (known === 0) return { kind: "linearizable" };
+  let knownLeft = operations.filter((operation) => operation.returnedAt !== undefined).length;
+  if (knownLeft === 0) return { kind: "linearizable" };
   const head = listOf(operations);
   const earlier = earlierTwins(model, operations);
   const placed = new Uint32Array(Math.ceil(operations.length / 32));
   const seen = new Set<string>();
-  const stack: { readonly call: Node; readonly state: State }[] = [];
   const startMs = limits.clock?.() ?? 0;
-  let state = model.initial;
-  let knownLeft = known;
   let furthest = -1;
   let steps = 0;
-  let at = head.next;
-  while (knownLeft > 0) {
-    if (++steps > limits.stepsMax) return { kind: "undecided" };
-    if ((steps & 4095) === 0 && limits.clock !== undefined && limits.clock() - startMs > limits.timeMaxMs) {
-      return { kind: "undecided" };
-    }
-    if (at?.isCall === true) {
+
+  const frameOf = (state: State): Frame<State> => {
+    const key = model.key(state);
+    const known: Node[] = [];
+    const unknown: Node[] = [];
+    let at = head.next;
+    for (; at?.isCall === true; at = at.next) {
       const operation = operations[at.operation] as Operation<Input, Output>;
       const twin = earlier[at.operation] as number;
-      const stepped =
-        twin >= 0 && !hasBit(placed, twin) ? undefined : model.step(state, operation.input, operation.output);
-      if (stepped !== undefined) {
-        setBit(placed, at.operation);
-        const key = `${placed.join(".")}|${model.key(stepped.next)}`;
-        if (!seen.has(key)) {
-          seen.add(key);
-          stack.push({ call: at, state });
-          state = stepped.next;
-          if (operation.returnedAt !== undefined) knownLeft--;
-          lift(at);
-          at = head.next;
-          continue;
-        }
-        clearBit(placed, at.operation);
+      if (twin >= 0 && !hasBit(placed, twin)) continue;
+      const stepped = model.step(state, operation.input, operation.output);
+      if (stepped === undefined) continue;
+      if (operation.output !== undefined && model.isIdle(operation.input, operation.output)) {
+        return { state, candidates: [at], next: 0, blockedBy: undefined, placed: undefined };
       }
-      at = at.next;
+      if (operation.returnedAt !== undefined) known.push(at);
+      else if (model.key(stepped.next) !== key) unknown.push(at);
+    }
+    known.sort((a, b) => (operations[a.operation]?.returnedAt ?? 0) - (operations[b.operation]?.returnedAt ?? 0));
+    return { state, candidates: [...known, ...unknown], next: 0, blockedBy: at, placed: undefined };
+  };
+
+  const stack = [frameOf(model.initial)];
+  while (knownLeft > 0) {
+    if (++steps > limits.stepsMax) return { kind: "undecided" };
+    if ((steps & 1023) === 0 && limits.clock !== undefined && limits.clock() - startMs > limits.timeMaxMs) {
+      return { kind: "undecided" };
+    }
+    const frame = stack.at(-1);
+    if (frame === undefined) return { kind: "violation", stuckAt: furthest };
+    const back = frame.placed;
+    if (back !== undefined) {
+      // What was tried here led nowhere.
+      frame.placed = undefined;
+      clearBit(placed, back.operation);
+      if (operations[back.operation]?.returnedAt !== undefined) knownLeft++;
+      unlift(back);
+    }
+    const call = frame.candidates[frame.next++];
+    if (call === undefined) {
+      const { blockedBy } = frame;
+      if (blockedBy !== undefined && blockedBy.operation > furthest) furthest = blockedBy.operation;
+      stack.pop();
       continue;
     }
-    // A return (or the end): the operation that returned must be placed before it, and no order so far does so.
-    if (at !== undefined && at.operation > furthest) furthest = at.operation;
-    const last = stack.pop();
-    if (last === undefined) return { kind: "violation", stuckAt: furthest };
-    state = last.state;
-    clearBit(placed, last.call.operation);
-    if (operations[last.call.operation]?.returnedAt !== undefined) knownLeft++;
-    unlift(last.call);
-    at = last.call.next;
+    const operation = operations[call.operation] as Operation<Input, Output>;
+    const stepped = model.step(frame.state, operation.input, operation.output);
+    if (stepped === undefined) continue;
+    setBit(placed, call.operation);
+    const key = `${placed.join(".")}|${model.key(stepped.next)}`;
+    if (seen.has(key)) {
+      clearBit(placed, call.operation);
+      continue;
+    }
+    seen.add(key);
+    frame.placed = call;
+    if (operation.returnedAt !== undefined) knownLeft--;
+    lift(call);
+    if (knownLeft > 0) stack.push(frameOf(stepped.next));
   }
   return { kind: "linearizable" };
 }

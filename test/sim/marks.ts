@@ -74,6 +74,13 @@ export const markNames = [
   "corruption injected",
   "quarantine",
   "loss that no log can notice",
+  "flip in memory",
+  "flip in memory found",
+  "feature level raised",
+  "feature level refused",
+  "old binary started",
+  "old binary at work",
+  "old binary refused",
   "bank transfer",
   "recovered by the core quorum alone",
 ] as const;

@@ -18,6 +18,7 @@ export const registerModel: Model<string | null, RegisterInput, RegisterOutput> 
   initial: null,
   key: (state) => state ?? "",
   kind: (input) => JSON.stringify(input),
+  isIdle: (input, output) => input.act === "get" || ("done" in output && !output.done),
   step(state, input, output) {
     switch (input.act) {
       case "get":
@@ -89,6 +90,7 @@ export const storeModel: Model<StoreState, TransactionInput, TransactionOutput> 
       .sort()
       .map((name) => `${name}=${state[name]}`)
       .join(","),
+  isIdle: (input, output) => !output.done || Object.keys(input.writes).length === 0,
   step(state, input, output) {
     const holds = Object.entries(input.expected).every(([name, value]) => (state[name] ?? null) === value);
     if (output !== undefined) {

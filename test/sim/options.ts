@@ -4,7 +4,7 @@
  * seeds take at most two kinds, since many kinds at once hide what few would show.
  */
 import { Random } from "../../lib/pure/prng.ts";
-import { planFaults, type Fault, type FaultKind, faultKinds } from "./faults.ts";
+import { planFaults, type Fault, type FaultKind, faultKinds, laterKinds } from "./faults.ts";
 import type { NetworkOptions } from "./network.ts";
 
 export interface DiskOptions {
@@ -65,6 +65,8 @@ export interface SimOptions {
   readonly watchChangesMax: number;
   /** State hashes are compared through the log every so many entries. */
   readonly hashEvery: number;
+  /** The leader puts every member on record, as managers do: only then they vote on state hashes and levels. */
+  readonly recordsMembers?: boolean;
   /** How long a client's session lives without a request. */
   readonly sessionTtlUs: number;
   readonly network: NetworkOptions;
@@ -79,10 +81,14 @@ export interface SimOptions {
   readonly coreQuorumOnly: boolean;
 }
 
+const laterShare = 0.12;
+
 /** Everything about one seed. `overrides` replace what was drawn, before the faults are planned. */
 export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): SimOptions {
   const random = Random.stream(seed, "swarm");
-  const kinds = drawKinds(random);
+  const later = Random.stream(seed, "later");
+  const drawn = drawKinds(random);
+  const kinds = [...drawn, ...laterKinds.filter(() => later.chance(laterShare))];
   const voters = random.pick([1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
   const electionTicks = random.pick([5, 8, 10, 10, 16]);
   const tiny = random.chance(0.3);
@@ -115,7 +121,9 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
     cipher: random.chance(0.02) ? "aes" : "plain",
     watchEvery: random.pick([1, 3, 20]),
     watchChangesMax: random.pick([4, 64, 1_000]),
-    hashEvery: random.pick([16, 1_024]),
+    // A flip is found at the next comparison, and many runs do not get far.
+    hashEvery: Math.min(random.pick([16, 1_024]), kinds.includes("memory flip") ? 16 : 1_024),
+    recordsMembers: later.chance(0.3) || laterKinds.some((kind) => kinds.includes(kind)),
     sessionTtlUs: random.pick([500_000, 3_600_000_000, 3_600_000_000]),
     network: {
       minUs: 100,
@@ -128,7 +136,7 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
     disk: { minUs: 50, meanUs: random.pick([100, 300, 2_000, 10_000]) },
     workload: {
       clients: random.int(1, 7),
-      operationsMax: 150,
+      operationsMax: 250,
       thinkUs: random.pick([2_000, 20_000, 60_000, 150_000]),
       patienceUs: random.pick([300_000, 1_000_000, 3_000_000]),
       registers: random.int(1, 6),
@@ -144,8 +152,8 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
       },
       wander: random.pick([0, 0.1, 0.3, 1]),
     },
-    durationUs: random.pick([4_000_000, 8_000_000, 12_000_000]),
-    coreEventsMax: 3_300,
+    durationUs: random.pick([7_000_000, 14_000_000, 20_000_000]),
+    coreEventsMax: 5_000,
     kinds,
     coreQuorumOnly: random.chance(0.6),
     ...overrides,
@@ -154,9 +162,10 @@ export function drawOptions(seed: number, overrides: Partial<SimOptions> = {}): 
 }
 
 function drawKinds(random: Random): FaultKind[] {
-  const shuffled = random.shuffle(faultKinds);
+  const earlier = faultKinds.filter((kind) => !laterKinds.includes(kind));
+  const shuffled = random.shuffle(earlier);
   if (random.chance(0.5)) return shuffled.slice(0, random.int(0, 3)).sort();
-  return shuffled.slice(0, random.int(3, faultKinds.length + 1)).sort();
+  return shuffled.slice(0, random.int(3, earlier.length + 1)).sort();
 }
 
 /** How long one election lasts at most without trouble. */

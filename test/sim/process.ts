@@ -30,6 +30,8 @@ export interface ProcessHost {
   trigger(name: Trigger, process: SimProcess): void;
   mark(name: MarkName): void;
   note(what: () => string): void;
+  /** It leads, with everything applied that was committed before. */
+  leads(process: SimProcess): void;
   /** The process ended by itself, as it must when its disk fails. */
   exited(process: SimProcess, error: Error): void;
   quarantined(process: SimProcess, reason: string): void;
@@ -38,6 +40,10 @@ export interface ProcessHost {
 
 /** Some day in 2026, so that times in entries look like times. */
 const wallBaseUs = 1_770_000_000_000_000;
+
+/** Feature levels of the two programs that a member may run. */
+export const oldLevel = 1;
+export const presentLevel = 2;
 
 /** Small, so that writing a snapshot takes several turns. */
 const sliceBytes = 512;
@@ -62,6 +68,10 @@ export class SimProcess {
   /** As a learner it becomes a voter by itself when it has caught up. */
   promotesItself = false;
   isWiped = false;
+  /** An object in its memory is not what was stored, and that is to be found out. */
+  isFlipped = false;
+  /** It runs the program of the level before. */
+  isOld = false;
 
   // Pause: what comes in waits, as it does in the socket buffers of a stopped process.
   #pausedUntilUs = 0;
@@ -258,7 +268,7 @@ export class SimProcess {
         stateMachine: {
           apply: (index, data) => {
             if (life === this.#life) host.checks.applied(this.id, index, bytesHash(data));
-            return this.store.apply(index, data);
+            return this.#apply(index, data);
           },
           snapshot: () => this.store.snapshot(),
           restore: () => this.store.restore(),
@@ -272,6 +282,29 @@ export class SimProcess {
     this.member.start();
     this.#tickLater();
     if (this.#starts > 1) host.trigger("restart", this);
+  }
+
+  #apply(index: number, data: Uint8Array): unknown {
+    const { store } = this;
+    const { hashEvery } = this.#host.options;
+    const isCompared = Math.floor(index / hashEvery) > Math.floor(store.index / hashEvery);
+    const result = store.apply(index, data);
+    if (isCompared && this.isFlipped) {
+      throw new SimFailure("L7", "memory that had changed went unnoticed at a comparison", { id: this.id, index });
+    }
+    if (!this.isOld) return result;
+    if (store.featureLevel > oldLevel) {
+      throw new SimFailure("L5", "an old program went on above its level", { id: this.id, index });
+    }
+    this.#host.mark("old binary at work");
+    return result;
+  }
+
+  /** @returns false if there is nothing that may be spoilt */
+  flip(random: Random): boolean {
+    if (!this.alive || !this.store.flip(random)) return false;
+    this.isFlipped = true;
+    return true;
   }
 
   #newStore(life: number): SimStore {
@@ -309,6 +342,7 @@ export class SimProcess {
       history: host.history,
       watchChangesMax: host.options.watchChangesMax,
       hashEvery: host.options.hashEvery,
+      supportedLevel: this.isOld ? oldLevel : presentLevel,
     });
   }
 
@@ -337,6 +371,8 @@ export class SimProcess {
   #end(): void {
     this.#life++;
     this.alive = false;
+    // What was in memory is gone; the disk never had it.
+    this.isFlipped = false;
     this.#diskIsFull = false;
     this.member = undefined;
     this.#waiting = [];
@@ -496,6 +532,7 @@ export class SimProcess {
             return done(error);
           }
           host.checks.installed(this.id, meta.index);
+          this.isFlipped = false;
           done(undefined);
         });
       },
@@ -545,6 +582,7 @@ export class SimProcess {
           term: now.term,
           leader: now.leader === 0 ? undefined : String(now.leader),
         });
+        if (now.ready) host.leads(this);
       },
       membership: (_members, conf) => {
         if (life !== this.#life || conf.voters.length === 0) return;
@@ -562,6 +600,10 @@ export class SimProcess {
         host.note(() => `n${this.id} is quarantined: ${reason} ${JSON.stringify(facts)}`);
         if (life !== this.#life) return;
         this.isQuarantined = true;
+        if (this.isFlipped) {
+          this.isDamaged = true;
+          host.mark("flip in memory found");
+        }
         host.quarantined(this, reason);
       },
       removed: () => {

@@ -6,6 +6,7 @@ import { skep } from "../../proto/index.ts";
 import type { SnapshotSink, SnapshotSource } from "../../manager/raft/ports.ts";
 import { sessionId, type ApplyResult } from "../../manager/store/core/machine.ts";
 import { ObjectStore, type Leadership, type Meta, type ProposeOutcome, type Watch } from "../../manager/store/index.ts";
+import type { Random } from "../../lib/pure/prng.ts";
 import { SimFailure } from "./failure.ts";
 import type { Command, Reply, Row } from "./machine.ts";
 import type { MarkName } from "./marks.ts";
@@ -51,7 +52,12 @@ export interface StoreWorld {
   /** Few changes kept for watches, so that slow ones fall behind. */
   readonly watchChangesMax: number;
   readonly hashEvery: number;
+  /** What the program of this member understands. */
+  readonly supportedLevel: number;
 }
+
+/** Nobody asks for it, so that nobody is told wrong when a bit of it flips. */
+const ballastId = "~ballast";
 
 /** How a command ended here. */
 export type CommandOutcome =
@@ -78,6 +84,7 @@ export class SimStore {
       schema,
       nowUs: () => world.wallUs(),
       member,
+      supportedLevel: world.supportedLevel,
       limits: { hashEvery: world.hashEvery, decodedMax: 32 },
       watchLimits: { changesMax: world.watchChangesMax, bytesMax: 1 << 20 },
     });
@@ -123,6 +130,24 @@ export class SimStore {
 
   stateHash(): string {
     return this.#store.machine.stateHash();
+  }
+
+  get featureLevel(): number {
+    return this.#store.featureLevel;
+  }
+
+  /** Members on record with the level that they understand. */
+  recordedMembers(): number[] {
+    return this.#store.machine.recordedMembers();
+  }
+
+  /** Flips one bit of an object in memory. @returns false if there is none that may be spoilt */
+  flip(random: Random): boolean {
+    const bytes = this.#store.machine.freeze().table(textKind).rows.get(ballastId)?.bytes;
+    if (bytes === undefined) return false;
+    const at = random.int(0, bytes.length);
+    bytes[at] = (bytes[at] as number) ^ (1 << random.int(0, 8));
+    return true;
   }
 
   get index(): number {
@@ -186,9 +211,24 @@ export class SimStore {
     return refusal === undefined ? sessionId(index) : undefined;
   }
 
-  static reportMember(member: number): Uint8Array {
-    const body = { memberReport: { member, level: 1 } };
-    return skep.store.Entry.encode({ level: 1, timeUs: 0, actor: "manager", cause: "simulated", ...body }).finish();
+  // What managers say themselves.
+
+  static reportMember(member: number, level: number): Uint8Array {
+    return ownEntry({ memberReport: { member, level } });
+  }
+
+  static removeMember(member: number): Uint8Array {
+    return ownEntry({ removeMember: { member } });
+  }
+
+  static raiseLevel(level: number): Uint8Array {
+    return ownEntry({ raiseLevel: { level } });
+  }
+
+  /** Refused, without effect, when it is there already. */
+  static ballast(timeUs: number): Uint8Array {
+    const change = { kind: textKind, id: ballastId, body: text.encode("nobody asks for this") };
+    return ownEntry({ transaction: { changes: [change] } }, timeUs);
   }
 
   // ---- The watch
@@ -262,7 +302,12 @@ export const noWorld: StoreWorld = {
   history: new Map(),
   watchChangesMax: 1,
   hashEvery: 1024,
+  supportedLevel: 2,
 };
+
+function ownEntry(body: skep.store.Entry.$Properties, timeUs = 0): Uint8Array {
+  return skep.store.Entry.encode({ level: 1, timeUs, actor: "manager", cause: "simulated", ...body }).finish();
+}
 
 class GuardBroken extends Error {
   readonly code = "GUARD_BROKEN";

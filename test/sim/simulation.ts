@@ -17,7 +17,7 @@ import type { Command, Row } from "./machine.ts";
 import { Marks, type MarkName } from "./marks.ts";
 import { Network } from "./network.ts";
 import { electionUs, type SimOptions } from "./options.ts";
-import { SimProcess, type ProcessHost } from "./process.ts";
+import { SimProcess, oldLevel, presentLevel, type ProcessHost } from "./process.ts";
 import { EventQueue } from "./queue.ts";
 import type { RunFailure, RunResult } from "./result.ts";
 import { SimStore, noWorld, type EntryChanges } from "./sim-store.ts";
@@ -434,7 +434,53 @@ export class Simulation implements ProcessHost, StrikeHost {
     this.trigger("conf applied", process);
   }
 
+  leads(process: SimProcess): void {
+    if (this.options.recordsMembers !== true) return;
+    const life = process.life;
+    // Not within the turn in which it was told.
+    this.schedule(this.nowUs, () => {
+      if (process.life === life) process.enter(() => this.#administer(process));
+    });
+  }
+
+  /** What a manager that leads puts on record: who is a member, what each understands, and who is none any more. */
+  #administer(process: SimProcess): void {
+    const { member, store } = process;
+    if (member === undefined || !member.table.list().some(({ id }) => id === process.id)) return;
+    const recorded = store.recordedMembers();
+    for (const { id } of member.table.list()) {
+      const other = this.process(id);
+      const isNews = !recorded.includes(id) || other?.alive === true;
+      if (isNews)
+        this.#administrate(process, SimStore.reportMember(id, other?.isOld === true ? oldLevel : presentLevel));
+    }
+    for (const id of recorded) if (member.table.isRemoved(id)) this.#administrate(process, SimStore.removeMember(id));
+    if (this.options.kinds.includes("memory flip")) this.#administrate(process, SimStore.ballast(process.wallUs));
+  }
+
+  #administrate(process: SimProcess, entry: Uint8Array, done: (result: unknown) => void = () => {}): void {
+    process.member?.propose(entry, (outcome) => {
+      if (outcome.kind === "committed") done(outcome.result);
+    });
+  }
+
+  raiseLevel(): void {
+    const leader = this.leader();
+    leader?.enter(() => {
+      this.#administer(leader);
+      this.#administrate(leader, SimStore.raiseLevel(presentLevel), (result) => {
+        const { refusal } = result as { refusal: unknown };
+        this.mark(refusal === undefined ? "feature level raised" : "feature level refused");
+      });
+    });
+  }
+
   exited(process: SimProcess, error: Error): void {
+    if (process.isOld && (error as { code?: string }).code === "INCOMPATIBLE") {
+      // Until it is given a program that understands the others.
+      this.mark("old binary refused");
+      return;
+    }
     const isInjected = process.diskFaults > 0 || process.isDamaged;
     const code = (error as { code?: string }).code ?? error.name;
     if (!isInjected || !diskCodes.has(code)) throw error;
@@ -463,10 +509,15 @@ export class Simulation implements ProcessHost, StrikeHost {
       process.diskSlowUntilUs = 0;
       process.setRate(1);
       if (process.isPaused) process.resume();
+      if (process.isOld) {
+        process.isOld = false;
+        process.crash("none", this.#chance);
+      }
     }
     const confs = confsOf(this);
     const mayKill = this.options.coreQuorumOnly && !this.checks.isConfChanging();
-    const lives = new Set(this.processes.filter((process) => !process.isUnfit).map((process) => process.id));
+    const isFit = (process: SimProcess): boolean => !process.isUnfit && !process.isFlipped;
+    const lives = new Set(this.processes.filter(isFit).map((process) => process.id));
     if (mayKill) {
       for (const process of this.#chance.shuffle(this.processes)) {
         // A learner that is about to become a voter would raise the quorum by one, and be dead.
@@ -475,7 +526,7 @@ export class Simulation implements ProcessHost, StrikeHost {
         if (confs.every((conf) => isQuorum(conf, (id) => lives.has(id)))) {
           this.mark("recovered by the core quorum alone");
           process.crash("all", this.#chance);
-        } else if (!process.isUnfit) lives.add(process.id);
+        } else if (isFit(process)) lives.add(process.id);
       }
     }
     for (const process of this.processes) if (lives.has(process.id)) process.start();

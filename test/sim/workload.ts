@@ -457,7 +457,7 @@ export class Workload {
         throw new SimFailure("N13", `the history of a register is ${verdict.kind}`, { key, verdict, history });
       }
     }
-    if (this.#transactions.length > 0 && this.#transactions.length <= 200) {
+    if (this.#transactions.length > 0) {
       const verdict = checkLinearizable(storeModel, this.#transactions, limits);
       if (verdict.kind !== "linearizable") {
         throw new SimFailure("N13", `the history of the accounts is ${verdict.kind}`, {
