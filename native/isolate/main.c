@@ -2,6 +2,7 @@
  * isolate: an OCI runtime with runc's command line, and the monitor of one container.
  *   isolate [global options] create|start|state|kill|delete|run|exec|ps|pause|resume|update|events|list|features|spec ...
  *   isolate monitor ...
+ *   isolate hold                     keeps the sealed image for a caller that starts many containers
  * Errors end with a status other than 0, a line on standard error, and a line in --log.
  */
 #include "common/fd.h"
@@ -303,6 +304,12 @@ static int verb_unsupported(const struct invocation *invocation, struct error *e
     return fail(error, ENOTSUP, "checkpoint and restore are not supported by this runtime");
 }
 
+static int verb_hold(const struct invocation *invocation, struct error *error)
+{
+    (void)invocation;
+    return self_hold(error);
+}
+
 static int verb_version(const struct invocation *invocation, struct error *error)
 {
     (void)invocation;
@@ -321,7 +328,7 @@ static const struct verb {
     {"exec", verb_exec, true},       {"ps", verb_ps, false},             {"pause", verb_pause, false},
     {"resume", verb_resume, false},  {"update", verb_update, false},     {"events", verb_events, false},
     {"list", verb_list, false},      {"features", verb_features, false}, {"spec", verb_spec, false},
-    {"version", verb_version, false}, {"checkpoint", verb_unsupported, false}, {"restore", verb_unsupported, false},
+    {"hold", verb_hold, true}, {"version", verb_version, false}, {"checkpoint", verb_unsupported, false}, {"restore", verb_unsupported, false},
 };
 
 static const char usage[] =

@@ -56,7 +56,8 @@ int record_state(struct monitor *m, struct error *error)
     at += cgroups_text(&m->cgroups, text + at, size - at);
     at += (size_t)snprintf(text + at, size - at, "}\n");
     fault_point("before-state");
-    return replace_file_at(m->state, "state.json", text, at, 0600, true, error);
+    /* Not synced: after a crash of the machine it would tell of another boot, and be ignored. That saves a start two disk writes. */
+    return replace_file_at(m->state, "state.json", text, at, 0600, false, error);
 }
 
 int record_exit(struct monitor *m, struct error *error)

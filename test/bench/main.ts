@@ -13,7 +13,7 @@ interface Bench {
 
 const benches: Readonly<Record<string, Bench>> = {
   raft: { about: "consensus and store: P1 to P11, beside etcd", load: () => import("./raft.ts") },
-  start: { about: "container start and exec: S1 to S4, beside runc and crun", load: () => import("./start.ts") },
+  start: { about: "container start, exec, monitors: S1 to S7, beside runc and crun", load: () => import("./start.ts") },
 };
 
 const usage = `usage: npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]

@@ -7,9 +7,11 @@
  *   S2  run of a no-op from the file on disk: the program copies itself into a memfd first
  *   S3  exec of a no-op in a running container, from the sealed memfd
  *   S4  create + start + delete
+ *   S5  200 containers of one worker started at once, and what their monitors cost while they run
+ *   S6  output of a container through its monitor into the log
+ *   S7  what the monitor adds to a start
  */
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import {
   closeSync,
   copyFileSync,
@@ -27,6 +29,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { SealedImage } from "../../worker/containers/sealed-image.ts";
 import { defaultSeccomp } from "../../worker/containers/core/seccomp.ts";
 import {
   bareUnifiedTree,
@@ -36,6 +39,7 @@ import {
   type Json,
   peers,
 } from "../conformance/oci/harness.ts";
+import { logRate, manyAtOnce } from "./worker-start.ts";
 import { type BenchOptions, median, type Report } from "./report.ts";
 
 const perRound = 30;
@@ -43,32 +47,6 @@ const perRound = 30;
 interface Contestant {
   readonly name: string;
   readonly path: string;
-}
-
-/**
- * Holds a sealed copy of isolate open, as the agent does, and tells the path by which it is executed. The helper is Python
- * because Node has neither memfd_create nor seals.
- */
-async function sealedCopy(): Promise<Disposable & { path: string }> {
-  const holder = spawn(
-    "/usr/bin/python3",
-    [
-      "-c",
-      `import fcntl,os,sys
-fd = os.memfd_create("isolate", os.MFD_ALLOW_SEALING)
-os.write(fd, open(sys.argv[1], "rb").read())
-fcntl.fcntl(fd, 1033, 15)
-print(fd, flush=True)
-sys.stdin.read()`,
-      isolatePath,
-    ],
-    { stdio: ["pipe", "pipe", "inherit"] },
-  );
-  const [first] = (await once(holder.stdout, "data")) as [Buffer];
-  return {
-    path: `/proc/${holder.pid}/fd/${first.toString().trim()}`,
-    [Symbol.dispose]: () => holder.stdin.end(),
-  };
 }
 
 function makeBundle(folder: string, change: (config: Json) => void): string {
@@ -136,9 +114,17 @@ function call(path: string, args: readonly string[]): void {
 
 export async function run(options: BenchOptions, report: Report): Promise<void> {
   if (process.getuid?.() !== 0) throw new Error("bench start needs root");
-  call("/usr/bin/make", ["-s", "-C", join(import.meta.dirname, "../../native"), "all", "build/alternate"]);
+  call("/usr/bin/make", [
+    "-s",
+    "-C",
+    join(import.meta.dirname, "../../native"),
+    "all",
+    "faults",
+    "build/alternate",
+    "build/added",
+  ]);
   const folder = mkdtempSync(join(tmpdir(), "bench-start-"));
-  const sealed = await sealedCopy();
+  const sealed = await SealedImage.open(isolatePath);
   const bare = await bareUnifiedTree();
   const runc = peers.find((peer) => peer.name === "runc")!;
   const crun = peers.find((peer) => peer.name === "crun")!;
@@ -177,9 +163,12 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
     runs.tell(report, "S2 run of a no-op, isolate from disk", disk.name, {});
     lives.tell(report, "S4 create, start, delete", memory.name, {});
     if (wants("S3")) await benchExec(folder, [memory, ...present], times, options.rounds, report);
-    phases(sealed.path, bundle, state("timings"), report);
+    if (wants("S7")) added(sealed.path, bundle, folder, options.quick ? 5 : 3 * perRound, report);
+    if (wants("S5")) await manyAtOnce(options.quick ? 20 : 200, report);
+    if (wants("S6")) await logRate(options.quick ? 50_000_000 : 1_000_000_000, options.rounds, report);
+    if (wants("S1")) phases(sealed.path, bundle, state("timings"), report);
   } finally {
-    sealed[Symbol.dispose]();
+    await sealed[Symbol.asyncDispose]();
     for (const path of parents) {
       try {
         rmdirSync(path);
@@ -241,6 +230,34 @@ class Series {
       });
     }
   }
+}
+
+/** S7: the same container with `create` and `start` of the runtime, and through a monitor, in turn. */
+function added(isolate: string, bundle: string, folder: string, times: number, report: Report): void {
+  const states = join(folder, "monitored");
+  mkdirSync(states);
+  const program = join(import.meta.dirname, "../../native/build/added");
+  const args = [isolate, join(folder, "state-added"), bundle, states, String(times), String(gapUs)];
+  const done = spawnSync(program, args, { stdio: ["ignore", "pipe", "inherit"] });
+  if (done.status !== 0) throw new Error("starting through a monitor failed");
+  const rows = done.stdout
+    .toString()
+    .trim()
+    .split("\n")
+    .map((line) => line.split(" ").map((us) => Number(us) / 1000));
+  const [directly, monitored] = [0, 1].map((column) => median(rows.map((row) => row[column] ?? Number.NaN)));
+  const more = monitored! - directly!;
+  report.add({
+    name: "S7 start through a monitor, beside create and start of the runtime",
+    unit: "ms",
+    ours: monitored!,
+    peer: directly!,
+    ratio: monitored! / directly!,
+    gate: "-",
+    pass: true,
+  });
+  const name = "S7 added by the monitor";
+  report.add({ name, unit: "ms", ours: more, peer: undefined, ratio: undefined, gate: "<= 0.6", pass: more <= 0.6 });
 }
 
 /** Where the time of one run goes: the median of each phase, as isolate itself tells it. */

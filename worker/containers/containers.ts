@@ -21,6 +21,7 @@ import {
 import { EventHub, type ContainerEvent } from "./events.ts";
 import { readHostFacts } from "./host-facts.ts";
 import { clearLeftovers, type Leftovers } from "./leftovers.ts";
+import { SealedImage } from "./sealed-image.ts";
 import { openRecords, type RecordStore } from "./records.ts";
 import type { ContainerSettings } from "./settings.ts";
 import { DirectoryVolumes, type VolumeProvider } from "./volumes.ts";
@@ -51,6 +52,7 @@ export class Containers implements AsyncDisposable {
   readonly #events = new EventHub();
   readonly #tasks: TaskGroup;
   readonly #host: ContainerHost;
+  readonly #image: SealedImage;
   /** What `open` found and did. */
   recovery: RecoveryReport = {
     adopted: [],
@@ -64,8 +66,10 @@ export class Containers implements AsyncDisposable {
     records: RecordStore,
     volumes: VolumeProvider,
     facts: ContainerHost["facts"],
+    image: SealedImage,
   ) {
     this.#settings = settings;
+    this.#image = image;
     this.#records = records;
     this.#tasks = new TaskGroup((name, error) =>
       settings.logger.error("work on a container failed", { work: name, error }),
@@ -95,12 +99,23 @@ export class Containers implements AsyncDisposable {
       await mkdir(path, { recursive: true, mode: 0o711 });
     }
     const records = await openRecords(join(settings.dataDirectory, "db"));
+    const image = await SealedImage.open(settings.programs.isolate);
+    const sealed: ContainerSettings = {
+      ...settings,
+      programs: {
+        ...settings.programs,
+        get isolate() {
+          return image.path;
+        },
+      },
+    };
     try {
       const provider = volumes ?? new DirectoryVolumes(join(settings.dataDirectory, "volumes"));
-      const containers = new Containers(settings, records, provider, await readHostFacts());
+      const containers = new Containers(sealed, records, provider, await readHostFacts(), image);
       await containers.#recover();
       return containers;
     } catch (error) {
+      await image[Symbol.asyncDispose]();
       await records[Symbol.asyncDispose]();
       throw error;
     }
@@ -343,5 +358,6 @@ export class Containers implements AsyncDisposable {
     for (const container of this.#containers.values()) container.release();
     await this.#tasks[Symbol.asyncDispose]();
     await this.#records[Symbol.asyncDispose]();
+    await this.#image[Symbol.asyncDispose]();
   }
 }

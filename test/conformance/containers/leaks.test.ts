@@ -45,9 +45,11 @@ test(
         descriptors() <= before.descriptors + 3,
         `${before.descriptors} descriptors before, ${descriptors()} after`,
       );
+      // In few cycles the compiler and the records' write buffer grow more than a leak would.
+      if (cycles < 500) return;
       const grown = memory() - before.memory;
       assert.ok(grown <= 1 << 20, `${grown} bytes more than before`);
-      if (cycles >= 1000) console.log(`# memory grew by ${grown} bytes in ${cycles - warmUp} cycles`);
+      console.log(`# memory grew by ${grown} bytes in ${cycles - warmUp} cycles`);
     } finally {
       await worker.close();
     }
