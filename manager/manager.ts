@@ -405,7 +405,7 @@ export class Manager implements AsyncDisposable {
     return [
       ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
       new RoleManager({ ...parts, members: this.#membersPort(), seed: randomBytes(8).toString("hex") }),
-      new Allocator(parts),
+      new Allocator({ ...parts, newId: () => newId(fillRandomly) }),
       new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
       new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
       this.#dispatcher,

@@ -1,6 +1,6 @@
-/** IP addresses and ranges in constraints, as numbers: v4 and v6, without a library, since a core has none. */
+/** IP addresses and ranges as numbers: v4 and v6, without a library, since a core has none. */
 
-interface Address {
+export interface Address {
   readonly bits: 32 | 128;
   readonly value: bigint;
 }
@@ -18,7 +18,8 @@ export function addressInRange(text: string, range: string): boolean {
   return address.value >> shift === parsed.address.value >> shift;
 }
 
-function parseRange(text: string): { readonly address: Address; readonly prefix: number } | undefined {
+/** @param text  an address with or without a prefix; bits below the prefix are kept */
+export function parseRange(text: string): { readonly address: Address; readonly prefix: number } | undefined {
   const slash = text.indexOf("/");
   const address = parseAddress(slash < 0 ? text : text.slice(0, slash));
   if (address === undefined) return undefined;
@@ -28,7 +29,7 @@ function parseRange(text: string): { readonly address: Address; readonly prefix:
   return { address, prefix: Number(prefix) };
 }
 
-function parseAddress(text: string): Address | undefined {
+export function parseAddress(text: string): Address | undefined {
   return text.includes(":") ? parseV6(text) : parseV4(text);
 }
 
@@ -49,4 +50,18 @@ function parseV6(text: string): Address | undefined {
   const all = [...head, ...Array.from({ length: missing }, () => "0"), ...tail];
   if (!all.every((group) => /^[0-9a-f]{1,4}$/i.test(group))) return undefined;
   return { bits: 128, value: all.reduce((value, group) => (value << 16n) | BigInt(`0x${group}`), 0n) };
+}
+
+/** As RFC 5952 has it: lower case, the longest run of zeros shortened. */
+export function formatAddress({ bits, value }: Address): string {
+  if (bits === 32) return [24n, 16n, 8n, 0n].map((shift) => String((value >> shift) & 0xffn)).join(".");
+  const groups = Array.from({ length: 8 }, (_, at) => ((value >> BigInt(112 - 16 * at)) & 0xffffn).toString(16));
+  let best = { at: 0, length: 0 };
+  for (let at = 0; at < 8; at++) {
+    let length = 0;
+    while (groups[at + length] === "0") length++;
+    if (length > best.length) best = { at, length };
+  }
+  if (best.length < 2) return groups.join(":");
+  return `${groups.slice(0, best.at).join(":")}::${groups.slice(best.at + best.length).join(":")}`;
 }

@@ -1,22 +1,74 @@
-/** The shell: passes tasks on from NEW to PENDING. */
-import type { Clock, Logger } from "../../lib/runtime/index.ts";
+/**
+ * The shell: keeps the ledger from a watch, asks it for what networks, services and tasks wait for, and commits that. What
+ * cannot be had carries the reason, and is asked for again as soon as something is given back.
+ */
+import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
-import type { ClusterSchema, Store, Tx, Watch } from "../store/index.ts";
+import {
+  Backpressure,
+  Conflict,
+  type Change,
+  type ClusterSchema,
+  type Store,
+  type Tx,
+  type View,
+  type Watch,
+} from "../store/index.ts";
+import { Ledger, needsEndpoint, type NetworkGrant, type Refusal, type TaskGrant } from "./core/index.ts";
 
 export interface AllocatorOptions {
   readonly store: Store<ClusterSchema>;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** A fresh object id. */
+  readonly newId: () => string;
 }
 
+type Task = Readonly<skep.objects.Task>;
+type Service = Readonly<skep.objects.Service>;
+
 const { TaskState } = skep.objects;
+const actor = "allocator";
 const batchMax = 200;
 const retryMs = 1000;
+/** A task that a manager has ended may run on until its node hears of it: its addresses are kept for so long. */
+const keptMs = 60_000;
+
+/** Of each node's own: records by which services ask for them, and nothing is allocated. */
+const predefined = [
+  ["bridge", "bridge"],
+  ["host", "host"],
+  ["none", "null"],
+] as const;
+
+interface Placed {
+  readonly id: string;
+  /** Undefined: nothing is allocated to it. */
+  readonly grant: TaskGrant | undefined;
+}
 
 export class Allocator {
   readonly #options: AllocatorOptions;
   #watch: Watch<ClusterSchema> | undefined;
-  readonly #new = new Set<string>();
+  #ledger = new Ledger();
+  /** Asked for with the next look. */
+  readonly #networks = new Set<string>();
+  readonly #services = new Set<string>();
+  readonly #tasks = new Set<string>();
+  /** Refused, until something is given back. */
+  readonly #refusedNetworks = new Set<string>();
+  readonly #refusedServices = new Set<string>();
+  readonly #refusedTasks = new Set<string>();
+  #releasesSeen = 0;
+  /** Tasks that wait for their service to have what it asks for. */
+  readonly #ofService = new Map<string, Set<string>>();
+  readonly #inFlight = new Set<string>();
+  /** What was written last, so that nothing is written twice. */
+  readonly #told = new Map<string, string>();
+  readonly #leaving = new Set<string>();
+  readonly #kept = new Map<string, Timer>();
+  #timer: Timer | undefined;
+  #predefinedDue = true;
 
   constructor(options: AllocatorOptions) {
     this.#options = options;
@@ -24,14 +76,28 @@ export class Allocator {
 
   start(): void {
     if (this.#watch !== undefined) return;
-    this.#watch = this.#options.store.watch({ kinds: ["task"] });
+    this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster"] });
     this.#listen();
   }
 
   stop(): void {
     this.#watch?.close();
     this.#watch = undefined;
-    this.#new.clear();
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#forget();
+  }
+
+  #forget(): void {
+    this.#ledger = new Ledger();
+    this.#releasesSeen = 0;
+    for (const set of [this.#networks, this.#services, this.#tasks, this.#inFlight, this.#leaving]) set.clear();
+    for (const set of [this.#refusedNetworks, this.#refusedServices, this.#refusedTasks]) set.clear();
+    this.#ofService.clear();
+    this.#told.clear();
+    for (const timer of this.#kept.values()) timer.cancel();
+    this.#kept.clear();
+    this.#predefinedDue = true;
   }
 
   #listen(): void {
@@ -39,47 +105,399 @@ export class Allocator {
     watch?.whenReady(() => {
       if (watch !== this.#watch || watch.closed) return;
       for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
-        if (event.kind === "view") {
-          for (const task of event.view.find("task", "state", String(TaskState.NEW))) this.#new.add(task.id);
-        } else
-          for (const change of event.changes)
-            if (change.kind === "task" && change.after?.status?.state === TaskState.NEW) this.#new.add(change.id);
+        if (event.kind === "view") this.#readView(event.view);
+        else for (const change of event.changes) this.#readChange(change);
       }
-      this.#pass();
+      this.#work();
       this.#listen();
     });
   }
 
-  #pass(): void {
-    const ids = [...this.#new];
-    this.#new.clear();
-    for (let at = 0; at < ids.length; at += batchMax) this.#commit(ids.slice(at, at + batchMax));
+  // ---------------------------------------------------------------------------------------------------------- reading
+
+  /** First everything that is given already, so that nothing is given twice. */
+  #readView(view: View<ClusterSchema>): void {
+    this.#forget();
+    for (const cluster of view.list("cluster")) this.#ledger.setCluster(cluster);
+    for (const network of view.list("network")) this.#setNetwork(network);
+    const services = [...view.list("service")];
+    for (const service of services) this.#ledger.setService(service);
+    for (const service of services) this.#setService(service);
+    for (const networkId of view.keys("task", "network"))
+      for (const task of view.find("task", "network", networkId)) this.#setTask(task);
+    const waiting = [...view.find("task", "state", String(TaskState.NEW))];
+    // Those that came first are served first.
+    waiting.sort((a, b) => (a.meta?.createdAtUs ?? 0) - (b.meta?.createdAtUs ?? 0));
+    for (const task of waiting) this.#tasks.add(task.id);
   }
 
-  #commit(ids: readonly string[]): void {
-    const { store, clock } = this.#options;
-    const watch = this.#watch;
-    const change = (tx: Tx<ClusterSchema>): void => {
-      for (const id of ids) {
-        const task = tx.get("task", id);
-        if (task?.status?.state !== TaskState.NEW) continue;
-        tx.edit("task", id, (draft) => {
-          draft.status = {
-            ...draft.status,
-            state: TaskState.PENDING,
-            timestampUs: tx.timeUs,
-            message: "pending task scheduling",
-          };
-        });
+  #readChange(change: Change<ClusterSchema>): void {
+    switch (change.kind) {
+      case "cluster":
+        if (change.after !== undefined) this.#ledger.setCluster(change.after);
+        return;
+      case "network":
+        if (change.after !== undefined) return this.#setNetwork(change.after);
+        this.#networks.delete(change.id);
+        this.#refusedNetworks.delete(change.id);
+        this.#leaving.delete(change.id);
+        return this.#ledger.removeNetwork(change.id);
+      case "service":
+        if (change.after !== undefined) return this.#setService(change.after);
+        this.#services.delete(change.id);
+        this.#refusedServices.delete(change.id);
+        this.#told.delete(change.id);
+        this.#wakeTasks(change.id);
+        return this.#ledger.removeService(change.id);
+      case "task":
+        if (change.after !== undefined) return this.#setTask(change.after);
+        this.#tasks.delete(change.id);
+        this.#refusedTasks.delete(change.id);
+        this.#told.delete(change.id);
+        return this.#release(change.id);
+      case "node":
+      case "secret":
+      case "config":
+      case "volume":
+      case "resource":
+      case "extension":
+        return;
+    }
+  }
+
+  #setNetwork(network: Readonly<skep.objects.Network>): void {
+    if (this.#ledger.setNetwork(network)) this.#networks.add(network.id);
+    else this.#refusedNetworks.delete(network.id);
+    if (network.pendingDelete) this.#leaving.add(network.id);
+  }
+
+  #setService(service: Service): void {
+    this.#wakeTasks(service.id);
+    // What is on its way to it is booked already, and not in this version of it.
+    if (this.#inFlight.has(service.id)) this.#services.add(service.id);
+    else if (this.#ledger.setService(service)) {
+      if (service.reason != null) this.#services.add(service.id);
+      else this.#refusedServices.delete(service.id);
+    } else this.#services.add(service.id);
+  }
+
+  #setTask(task: Task): void {
+    const state = task.status?.state ?? TaskState.NEW;
+    if (state === TaskState.NEW) {
+      this.#tasks.add(task.id);
+      return;
+    }
+    if (state <= TaskState.RUNNING) return this.#ledger.setTask(task);
+    if (task.networksAttachments.length === 0 || this.#kept.has(task.id)) return;
+    const byNode = task.status?.appliedBy !== "" || task.nodeId === "" || state === TaskState.ORPHANED;
+    if (byNode) return this.#release(task.id);
+    this.#ledger.setTask(task);
+    const timer = this.#options.clock.after(keptMs, () => {
+      this.#release(task.id);
+      this.#work();
+    });
+    this.#kept.set(task.id, timer);
+  }
+
+  #wakeTasks(serviceId: string): void {
+    for (const taskId of this.#ofService.get(serviceId) ?? []) this.#tasks.add(taskId);
+    this.#ofService.delete(serviceId);
+  }
+
+  #release(taskId: string): void {
+    this.#kept.get(taskId)?.cancel();
+    this.#kept.delete(taskId);
+    this.#ledger.removeTask(taskId);
+  }
+
+  // --------------------------------------------------------------------------------------------------------- deciding
+
+  #work(): void {
+    if (this.#watch === undefined) return;
+    const view = this.#options.store.current();
+    if (this.#predefinedDue) this.#makePredefined(view);
+    if (this.#ledger.releases !== this.#releasesSeen) {
+      this.#releasesSeen = this.#ledger.releases;
+      move(this.#refusedNetworks, this.#networks);
+      move(this.#refusedServices, this.#services);
+      move(this.#refusedTasks, this.#tasks);
+    }
+    this.#grantNetworks(view);
+    this.#grantServices(view);
+    this.#grantTasks(view);
+    for (const id of this.#leaving) this.#removeNetwork(view, id);
+  }
+
+  #grantNetworks(view: View<ClusterSchema>): void {
+    for (const id of this.#networks) {
+      const network = view.get("network", id);
+      if (this.#inFlight.has(id)) continue;
+      this.#networks.delete(id);
+      if (network === undefined || network.vni !== 0 || network.pendingDelete) continue;
+      const answer = this.#ledger.grantNetwork(network);
+      if (answer.kind === "refused") {
+        this.#refusedNetworks.add(id);
+        this.#tell(`network ${id}`, id, answer.refusal, (tx) => refuseNetwork(tx, id, answer.refusal));
+        continue;
       }
-    };
-    store.transact(change, { actor: "allocator", cause: "tasks may be placed" }, (outcome) => {
-      if (outcome.kind === "committed" || watch !== this.#watch) return;
-      clock.after(retryMs, () => {
-        if (watch !== this.#watch) return;
-        for (const id of ids) this.#new.add(id);
-        this.#pass();
+      const write = (tx: Tx<ClusterSchema>): void => openNetwork(tx, id, answer.grant);
+      this.#commit(`network ${id}`, [id], write, () => {
+        this.#ledger.takeBackNetwork(id);
+        this.#networks.add(id);
       });
+    }
+  }
+
+  #grantServices(view: View<ClusterSchema>): void {
+    for (const id of this.#services) {
+      if (this.#inFlight.has(id)) continue;
+      this.#services.delete(id);
+      const service = view.get("service", id);
+      if (service === undefined) continue;
+      const isSettled = this.#ledger.setService(service);
+      if (isSettled) this.#wakeTasks(id);
+      if (isSettled && service.reason == null) continue;
+      const answer = this.#ledger.grantService(service);
+      if (answer.kind === "refused") {
+        this.#refusedServices.add(id);
+        this.#tell(`service ${id}`, id, answer.refusal, (tx) => refuseService(tx, id, answer.refusal));
+        continue;
+      }
+      this.#told.delete(id);
+      const { specVersion } = service;
+      const write = (tx: Tx<ClusterSchema>): void => {
+        // Asked for by a spec that has changed since: the next look asks for what it says now.
+        if (tx.get("service", id)?.specVersion !== specVersion) return;
+        tx.edit("service", id, (draft) => {
+          draft.endpoint = answer.grant;
+          draft.reason = null;
+        });
+      };
+      this.#commit(`service ${id}`, [id], write, () => this.#services.add(id));
+    }
+  }
+
+  #grantTasks(view: View<ClusterSchema>): void {
+    let batch: Placed[] = [];
+    const flush = (): void => {
+      if (batch.length === 0) return;
+      const placed = batch;
+      batch = [];
+      const write = (tx: Tx<ClusterSchema>): void => {
+        for (const each of placed) pass(tx, each);
+      };
+      const ids = placed.map(({ id }) => id);
+      this.#commit(`${placed.length} tasks may be placed`, ids, write, () => {
+        for (const { id, grant } of placed) {
+          if (grant !== undefined) this.#ledger.removeTask(id);
+          this.#tasks.add(id);
+        }
+      });
+    };
+    /** Nobody else gets an address of these in this round. */
+    const full = new Map<string, Refusal>();
+    const refusals: { readonly id: string; readonly refusal: Refusal }[] = [];
+    for (const id of this.#tasks) {
+      if (this.#inFlight.has(id)) continue;
+      const task = view.get("task", id);
+      if (task?.status?.state !== TaskState.NEW || task.desiredState >= TaskState.SHUTDOWN) {
+        this.#tasks.delete(id);
+        continue;
+      }
+      const service = task.serviceId === "" ? undefined : view.get("service", task.serviceId);
+      if (isFree(task, service)) {
+        this.#tasks.delete(id);
+        batch.push({ id, grant: undefined });
+      } else if (service !== undefined && this.#waitsFor(service)) {
+        this.#tasks.delete(id);
+        const waiting = this.#ofService.get(service.id) ?? new Set();
+        this.#ofService.set(service.id, waiting.add(id));
+        if (service.reason != null)
+          refusals.push({ id, refusal: { reason: service.reason, text: textOfService(service) } });
+      } else {
+        this.#tasks.delete(id);
+        const refusal = (task.spec?.networks ?? []).map(({ target }) => full.get(target ?? "")).find((each) => each);
+        if (refusal !== undefined) {
+          this.#refusedTasks.add(id);
+          refusals.push({ id, refusal });
+          continue;
+        }
+        const answer = this.#ledger.grantTask(task, service);
+        if (answer.kind === "granted") batch.push({ id, grant: answer.grant });
+        else {
+          this.#refusedTasks.add(id);
+          if (answer.refusal.full !== undefined) full.set(answer.refusal.full, answer.refusal);
+          refusals.push({ id, refusal: answer.refusal });
+        }
+      }
+      if (batch.length >= batchMax) flush();
+    }
+    flush();
+    for (const { id, refusal } of refusals) this.#tell(`task ${id}`, id, refusal, (tx) => refuseTask(tx, id, refusal));
+  }
+
+  #waitsFor(service: Service): boolean {
+    if (!needsEndpoint(service)) return false;
+    return this.#inFlight.has(service.id) || this.#refusedServices.has(service.id) || !this.#ledger.setService(service);
+  }
+
+  /** The reason is written when it is another one than before. */
+  #tell(what: string, id: string, refusal: Refusal, write: (tx: Tx<ClusterSchema>) => void): void {
+    if (this.#told.get(id) === refusal.text) return;
+    this.#told.set(id, refusal.text);
+    const { store, logger } = this.#options;
+    const watch = this.#watch;
+    store.transact(write, { actor, cause: `${what} waits` }, ({ kind }) => {
+      if (kind === "committed" || watch !== this.#watch) return;
+      this.#told.delete(id);
+      logger.warn("a reason could not be written", { what });
+      this.#again(retryMs, () => this.#retellable(id));
     });
   }
+
+  #retellable(id: string): void {
+    if (this.#refusedTasks.delete(id)) this.#tasks.add(id);
+    if (this.#refusedServices.delete(id)) this.#services.add(id);
+    if (this.#refusedNetworks.delete(id)) this.#networks.add(id);
+  }
+
+  /** @param undo  it is certain that nothing of it is committed, or at least to be asked for again */
+  #commit(cause: string, ids: readonly string[], write: (tx: Tx<ClusterSchema>) => void, undo: () => void): void {
+    const { store, logger } = this.#options;
+    const watch = this.#watch;
+    for (const id of ids) this.#inFlight.add(id);
+    store.transact(write, { actor, cause }, (outcome) => {
+      if (watch !== this.#watch) return;
+      for (const id of ids) this.#inFlight.delete(id);
+      // What waited for it is looked at with the watch, which shows the change after this.
+      if (outcome.kind === "committed") return this.#again(0, () => {});
+      const { error } = outcome;
+      if (outcome.kind === "failed") undo();
+      const ms = error instanceof Conflict ? 0 : error instanceof Backpressure ? error.retryAfterMs : retryMs;
+      if (ms === retryMs) logger.warn("could not be allocated; tried again soon", { cause, error });
+      this.#again(ms, outcome.kind === "failed" ? () => {} : undo);
+    });
+  }
+
+  #again(ms: number, before: () => void): void {
+    const watch = this.#watch;
+    this.#options.clock.after(ms, () => {
+      if (watch !== this.#watch) return;
+      before();
+      if (this.#networks.size + this.#services.size + this.#tasks.size > 0) this.#work();
+    });
+  }
+
+  /** Made with the cluster. An operator may remove the ingress network later, and it stays removed. */
+  #makePredefined(view: View<ClusterSchema>): void {
+    if (view.count("cluster") === 0) return;
+    this.#predefinedDue = false;
+    const missing = predefined.filter(([name]) => view.first("network", "name", name) === undefined);
+    if (missing.length === 0) return;
+    const isFounding = missing.length === predefined.length && view.first("network", "name", "ingress") === undefined;
+    const { newId } = this.#options;
+    const write = (tx: Tx<ClusterSchema>): void => {
+      for (const [name, driver] of missing)
+        if (tx.first("network", "name", name) === undefined)
+          tx.create("network", { id: newId(), spec: { name, driver: { name: driver }, scope: "local" } });
+      if (isFounding && tx.first("network", "name", "ingress") === undefined)
+        tx.create("network", { id: newId(), spec: ingressSpec });
+    };
+    this.#commit("networks that every cluster has", [], write, () => (this.#predefinedDue = true));
+  }
+
+  /** A network that was removed goes when nothing runs in it any more. */
+  #removeNetwork(view: View<ClusterSchema>, id: string): void {
+    if (this.#inFlight.has(id) || !isUnused(view, id)) return;
+    const write = (tx: Tx<ClusterSchema>): void => {
+      if (tx.get("network", id)?.pendingDelete === true && isUnused(tx, id)) tx.remove("network", id);
+    };
+    this.#commit(`network ${id} is removed`, [id], write, () => {});
+  }
+}
+
+const ingressSpec: skep.objects.NetworkSpec.$Properties = {
+  name: "ingress",
+  driver: { name: "overlay" },
+  ingress: true,
+  scope: "swarm",
+};
+
+function move(from: Set<string>, to: Set<string>): void {
+  for (const id of from) to.add(id);
+  from.clear();
+}
+
+/** Nothing is to be allocated to it. */
+function isFree(task: Task, service: Service | undefined): boolean {
+  return (task.spec?.networks ?? []).length === 0 && (service === undefined || !needsEndpoint(service));
+}
+
+function isUnused(view: View<ClusterSchema>, networkId: string): boolean {
+  for (const { status } of view.find("task", "network", networkId))
+    if ((status?.state ?? TaskState.NEW) <= TaskState.RUNNING) return false;
+  return true;
+}
+
+// ------------------------------------------------------------------------------------------------------------- writing
+
+function openNetwork(tx: Tx<ClusterSchema>, id: string, grant: NetworkGrant): void {
+  const network = tx.get("network", id);
+  if (network === undefined || network.vni !== 0) return;
+  tx.edit("network", id, (draft) => {
+    draft.ipam = grant.ipam;
+    draft.vni = grant.vni;
+    draft.driverState = grant.driverState;
+    draft.reason = null;
+  });
+}
+
+function refuseNetwork(tx: Tx<ClusterSchema>, id: string, { reason }: Refusal): void {
+  if (!tx.has("network", id)) return;
+  tx.edit("network", id, (draft) => {
+    draft.reason = { ...reason, sinceUs: draft.reason?.sinceUs ?? tx.timeUs };
+  });
+}
+
+function refuseService(tx: Tx<ClusterSchema>, id: string, { reason }: Refusal): void {
+  if (!tx.has("service", id)) return;
+  tx.edit("service", id, (draft) => {
+    draft.reason = { ...reason, sinceUs: draft.reason?.sinceUs ?? tx.timeUs };
+  });
+}
+
+function refuseTask(tx: Tx<ClusterSchema>, id: string, { reason, text }: Refusal): void {
+  const task = tx.get("task", id);
+  if (task?.status?.state !== TaskState.NEW) return;
+  tx.edit("task", id, (draft) => {
+    draft.status = {
+      ...draft.status,
+      timestampUs: tx.timeUs,
+      message: "pending allocation",
+      err: text,
+      reason: { ...reason, sinceUs: tx.timeUs },
+    };
+  });
+}
+
+function pass(tx: Tx<ClusterSchema>, { id, grant }: Placed): void {
+  const task = tx.get("task", id);
+  if (task?.status?.state !== TaskState.NEW) return;
+  tx.edit("task", id, (draft) => {
+    draft.status = {
+      state: TaskState.PENDING,
+      timestampUs: tx.timeUs,
+      message: "pending task scheduling",
+      reason: draft.hold ?? null,
+    };
+    if (grant === undefined) return;
+    draft.networksAttachments = [...grant.attachments];
+    draft.endpoint = grant.endpoint;
+  });
+}
+
+function textOfService({ spec, reason }: Service): string {
+  const cause =
+    reason?.portInUse != null ? "a port that it publishes is in use" : "its networks have no address for it";
+  return `Cannot give the task its place in service ${spec?.name ?? ""}: ${cause}`;
 }

@@ -11862,6 +11862,9 @@ export namespace skep {
             /** Network pendingDelete. */
             pendingDelete: boolean;
 
+            /** Network reason. */
+            reason?: (skep.objects.Reason.$Properties|null);
+
             /**
              * Creates a new Network instance using the specified properties.
              * @param [properties] Properties to set
@@ -11943,12 +11946,25 @@ export namespace skep {
                 /** Network pendingDelete */
                 pendingDelete?: (boolean|null);
 
+                /** Network reason */
+                reason?: (skep.objects.Reason.$Properties|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
 
             /** Shape of a Network. */
-            type $Shape = skep.objects.Network.$Properties;
+            type $Shape = {
+              id?: string|null;
+              meta?: skep.objects.Meta.$Shape|null;
+              spec?: skep.objects.NetworkSpec.$Shape|null;
+              ipam?: skep.objects.Ipam.$Shape|null;
+              vni?: number|null;
+              driverState?: skep.objects.Driver.$Shape|null;
+              pendingDelete?: boolean|null;
+              reason?: skep.objects.Reason.$Shape|null;
+              $unknowns?: Uint8Array[];
+            };
         }
 
         /**

@@ -21077,6 +21077,7 @@ export const skep = $root.skep = (() => {
             Network.prototype.vni = 0;
             Network.prototype.driverState = null;
             Network.prototype.pendingDelete = false;
+            Network.prototype.reason = null;
 
             Network.create = function(properties) {
                 return new Network(properties);
@@ -21103,6 +21104,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.Driver.encode(message.driverState, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.pendingDelete != null && $Object.hasOwnProperty.call(message, "pendingDelete") && message.pendingDelete !== false)
                     writer.uint32(56).bool(message.pendingDelete);
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    $root.skep.objects.Reason.encode(message.reason, writer.uint32(66).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -21187,6 +21190,12 @@ export const skep = $root.skep = (() => {
                                 delete message.pendingDelete;
                             continue;
                         }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.reason = $root.skep.objects.Reason.decode(reader, reader.size(), $undefined, _depth + 1, message.reason);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -21243,6 +21252,11 @@ export const skep = $root.skep = (() => {
                 if (object.pendingDelete != null)
                     if (object.pendingDelete)
                         message.pendingDelete = $Boolean(object.pendingDelete);
+                if (object.reason != null) {
+                    if (!$util.isObject(object.reason))
+                        throw $TypeError(".skep.objects.Network.reason: object expected");
+                    message.reason = $root.skep.objects.Reason.fromObject(object.reason, _depth + 1);
+                }
                 return message;
             };
 
@@ -21262,6 +21276,7 @@ export const skep = $root.skep = (() => {
                     object.vni = 0;
                     object.driverState = null;
                     object.pendingDelete = false;
+                    object.reason = null;
                 }
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
                     object.id = message.id;
@@ -21277,6 +21292,8 @@ export const skep = $root.skep = (() => {
                     object.driverState = $root.skep.objects.Driver.toObject(message.driverState, options, _depth + 1);
                 if (message.pendingDelete != null && $Object.hasOwnProperty.call(message, "pendingDelete"))
                     object.pendingDelete = message.pendingDelete;
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = $root.skep.objects.Reason.toObject(message.reason, options, _depth + 1);
                 return object;
             };
 

@@ -46,7 +46,7 @@ test("a task reaches RUNNING over real connections, is taken up by the agent's n
   });
   serveDispatcher(server, dispatcher);
   const loops = new LeaderLoops(cluster.store, [
-    new Allocator(parts),
+    new Allocator({ ...parts, newId: () => newId(randomFillSync) }),
     new Orchestrator({ ...parts, newId: () => newId(randomFillSync) }),
     new Scheduler({ ...parts, seed: 1 }),
     dispatcher,

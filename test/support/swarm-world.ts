@@ -265,7 +265,7 @@ export class SimManager {
     this.member.log.catchUp();
     this.up = true;
     this.#loops = new LeaderLoops(this.store, [
-      new Allocator(parts),
+      new Allocator({ ...parts, newId: () => newId(fill) }),
       new Orchestrator({ ...parts, newId: () => newId(fill) }),
       new Scheduler({ ...parts, seed }),
       this.dispatcher,

@@ -31,6 +31,7 @@ export function needsOf(task: Task): readonly string[] {
   for (const { secretId } of container?.secrets ?? []) add("secret", secretId);
   for (const { configId } of container?.configs ?? []) add("config", configId);
   add("config", container?.privileges?.credentialSpec?.config);
+  for (const { target } of task.spec?.networks ?? []) add("network", target);
   for (const { networkId } of task.networksAttachments) add("network", networkId);
   for (const { id } of task.volumes) add("volume", id);
   return [...keys];

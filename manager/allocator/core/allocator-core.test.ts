@@ -1,0 +1,218 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { skep } from "../../../proto/index.ts";
+import { Ledger } from "./ledger.ts";
+import { PortBook } from "./ports.ts";
+import { AddressPool, formatSubnet, freeSubnet, overlap, parseSubnet, type Subnet } from "./subnet.ts";
+
+const subnet = (text: string): Subnet => parseSubnet(text)!;
+
+test("a pool gives out every address but the first and the last, and then says that it is full", () => {
+  const pool = new AddressPool(subnet("10.0.7.0/29"), undefined);
+  const given = Array.from({ length: 6 }, () => pool.format(pool.take("a")!));
+  assert.deepEqual(
+    given,
+    [1, 2, 3, 4, 5, 6].map((at) => `10.0.7.${at}/29`),
+  );
+  assert.equal(pool.take("b"), undefined);
+  assert.deepEqual([pool.used, pool.size], [6, 6]);
+});
+
+test("an address that is given back is given out again as late as possible", () => {
+  const pool = new AddressPool(subnet("10.0.7.0/29"), undefined);
+  const first = pool.take("a")!;
+  pool.release(first, "somebody else");
+  assert.equal(pool.used, 1);
+  pool.release(first, "a");
+  assert.deepEqual(
+    Array.from({ length: 6 }, () => pool.formatPlain(pool.take("b")!)),
+    ["10.0.7.2", "10.0.7.3", "10.0.7.4", "10.0.7.5", "10.0.7.6", "10.0.7.1"],
+  );
+});
+
+test("a range limits what is given out, and not what may be asked for", () => {
+  const pool = new AddressPool(subnet("10.0.0.0/24"), subnet("10.0.0.64/30"));
+  assert.equal(pool.size, 4);
+  assert.equal(pool.claim(pool.parse("10.0.0.9")!, "a"), true);
+  assert.equal(pool.used, 0);
+  assert.equal(pool.claim(pool.parse("10.0.0.9/24")!, "b"), false);
+  assert.equal(pool.formatPlain(pool.take("c")!), "10.0.0.64");
+  assert.equal(pool.parse("10.0.1.9"), undefined);
+  assert.equal(new AddressPool(subnet("fd00::/126"), undefined).format(subnet("fd00::/126").base + 1n), "fd00::1/126");
+});
+
+test("a free subnet overlaps nothing that is taken, and none is missed", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.integer({ min: 0, max: 63 }), fc.integer({ min: 26, max: 30 })), { maxLength: 30 }),
+      (drawn) => {
+        const pools = [subnet("10.0.0.0/26"), subnet("10.1.0.0/27")];
+        const taken = drawn.map(([host, prefix]) => subnet(`10.${host % 2}.0.${host}/${prefix}`));
+        const found = freeSubnet(pools, 28, taken);
+        const all = [0, 16, 32, 48].map((host) => subnet(`10.0.0.${host}/28`));
+        all.push(subnet("10.1.0.0/28"), subnet("10.1.0.16/28"));
+        const plain = all.find((each) => !taken.some((other) => overlap(each, other)));
+        assert.equal(found && formatSubnet(found), plain && formatSubnet(plain));
+      },
+    ),
+  );
+});
+
+test("each port is one service's; dynamic ones come from their range and can run out", () => {
+  const ports = new PortBook();
+  assert.equal(ports.claim(0, 30_001, "other"), true);
+  const given = new Set(Array.from({ length: 2767 }, () => ports.take(0, "a")));
+  assert.equal(given.size, 2767);
+  assert.ok(!given.has(30_001) && !given.has(undefined) && Math.min(...(given as Set<number>)) === 30_000);
+  assert.equal(ports.take(0, "b"), undefined);
+  assert.equal(ports.take(1, "b"), 30_000);
+  ports.release(0, 31_000, "a");
+  assert.equal(ports.take(0, "b"), 31_000);
+});
+
+// ------------------------------------------------------------------------------------------------------------ ledger
+
+type Network = skep.objects.Network.$Properties;
+const network = (id: string, more: Network = {}): skep.objects.Network =>
+  skep.objects.Network.decode(skep.objects.Network.encode({ id, spec: { name: id }, ...more }).finish());
+const service = (id: string, more: skep.objects.Service.$Properties): skep.objects.Service =>
+  skep.objects.Service.decode(skep.objects.Service.encode({ id, ...more }).finish());
+const task = (id: string, target: string, addresses: string[] = []): skep.objects.Task => {
+  const spec = { networks: [{ target, addresses, aliases: ["x"] }] };
+  return skep.objects.Task.decode(skep.objects.Task.encode({ id, spec }).finish());
+};
+
+/** As the shell does it: what is granted is in the store, and read from there. */
+function open(ledger: Ledger, made: skep.objects.Network): skep.objects.Network {
+  ledger.setNetwork(made);
+  const answer = ledger.grantNetwork(made);
+  if (answer.kind === "refused") assert.fail(answer.refusal.text);
+  const opened = network(made.id, { ...made, ...answer.grant });
+  ledger.setNetwork(opened);
+  return opened;
+}
+
+test("networks get numbers from 4096 on and subnets of the pools, one after the other", () => {
+  const ledger = new Ledger();
+  const first = open(ledger, network("a"));
+  const second = open(ledger, network("b"));
+  assert.deepEqual([first.vni, second.vni], [4096, 4097]);
+  const { subnet, gateway } = second.ipam!.config![0]!;
+  assert.deepEqual([first.ipam!.config![0]!.subnet, subnet, gateway], ["10.0.0.0/24", "10.0.1.0/24", "10.0.1.1"]);
+  assert.equal(ledger.setNetwork(network("host", { spec: { name: "host", driver: { name: "host" } } })), false);
+  ledger.removeNetwork("a");
+  assert.equal(open(ledger, network("c")).ipam!.config![0]!.subnet, "10.0.0.0/24");
+});
+
+test("a subnet that overlaps another network's is refused with both names, and so is nonsense", () => {
+  const ledger = new Ledger();
+  open(ledger, network("a"));
+  const ask = (config: skep.objects.IpamConfig.$Properties): string => {
+    const made = network("b", { spec: { name: "b", ipam: { config: [config] } } });
+    ledger.setNetwork(made);
+    const answer = ledger.grantNetwork(made);
+    return answer.kind === "refused" ? answer.refusal.text : answer.grant.ipam.config![0]!.gateway!;
+  };
+  assert.match(ask({ subnet: "10.0.0.128/25" }), /overlaps one of network a/);
+  assert.match(ask({ subnet: "10.9.0.0/31" }), /no subnet with room/);
+  assert.match(ask({ subnet: "ten" }), /no subnet/);
+  assert.match(ask({ subnet: "10.9.0.0/24", gateway: "10.8.0.1" }), /gateway 10.8.0.1 is not in 10.9.0.0\/24/);
+  assert.equal(ask({ subnet: "10.9.0.0/24", auxiliaryAddresses: { router: "10.9.0.1" } }), "10.9.0.2");
+});
+
+test("a network for which no subnet is left says that the pools are full", () => {
+  const ledger = new Ledger();
+  const cluster = { defaultAddrPool: ["10.20.0.0/23"], subnetSize: 24 } as unknown as skep.objects.Cluster;
+  ledger.setCluster(cluster);
+  open(ledger, network("a"));
+  open(ledger, network("b"));
+  const made = network("c");
+  ledger.setNetwork(made);
+  const answer = ledger.grantNetwork(made);
+  assert.equal(answer.kind === "refused" && answer.refusal.reason.addressPoolFull?.subnet, "10.20.0.0/23");
+});
+
+test("a service has one virtual address in each network and keeps its ports when its spec changes", () => {
+  const ledger = new Ledger();
+  open(ledger, network("ingress", { spec: { name: "ingress", ingress: true } }));
+  open(ledger, network("net"));
+  const spec = { taskTemplate: { networks: [{ target: "net" }] }, endpointSpec: { ports: [{ targetPort: 80 }] } };
+  const web = service("web", { spec });
+  assert.equal(ledger.setService(web), false);
+  const answer = ledger.grantService(web);
+  assert.ok(answer.kind === "granted");
+  assert.deepEqual(answer.grant.virtualIps, [
+    { networkId: "net", addr: "10.0.1.2/24" },
+    { networkId: "ingress", addr: "10.0.0.2/24" },
+  ]);
+  assert.equal(answer.grant.ports?.[0]?.publishedPort, 30_000);
+  const granted = service("web", { spec, endpoint: answer.grant });
+  assert.equal(ledger.setService(granted), true);
+  const ports = [{ targetPort: 443, publishedPort: 30_000 }, { targetPort: 80 }];
+  const changed = service("web", { spec: { ...spec, endpointSpec: { ports } }, endpoint: answer.grant });
+  assert.equal(ledger.setService(changed), false);
+  const again = ledger.grantService(changed);
+  assert.ok(again.kind === "granted");
+  // The number was asked for, so the port that had it gets another one.
+  assert.deepEqual(
+    again.grant.ports?.map(({ publishedPort }) => publishedPort),
+    [30_000, 30_001],
+  );
+  assert.deepEqual(again.grant.virtualIps, answer.grant.virtualIps);
+});
+
+test("a port that another service publishes is refused with its name, and nothing is kept of the attempt", () => {
+  const ledger = new Ledger();
+  const publish = (id: string, ...numbers: number[]): ReturnType<Ledger["grantService"]> =>
+    ledger.grantService(
+      service(id, {
+        spec: { endpointSpec: { ports: numbers.map((publishedPort) => ({ targetPort: 80, publishedPort })) } },
+      }),
+    );
+  assert.equal(publish("a", 8080).kind, "granted");
+  const refused = publish("b", 9090, 8080);
+  assert.equal(refused.kind === "refused" && refused.refusal.reason.portInUse?.usedBy, "a");
+  assert.equal(publish("c", 9090).kind, "granted");
+  ledger.removeService("a");
+  assert.equal(publish("b", 8080).kind, "granted");
+});
+
+test("a task gets an address of each family, the one that it asks for, or the reason why not", () => {
+  const ledger = new Ledger();
+  const config = [{ subnet: "10.5.0.0/29" }, { subnet: "fd00:5::/64" }];
+  open(ledger, network("net", { spec: { name: "net", ipam: { config } } }));
+  const addressesOf = (id: string, asked: string[] = []): string => {
+    const answer = ledger.grantTask(task(id, "net", asked), undefined);
+    return answer.kind === "granted" ? (answer.grant.attachments[0]!.addresses ?? []).join(" ") : answer.refusal.text;
+  };
+  assert.equal(addressesOf("a"), "10.5.0.2/29 fd00:5::2/64");
+  assert.equal(addressesOf("a"), "10.5.0.2/29 fd00:5::2/64");
+  assert.equal(addressesOf("b", ["10.5.0.6"]), "10.5.0.6/29");
+  assert.match(addressesOf("c", ["10.5.0.6"]), /belongs to task b/);
+  assert.match(addressesOf("c", ["10.6.0.6"]), /in none of its subnets/);
+  for (const id of ["d", "e", "f"]) assert.match(addressesOf(id), /^10.5.0.[345]\//);
+  assert.match(addressesOf("g"), /6 of 6 addresses of network net are in use/);
+  const { releases } = ledger;
+  assert.match(addressesOf("g"), /6 of 6/);
+  assert.equal(ledger.releases, releases, "an attempt gives nothing back");
+  ledger.removeTask("d");
+  assert.match(addressesOf("g"), /^10.5.0.3\//);
+  assert.match(ledger.grantTask(task("h", "other"), undefined).kind, /refused/);
+});
+
+test("a ledger that is read from the store gives nothing twice", () => {
+  const ledger = new Ledger();
+  const opened = open(ledger, network("net"));
+  const tasks = ["a", "b", "c"].map((id) => {
+    const answer = ledger.grantTask(task(id, "net"), undefined);
+    assert.ok(answer.kind === "granted");
+    const attachments = [...answer.grant.attachments];
+    return { ...task(id, "net"), networksAttachments: attachments } as skep.objects.Task;
+  });
+  const next = new Ledger();
+  next.setNetwork(opened);
+  for (const each of tasks) next.setTask(each);
+  const answer = next.grantTask(task("d", "net"), undefined);
+  assert.deepEqual(answer.kind === "granted" && answer.grant.attachments[0]!.addresses, ["10.0.0.5/24"]);
+});

@@ -1,0 +1,3 @@
+/** The allocator's core: who has which subnet, VXLAN number, address and port. */
+export { Ledger, needsEndpoint, type Answer, type NetworkGrant, type TaskGrant } from "./ledger.ts";
+export type { Refusal } from "./refusal.ts";
