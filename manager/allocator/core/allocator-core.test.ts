@@ -78,13 +78,13 @@ const network = (id: string, more: Network = {}): skep.objects.Network =>
   skep.objects.Network.decode(skep.objects.Network.encode({ id, spec: { name: id }, ...more }).finish());
 const service = (id: string, more: skep.objects.Service.$Properties): skep.objects.Service =>
   skep.objects.Service.decode(skep.objects.Service.encode({ id, ...more }).finish());
-const task = (id: string, target: string, addresses: string[] = []): skep.objects.Task => {
+const task = (id: string, target: string, addresses: string[] = []): Readonly<skep.objects.Task> => {
   const spec = { networks: [{ target, addresses, aliases: ["x"] }] };
   return skep.objects.Task.decode(skep.objects.Task.encode({ id, spec }).finish());
 };
 
 /** As the shell does it: what is granted is in the store, and read from there. */
-function open(ledger: Ledger, made: skep.objects.Network): skep.objects.Network {
+function open(ledger: Ledger, made: Readonly<skep.objects.Network>): skep.objects.Network {
   ledger.setNetwork(made);
   const answer = ledger.grantNetwork(made);
   if (answer.kind === "refused") assert.fail(answer.refusal.text);
@@ -208,7 +208,7 @@ test("a ledger that is read from the store gives nothing twice", () => {
     const answer = ledger.grantTask(task(id, "net"), undefined);
     assert.ok(answer.kind === "granted");
     const attachments = [...answer.grant.attachments];
-    return { ...task(id, "net"), networksAttachments: attachments } as skep.objects.Task;
+    return { ...task(id, "net"), networksAttachments: attachments };
   });
   const next = new Ledger();
   next.setNetwork(opened);

@@ -297,7 +297,7 @@ export class Ledger {
     const numbers = new Map<Port, number>();
     for (const port of inOrder) {
       if (!isIngress(port)) continue;
-      const protocol = port.protocol ?? 0;
+      const protocol: number = port.protocol ?? 0;
       const had = before.find((other) => isIngress(other) && samePort(other, port))?.publishedPort ?? 0;
       let number = port.publishedPort ?? 0;
       if (number === 0 && had !== 0 && ![...numbers.values()].includes(had) && this.#ports.claim(protocol, had, owner))
@@ -446,7 +446,7 @@ export class Ledger {
 
   // ----------------------------------------------------------------------------------------------------------- holdings
 
-  #take(book: NetworkBook, owner: string, holding: Holding, bits: 32 | 128 | undefined = undefined): string | Refusal {
+  #take(book: NetworkBook, owner: string, holding: Holding, bits?: 32 | 128): string | Refusal {
     const pools = book.pools.filter(({ subnet }) => bits === undefined || subnet.bits === bits);
     for (const pool of pools) {
       const value = pool.take(owner);
