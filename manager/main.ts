@@ -291,7 +291,10 @@ process.on("uncaughtException", (error) => {
   process.exit(71);
 });
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  const code = await main(process.argv.slice(2));
+  // Everything is closed. A connection that a peer was just opening when the server went down may linger inside grpc-js, and
+  // would keep a process that has said goodbye alive for as long as the peer wants.
+  process.exit(code);
 } catch (error) {
   if (error instanceof WrongUse) {
     process.stderr.write(`manager: ${error.message}\nmanager: see \`manager --help\`\n`);
