@@ -22,7 +22,9 @@ import {
   Founder,
   Revocations,
   RoleManager,
+  Rotator,
   checkMember,
+  makeRoot,
   type Bootstrap,
   type Members,
 } from "./ca/index.ts";
@@ -404,6 +406,7 @@ export class Manager implements AsyncDisposable {
     const key = unlockKey === undefined ? undefined : readUnlockKey(unlockKey);
     return [
       ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
+      new Rotator({ ...parts, draw, makeRoot }),
       new RoleManager({ ...parts, members: this.#membersPort(), seed: randomBytes(8).toString("hex") }),
       new Allocator({ ...parts, newId: () => newId(fillRandomly) }),
       new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),

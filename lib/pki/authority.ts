@@ -1,8 +1,8 @@
 /** The cluster's certificate authority: one self-signed root, and the certificates of nodes that it issues. */
-import { createHash, createPublicKey, randomBytes, type webcrypto } from "node:crypto";
+import { createHash, createPublicKey, randomBytes, type KeyObject, type webcrypto } from "node:crypto";
 
 import { memberUri, organizationalUnits, type NodeIdentity } from "./certificate.ts";
-import { CertificateExpired, CertificateInvalid, RequestInvalid } from "./errors.ts";
+import { CertificateExpired, CertificateInvalid, CertificateNotYetValid, RequestInvalid } from "./errors.ts";
 import { algorithmOf, generatePrivateKey, p256, readPrivateKey, toCryptoKeys } from "./keys.ts";
 import { x509 } from "./x509.ts";
 
@@ -17,6 +17,7 @@ export const nodeLifeMs = 90 * dayMs;
 /** Certificates begin in the past, for hosts whose clocks are behind the issuer's. */
 const backdateMs = 3_600_000;
 const requestBytesMax = 16 * 1024;
+const rootBytesMax = 64 * 1024;
 
 /** Makes the root of a new cluster. */
 export async function createAuthority(clusterId: string, nowMs: number): Promise<AuthorityMaterial> {
@@ -63,10 +64,7 @@ export class Authority {
     } catch (error) {
       throw new CertificateInvalid("the root certificate", "it is not an X.509 certificate", error);
     }
-    const expected = createPublicKey(key).export({ type: "spki", format: "der" });
-    if (!expected.equals(Buffer.from(this.#root.publicKey.rawData))) {
-      throw new CertificateInvalid("the root certificate", "the key belongs to another certificate");
-    }
+    checkOwnKey(this.#root, key);
     this.#signingKey = toCryptoKeys(key).privateKey;
     this.#algorithm = algorithmOf(key);
   }
@@ -109,11 +107,95 @@ export class Authority {
           ...(identity.role === "manager" ? [{ type: "url" as const, value: memberUri(identity) }] : []),
         ]),
         await x509.SubjectKeyIdentifierExtension.create(publicKey),
-        await x509.AuthorityKeyIdentifierExtension.create(this.#root.publicKey),
+        await authorityKeyOf(this.#root),
       ],
     });
     return pemOf(certificate);
   }
+
+  /**
+   * Vouches for the next root: a certificate of its name and key, signed by this one. Behind a leaf that the next root
+   * signed, it leads those who trust only this root.
+   * @returns PEM
+   * @throws  CertificateInvalid, CertificateExpired when this root is at its end
+   */
+  async vouchFor(nextRootPem: string, nowMs: number): Promise<string> {
+    const next = readRootCertificate(nextRootPem);
+    const notAfterMs = Math.min(this.#root.notAfter.getTime(), next.notAfter.getTime());
+    if (notAfterMs <= nowMs) throw new CertificateExpired("the root certificate", this.#root.notAfter.getTime());
+    const certificate = await x509.X509CertificateGenerator.create({
+      serialNumber: newSerial(),
+      subject: next.subjectName,
+      issuer: this.#root.subjectName,
+      publicKey: next.publicKey,
+      signingKey: this.#signingKey,
+      signingAlgorithm: this.#algorithm,
+      notBefore: new Date(Math.min(nowMs - backdateMs, notAfterMs)),
+      notAfter: new Date(notAfterMs),
+      extensions: [
+        new x509.BasicConstraintsExtension(true, 0, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+        await subjectKeyOf(next),
+        await authorityKeyOf(this.#root),
+      ],
+    });
+    return pemOf(certificate);
+  }
+}
+
+/**
+ * Whether a root that somebody brings can sign this cluster's certificates: it is an authority, signed by itself, valid
+ * now, and the key is its own.
+ * @throws CertificateInvalid, CertificateExpired, CertificateNotYetValid, PrivateKeyInvalid
+ */
+export async function checkRoot(material: AuthorityMaterial, nowMs: number): Promise<void> {
+  const root = readRootCertificate(material.certificatePem);
+  checkRootNow(root, nowMs);
+  checkOwnKey(root, readPrivateKey(material.privateKeyPem));
+  if (!(await root.isSelfSigned())) throw new CertificateInvalid("the root certificate", "it is not signed by itself");
+}
+
+/** The DER of a root's public key (SubjectPublicKeyInfo), as `issuerOf` tells it. @throws CertificateInvalid */
+export function publicKeyOfRoot(rootPem: string): Uint8Array {
+  return new Uint8Array(readRootCertificate(rootPem).publicKey.rawData);
+}
+
+function checkOwnKey(root: InstanceType<typeof x509.X509Certificate>, key: KeyObject): void {
+  const expected = createPublicKey(key).export({ type: "spki", format: "der" });
+  if (!expected.equals(Buffer.from(root.publicKey.rawData)))
+    throw new CertificateInvalid("the root certificate", "the key belongs to another certificate");
+}
+
+function checkRootNow(root: InstanceType<typeof x509.X509Certificate>, nowMs: number): void {
+  if (root.getExtension(x509.BasicConstraintsExtension)?.ca !== true)
+    throw new CertificateInvalid("the root certificate", "it is not an authority");
+  if (root.notAfter.getTime() <= nowMs) throw new CertificateExpired("the root certificate", root.notAfter.getTime());
+  if (root.notBefore.getTime() > nowMs)
+    throw new CertificateNotYetValid("the root certificate", root.notBefore.getTime());
+}
+
+function readRootCertificate(pem: string): InstanceType<typeof x509.X509Certificate> {
+  if (pem.length > rootBytesMax)
+    throw new CertificateInvalid("the root certificate", `${pem.length} bytes are too many`);
+  try {
+    return new x509.X509Certificate(pem);
+  } catch (error) {
+    throw new CertificateInvalid("the root certificate", "it is not an X.509 certificate", error);
+  }
+}
+
+/** The name that a root gives its own key; tools differ in how they derive it, and TLS compares it. */
+async function subjectKeyOf(
+  root: InstanceType<typeof x509.X509Certificate>,
+): Promise<InstanceType<typeof x509.SubjectKeyIdentifierExtension>> {
+  const own = root.getExtension(x509.SubjectKeyIdentifierExtension);
+  return own ?? (await x509.SubjectKeyIdentifierExtension.create(root.publicKey));
+}
+
+async function authorityKeyOf(
+  root: InstanceType<typeof x509.X509Certificate>,
+): Promise<InstanceType<typeof x509.AuthorityKeyIdentifierExtension>> {
+  return new x509.AuthorityKeyIdentifierExtension((await subjectKeyOf(root)).keyId);
 }
 
 /** The public key (DER, SubjectPublicKeyInfo) of a request that is whole and signed by it. @throws RequestInvalid */

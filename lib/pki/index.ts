@@ -8,10 +8,12 @@
  */
 export {
   Authority,
+  checkRoot,
   createAuthority,
   createRequest,
   nodeIdOf,
   nodeLifeMs,
+  publicKeyOfRoot,
   readRequestKey,
   type AuthorityMaterial,
 } from "./authority.ts";
@@ -20,6 +22,7 @@ export {
   readCertificate,
   readRoots,
   renewalMs,
+  splitBundle,
   type Certificate,
   type NodeIdentity,
   type NodeRole,

@@ -148,6 +148,7 @@ function createCluster(
       state: CertificateState.CERTIFICATE_ISSUED,
       role: NodeRole.MANAGER,
       expiresAtUs: tx.timeUs + nodeLifeOf(spec) * 1000,
+      issuer: digestOfRoot(bootstrap.rootCert),
     },
   });
 }

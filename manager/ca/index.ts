@@ -10,4 +10,6 @@ export { Founder, readBootstrap, type Bootstrap } from "./bootstrap.ts";
 export { checkMember } from "./members.ts";
 export { Revocations } from "./revocations.ts";
 export { RoleManager, type Members } from "./role-manager.ts";
+export { Rotator, type MakeRoot, type NextRoot } from "./rotator.ts";
+export { makeRoot } from "./make-root.ts";
 export { AuthorityService, type Leader } from "./service.ts";

@@ -1,5 +1,5 @@
 /** Signs with the root that is in force; while it is being rotated, with the one to come, which the old one vouches for. */
-import { Authority, readCertificate, type NodeIdentity } from "../../lib/pki/index.ts";
+import { Authority, digestOfRoot, readCertificate, type NodeIdentity } from "../../lib/pki/index.ts";
 import { trustedRoots, type skep } from "../../proto/index.ts";
 import { CaNotReady } from "./errors.ts";
 
@@ -9,11 +9,12 @@ export interface Issued {
   /** PEM of the roots that the node is to trust. */
   readonly roots: string;
   readonly notAfterMs: number;
+  /** Digest of the root that signed. */
+  readonly issuer: string;
 }
 
 export class Issuer {
-  #certificate = "";
-  #authority: Authority | undefined;
+  #signing: { readonly certificate: string; readonly authority: Authority; readonly digest: string } | undefined;
 
   /** @throws RequestInvalid, CertificateExpired, CaNotReady without a key to sign with */
   async issue(
@@ -22,19 +23,24 @@ export class Issuer {
     identity: NodeIdentity,
     options: { readonly nowMs: number; readonly lifeMs: number },
   ): Promise<Issued> {
-    const leaf = await this.#signer(root).issue(request, identity, options);
-    const behind = root?.rotation?.crossSignedCertificate ?? "";
-    return { chain: leaf + behind, roots: trustedRoots(root), notAfterMs: readCertificate(leaf).notAfterMs };
+    const { authority, digest } = this.#signer(root);
+    const leaf = await authority.issue(request, identity, options);
+    return {
+      chain: leaf + (root?.rotation?.crossSignedCertificate ?? ""),
+      roots: trustedRoots(root),
+      notAfterMs: readCertificate(leaf).notAfterMs,
+      issuer: digest,
+    };
   }
 
-  #signer(root: skep.objects.RootCa.$Properties | null | undefined): Authority {
+  #signer(root: skep.objects.RootCa.$Properties | null | undefined): { authority: Authority; digest: string } {
     const { certificate = "", key = "" } = root?.rotation ?? root ?? {};
     if (!certificate || !key) throw new CaNotReady();
     // Reading a key takes longer than signing with it.
-    if (this.#authority === undefined || this.#certificate !== certificate) {
-      this.#authority = new Authority({ certificatePem: certificate, privateKeyPem: key });
-      this.#certificate = certificate;
+    if (this.#signing?.certificate !== certificate) {
+      const authority = new Authority({ certificatePem: certificate, privateKeyPem: key });
+      this.#signing = { certificate, authority, digest: digestOfRoot(certificate) };
     }
-    return this.#authority;
+    return this.#signing;
   }
 }

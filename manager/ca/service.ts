@@ -271,6 +271,7 @@ function certificateRecord(role: skep.objects.NodeRole, issued: Issued): skep.ob
     state: CertificateState.CERTIFICATE_ISSUED,
     role,
     expiresAtUs: issued.notAfterMs * 1000,
+    issuer: issued.issuer,
   });
 }
 

@@ -4364,6 +4364,9 @@ export namespace skep {
             /** NodeCertificate expiresAtUs. */
             expiresAtUs: number;
 
+            /** NodeCertificate issuer. */
+            issuer: string;
+
             /**
              * Creates a new NodeCertificate instance using the specified properties.
              * @param [properties] Properties to set
@@ -4441,6 +4444,9 @@ export namespace skep {
 
                 /** NodeCertificate expiresAtUs */
                 expiresAtUs?: (number|null);
+
+                /** NodeCertificate issuer */
+                issuer?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -7553,6 +7553,7 @@ export const skep = $root.skep = (() => {
             NodeCertificate.prototype.certificate = "";
             NodeCertificate.prototype.error = "";
             NodeCertificate.prototype.expiresAtUs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+            NodeCertificate.prototype.issuer = "";
 
             NodeCertificate.create = function(properties) {
                 return new NodeCertificate(properties);
@@ -7577,6 +7578,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(42).string(message.error);
                 if (message.expiresAtUs != null && $Object.hasOwnProperty.call(message, "expiresAtUs") && (typeof message.expiresAtUs === "object" ? message.expiresAtUs.low || message.expiresAtUs.high : message.expiresAtUs !== 0))
                     writer.uint32(48).int64(message.expiresAtUs);
+                if (message.issuer != null && $Object.hasOwnProperty.call(message, "issuer") && message.issuer !== "")
+                    writer.uint32(58).string(message.issuer);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7662,6 +7665,15 @@ export const skep = $root.skep = (() => {
                                 message.expiresAtUs = value;
                             else
                                 delete message.expiresAtUs;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.issuer = value;
+                            else
+                                delete message.issuer;
                             continue;
                         }
                     }
@@ -7753,6 +7765,9 @@ export const skep = $root.skep = (() => {
                             message.expiresAtUs = object.expiresAtUs;
                         else if (typeof object.expiresAtUs === "object")
                             message.expiresAtUs = new $util.LongBits(object.expiresAtUs.low >>> 0, object.expiresAtUs.high >>> 0).toNumber();
+                if (object.issuer != null)
+                    if (typeof object.issuer !== "string" || object.issuer.length)
+                        message.issuer = $String(object.issuer);
                 return message;
             };
 
@@ -7781,6 +7796,7 @@ export const skep = $root.skep = (() => {
                         object.expiresAtUs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.expiresAtUs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.issuer = "";
                 }
                 if (message.state != null && $Object.hasOwnProperty.call(message, "state"))
                     object.state = options.enums === $String ? $root.skep.objects.CertificateState[message.state] === $undefined ? message.state : $root.skep.objects.CertificateState[message.state] : message.state;
@@ -7799,6 +7815,8 @@ export const skep = $root.skep = (() => {
                         object.expiresAtUs = options.longs === $String ? $String(message.expiresAtUs) : message.expiresAtUs;
                     else
                         object.expiresAtUs = options.longs === $String ? $util.Long.prototype.toString.call(message.expiresAtUs) : options.longs === $Number ? new $util.LongBits(message.expiresAtUs.low >>> 0, message.expiresAtUs.high >>> 0).toNumber() : message.expiresAtUs;
+                if (message.issuer != null && $Object.hasOwnProperty.call(message, "issuer"))
+                    object.issuer = message.issuer;
                 return object;
             };
 
