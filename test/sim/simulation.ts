@@ -576,7 +576,10 @@ export class Simulation implements ProcessHost, StrikeHost {
     const leader = this.leader();
     if (leader === undefined) return;
     this.note(() => "at rest; judging the histories");
-    for (const process of this.processes) if (process.alive && !process.isUnfit) process.store.checkWatched();
+    for (const process of this.processes) {
+      // One whose memory has changed holds what no watch told; the next comparison would find it.
+      if (process.alive && !process.isUnfit && !process.isFlipped) process.store.checkWatched();
+    }
     this.#workload.checkEnd((prefix) => leader.store.rows(prefix), this.#clock);
   }
 
