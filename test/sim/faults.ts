@@ -218,6 +218,11 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
     case "clog":
       return { when: anyTime, act: { kind: "clog", who: someone, forUs, salt } };
     case "reset":
+      // In the middle of a snapshot, so that the next transfer goes on from there.
+      if (random.chance(0.4)) {
+        const when: When = { on: "snapshot sent", nth: random.int(1, 4), afterUs: random.int(0, 20_000), every: 1 };
+        return { when, act: { kind: "reset", who: "subject" } };
+      }
       return { when: anyTime, act: { kind: "reset", who: someone } };
     case "clock":
       if (random.chance(0.4)) {
@@ -243,7 +248,7 @@ function draw(kind: FaultKind, options: PlanInput, electionUs: number, random: R
         act: { kind: "disk slow", who: someone, latencyUs: random.pick([5_000, 50_000, 500_000]), forUs: 3 * forUs },
       };
     case "disk error": {
-      const error = random.pick<DiskErrorKind>(["read", "write", "sync", "sync", "full"]);
+      const error = random.pick<DiskErrorKind>(["read", "write", "sync", "full", "full"]);
       return { when: anyTime, act: { kind: "disk error", who: someone, error, forUs } };
     }
     case "corruption": {
