@@ -31,6 +31,7 @@ import {
 import { Control, serveControl } from "./control/index.ts";
 import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
+import { LogBroker, serveLogs } from "./logs/index.ts";
 import { LeaderCalls } from "./leader-calls.ts";
 import { managersMethods, serveManagers } from "./managers-service.ts";
 import { Orchestrator } from "./orchestrator/index.ts";
@@ -150,6 +151,7 @@ export class Manager implements AsyncDisposable {
   readonly #revocations: Revocations;
   #loops: LeaderLoops | undefined;
   readonly #dispatcher: Dispatcher;
+  readonly #logs: LogBroker;
   #metrics: Server | undefined;
   #closing: Promise<void> | undefined;
   readonly #stop = new AbortController();
@@ -183,6 +185,11 @@ export class Manager implements AsyncDisposable {
       logger: parts.options.logger,
       newId: () => newId(fillRandomly),
       managers: () => this.#addresses(),
+    });
+    this.#logs = new LogBroker({
+      store: parts.store,
+      sessions: this.#dispatcher,
+      newId: () => newId(fillRandomly),
     });
   }
 
@@ -366,7 +373,7 @@ export class Manager implements AsyncDisposable {
       newId: () => newId(fillRandomly),
       newKey: () => randomBytes(32),
     });
-    serveControl(this.#server, { control, store: this.store, leader, logs: undefined });
+    serveControl(this.#server, { control, store: this.store, leader, logs: this.#logs });
     serveManagers(this.#server, {
       raft: this.raft,
       status: () => this.status(),
@@ -387,6 +394,7 @@ export class Manager implements AsyncDisposable {
     this.raft.onMembers(warm);
     this.raft.onLeadership(warm);
     serveDispatcher(this.#server, this.#dispatcher);
+    serveLogs(this.#server, this.#logs);
     this.raft.onMembers(() => this.#dispatcher.managersChanged());
     warm();
     this.#loops = new LeaderLoops(this.store, this.#leaderLoops());

@@ -123,8 +123,7 @@ export class Session {
   subscribeLogs(subscription: skep.dispatcher.LogSubscription.$Properties): void {
     const id = subscription.id ?? "";
     const waiting = this.#logs.get(id);
-    const taskIds = [...new Set([...(waiting?.taskIds ?? []), ...(subscription.taskIds ?? [])])];
-    this.#logs.set(id, { ...subscription, taskIds });
+    this.#logs.set(id, { ...subscription, tasks: [...(waiting?.tasks ?? []), ...(subscription.tasks ?? [])] });
     this.#pump();
   }
 

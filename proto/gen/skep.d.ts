@@ -23464,8 +23464,8 @@ export namespace skep {
             /** LogSubscription id. */
             id: string;
 
-            /** LogSubscription taskIds. */
-            taskIds: string[];
+            /** LogSubscription tasks. */
+            tasks: skep.dispatcher.LogTask.$Properties[];
 
             /** LogSubscription options. */
             options?: (skep.dispatcher.LogOptions.$Properties|null);
@@ -23536,8 +23536,8 @@ export namespace skep {
                 /** LogSubscription id */
                 id?: (string|null);
 
-                /** LogSubscription taskIds */
-                taskIds?: (string[]|null);
+                /** LogSubscription tasks */
+                tasks?: (skep.dispatcher.LogTask.$Properties[]|null);
 
                 /** LogSubscription options */
                 options?: (skep.dispatcher.LogOptions.$Properties|null);
@@ -23551,6 +23551,111 @@ export namespace skep {
 
             /** Shape of a LogSubscription. */
             type $Shape = skep.dispatcher.LogSubscription.$Properties;
+        }
+
+        /**
+         * Properties of a LogTask.
+         * @deprecated Use skep.dispatcher.LogTask.$Properties instead.
+         */
+        interface ILogTask extends skep.dispatcher.LogTask.$Properties {
+        }
+
+        /** Represents a LogTask. */
+        class LogTask {
+
+            /**
+             * Constructs a new LogTask.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.LogTask.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LogTask taskId. */
+            taskId: string;
+
+            /** LogTask tail. */
+            tail?: (number|null);
+
+            /** LogTask since. */
+            since?: (skep.objects.Duration.$Properties|null);
+
+            /**
+             * Creates a new LogTask instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns LogTask instance
+             */
+            static create(properties: skep.dispatcher.LogTask.$Shape): skep.dispatcher.LogTask & skep.dispatcher.LogTask.$Shape;
+            static create(properties?: skep.dispatcher.LogTask.$Properties): skep.dispatcher.LogTask;
+
+            /**
+             * Encodes the specified LogTask message. Does not implicitly {@link skep.dispatcher.LogTask.verify|verify} messages.
+             * @param message LogTask message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.LogTask.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LogTask message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.LogTask & skep.dispatcher.LogTask.$Shape} LogTask
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogTask & skep.dispatcher.LogTask.$Shape;
+
+            /**
+             * Creates a LogTask message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns LogTask
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogTask;
+
+            /**
+             * Creates a plain object from a LogTask message. Also converts values to other types if specified.
+             * @param message LogTask
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.LogTask, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this LogTask to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for LogTask
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LogTask {
+
+            /** Properties of a LogTask. */
+            interface $Properties {
+
+                /** LogTask taskId */
+                taskId?: (string|null);
+
+                /** LogTask tail */
+                tail?: (number|null);
+
+                /** LogTask since */
+                since?: (skep.objects.Duration.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LogTask. */
+            type $Shape = skep.dispatcher.LogTask.$Properties;
         }
 
         /**
@@ -23580,12 +23685,6 @@ export namespace skep {
 
             /** LogOptions follow. */
             follow: boolean;
-
-            /** LogOptions tail. */
-            tail?: (number|null);
-
-            /** LogOptions sinceNs. */
-            sinceNs: string;
 
             /**
              * Creates a new LogOptions instance using the specified properties.
@@ -23655,12 +23754,6 @@ export namespace skep {
 
                 /** LogOptions follow */
                 follow?: (boolean|null);
-
-                /** LogOptions tail */
-                tail?: (number|null);
-
-                /** LogOptions sinceNs */
-                sinceNs?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -23809,8 +23902,8 @@ export namespace skep {
             /** LogLine stderr. */
             stderr: boolean;
 
-            /** LogLine timeNs. */
-            timeNs: string;
+            /** LogLine time. */
+            time?: (skep.objects.Duration.$Properties|null);
 
             /** LogLine text. */
             text: Uint8Array;
@@ -23878,8 +23971,8 @@ export namespace skep {
                 /** LogLine stderr */
                 stderr?: (boolean|null);
 
-                /** LogLine timeNs */
-                timeNs?: (string|null);
+                /** LogLine time */
+                time?: (skep.objects.Duration.$Properties|null);
 
                 /** LogLine text */
                 text?: (Uint8Array|null);

@@ -40876,7 +40876,7 @@ export const skep = $root.skep = (() => {
         dispatcher.LogSubscription = (function() {
 
             const LogSubscription = function (properties) {
-                this.taskIds = [];
+                this.tasks = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -40884,7 +40884,7 @@ export const skep = $root.skep = (() => {
             };
 
             LogSubscription.prototype.id = "";
-            LogSubscription.prototype.taskIds = $util.emptyArray;
+            LogSubscription.prototype.tasks = $util.emptyArray;
             LogSubscription.prototype.options = null;
             LogSubscription.prototype.close = false;
 
@@ -40901,9 +40901,9 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
                     writer.uint32(10).string(message.id);
-                if (message.taskIds != null && message.taskIds.length)
-                    for (let i = 0; i < message.taskIds.length; ++i)
-                        writer.uint32(18).string(message.taskIds[i]);
+                if (message.tasks != null && message.tasks.length)
+                    for (let i = 0; i < message.tasks.length; ++i)
+                        $root.skep.dispatcher.LogTask.encode(message.tasks[i], writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.options != null && $Object.hasOwnProperty.call(message, "options"))
                     $root.skep.dispatcher.LogOptions.encode(message.options, writer.uint32(26).fork(), _depth + 1).ldelim();
                 if (message.close != null && $Object.hasOwnProperty.call(message, "close") && message.close !== false)
@@ -40953,9 +40953,9 @@ export const skep = $root.skep = (() => {
                     case 2: {
                             if (wireType !== 2)
                                 break;
-                            if (!(message.taskIds && message.taskIds.length))
-                                message.taskIds = [];
-                            message.taskIds.push(reader.stringVerify());
+                            if (!(message.tasks && message.tasks.length))
+                                message.tasks = [];
+                            message.tasks.push($root.skep.dispatcher.LogTask.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     case 3: {
@@ -41003,12 +41003,15 @@ export const skep = $root.skep = (() => {
                 if (object.id != null)
                     if (typeof object.id !== "string" || object.id.length)
                         message.id = $String(object.id);
-                if (object.taskIds) {
-                    if (!$Array.isArray(object.taskIds))
-                        throw $TypeError(".skep.dispatcher.LogSubscription.taskIds: array expected");
-                    message.taskIds = $Array(object.taskIds.length);
-                    for (let i = 0; i < object.taskIds.length; ++i)
-                        message.taskIds[i] = $String(object.taskIds[i]);
+                if (object.tasks) {
+                    if (!$Array.isArray(object.tasks))
+                        throw $TypeError(".skep.dispatcher.LogSubscription.tasks: array expected");
+                    message.tasks = $Array(object.tasks.length);
+                    for (let i = 0; i < object.tasks.length; ++i) {
+                        if (!$util.isObject(object.tasks[i]))
+                            throw $TypeError(".skep.dispatcher.LogSubscription.tasks: object expected");
+                        message.tasks[i] = $root.skep.dispatcher.LogTask.fromObject(object.tasks[i], _depth + 1);
+                    }
                 }
                 if (object.options != null) {
                     if (!$util.isObject(object.options))
@@ -41030,7 +41033,7 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 let object = {};
                 if (options.arrays || options.defaults)
-                    object.taskIds = [];
+                    object.tasks = [];
                 if (options.defaults) {
                     object.id = "";
                     object.options = null;
@@ -41038,10 +41041,10 @@ export const skep = $root.skep = (() => {
                 }
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
                     object.id = message.id;
-                if (message.taskIds && message.taskIds.length) {
-                    object.taskIds = $Array(message.taskIds.length);
-                    for (let j = 0; j < message.taskIds.length; ++j)
-                        object.taskIds[j] = message.taskIds[j];
+                if (message.tasks && message.tasks.length) {
+                    object.tasks = $Array(message.tasks.length);
+                    for (let j = 0; j < message.tasks.length; ++j)
+                        object.tasks[j] = $root.skep.dispatcher.LogTask.toObject(message.tasks[j], options, _depth + 1);
                 }
                 if (message.options != null && $Object.hasOwnProperty.call(message, "options"))
                     object.options = $root.skep.dispatcher.LogOptions.toObject(message.options, options, _depth + 1);
@@ -41063,6 +41066,185 @@ export const skep = $root.skep = (() => {
             return LogSubscription;
         })();
 
+        dispatcher.LogTask = (function() {
+
+            const LogTask = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LogTask.prototype.taskId = "";
+            LogTask.prototype.tail = null;
+            LogTask.prototype.since = null;
+
+            let $oneOfFields;
+
+            // Virtual OneOf for proto3 optional field
+            $Object.defineProperty(LogTask.prototype, "_tail", {
+                get: $util.oneOfGetter($oneOfFields = ["tail"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            LogTask.create = function(properties) {
+                return new LogTask(properties);
+            };
+
+            LogTask.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
+                    writer.uint32(10).string(message.taskId);
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    writer.uint32(16).uint64(message.tail);
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since"))
+                    $root.skep.objects.Duration.encode(message.since, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LogTask.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.LogTask();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.taskId = value;
+                            else
+                                delete message.taskId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            message.tail = reader.uint64();
+                            message._tail = "tail";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.since = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.since);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LogTask.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.LogTask)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.LogTask: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.LogTask();
+                if (object.taskId != null)
+                    if (typeof object.taskId !== "string" || object.taskId.length)
+                        message.taskId = $String(object.taskId);
+                if (object.tail != null)
+                    if ($util.Long)
+                        message.tail = $util.Long.fromValue(object.tail, true);
+                    else if (typeof object.tail === "string")
+                        message.tail = $parseInt(object.tail, 10);
+                    else if (typeof object.tail === "number")
+                        message.tail = object.tail;
+                    else if (typeof object.tail === "object")
+                        message.tail = new $util.LongBits(object.tail.low >>> 0, object.tail.high >>> 0).toNumber(true);
+                if (object.since != null) {
+                    if (!$util.isObject(object.since))
+                        throw $TypeError(".skep.dispatcher.LogTask.since: object expected");
+                    message.since = $root.skep.objects.Duration.fromObject(object.since, _depth + 1);
+                }
+                return message;
+            };
+
+            LogTask.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.taskId = "";
+                    object.since = null;
+                }
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
+                    object.taskId = message.taskId;
+                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.tail = typeof message.tail === "number" ? $BigInt(message.tail) : $util.Long.fromBits(message.tail.low >>> 0, message.tail.high >>> 0, true).toBigInt();
+                    else if (typeof message.tail === "number")
+                        object.tail = options.longs === $String ? $String(message.tail) : message.tail;
+                    else
+                        object.tail = options.longs === $String ? $util.Long.prototype.toString.call(message.tail) : options.longs === $Number ? new $util.LongBits(message.tail.low >>> 0, message.tail.high >>> 0).toNumber(true) : message.tail;
+                if (message.since != null && $Object.hasOwnProperty.call(message, "since"))
+                    object.since = $root.skep.objects.Duration.toObject(message.since, options, _depth + 1);
+                return object;
+            };
+
+            LogTask.prototype.toJSON = function() {
+                return LogTask.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            LogTask.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.LogTask";
+            };
+
+            return LogTask;
+        })();
+
         dispatcher.LogOptions = (function() {
 
             const LogOptions = function (properties) {
@@ -41075,16 +41257,6 @@ export const skep = $root.skep = (() => {
             LogOptions.prototype.stdout = false;
             LogOptions.prototype.stderr = false;
             LogOptions.prototype.follow = false;
-            LogOptions.prototype.tail = null;
-            LogOptions.prototype.sinceNs = "";
-
-            let $oneOfFields;
-
-            // Virtual OneOf for proto3 optional field
-            $Object.defineProperty(LogOptions.prototype, "_tail", {
-                get: $util.oneOfGetter($oneOfFields = ["tail"]),
-                set: $util.oneOfSetter($oneOfFields)
-            });
 
             LogOptions.create = function(properties) {
                 return new LogOptions(properties);
@@ -41103,10 +41275,6 @@ export const skep = $root.skep = (() => {
                     writer.uint32(16).bool(message.stderr);
                 if (message.follow != null && $Object.hasOwnProperty.call(message, "follow") && message.follow !== false)
                     writer.uint32(24).bool(message.follow);
-                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
-                    writer.uint32(32).uint64(message.tail);
-                if (message.sinceNs != null && $Object.hasOwnProperty.call(message, "sinceNs") && message.sinceNs !== "")
-                    writer.uint32(42).string(message.sinceNs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -41167,22 +41335,6 @@ export const skep = $root.skep = (() => {
                                 delete message.follow;
                             continue;
                         }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            message.tail = reader.uint64();
-                            message._tail = "tail";
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.sinceNs = value;
-                            else
-                                delete message.sinceNs;
-                            continue;
-                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -41219,18 +41371,6 @@ export const skep = $root.skep = (() => {
                 if (object.follow != null)
                     if (object.follow)
                         message.follow = $Boolean(object.follow);
-                if (object.tail != null)
-                    if ($util.Long)
-                        message.tail = $util.Long.fromValue(object.tail, true);
-                    else if (typeof object.tail === "string")
-                        message.tail = $parseInt(object.tail, 10);
-                    else if (typeof object.tail === "number")
-                        message.tail = object.tail;
-                    else if (typeof object.tail === "object")
-                        message.tail = new $util.LongBits(object.tail.low >>> 0, object.tail.high >>> 0).toNumber(true);
-                if (object.sinceNs != null)
-                    if (typeof object.sinceNs !== "string" || object.sinceNs.length)
-                        message.sinceNs = $String(object.sinceNs);
                 return message;
             };
 
@@ -41246,7 +41386,6 @@ export const skep = $root.skep = (() => {
                     object.stdout = false;
                     object.stderr = false;
                     object.follow = false;
-                    object.sinceNs = "";
                 }
                 if (message.stdout != null && $Object.hasOwnProperty.call(message, "stdout"))
                     object.stdout = message.stdout;
@@ -41254,15 +41393,6 @@ export const skep = $root.skep = (() => {
                     object.stderr = message.stderr;
                 if (message.follow != null && $Object.hasOwnProperty.call(message, "follow"))
                     object.follow = message.follow;
-                if (message.tail != null && $Object.hasOwnProperty.call(message, "tail"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.tail = typeof message.tail === "number" ? $BigInt(message.tail) : $util.Long.fromBits(message.tail.low >>> 0, message.tail.high >>> 0, true).toBigInt();
-                    else if (typeof message.tail === "number")
-                        object.tail = options.longs === $String ? $String(message.tail) : message.tail;
-                    else
-                        object.tail = options.longs === $String ? $util.Long.prototype.toString.call(message.tail) : options.longs === $Number ? new $util.LongBits(message.tail.low >>> 0, message.tail.high >>> 0).toNumber(true) : message.tail;
-                if (message.sinceNs != null && $Object.hasOwnProperty.call(message, "sinceNs"))
-                    object.sinceNs = message.sinceNs;
                 return object;
             };
 
@@ -41501,7 +41631,7 @@ export const skep = $root.skep = (() => {
             };
 
             LogLine.prototype.stderr = false;
-            LogLine.prototype.timeNs = "";
+            LogLine.prototype.time = null;
             LogLine.prototype.text = $util.newBuffer([]);
 
             LogLine.create = function(properties) {
@@ -41517,8 +41647,8 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr") && message.stderr !== false)
                     writer.uint32(8).bool(message.stderr);
-                if (message.timeNs != null && $Object.hasOwnProperty.call(message, "timeNs") && message.timeNs !== "")
-                    writer.uint32(18).string(message.timeNs);
+                if (message.time != null && $Object.hasOwnProperty.call(message, "time"))
+                    $root.skep.objects.Duration.encode(message.time, writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.text != null && $Object.hasOwnProperty.call(message, "text") && message.text.length)
                     writer.uint32(26).bytes(message.text);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
@@ -41566,10 +41696,7 @@ export const skep = $root.skep = (() => {
                     case 2: {
                             if (wireType !== 2)
                                 break;
-                            if ((value = reader.stringVerify()).length)
-                                message.timeNs = value;
-                            else
-                                delete message.timeNs;
+                            message.time = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.time);
                             continue;
                         }
                     case 3: {
@@ -41611,9 +41738,11 @@ export const skep = $root.skep = (() => {
                 if (object.stderr != null)
                     if (object.stderr)
                         message.stderr = $Boolean(object.stderr);
-                if (object.timeNs != null)
-                    if (typeof object.timeNs !== "string" || object.timeNs.length)
-                        message.timeNs = $String(object.timeNs);
+                if (object.time != null) {
+                    if (!$util.isObject(object.time))
+                        throw $TypeError(".skep.dispatcher.LogLine.time: object expected");
+                    message.time = $root.skep.objects.Duration.fromObject(object.time, _depth + 1);
+                }
                 if (object.text != null)
                     if (object.text.length)
                         if (typeof object.text === "string")
@@ -41633,7 +41762,7 @@ export const skep = $root.skep = (() => {
                 let object = {};
                 if (options.defaults) {
                     object.stderr = false;
-                    object.timeNs = "";
+                    object.time = null;
                     if (options.bytes === $String)
                         object.text = "";
                     else {
@@ -41644,8 +41773,8 @@ export const skep = $root.skep = (() => {
                 }
                 if (message.stderr != null && $Object.hasOwnProperty.call(message, "stderr"))
                     object.stderr = message.stderr;
-                if (message.timeNs != null && $Object.hasOwnProperty.call(message, "timeNs"))
-                    object.timeNs = message.timeNs;
+                if (message.time != null && $Object.hasOwnProperty.call(message, "time"))
+                    object.time = $root.skep.objects.Duration.toObject(message.time, options, _depth + 1);
                 if (message.text != null && $Object.hasOwnProperty.call(message, "text"))
                     object.text = options.bytes === $String ? $util.base64.encode(message.text, 0, message.text.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.text) : message.text;
                 return object;

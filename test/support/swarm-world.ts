@@ -9,6 +9,7 @@ import type { ClusterError } from "../../lib/pure/errors.ts";
 import { silentLogger, VirtualClock } from "../../lib/runtime/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
 import { Dispatcher } from "../../manager/dispatcher/index.ts";
+import { LogBroker } from "../../manager/logs/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
 import { Scheduler } from "../../manager/scheduler/index.ts";
@@ -232,6 +233,7 @@ export class SimManager {
   readonly name: string;
   readonly #world: SwarmWorld;
   dispatcher!: Dispatcher;
+  logs!: LogBroker;
   #loops: LeaderLoops | undefined;
   #starts = 0;
   up = false;
@@ -261,6 +263,7 @@ export class SimManager {
       managers: () =>
         managers.map(({ name, member }) => ({ nodeId: name, addr: name, leader: member.log === cluster.group.leader })),
     });
+    this.logs = new LogBroker({ store: this.store, sessions: this.dispatcher, newId: () => newId(fill) });
     this.member.log.paused = false;
     this.member.log.catchUp();
     this.up = true;
@@ -400,9 +403,9 @@ export class Link {
     const { manager } = this;
     let served: StreamEvents<Request> | undefined;
     const serve = (): StreamEvents<Request> | undefined => {
-      if (served !== undefined || manager?.up !== true || method.path !== sessionMethod.path) return served;
+      if (served !== undefined || manager?.up !== true) return served;
       const peer = { nodeId: this.nodeId, address: `10.9.0.${this.nodeId.replaceAll(/\D/g, "")}` };
-      const atManager: RpcStream<never> = {
+      const atManager: RpcStream<Response> = {
         ...still,
         get closed() {
           return false;
@@ -415,7 +418,11 @@ export class Link {
         end: () => this.#pass("down", () => this.break(undefined)),
         abort: (error) => this.#pass("down", () => this.break(error)),
       };
-      served = manager.dispatcher.connect(atManager, peer) as unknown as StreamEvents<Request>;
+      const connected =
+        method.path === sessionMethod.path
+          ? manager.dispatcher.connect(atManager as RpcStream<never>, peer)
+          : manager.logs.connect(atManager as RpcStream<never>, this.nodeId);
+      served = connected as unknown as StreamEvents<Request>;
       this.#atManager = served;
       return served;
     };

@@ -5,9 +5,10 @@ import { isAbort, type ClusterError } from "../../lib/pure/errors.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
-import type { Executor, Needs, NodeFacts } from "../executor/index.ts";
+import type { Executor, Needs, NodeFacts, TaskController } from "../executor/index.ts";
 import { AssignmentSet, ManagerChoice, SessionBackoff, takenUp, TaskState } from "./core/index.ts";
 import { TaskLost } from "./errors.ts";
+import { LogShipper } from "./log-shipper.ts";
 import { AgentSession, type AgentChannel } from "./session.ts";
 import { StatusReporter } from "./status-reporter.ts";
 import type { MemoryChange, Status, Task, TaskMemory } from "./task-memory.ts";
@@ -51,6 +52,9 @@ export class Agent implements AsyncDisposable {
   readonly #choice: ManagerChoice;
   readonly #backoff: SessionBackoff;
   readonly #reporter: StatusReporter;
+  readonly #shipper: LogShipper;
+  /** Called with each change of a task's status, for those who wait for one. */
+  readonly #listeners = new Set<(taskId: string) => void>();
   readonly #runners = new Map<string, TaskRunner>();
   readonly #stop = new AbortController();
   /** Of which the executor has something from an earlier life, and nobody has asked for it yet. */
@@ -79,6 +83,11 @@ export class Agent implements AsyncDisposable {
     this.#choice = new ManagerChoice(options.random, options.managers);
     this.#backoff = new SessionBackoff(options.random);
     this.#facts = { nodeId: options.nodeId, hostname: "", platform: { os: "", architecture: "" } };
+    this.#shipper = new LogShipper({
+      clock: options.clock,
+      logger: options.logger,
+      started: (taskId, wait, signal) => this.#whenStarted(taskId, wait, signal),
+    });
     this.#reporter = new StatusReporter({
       clock: options.clock,
       send: (statusUpdate) => this.#session?.send({ statusUpdate }) ?? false,
@@ -160,7 +169,7 @@ export class Agent implements AsyncDisposable {
         if (address === undefined) logger.warn("no manager is known");
         else await this.#meet(address);
       } catch (error) {
-        if (isAbort(error) || signal.aborted) return;
+        if (signal.aborted) return;
         logger.error("a session failed", { error });
       }
       if (!signal.aborted) await this.#rest(this.#backoff.next());
@@ -193,7 +202,7 @@ export class Agent implements AsyncDisposable {
       hello: { protocol: protocolVersion, description: this.#description, addr: addr ?? "", featureLevel },
       handlers: {
         welcome: () => this.#welcomed(address),
-        message: (message) => this.#receive(message),
+        message: (message) => this.#receive(message, channel),
         drained: () => this.#reporter.drained(),
         goodbye: (goodbye) => {
           farewell = goodbye;
@@ -209,6 +218,7 @@ export class Agent implements AsyncDisposable {
       describing.cancel();
       this.#session = undefined;
       this.#reporter.end();
+      this.#shipper.endAll();
       this.#assigned.sessionEnded();
       channel[Symbol.dispose]();
       if (session.welcomed) this.#options.onSession?.(false);
@@ -246,10 +256,11 @@ export class Agent implements AsyncDisposable {
     this.#options.onSession?.(true);
   }
 
-  #receive(message: skep.dispatcher.ManagerMessage.$Properties): void {
-    const { assignments, statusAck, managers, node } = message;
+  #receive(message: skep.dispatcher.ManagerMessage.$Properties, channel: AgentChannel): void {
+    const { assignments, statusAck, managers, node, logs } = message;
     if (assignments != null) this.#assign(assignments);
     else if (statusAck != null) this.#reporter.acknowledge(statusAck.number ?? 0);
+    else if (logs != null) this.#shipper.take(logs, channel);
     else if (managers != null) {
       const list = managers.managers ?? [];
       const leader = list.find((each) => each.leader === true)?.addr ?? undefined;
@@ -291,6 +302,34 @@ export class Agent implements AsyncDisposable {
   }
 
   // ------------------------------------------------------------------------------------------------------------ tasks
+
+  /** A task that has a container, or has had one; see ShipperHost. */
+  #whenStarted(taskId: string, wait: boolean, signal: AbortSignal): Promise<TaskController | undefined> {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        this.#listeners.delete(look);
+        signal.removeEventListener("abort", onAbort);
+      };
+      const onAbort = (): void => {
+        leave();
+        reject(signal.reason as Error);
+      };
+      const look = (changed: string): void => {
+        if (changed !== taskId) return;
+        const runner = this.#runners.get(taskId);
+        const controller = runner?.reader();
+        const isThere = controller?.containerStatus() !== undefined;
+        const hasEnded = runner !== undefined && (runner.status.state ?? TaskState.NEW) > TaskState.RUNNING;
+        if (!isThere && !hasEnded && wait) return;
+        leave();
+        resolve(isThere ? controller : undefined);
+      };
+      if (signal.aborted) return reject(signal.reason as Error);
+      signal.addEventListener("abort", onAbort, { once: true });
+      this.#listeners.add(look);
+      look(taskId);
+    });
+  }
 
   #assign(message: skep.dispatcher.Assignments.$Properties): void {
     const told = this.#assigned.take(message);
@@ -364,12 +403,14 @@ export class Agent implements AsyncDisposable {
 
   #report(taskId: string, status: Status): Promise<void> {
     this.#reporter.add(taskId, status);
+    for (const listener of Array.from(this.#listeners)) listener(taskId);
     return this.#remember([{ kind: "status", taskId, status, acknowledged: false }]);
   }
 
   async #gone(taskId: string): Promise<void> {
     this.#runners.delete(taskId);
     this.#reporter.forget(taskId);
+    for (const listener of Array.from(this.#listeners)) listener(taskId);
     await this.#remember([{ kind: "forget", taskId }]);
   }
 

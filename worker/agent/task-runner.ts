@@ -59,9 +59,9 @@ export class TaskRunner {
     return this.#status;
   }
 
-  /** Of a task that has been taken up by the executor. */
-  get controller(): TaskController | undefined {
-    return this.#controller;
+  /** For those who only look: nothing is done with the task by it. */
+  reader(): TaskController {
+    return this.#ready();
   }
 
   /** The assignment has changed: what it desires, or its networks. */
