@@ -77,6 +77,10 @@ export class ControlClient {
     return key ?? new Uint8Array(0);
   }
 
+  why(request: skep.control.IWhyRequest, signal: AbortSignal): Promise<skep.control.IWhyReply> {
+    return this.#call(controlMethods.why, request, signal);
+  }
+
   #call<Request, Response>(
     method: UnaryMethod<Request, Response>,
     request: Request,

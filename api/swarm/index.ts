@@ -5,15 +5,18 @@
  */
 import type { Route } from "../http/index.ts";
 import type { Swarm } from "../ports.ts";
-import { ControlClient } from "./client.ts";
+import type { ControlClient } from "./client.ts";
 import { dataRoutes } from "./data.ts";
+import { logRoutes } from "./logs.ts";
 import { networkRoutes } from "./networks.ts";
 import { nodeRoutes } from "./nodes.ts";
 import { serviceRoutes } from "./services.ts";
 import { swarmRoutes } from "./swarm.ts";
+import { whyRoutes } from "./why.ts";
 
-export { ControlClient, swarmInfo };
-import { swarmInfo } from "./info.ts";
+export { ControlClient } from "./client.ts";
+export { SwarmEvents, type SwarmEvent } from "./events.ts";
+export { swarmInfo } from "./info.ts";
 
 export function routesOfSwarm(swarm: Swarm, control: ControlClient): readonly Route[] {
   return [
@@ -22,5 +25,7 @@ export function routesOfSwarm(swarm: Swarm, control: ControlClient): readonly Ro
     ...serviceRoutes(control),
     ...dataRoutes(control),
     ...networkRoutes(control),
+    ...logRoutes(control),
+    ...whyRoutes(control),
   ];
 }

@@ -9,6 +9,7 @@ import { SpecInvalid } from "./core/errors.ts";
 import { find, isThere, kindOf, type Kind } from "./find.ts";
 import type { Leader, LogSource } from "./ports.ts";
 import { shown } from "./redact.ts";
+import { why } from "./why.ts";
 
 const { ChangeAct } = skep.control;
 
@@ -25,6 +26,9 @@ export function serveControl(server: RpcServer, service: ControlService): void {
   server.unary(controlMethods.get, (request, { signal }) => control.get(request, signal));
   server.unary(controlMethods.list, (request, { signal }) => control.list(request, signal));
   server.unary(controlMethods.unlockKey, (request, { signal }) => control.unlockKey(request, signal));
+  server.unary(controlMethods.why, (request, { signal }) =>
+    control.read(request.stale, signal, (view) => why(view, request)),
+  );
   server.unary(controlMethods.create, (request, context) => {
     const asked = { ...request, actor: actorOf(request.actor, context) };
     return leader.run(controlMethods.create, asked, context, (signal) => control.create(asked, asked.actor, signal));

@@ -7,13 +7,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { openApi } from "../../api/index.ts";
+import { Api, type SwarmEvent } from "../../api/index.ts";
 import type { Swarm, SwarmState } from "../../api/ports.ts";
-import type { HttpServer } from "../../api/http/index.ts";
 import { newId } from "../../lib/pure/id.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { Channel, RpcServer } from "../../lib/rpc/index.ts";
-import { silentLogger } from "../../lib/runtime/index.ts";
+import { realClock, silentLogger } from "../../lib/runtime/index.ts";
 import { Control, serveControl, type LogSource } from "../../manager/control/index.ts";
 import { isUpToDate } from "../../manager/up-to-date.ts";
 import type { Tx, ClusterSchema } from "../../manager/store/index.ts";
@@ -49,7 +48,8 @@ export class ApiWorld {
   readonly socket: string;
   readonly #folder = mkdtempSync(join(tmpdir(), "skep-api-"));
   readonly bugs: unknown[] = [];
-  #api: HttpServer | undefined;
+  readonly events: SwarmEvent[] = [];
+  #api: Api | undefined;
   #server: RpcServer | undefined;
   #channel: Channel | undefined;
   /** Changed by tests that are about where the node stands. */
@@ -147,7 +147,7 @@ export class ApiWorld {
     const refuse = (): never => {
       throw new Error("not of this test");
     };
-    this.#api = await openApi({
+    this.#api = await Api.open({
       swarm: {
         state: () => this.state,
         control: () => {
@@ -165,6 +165,10 @@ export class ApiWorld {
         ...silentLogger,
         error: (text: string, facts: object) => this.bugs.push({ text, ...facts }),
       } as typeof silentLogger,
+      routes: [],
+      upgrades: [],
+      emit: (event) => this.events.push(event),
+      clock: realClock,
       info: () => Promise.resolve({ ID: "test", Name: "host-1" }),
     });
     await this.#api.listen({ kind: "unix", path: this.socket });
