@@ -169,8 +169,12 @@ export class ObjectStore<S extends Schema> implements Store<S>, AsyncDisposable 
     const refusal = this.#refusal();
     if (refusal !== undefined) return fail(refusal);
     const { session } = options;
-    const repeated = session === undefined ? undefined : this.machine.replyTo(session.id, session.seq);
-    if (repeated !== undefined) return queueMicrotask(() => done(outcomeOf(repeated, undefined as T)));
+    const firstAnswer = (): Outcome<T> | undefined => {
+      const first = session === undefined ? undefined : this.machine.replyTo(session.id, session.seq);
+      return first === undefined ? undefined : outcomeOf(first, undefined as T);
+    };
+    const repeated = firstAnswer();
+    if (repeated !== undefined) return queueMicrotask(() => done(repeated));
 
     const timeUs = this.#nextTimeUs();
     const { catalog, cache } = this.machine;
@@ -180,10 +184,11 @@ export class ObjectStore<S extends Schema> implements Store<S>, AsyncDisposable 
       result = change(tx);
       invariant(!(result instanceof Promise), "an update function does not wait");
     } catch (error) {
-      // What made it throw may have been a change that never comes to be.
+      // What made it throw may have been a change that never comes to be, or the very same request, asked for the second
+      // time while the first was under way: by now that has its answer (L1).
       return this.#whenTrue(
-        () => done({ kind: "failed", error: error as Error }),
-        (untrue) => done({ kind: "failed", error: untrue }),
+        () => done(firstAnswer() ?? { kind: "failed", error: error as Error }),
+        (untrue) => done(firstAnswer() ?? { kind: "failed", error: untrue }),
       );
     } finally {
       tx.close();

@@ -91,6 +91,44 @@ for (let seed = 1; seed <= 20; seed++) {
   });
 }
 
+test("L1: a request that is repeated while the first is under way gets the answer of the first", async () => {
+  for (const sees of ["its own write", "a creation", "a removal"] as const) {
+    const cluster = new StoreCluster({ auto: false });
+    const { store, group } = cluster;
+    const opened = store.openSession({ ttlMs });
+    const created = store.update((tx) => tx.put("resource", item("k", "1")), by);
+    group.deliver();
+    const [id, { index }] = await Promise.all([opened, created]);
+    const ask = (): Promise<Committed<unknown>> =>
+      store.update(
+        (tx) => {
+          if (sees === "a creation") tx.create("resource", item("new", "2"));
+          else tx.expectVersion("resource", "k", index);
+          if (sees === "a removal") tx.remove("resource", "k");
+          else if (sees === "its own write") tx.put("resource", item("k", "2"));
+          return Buffer.from("did it");
+        },
+        { ...by, session: { id, seq: 1, ackedBelow: 1 } },
+      );
+    const first = ask();
+    // The client heard nothing and asks again; the condition holds no more, because of its own first request.
+    const again = ask();
+    group.deliver();
+    group.deliver();
+    const answers = await Promise.all([first, again]);
+    assert.deepEqual(
+      answers.map(({ reply }) => Buffer.from(reply!).toString()),
+      ["did it", "did it"],
+      sees,
+    );
+    assert.deepEqual(
+      answers.map(({ repeated }) => repeated),
+      [false, true],
+    );
+    assert.equal(answers[0].index, answers[1].index);
+  }
+});
+
 test("L1: a refusal is a result too, and repeated as such", async () => {
   const cluster = new StoreCluster({ members: 2, auto: false });
   const [first, second] = cluster.members;
