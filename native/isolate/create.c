@@ -708,7 +708,8 @@ static int run_poststart_hooks(struct container *container, struct error *error)
     if (hooks_run(list, "poststart", state, error) == 0)
         return 0;
     struct error ignored;
-    (void)runtime_kill(container, SIGKILL, true, &ignored);
+    if (runtime_kill(container, SIGKILL, true, &ignored) == 0)
+        (void)runtime_await_death(container, &ignored); /* the hook's failure is what is told */
     return -1;
 }
 
@@ -728,7 +729,14 @@ int runtime_start(struct container *container, struct error *error)
     container->control_fd = -1;
     if (channel < 0 && connect_to_first_process(container, &channel, error) < 0)
         return -1;
-    if (send_kind(channel, MESSAGE_GO, NULL, 0, error) < 0 || receive_kind(channel, &got, NULL, error) < 0)
+    if (send_kind(channel, MESSAGE_GO, NULL, 0, error) < 0 || receive_kind(channel, &got, NULL, error) < 0) {
+        /*
+         * A container whose start failed is stopped (runtime.md Lifecycle). Its first process ends after it has told why;
+         * whoever deletes the container next must find it so: containerd does at once, and without --force.
+         */
+        struct error ignored;
+        (void)runtime_await_death(container, &ignored);
         return fail_in(error, "start container \"%s\"", container->id);
+    }
     return run_poststart_hooks(container, error);
 }

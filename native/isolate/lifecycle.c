@@ -134,8 +134,7 @@ const char *runtime_cgroup_path(const struct container *container, const char *c
     return entry == NULL ? NULL : entry->path;
 }
 
-/* Waits for the first process to be gone, and reaps it when it is our child. */
-static int await_death(const struct container *container, struct error *error)
+int runtime_await_death(const struct container *container, struct error *error)
 {
     if (container->pidfd < 0)
         return 0;
@@ -166,7 +165,7 @@ int runtime_delete(struct container *container, bool force, struct error *error)
     if (container->cgroup != NULL && container->cgroup->count > 0 &&
         cgroup_signal(container->cgroup, SIGKILL, &ignored) < 0)
         log_debug("%s", ignored.text); /* the removal below tells what remained */
-    if (await_death(container, error) < 0)
+    if (runtime_await_death(container, error) < 0)
         return -1;
     if (container->cgroup != NULL && cgroup_remove(container->cgroup, error) < 0)
         return -1;

@@ -121,6 +121,9 @@ int runtime_update(struct container *container, struct json_object *resources, s
 /* Removes cgroups, state and remaining processes of a stopped container; with `force` kills it first. Runs poststop hooks. */
 int runtime_delete(struct container *container, bool force, struct error *error);
 
+/* Waits for the first process to be gone, and reaps it when it is our child. Gives up after ten seconds. */
+int runtime_await_death(const struct container *container, struct error *error);
+
 /* Statistics in the shape of runc's `events --stats` data; the caller puts the object. */
 int runtime_stats(const struct container *container, struct json_object **out, struct error *error);
 

