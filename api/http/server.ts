@@ -210,8 +210,8 @@ export class HttpServer implements AsyncDisposable {
     const { status = 200, json, text, headers } = answer;
     void reply.code(status).headers({ ...this.#headers(), ...headers });
     if (json !== undefined) {
-      void reply.type("application/json");
-      return reply.send(formatJson(json));
+      void reply.header("content-type", "application/json");
+      return reply.send(jsonBytes(json));
     }
     if (text !== undefined) {
       if (headers?.["content-type"] === undefined) void reply.type("text/plain; charset=utf-8");
@@ -225,8 +225,8 @@ export class HttpServer implements AsyncDisposable {
     const { status, body } = this.#errorOf(error, request);
     // What is left of a body that nobody read would be taken for the next request.
     if (request !== undefined && !request.complete) void reply.header("connection", "close");
-    void reply.code(status).headers(this.#headers()).type("application/json");
-    return reply.send(formatJson(body));
+    void reply.code(status).headers({ ...this.#headers(), "content-type": "application/json" });
+    return reply.send(jsonBytes(body));
   }
 
   #errorOf(error: unknown, request: IncomingMessage | undefined): { readonly status: number; readonly body: object } {
@@ -319,6 +319,11 @@ export class HttpServer implements AsyncDisposable {
     }
     return undefined;
   }
+}
+
+/** Bytes, since fastify adds a charset to the type of a text, and Go's clients compare the whole header. */
+function jsonBytes(value: unknown): Buffer {
+  return Buffer.from(formatJson(value));
 }
 
 /** "/containers/:id/attach" */

@@ -8,6 +8,7 @@
  */
 export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
 export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } from "./clock.ts";
+export { directoryBytes } from "./directory-bytes.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { TaskGroup } from "./task-group.ts";
 export { VirtualClock } from "./virtual-clock.ts";

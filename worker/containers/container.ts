@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
-import { sleep, type TaskGroup } from "../../lib/runtime/index.ts";
+import { directoryBytes, sleep, type TaskGroup } from "../../lib/runtime/index.ts";
 import { isAbort } from "../../lib/pure/errors.ts";
 import {
   afterProbe,
@@ -200,7 +200,13 @@ export class Container {
       if (this.#life !== undefined) return false;
       this.#cancelRestart();
       await this.#update({ restartCount: 0, stoppedByUser: false });
-      await this.#launch(0);
+      try {
+        await this.#launch(0);
+      } catch (error) {
+        // As after a life: whoever waits for its removal hears of it.
+        if (this.#record.hostConfig.AutoRemove === true) await this.#erase(true);
+        throw error;
+      }
       return true;
     });
   }
@@ -209,7 +215,9 @@ export class Container {
     try {
       await this.#launchOrThrow(delayMs);
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const text = error instanceof Error ? error.message : String(error);
+      // The runtime's own words, without who passed them on.
+      const why = runtimeMessage(text.replace(/^Cannot start: the container's monitor says: /, ""));
       const { settings } = this.#host;
       await this.#update({
         status: this.#record.state.startedAtMs === 0 ? "created" : "exited",
@@ -1042,6 +1050,11 @@ export class Container {
       return [...fields.slice(0, titles.length - 1), fields.slice(titles.length - 1).join(" ")];
     };
     return { titles, processes: lines.map(cut).filter((fields) => pids.has(Number(fields[column]))) };
+  }
+
+  /** Bytes of the files in its own layer. */
+  writtenBytes(): Promise<number> {
+    return directoryBytes(join(this.directory, "upper"));
   }
 
   async #place(): Promise<RootPlace> {

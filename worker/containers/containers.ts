@@ -281,6 +281,11 @@ export class Containers implements AsyncDisposable {
     return match;
   }
 
+  /** Of this host's cgroups. */
+  get cgroupVersion(): 1 | 2 {
+    return this.#host.facts.cgroupVersion;
+  }
+
   /** The newest that has this label with this value. */
   withLabel(name: string, value: string): Container | undefined {
     let found: Container | undefined;
@@ -323,6 +328,13 @@ export class Containers implements AsyncDisposable {
       }
     }
     return session;
+  }
+
+  /** Sessions of a container that run. */
+  execIds(containerId: string): string[] {
+    return [...this.#execs.values()]
+      .filter(({ container, status }) => container.id === containerId && status === "running")
+      .map(({ id }) => id);
   }
 
   exec(id: string): ExecSession {

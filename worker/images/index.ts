@@ -11,7 +11,7 @@ import type { Readable } from "node:stream";
 import type { Random } from "../../lib/pure/prng.ts";
 import { type Clock } from "../../lib/runtime/index.ts";
 import { commitContainer, type CommitOptions, type ConfigChanges, importImage } from "./build.ts";
-import { type ImageConfig, type Platform } from "./core/manifest.ts";
+import { configBytesMax, type Descriptor, type ImageConfig, parseObject, type Platform } from "./core/manifest.ts";
 import {
   type Digest,
   familiar,
@@ -28,6 +28,7 @@ import type { ImageRecord } from "./records.ts";
 import type { Credentials } from "./registry/auth.ts";
 import { defaultRegistryOptions, RegistryClient, type RegistryOptions } from "./registry/client.ts";
 import { credentialsOf, parseRegistryAuth } from "./registry/registry-auth.ts";
+import { lookUpRemote } from "./remote.ts";
 import { save } from "./save.ts";
 import { ImageContentStore, nameKey, type PruneReport } from "./store.ts";
 
@@ -45,7 +46,7 @@ export type {
   PushProgress,
 };
 export { RegistryUnreachable } from "./core/errors.ts";
-export { credentialsOf, parseReference, parseRegistryAuth, type ImageReference };
+export { credentialsOf, familiar as familiarReference, parseReference, parseRegistryAuth, type ImageReference };
 
 export interface ImagesOptions {
   /** Everything is kept below this folder; it belongs to this process alone. */
@@ -57,6 +58,21 @@ export interface ImagesOptions {
   readonly limits?: Partial<LayerLimits>;
   readonly clock: Clock;
   readonly random: Random;
+  readonly onEvent?: (event: ImageEvent) => void;
+}
+
+/** What happens to images, for `GET /events`. */
+export interface ImageEvent {
+  readonly action: "pull" | "push" | "load" | "import" | "tag" | "untag" | "delete";
+  /** The image's id, or the reference for pull and push, as the Engine has it. */
+  readonly id: string;
+  readonly name: string;
+}
+
+/** What a registry says of an image without sending it. */
+export interface RemoteImage {
+  readonly descriptor: Descriptor;
+  readonly platforms: readonly Platform[];
 }
 
 /** What a container needs of its image. */
@@ -87,6 +103,7 @@ export class Images implements AsyncDisposable {
   readonly #layerBytesMax: number;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #emit: (event: ImageEvent) => void;
 
   private constructor(store: ImageContentStore, options: ImagesOptions) {
     this.#store = store;
@@ -95,6 +112,7 @@ export class Images implements AsyncDisposable {
     this.#layerBytesMax = options.limits?.layerBytesMax ?? defaultLayerLimits.layerBytesMax;
     this.#clock = options.clock;
     this.#random = options.random;
+    this.#emit = options.onEvent ?? (() => undefined);
   }
 
   static async open(options: ImagesOptions): Promise<Images> {
@@ -118,7 +136,7 @@ export class Images implements AsyncDisposable {
     } = {},
   ): Promise<PullResult> {
     const reference = parseReference(text);
-    return this.#withRegistry(reference, options.credentials, async (registry) =>
+    const result = await this.#withRegistry(reference, options.credentials, async (registry) =>
       pull(
         this.#store,
         registry,
@@ -128,6 +146,8 @@ export class Images implements AsyncDisposable {
         options.signal,
       ),
     );
+    this.#emit({ action: "pull", id: familiar(reference), name: familiarName(reference) });
+    return result;
   }
 
   async push(
@@ -146,6 +166,7 @@ export class Images implements AsyncDisposable {
     await this.#store.exclusively(() =>
       this.#store.records.putName(`${repositoryName(reference)}@${pushed.digest}`, image.id),
     );
+    this.#emit({ action: "push", id: familiar(reference), name: familiarName(reference) });
     return pushed;
   }
 
@@ -161,7 +182,9 @@ export class Images implements AsyncDisposable {
   }
 
   async load(source: Readable, signal?: AbortSignal): Promise<readonly LoadedImage[]> {
-    return load(this.#store, source, this.#platform, defaultLoadLimits, signal);
+    const loaded = await load(this.#store, source, this.#platform, defaultLoadLimits, signal);
+    for (const { image, names } of loaded) this.#emit({ action: "load", id: image.id, name: names[0] ?? image.id });
+    return loaded;
   }
 
   /** @param texts  names or ids; a name goes out with that tag, an id with all its tags */
@@ -187,7 +210,7 @@ export class Images implements AsyncDisposable {
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<ImageRecord> {
-    return importImage(this.#store, source, {
+    const image = await importImage(this.#store, source, {
       reference: options.reference === undefined ? undefined : parseReference(options.reference),
       message: options.message ?? "Imported from -",
       changes: options.changes ?? {},
@@ -195,6 +218,8 @@ export class Images implements AsyncDisposable {
       bytesMax: this.#layerBytesMax,
       signal: options.signal,
     });
+    this.#emit({ action: "import", id: image.id, name: image.id });
+    return image;
   }
 
   async commit(
@@ -217,6 +242,7 @@ export class Images implements AsyncDisposable {
     await this.#store.exclusively(async () => {
       const image = await this.#store.find(source);
       await this.#store.records.putName(nameKey(reference), image.id);
+      this.#emit({ action: "tag", id: image.id, name: familiar(reference) });
     });
   }
 
@@ -224,13 +250,47 @@ export class Images implements AsyncDisposable {
     text: string,
     options: { readonly force?: boolean } = {},
   ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
+    const { id } = await this.#store.find(text);
     const result = await this.#store.remove(text, options.force ?? false);
+    for (const name of result.untagged) this.#emit({ action: "untag", id, name: familiar(parseReference(name)) });
+    for (const removed of result.removed) this.#emit({ action: "delete", id: removed, name: removed });
     if (result.removed.length > 0) await this.#store.prune({ images: "none" });
     return { untagged: result.untagged.map((name) => familiar(parseReference(name))), removed: result.removed };
   }
 
-  async prune(options: { readonly all?: boolean } = {}): Promise<PruneReport> {
-    return this.#store.prune({ images: options.all === true ? "all" : "dangling" });
+  /** @param options.only  no others than these; absent: any */
+  async prune(options: { readonly all?: boolean; readonly only?: ReadonlySet<Digest> } = {}): Promise<PruneReport> {
+    const only = options.only === undefined ? {} : { only: options.only };
+    const report = await this.#store.prune({ images: options.all === true ? "all" : "dangling", ...only });
+    for (const removed of report.images) this.#emit({ action: "delete", id: removed, name: removed });
+    return report;
+  }
+
+  /** An image's configuration as it came, for what running it does not need: history, author, comment. */
+  async document(text: string): Promise<Readonly<Record<string, unknown>>> {
+    const image = await this.#store.find(text);
+    return parseObject(
+      await this.#store.blobs.read(image.config.digest, configBytesMax),
+      configBytesMax,
+      "an image configuration",
+    );
+  }
+
+  /** What a registry has under a name now, and for which platforms. */
+  async remote(
+    text: string,
+    options: { readonly credentials?: Credentials; readonly signal?: AbortSignal } = {},
+  ): Promise<RemoteImage> {
+    const reference = parseReference(text);
+    return this.#withRegistry(reference, options.credentials, (registry) =>
+      lookUpRemote(registry, reference, this.#platform, options.signal),
+    );
+  }
+
+  /** Whether a registry takes these credentials. @throws RegistryDenied, RegistryUnreachable */
+  async login(registry: string, credentials: Credentials, signal?: AbortSignal): Promise<void> {
+    const reference = parseReference(`${registry}/login/check`);
+    await this.#withClient(this.#client(reference, credentials), (client) => client.ping(signal));
   }
 
   async list(): Promise<readonly ImageSummary[]> {
@@ -249,6 +309,13 @@ export class Images implements AsyncDisposable {
         containers: users.filter((id) => id === image.id).length,
       };
     });
+  }
+
+  /** Bytes of all layers' files, each layer once. */
+  async layersBytes(): Promise<number> {
+    const layers = (await this.#store.records.images()).flatMap((image) => image.layers);
+    const byChain = new Map(layers.map((layer) => [layer.chainId, layer.bytes]));
+    return [...byChain.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** @throws ImageNotFound */

@@ -241,7 +241,10 @@ export class ImageContentStore implements AsyncDisposable {
    * Removes images without a tag (or, with `all`, without a container), then every blob and layer that nothing needs.
    * May run at any time: what a running pull, load or commit has pinned stays.
    */
-  async prune(options: { readonly images: "none" | "dangling" | "all" }): Promise<PruneReport> {
+  async prune(options: {
+    readonly images: "none" | "dangling" | "all";
+    readonly only?: ReadonlySet<Digest>;
+  }): Promise<PruneReport> {
     return this.exclusively(async () => {
       const names = await this.records.names();
       const used = new Set((await this.records.users()).values());
@@ -251,7 +254,7 @@ export class ImageContentStore implements AsyncDisposable {
         const mine = [...names].filter(([, id]) => id === image.id).map(([name]) => name);
         const tagged = mine.some((name) => !name.includes("@"));
         if (options.images === "none" || used.has(image.id) || (options.images === "dangling" && tagged)) continue;
-        if (this.#pins.has(image.id)) continue;
+        if (this.#pins.has(image.id) || options.only?.has(image.id) === false) continue;
         await this.records.remove({ names: mine, image: image.id });
         removed.push(image.id);
         untagged.push(...mine);

@@ -1,11 +1,11 @@
 /** All volumes of one node. One change at a time; records in `level`, contents in directories beside it. */
 import { randomBytes } from "node:crypto";
-import { lstat, mkdir, opendir, readdir, rename, rm, stat } from "node:fs/promises";
+import { lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { Level } from "level";
 
-import type { Clock, Logger } from "../../lib/runtime/index.ts";
+import { directoryBytes, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { readVolumeOptions, wrongVolumeName } from "./core/options.ts";
 import type { VolumeProvider, VolumeWish as ContainerVolumeWish } from "../containers/index.ts";
 import { VolumeDriverUnknown, VolumeInUse, VolumeInvalid, VolumeNotFound } from "./errors.ts";
@@ -181,20 +181,9 @@ export class Volumes implements VolumeProvider, AsyncDisposable {
     return [...(this.#holders.get(name) ?? [])];
   }
 
-  /** Bytes of its files, as du(1) counts apparent sizes; hard links are counted each time. */
-  async size(name: string): Promise<number> {
-    let bytes = 0;
-    const folders = [this.mountpoint(name)];
-    for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-      const entries = await opendir(folder).catch(() => undefined); // it may be gone by now
-      if (entries === undefined) continue;
-      for await (const entry of entries) {
-        const path = join(folder, entry.name);
-        if (entry.isDirectory()) folders.push(path);
-        else if (entry.isFile()) bytes += (await lstat(path).catch(() => undefined))?.size ?? 0;
-      }
-    }
-    return bytes;
+  /** Bytes of its files. */
+  size(name: string): Promise<number> {
+    return directoryBytes(this.mountpoint(name));
   }
 
   /** @throws VolumeNotFound (not with `force`), VolumeInUse */

@@ -151,6 +151,15 @@ export class RegistryClient implements Disposable {
     });
   }
 
+  /** Whether it lets us in. */
+  async ping(signal: AbortSignal | undefined): Promise<void> {
+    const act = `log in to ${this.#registry}`;
+    const url = new URL("/v2/", await this.#baseUrl(act, signal));
+    const response = await this.#request(act, "GET", url, {}, "pull", signal);
+    await this.#expect(response, act, [200]);
+    response.resume();
+  }
+
   async hasBlob(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
     const act = `look for blob ${digest} of ${this.#name("")}`;
     return this.#retry(signal, async () => {

@@ -1,0 +1,23 @@
+/** What a client did wrong, in the Engine's words where clients know them. Other rooms' errors pass through. */
+import { ClusterError } from "../../lib/pure/errors.ts";
+
+export class NetworkNotFound extends ClusterError {
+  readonly code = "NETWORK_NOT_FOUND";
+  constructor(reference: string) {
+    super(`network ${reference} not found`, { fix: "List the networks with `skep network ls`" });
+  }
+}
+
+export class NoSuchImage extends ClusterError {
+  readonly code = "IMAGE_NOT_FOUND";
+  constructor(reference: string) {
+    super(`No such image: ${reference}`, { fix: "Pull, load or import it first" });
+  }
+}
+
+export class PluginNotFound extends ClusterError {
+  readonly code = "PLUGIN_NOT_FOUND";
+  constructor(name: string) {
+    super(`plugin "${name}" not found`, { fix: "This engine has no plugins; do without it" });
+  }
+}

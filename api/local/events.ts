@@ -1,0 +1,86 @@
+/** What happens on this node (and, on managers, in the swarm), for `GET /events`: the last thousand, and all from now on. */
+import { ResyncQueue, TaskGroup, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import type { Containers } from "../../worker/containers/index.ts";
+import type { ImageEvent } from "../../worker/images/index.ts";
+import type { VolumeEvent } from "../../worker/volumes/index.ts";
+
+export interface EngineEvent {
+  /** container, image, volume, network, service, node, secret, config, ... */
+  readonly type: string;
+  readonly action: string;
+  readonly id: string;
+  readonly attributes: Readonly<Record<string, string>>;
+  readonly scope: "local" | "swarm";
+  readonly timeNs: bigint;
+}
+
+const historyMax = 1000;
+const watcherMax = 4096;
+
+/** Made before the rooms whose events it takes. */
+export class LocalEvents implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #tasks: TaskGroup;
+  readonly #history: EngineEvent[] = [];
+  readonly #watchers = new Set<ResyncQueue<EngineEvent>>();
+  #lastNs = 0n;
+
+  constructor(clock: Clock, logger: Logger) {
+    this.#clock = clock;
+    this.#tasks = new TaskGroup((name, error) => logger.error("events are no longer passed on", { of: name, error }));
+  }
+
+  /** Of any kind; the swarm's come in here. */
+  emit(event: Omit<EngineEvent, "timeNs"> & { readonly timeMs?: number }): void {
+    const { timeMs = this.#clock.wallMs(), ...rest } = event;
+    const wall = BigInt(Math.floor(timeMs)) * 1_000_000n;
+    // No two of one moment: clients tell events apart by it, and go on after the last that they saw.
+    this.#lastNs = wall > this.#lastNs ? wall : this.#lastNs + 1n;
+    const timed = { ...rest, timeNs: this.#lastNs };
+    this.#history.push(timed);
+    if (this.#history.length > historyMax) this.#history.shift();
+    for (const watcher of this.#watchers) watcher.offer(timed);
+  }
+
+  /** For `ImagesOptions.onEvent`. */
+  readonly image = ({ action, id, name }: ImageEvent): void =>
+    this.emit({ type: "image", action, id, attributes: { name }, scope: "local" });
+
+  /** For `VolumesOptions.onEvent`. */
+  readonly volume = ({ action, name, attributes }: VolumeEvent): void =>
+    this.emit({ type: "volume", action, id: name, attributes, scope: "local" });
+
+  /** Takes the events of these containers from now on. */
+  follow(containers: Containers): void {
+    this.#tasks.start("containers", async (signal) => {
+      for await (const item of containers.events(signal)) {
+        // One that fell behind has lost events, which nobody can give back.
+        if (item.kind !== "item") continue;
+        const { action, id, timeMs, attributes } = item.item;
+        this.emit({ type: "container", action, id, attributes, scope: "local", timeMs });
+      }
+    });
+  }
+
+  since(ns: bigint): readonly EngineEvent[] {
+    return this.#history.filter(({ timeNs }) => timeNs >= ns);
+  }
+
+  /** From the moment of the call. One that falls behind misses what it had no time for. */
+  watch(signal: AbortSignal): AsyncGenerator<EngineEvent, void, undefined> {
+    const queue = new ResyncQueue<EngineEvent>({ name: "events", itemsMax: watcherMax });
+    this.#watchers.add(queue);
+    const watchers = this.#watchers;
+    return (async function* () {
+      try {
+        for await (const one of queue.drain(signal)) if (one.kind === "item") yield one.item;
+      } finally {
+        watchers.delete(queue);
+      }
+    })();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#tasks[Symbol.asyncDispose]();
+  }
+}
