@@ -32,8 +32,12 @@ interface Current {
   readonly context: SecureContext;
 }
 
+const peersRemembered = 256;
+
 export class TlsIdentity {
   #current: Current;
+  /** Certificates read lately, by their bytes. Reading says nothing about trust: the handshake checks the chain. */
+  readonly #peers = new Map<string, Certificate>();
   readonly #listeners = new Set<(options: SecureContextOptions) => void>();
 
   /** @throws CertificateInvalid, PrivateKeyInvalid */
@@ -89,7 +93,7 @@ export class TlsIdentity {
    * @throws CertificateInvalid, PeerNotTrusted
    */
   readPeer(der: Uint8Array, expected: PeerExpectation): Certificate {
-    const peer = readCertificate(der);
+    const peer = this.#read(der);
     const { identity } = peer;
     const { clusterId } = this.#current.certificate.identity;
     if (identity.clusterId !== clusterId) {
@@ -103,6 +107,18 @@ export class TlsIdentity {
     }
     if (expected.memberId !== undefined && identity.memberId !== expected.memberId) {
       throw new PeerNotTrusted(`it is member ${identity.memberId ?? "of no kind"}, not ${expected.memberId}`);
+    }
+    return peer;
+  }
+
+  /** A manager meets the same few over and over, each on several connections; reading one takes a millisecond and more. */
+  #read(der: Uint8Array): Certificate {
+    const key = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString("latin1");
+    let peer = this.#peers.get(key);
+    if (peer === undefined) {
+      peer = readCertificate(der);
+      if (this.#peers.size >= peersRemembered) this.#peers.clear();
+      this.#peers.set(key, peer);
     }
     return peer;
   }

@@ -51,14 +51,11 @@ const streamsPerConnectionMaxDefault = 256;
 const metadataBytesMax = 8 * 1024;
 const keepaliveMs = 1000;
 const handshakeTimeoutMs = 5000;
-const peersRemembered = 256;
 
 export class RpcServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #options: ServerOptions;
   readonly #credentials: ReloadableCredentials;
-  /** Certificates read lately, by their bytes: a busy caller's need not be parsed for each call. */
-  readonly #peers = new Map<string, Certificate>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -184,21 +181,10 @@ export class RpcServer implements AsyncDisposable {
       if (method.caller === "anyone") return undefined;
       throw new PeerNotAuthenticated(method.path);
     }
-    const peer = this.#readPeer(der, method.caller === "manager" ? "manager" : undefined);
+    const peer = this.#options.tls.readPeer(der, method.caller === "manager" ? { role: "manager" } : {});
     checkDates(peer, "the caller's certificate", this.#options.wallMs());
     // Only now: strangers send ahead no more than the small window of a whole connection.
     if (this.#options.windowBytes !== undefined) widen(call, this.#options.windowBytes);
-    return peer;
-  }
-
-  #readPeer(der: Buffer, role: "manager" | undefined): Certificate {
-    const key = `${role ?? ""} ${der.toString("latin1")}`;
-    let peer = this.#peers.get(key);
-    if (peer === undefined) {
-      peer = this.#options.tls.readPeer(der, role === undefined ? {} : { role });
-      if (this.#peers.size >= peersRemembered) this.#peers.clear();
-      this.#peers.set(key, peer);
-    }
     return peer;
   }
 

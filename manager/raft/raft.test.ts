@@ -37,6 +37,9 @@ const fine = {
   savedBytes: 0,
 } as const;
 
+const memoryNetwork = (): MemoryNetwork =>
+  new MemoryNetwork({ defer: (act) => void setImmediate(act), nowMs: () => performance.now() });
+
 /** A member that is alone in its cluster, or waits to be let into one. */
 function openRaft(
   t: TestContext,
@@ -44,13 +47,25 @@ function openRaft(
   fatal: (error: Error, code: number) => void = () => {},
   out: (state: string, reason: string) => void = () => {},
 ): { raft: Raft; failDisk: () => void; folder: DataFolder } {
+  return openMember(t, { id: 1, voters: kind === "alone" ? [1] : [], network: memoryNetwork() }, fatal, out);
+}
+
+/** @param place  `voters` is empty for one that waits to be let in */
+function openMember(
+  t: TestContext,
+  { id, voters, network }: { id: number; voters: readonly number[]; network: MemoryNetwork },
+  fatal: (error: Error, code: number) => void = () => {},
+  out: (state: string, reason: string) => void = () => {},
+): { raft: Raft; failDisk: () => void; folder: DataFolder } {
   const path = mkdtempSync(join(tmpdir(), "skep-raft-"));
   const folder = DataFolder.open(path, nodeFileSystem);
-  folder.create({ clusterId: "c", nodeId: "node-1", memberId: 1 }, "member", 1);
+  folder.create({ clusterId: "c", nodeId: `node-${id}`, memberId: id }, "member", 1);
   let diskFails = false;
-  const network = new MemoryNetwork({ defer: (act) => void setImmediate(act), nowMs: () => performance.now() });
-  const { hardState, snapshot, entries } = kind === "alone" ? bootstrapState([1]) : joinerState();
-  const chunks = drain(new TableThenState(1, new MemberTable([recordOf(1)]), { index: 1, next: () => undefined }));
+  const { hardState, snapshot, entries } = voters.length > 0 ? bootstrapState(voters) : joinerState();
+  const table = new MemberTable(
+    (voters.length > 0 ? voters : [id]).map((voter) => ({ ...recordOf(voter), nodeId: String(voter) })),
+  );
+  const chunks = drain(new TableThenState(1, table, { index: 1, next: () => undefined }));
   const raft = Raft.open({
     folder,
     storage: {
@@ -73,7 +88,10 @@ function openRaft(
       rotateKey: () => Promise.resolve(),
     },
     openTransport: (handlers, local) =>
-      network.attach({ ...local, address: "here" }, handlers, { openReader: () => {}, openReceiver: () => {} }),
+      network.attach({ ...local, address: `host-${id}:2377` }, handlers, {
+        openReader: () => {},
+        openReceiver: () => {},
+      }),
     stateMachine: {
       apply: (_index, data) => {
         const text = Buffer.from(data).toString();
@@ -135,6 +153,37 @@ test("unknown members, lost folders and a stopped member each have their error",
   await assert.rejects(raft.remove(1, false), RaftStopped);
   await assert.rejects(raft.transfer(), coded("RAFT_STOPPED"));
 });
+
+test(
+  "I7: a leader that stops stays until its successor has committed, if need be with its help alone",
+  { timeout: 30_000 },
+  async (t) => {
+    const network = memoryNetwork();
+    const voters = [1, 2, 3];
+    const rafts = voters.map((id) => openMember(t, { id, voters, network }).raft);
+    const leader = await Promise.any(
+      rafts.map((raft) => raft.whenLeadership(({ leading }) => leading, t.signal).then(() => raft)),
+    );
+    const [successor, slow] = rafts.filter((raft) => raft !== leader) as [Raft, Raft];
+    const led = leader.leadership().term;
+    for (const other of [leader, successor]) {
+      network.cut(slow.memberId, other.memberId);
+      network.cut(other.memberId, slow.memberId);
+    }
+    // There and back, so that the leader knows who is further: silence alone it would not have noticed yet.
+    await leader.transfer(successor.memberId);
+    await successor.whenLeadership(({ leading }) => leading, t.signal);
+    await successor.transfer(leader.memberId);
+    await leader.whenLeadership(({ leading }) => leading, t.signal);
+    const ready = successor.whenLeadership(({ leading, term }) => leading && term > led, t.signal);
+    const { electionMs } = lanTimings;
+    const startMs = performance.now();
+    await leader[Symbol.asyncDispose]();
+    assert.equal(leader.state, "stopped");
+    assert.ok(performance.now() - startMs < 2 * electionMs, "it did not have to run out of patience");
+    assert.equal((await ready).leading, true);
+  },
+);
 
 test("K8: a failed write ends the process with 70 and RAFT_DISK_FAILED", async (t) => {
   const ended = Promise.withResolvers<{ error: Error; code: number }>();

@@ -109,6 +109,7 @@ export class Raft implements AsyncDisposable {
   #leadership: Leadership = { leading: false, term: 0, leader: undefined };
   #role: Role = "follower";
   #space: LogStatus["space"] = "ok";
+  #onApplied: (index: number) => void = () => {};
   #closing: Promise<void> | undefined;
 
   private constructor(options: RaftOptions) {
@@ -158,7 +159,7 @@ export class Raft implements AsyncDisposable {
       {
         leadership: (now) => this.#onLeadership(now),
         membership: (members, conf) => this.#onMembership(members, conf),
-        applied: () => {},
+        applied: (index) => this.#onApplied(index),
         quarantined: (reason, facts) => {
           const others = this.members.filter(({ id, address }) => id !== this.memberId && address !== "");
           const through = others.map(({ address }) => address);
@@ -388,11 +389,7 @@ export class Raft implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    if (this.#member.role === "leader" && this.#member.conf.voters.length > 1) {
-      const patience = sleep(this.#options.clock, stopPatience * this.#options.timings.electionMs, undefined);
-      // Whatever hinders the transfer, stopping goes on: the others elect then.
-      await Promise.race([patience, this.transfer().catch(() => undefined)]);
-    }
+    if (this.#member.role === "leader" && this.#member.conf.voters.length > 1) await this.#handOver();
     this.#ticker.cancel();
     this.#loop[Symbol.dispose]();
     this.#member.stop();
@@ -400,6 +397,27 @@ export class Raft implements AsyncDisposable {
   }
 
   // ---- Inside --------------------------------------------------------------------------------------------------
+
+  /**
+   * To a successor, and then stays until that one has committed an entry of its own: of three, one of which is slow, it
+   * could not do so without this one. Whatever hinders it, stopping goes on after a while: the others elect then.
+   */
+  async #handOver(): Promise<void> {
+    const { clock, timings } = this.#options;
+    const over = new AbortController();
+    // During a hand-over a leader appends nothing, so what follows is the successor's.
+    const { lastIndex } = this.#member.status();
+    const committed = new Promise<void>((resolve) => {
+      this.#onApplied = (index) => {
+        if (index > lastIndex) resolve();
+      };
+    });
+    const handedOver = this.transfer().then(() => committed);
+    const patience = sleep(clock, stopPatience * timings.electionMs, over.signal);
+    await Promise.race([patience, handedOver]).catch(() => undefined);
+    over.abort();
+    await patience.catch(() => undefined);
+  }
 
   #tick(): void {
     const { space } = this.#options.storage.status();
