@@ -13,6 +13,8 @@ export interface Entry {
 
 /** Each with what its help says. */
 export const groups: Readonly<Record<string, string>> = {
+  container: "Manage containers",
+  system: "Manage the daemon",
   node: "Manage the nodes of the swarm",
   service: "Manage services",
   swarm: "Manage the swarm",
@@ -28,9 +30,9 @@ export const groups: Readonly<Record<string, string>> = {
 
 /** How the help of `skep` itself is ordered. */
 export const groupOrder: Readonly<Record<"common" | "swarm" | "node", readonly string[]>> = {
-  common: [],
+  common: ["run", "exec", "ps", "why", "pull", "push", "images", "version", "info"],
   swarm: ["config", "node", "secret", "service", "stack", "swarm", "task"],
-  node: ["context", "image", "network", "volume"],
+  node: ["container", "context", "image", "network", "system", "volume"],
 };
 
 const entry = (path: string, summary: string, load: Entry["load"], ...aliases: string[]): Entry => ({
@@ -49,6 +51,9 @@ const network = () => import("./network.ts");
 const volume = () => import("./volume.ts");
 const context = () => import("./context.ts");
 const why = () => import("./why.ts");
+const container = () => import("./container.ts");
+const run = () => import("./container/run.ts");
+const system = () => import("./system.ts");
 const image = () => import("./image.ts");
 
 export const entries: readonly Entry[] = [
@@ -124,5 +129,73 @@ export const entries: readonly Entry[] = [
   entry("context rm", "Remove contexts", async () => (await context()).rm, "context remove"),
   entry("context use", "Choose the context that commands use", async () => (await context()).use),
 
+  entry("container attach", "Attach to the streams of a container", async () => (await run()).attach, "attach"),
+  entry("container commit", "Make an image of a container", async () => (await container()).commit, "commit"),
+  entry(
+    "container cp",
+    "Copy files between a container and this machine",
+    async () => (await import("./container/cp.ts")).cp,
+    "cp",
+  ),
+  entry("container create", "Create a container", async () => (await run()).create, "create"),
+  entry("container diff", "Show what a container changed in its files", async () => (await container()).diff, "diff"),
+  entry(
+    "container exec",
+    "Run a command in a running container",
+    async () => (await import("./container/exec.ts")).exec,
+    "exec",
+  ),
+  entry(
+    "container export",
+    "Write a container's files as a tar archive",
+    async () => (await container()).exportTar,
+    "export",
+  ),
+  entry("container inspect", "Show everything about containers", async () => (await container()).inspect),
+  entry("container kill", "Send containers a signal", async () => (await container()).kill, "kill"),
+  entry("container logs", "Show the logs of a container", async () => (await container()).logs, "logs"),
+  entry("container ls", "List containers", async () => (await container()).ls, "container list", "container ps", "ps"),
+  entry("container pause", "Pause all processes of containers", async () => (await container()).pause, "pause"),
+  entry("container port", "Show a container's published ports", async () => (await container()).port, "port"),
+  entry("container prune", "Remove all stopped containers", async () => (await container()).prune),
+  entry("container rename", "Rename a container", async () => (await container()).rename, "rename"),
+  entry("container restart", "Restart containers", async () => (await container()).restart, "restart"),
+  entry("container rm", "Remove containers", async () => (await container()).rm, "container remove", "rm"),
+  entry("container run", "Create and start a container", async () => (await run()).run, "run"),
+  entry("container start", "Start stopped containers", async () => (await run()).start, "start"),
+  entry(
+    "container stats",
+    "Show what containers use, again and again",
+    async () => (await import("./container/stats.ts")).stats,
+    "stats",
+  ),
+  entry("container stop", "Stop containers", async () => (await container()).stop, "stop"),
+  entry("container top", "List the processes of a container", async () => (await container()).top, "top"),
+  entry("container unpause", "Let paused containers go on", async () => (await container()).unpause, "unpause"),
+  entry("container update", "Change the limits of containers", async () => (await container()).update, "update"),
+  entry(
+    "container wait",
+    "Wait until containers end, and print their exit codes",
+    async () => (await run()).wait,
+    "wait",
+  ),
+
+  entry("image history", "Show the layers of an image", async () => (await image()).history, "history"),
+  entry("image import", "Make an image of a tar archive of files", async () => (await image()).importTar, "import"),
+  entry("image inspect", "Show everything about images", async () => (await image()).inspect),
   entry("image load", "Load images from a tar archive or standard input", async () => (await image()).load, "load"),
+  entry("image ls", "List images", async () => (await image()).ls, "image list", "images"),
+  entry("image prune", "Remove unused images", async () => (await image()).prune),
+  entry("image pull", "Get an image from a registry", async () => (await image()).pull, "pull"),
+  entry("image push", "Send an image to a registry", async () => (await image()).push, "push"),
+  entry("image rm", "Remove images", async () => (await image()).rm, "image remove", "rmi"),
+  entry("image save", "Write images as a tar archive", async () => (await image()).save, "save"),
+  entry("image tag", "Give an image another name", async () => (await image()).tag, "tag"),
+
+  entry("system df", "Show what takes the disk's space", async () => (await system()).df),
+  entry("system events", "Show what happens, as it happens", async () => (await system()).events, "events"),
+  entry("system info", "Show the state of the daemon", async () => (await system()).info, "info"),
+  entry("system prune", "Remove what is not used", async () => (await system()).prune),
+  entry("version", "Show the versions of client and daemon", async () => (await system()).version),
+  entry("inspect", "Show everything about objects of any kind", async () => (await import("./inspect.ts")).inspect),
 ];

@@ -23,13 +23,6 @@ export interface Call {
   readonly signal?: AbortSignal;
 }
 
-/** What an attach or exec gives: bytes both ways, each way ends by itself. */
-export interface Hijacked {
-  readonly stream: Duplex;
-  /** Standard output and standard error are told apart by frames. */
-  readonly framed: boolean;
-}
-
 export class Api {
   readonly #endpoint: Endpoint;
   readonly #agent: Agent;
@@ -90,18 +83,16 @@ export class Api {
     return answer;
   }
 
-  /** Upgrades the connection. @throws ApiError when the daemon answers something else */
-  async hijack(path: string, call: Call): Promise<Hijacked> {
+  /** Upgrades the connection: bytes both ways, each way ends by itself. @throws ApiError when the daemon answers something else */
+  async hijack(path: string, call: Call): Promise<Duplex> {
     return new Promise((resolve, reject) => {
       const sent = this.#request("POST", this.#versioned(path), {
         ...call,
         headers: { ...call.headers, Connection: "Upgrade", Upgrade: "tcp" },
       });
-      sent.once("upgrade", (answer: IncomingMessage, socket: Socket, head: Buffer) => {
+      sent.once("upgrade", (_answer: IncomingMessage, socket: Socket, head: Buffer) => {
         if (head.length > 0) socket.unshift(head);
-        socket.setTimeout(0);
-        const type = answer.headers["content-type"] ?? "";
-        resolve({ stream: socket, framed: type !== "application/vnd.docker.raw-stream" });
+        resolve(socket);
       });
       sent.once("response", (answer) => {
         failure(answer, false).then(reject, reject);

@@ -89,9 +89,7 @@ function container({ TaskTemplate: { ContainerSpec: container, LogDriver: driver
   return [
     "ContainerSpec:",
     ` Image:\t\t${container.Image ?? ""}`,
-    ...(container.Command?.length || container.Args?.length
-      ? [` Args:\t\t${[...(container.Command ?? []), ...(container.Args ?? [])].join(" ")} `]
-      : []),
+    ...(container.Args?.length ? [` Args:\t\t${container.Args.join(" ")} `] : []),
     ...(container.Env?.length ? [` Env:\t\t${container.Env.join(" ")} `] : []),
     ...(container.Dir ? [` Dir:\t\t${container.Dir}`] : []),
     ...(container.Init === undefined ? [] : [` Init:\t\t${container.Init}`]),
