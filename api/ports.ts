@@ -60,6 +60,8 @@ export interface Swarm {
   leave(force: boolean, signal: AbortSignal): Promise<void>;
   /** @throws NOT_LOCKED, UNLOCK_KEY_WRONG */
   unlock(key: string, signal: AbortSignal): Promise<void>;
+  /** Resolves when the manager of this node serves, if it is just starting; at once without one, or after some seconds. */
+  ready(signal: AbortSignal): Promise<void>;
   /** To the manager of this node, for control.proto. @throws NOT_IN_SWARM, NOT_A_SWARM_MANAGER, SWARM_LOCKED */
   control(): Channel;
 }

@@ -43,6 +43,7 @@ export class ManagerFailed extends ClusterError {
   }
 }
 
+const seeLog = "Look at the daemon's log";
 const patienceMs = 15_000;
 const backoffMs = { minMs: 100, maxMs: 10_000 };
 /** One that ran so long has a fresh start with the next. */
@@ -151,7 +152,12 @@ export class ManagerChild implements AsyncDisposable {
     if (clock.monotonicMs() - this.#startedAtMs > soundMs) this.#backoff.reset();
     const waitMs = this.#backoff.next();
     logger.error("the manager ended; it is started again", { exitCode: code, waitMs, code: failure?.managerCode });
-    this.#become({ kind: "starting", failure });
+    // Whatever it was, it will be the same the next time.
+    const hopeless =
+      code === 1 || code === 2
+        ? new ManagerFailed("", `The manager cannot start (exit code ${code})`, seeLog)
+        : undefined;
+    this.#become({ kind: "starting", failure: failure ?? hopeless });
     this.#retry = clock.after(waitMs, () => this.#spawn());
   }
 

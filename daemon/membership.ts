@@ -2,7 +2,7 @@
  * This node's life in a swarm: in none, entering one, in it as worker or manager, locked, or shut out. It owns the
  * identity, the manager's process and the agent, and starts and stops them as the role says.
  */
-import { chownSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, rmSync } from "node:fs";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import type { Random } from "../lib/pure/prng.ts";
@@ -119,6 +119,8 @@ export interface MembershipOptions {
 /** Docker's patience with `swarm init` and `swarm join`. */
 const enterMs = 20_000;
 const pollMs = 10;
+/** How long a request waits for a manager that is starting. */
+const readyMs = 10_000;
 
 type Phase = "inactive" | "pending" | "active" | "locked" | "error";
 
@@ -288,6 +290,20 @@ export class Membership implements Swarm, AsyncDisposable {
     return this.#channel;
   }
 
+  async ready(signal: AbortSignal): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.state.kind === "serving") return;
+    const limit = deadline(this.#options.clock, readyMs, signal, () => new JoinTimedOut());
+    try {
+      await child.serving(limit.signal);
+    } catch {
+      // Then the call itself tells what is wrong.
+      signal.throwIfAborted();
+    } finally {
+      limit[Symbol.dispose]();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#turn;
     await this.#exit();
@@ -356,6 +372,8 @@ export class Membership implements Swarm, AsyncDisposable {
 
   #startManager(identity: SwarmIdentity, start: readonly string[], secrets: Readonly<Record<string, unknown>>): void {
     const { managerUser, managerCommand, managerArgs, clock, random, logger, execRoot } = this.#options;
+    // The manager finds its files in it, and cannot list it.
+    chmodSync(this.#folder.path, 0o711);
     for (const folder of [this.#raftFolder, `${execRoot}/manager`]) {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
       if (managerUser !== undefined) chownSync(folder, managerUser.uid, managerUser.gid);

@@ -3,7 +3,7 @@
  * the sources as they are.
  */
 import { build } from "esbuild";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -38,4 +38,9 @@ await build({
   },
   logLevel: "warning",
 });
+// The daemon looks for the native programs beside itself.
+for (const name of ["isolate", "archive", "init"]) {
+  const source = join(root, "native", "build", name);
+  if (existsSync(source)) copyFileSync(source, join(out, name));
+}
 console.log(`build: ${entryPoints.map(({ out: name }) => `build/${name}.js`).join(", ")}`);

@@ -31,6 +31,7 @@ const packages = {
     ["apache2-utils", "/usr/bin/htpasswd"],
     ["openssl", "/usr/bin/openssl"],
     ["e2fsprogs", "/sbin/mkfs.ext4"],
+    ["libfaketime", "/usr/share/doc/libfaketime"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],

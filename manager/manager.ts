@@ -237,7 +237,6 @@ export class Manager implements AsyncDisposable {
     );
     const channels = opened.use(new Channels(tls));
     const port = await server.listen(options.listen);
-    if (options.socket !== undefined) await listenOnSocket(server, options.socket);
     const address = options.advertise ?? `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
     const store = opened.use(
       new ObjectStore({
@@ -296,6 +295,8 @@ export class Manager implements AsyncDisposable {
     const parts = { options, folder, disk: storage, server, channels, tls, port, store, revocations, raft };
     const manager = new Manager(parts);
     manager.#serve();
+    // Only now: the daemon takes an answer of this socket for the manager's last word.
+    if (options.socket !== undefined) await listenOnSocket(server, options.socket);
     await manager.#serveMetrics();
     // Only now, when the leader's first word can be taken.
     if (joining !== undefined) {

@@ -6,7 +6,8 @@ import type { Random } from "../lib/pure/prng.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Containers, type CommitRequest, type PreparedRootfs, type RootfsProvider } from "./containers/index.ts";
 import { ContainerExecutor, type ExecutorSettings } from "./executor/index.ts";
-import { Images, type Platform } from "./images/index.ts";
+import { Images, type ImageEvent, type Platform } from "./images/index.ts";
+import { Volumes, type VolumeEvent } from "./volumes/index.ts";
 
 export interface WorkerSettings {
   /** Survives a reboot. */
@@ -21,6 +22,8 @@ export interface WorkerSettings {
   readonly platform: Platform;
   readonly insecureRegistries: readonly string[];
   readonly registryMirrors: readonly string[];
+  readonly onImage: (event: ImageEvent) => void;
+  readonly onVolume: (event: VolumeEvent) => void;
   readonly executor: Pick<ExecutorSettings, "labels" | "genericResources" | "engineVersion" | "preferOfflineImage">;
   readonly clock: Clock;
   readonly random: Random;
@@ -30,11 +33,13 @@ export interface WorkerSettings {
 /** What one node runs. Closing it stops nothing: containers are their monitors'. */
 export class Worker implements AsyncDisposable {
   readonly images: Images;
+  readonly volumes: Volumes;
   readonly containers: Containers;
   readonly executor: ContainerExecutor;
 
-  private constructor(images: Images, containers: Containers, executor: ContainerExecutor) {
+  private constructor(images: Images, volumes: Volumes, containers: Containers, executor: ContainerExecutor) {
     this.images = images;
+    this.volumes = volumes;
     this.containers = containers;
     this.executor = executor;
   }
@@ -54,26 +59,29 @@ export class Worker implements AsyncDisposable {
           registries: { insecureRegistries: settings.insecureRegistries, mirrors: settings.registryMirrors },
           clock,
           random,
+          onEvent: settings.onImage,
         }),
       );
-      const containers = opened.use(
-        await Containers.open({
-          dataDirectory: dataRoot,
-          runDirectory: execRoot,
-          programs: {
-            isolate: join(programs, "isolate"),
-            archive: archiveProgram,
-            runtime: settings.runtime,
-            init: join(programs, "init"),
-          },
-          cgroupParent: settings.cgroupParent,
-          rootfs: new ImageRootfs(images),
-          clock,
-          logger,
-          defaultStopSeconds: 10,
-          restartAtBoot: true,
-        }),
+      const volumes = opened.use(
+        await Volumes.open({ folder: join(dataRoot, "volumes"), clock, logger, onEvent: settings.onVolume }),
       );
+      const containerSettings = {
+        dataDirectory: dataRoot,
+        runDirectory: execRoot,
+        programs: {
+          isolate: join(programs, "isolate"),
+          archive: archiveProgram,
+          runtime: settings.runtime,
+          init: join(programs, "init"),
+        },
+        cgroupParent: settings.cgroupParent,
+        rootfs: new ImageRootfs(images),
+        clock,
+        logger,
+        defaultStopSeconds: 10,
+        restartAtBoot: true,
+      };
+      const containers = opened.use(await Containers.open(containerSettings, volumes));
       const executor = await ContainerExecutor.open({
         ...settings.executor,
         containers,
@@ -83,7 +91,7 @@ export class Worker implements AsyncDisposable {
         logger,
       });
       opened.move();
-      return new Worker(images, containers, executor);
+      return new Worker(images, volumes, containers, executor);
     } catch (error) {
       await opened.disposeAsync();
       throw error;
@@ -92,6 +100,7 @@ export class Worker implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.containers[Symbol.asyncDispose]();
+    await this.volumes[Symbol.asyncDispose]();
     await this.images[Symbol.asyncDispose]();
   }
 }

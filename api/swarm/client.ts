@@ -81,11 +81,12 @@ export class ControlClient {
     return this.#call(controlMethods.why, request, signal);
   }
 
-  #call<Request, Response>(
+  async #call<Request, Response>(
     method: UnaryMethod<Request, Response>,
     request: Request,
     signal: AbortSignal,
   ): Promise<Response> {
+    await this.#swarm.ready(signal);
     return this.channel().call(method, request, { timeoutMs, signal });
   }
 }

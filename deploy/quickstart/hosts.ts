@@ -74,7 +74,7 @@ export class Host {
   }
 
   /** Starts `skepd`; it goes on when this process ends. */
-  start(flags: readonly string[] = []): ChildProcess {
+  start(flags: readonly string[] = [], env: Readonly<Record<string, string>> = {}): ChildProcess {
     mkdirSync(this.dataRoot, { recursive: true, mode: 0o711 });
     mkdirSync(`/run/${this.site.name}`, { recursive: true, mode: 0o711 });
     const log = openSync(this.logFile, "a");
@@ -83,7 +83,7 @@ export class Host {
     const child = spawn(program, args, {
       stdio: ["ignore", log, log],
       detached: true,
-      env: { ...process.env, ...this.site.env },
+      env: { ...process.env, ...this.site.env, ...env },
     });
     closeSync(log);
     child.unref();
@@ -114,6 +114,20 @@ export class Host {
     await gone(all);
   }
 
+  /** The manager's process alone; its daemon starts it again. */
+  async killManager(): Promise<void> {
+    const { pid } = this;
+    const managers = pid === undefined ? [] : childrenOf(pid);
+    for (const one of managers) kill(one, "SIGKILL");
+    await gone(managers);
+  }
+
+  /** Processes in containers of this host whose command line holds this. */
+  containerProcesses(command: string): number[] {
+    const pids = new Set(cgroupsOf(this.cgroup).flatMap((directory) => processesIn(directory)));
+    return [...pids].filter((pid) => commandOf(pid).includes(command)).sort((a, b) => a - b);
+  }
+
   /** As when its power fails: containers, too. */
   async crash(): Promise<void> {
     await this.kill();
@@ -121,7 +135,7 @@ export class Host {
   }
 
   async killContainers(): Promise<void> {
-    const pids = cgroupsOf(this.cgroup).flatMap(processesIn);
+    const pids = cgroupsOf(this.cgroup).flatMap((directory) => processesIn(directory));
     for (const pid of new Set(pids)) kill(pid, "SIGKILL");
     await gone([...new Set(pids)]);
     for (const directory of cgroupsOf(this.cgroup)) removeTree(directory);

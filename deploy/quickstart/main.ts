@@ -15,10 +15,10 @@ const root = join(import.meta.dirname, "../..");
 const site: Site = {
   name: "skepqs",
   subnet: "10.77.0",
-  skepd: [process.execPath, join(root, "daemon/main.ts")],
+  skepd: [process.execPath, join(root, "build/skepd.js")],
   env: { NODE_COMPILE_CACHE: join(root, "build/compile-cache") },
 };
-const cli = [process.execPath, join(root, "cli/main.ts")] as const;
+const cli = [process.execPath, join(root, "build/skep.js")] as const;
 const managers = 3;
 const workers = 2;
 const service = "hello";

@@ -150,6 +150,7 @@ export class ApiWorld {
     this.#api = await Api.open({
       swarm: {
         state: () => this.state,
+        ready: () => Promise.resolve(),
         control: () => {
           if (this.refusal !== undefined) throw this.refusal;
           return channel;

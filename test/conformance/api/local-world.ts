@@ -21,6 +21,10 @@ async function refuse(): Promise<never> {
 }
 
 class NoSwarm implements Swarm {
+  ready(): Promise<void> {
+    return Promise.resolve();
+  }
+
   state(): SwarmState {
     const nobody = { nodeId: "", clusterId: "", nodeAddr: "", manager: false, error: "", remoteManagers: [] };
     return { state: "inactive", ...nobody };

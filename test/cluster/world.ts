@@ -1,0 +1,280 @@
+/**
+ * A real cluster for tests: `skepd` on several hosts (network namespaces), real managers, real containers. What happens is
+ * awaited by asking the API, each wait with a bound; faults are processes killed and links cut.
+ */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { request } from "node:http";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+
+import { build, tearDown, type Host, type Site } from "../../deploy/quickstart/hosts.ts";
+import { imageArchive } from "../../deploy/quickstart/image.ts";
+
+const root = join(import.meta.dirname, "../..");
+
+/** Why these tests cannot run here, if so. */
+export const hindrance =
+  process.getuid?.() !== 0
+    ? "hosts are network namespaces, which need root"
+    : existsSync(join(root, "native/build/isolate"))
+      ? false
+      : "native/ is not built";
+
+export interface Answer<T = unknown> {
+  readonly status: number;
+  readonly body: T;
+}
+
+export interface TaskShape {
+  readonly ID: string;
+  readonly NodeID: string;
+  readonly Slot: number;
+  readonly DesiredState: string;
+  readonly Status: {
+    readonly State: string;
+    readonly Err?: string;
+    readonly ContainerStatus?: { readonly PID: number };
+  };
+  readonly Spec: { readonly ContainerSpec: { readonly Image: string } };
+}
+
+export interface ServiceShape {
+  readonly ID: string;
+  readonly Version: { readonly Index: number };
+  readonly Spec: Record<string, unknown> & { readonly Labels?: Record<string, string> };
+  readonly UpdateStatus?: { readonly State: string };
+}
+
+interface NodeShape {
+  readonly ID: string;
+  readonly Description: { readonly Hostname: string };
+  readonly Status: { readonly State: string };
+  readonly ManagerStatus?: { readonly Leader?: boolean; readonly Reachability: string };
+}
+
+/** One request of the Engine API to a host's daemon. */
+export function ask<T = unknown>(host: Host, method: string, path: string, body?: unknown): Promise<Answer<T>> {
+  const raw = Buffer.isBuffer(body);
+  const bytes = body === undefined ? undefined : raw ? body : Buffer.from(JSON.stringify(body));
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      {
+        socketPath: host.socket,
+        method,
+        path: `/v1.50${path}`,
+        timeout: 30_000,
+        headers: {
+          "content-type": raw ? "application/x-tar" : "application/json",
+          ...(bytes === undefined ? {} : { "content-length": bytes.length }),
+        },
+      },
+      (response) => {
+        let text = "";
+        response.setEncoding("utf8");
+        response.on("data", (chunk: string) => (text += chunk));
+        response.on("end", () => {
+          let found: unknown = text;
+          try {
+            found = text === "" ? undefined : JSON.parse(text);
+          } catch {
+            // Lines of progress, or plain text.
+          }
+          resolve({ status: response.statusCode ?? 0, body: found as T });
+        });
+        response.on("error", reject);
+      },
+    );
+    asked.on("error", reject);
+    asked.on("timeout", () => asked.destroy(new Error(`${method} ${path} on ${host.name}: no answer in 30 s`)));
+    asked.end(bytes);
+  });
+}
+
+export class World {
+  readonly site: Site;
+  readonly managers: readonly Host[];
+  readonly workers: readonly Host[];
+
+  private constructor(site: Site, hosts: readonly Host[], managers: number) {
+    this.site = site;
+    this.managers = hosts.slice(0, managers);
+    this.workers = hosts.slice(managers);
+  }
+
+  get hosts(): readonly Host[] {
+    return [...this.managers, ...this.workers];
+  }
+
+  /** Hosts with their daemons, in no swarm yet. */
+  static async open(name: string, managers: number, workers: number): Promise<World> {
+    const site: Site = {
+      name,
+      subnet: "10.78.0",
+      skepd: [process.execPath, join(root, "daemon/main.ts")],
+      env: { NODE_COMPILE_CACHE: join(root, "build/compile-cache") },
+    };
+    await tearDown(site);
+    const world = new World(site, build(site, managers + workers), managers);
+    for (const host of world.hosts) host.start();
+    await Promise.all(world.hosts.map((host) => host.answers()));
+    return world;
+  }
+
+  /** One swarm of all hosts, with short heartbeats, and the images hello:1 and hello:2 on each. */
+  async form(): Promise<void> {
+    const [first, ...rest] = this.hosts as [Host, ...Host[]];
+    await this.init(first);
+    const { body } = await ask<{ JoinTokens: { Worker: string; Manager: string } }>(first, "GET", "/swarm");
+    for (const host of rest) {
+      await this.join(host, this.managers.includes(host) ? body.JoinTokens.Manager : body.JoinTokens.Worker);
+    }
+    for (const version of ["1", "2"]) {
+      const image = await helloImage(version);
+      for (const host of this.hosts) {
+        const { status } = await ask(host, "POST", "/images/load?quiet=1", image);
+        assert.equal(status, 200, `image load on ${host.name}`);
+      }
+    }
+  }
+
+  async init(host: Host): Promise<string> {
+    const { status, body } = await ask<string>(host, "POST", "/swarm/init", {
+      ListenAddr: "0.0.0.0:2377",
+      AdvertiseAddr: host.address,
+      Spec: { Dispatcher: { HeartbeatPeriod: 1_000_000_000 } },
+    });
+    assert.equal(status, 200, JSON.stringify(body));
+    return body;
+  }
+
+  async join(host: Host, token: string): Promise<void> {
+    const { status, body } = await ask(host, "POST", "/swarm/join", {
+      ListenAddr: "0.0.0.0:2377",
+      AdvertiseAddr: host.address,
+      RemoteAddrs: this.managers.filter((manager) => manager !== host).map(({ address }) => `${address}:2377`),
+      JoinToken: token,
+    });
+    assert.equal(status, 200, JSON.stringify(body));
+  }
+
+  /** @returns its id */
+  async create(at: Host, name: string, replicas: number, extra: Record<string, unknown> = {}): Promise<string> {
+    const { status, body } = await ask<{ ID: string }>(at, "POST", "/services/create", {
+      Name: name,
+      TaskTemplate: {
+        ContainerSpec: { Image: "hello:1", StopGracePeriod: 2_000_000_000 },
+        RestartPolicy: { Condition: "any", Delay: 100_000_000 },
+      },
+      Mode: { Replicated: { Replicas: replicas } },
+      ...extra,
+    });
+    assert.equal(status, 201, JSON.stringify(body));
+    return body.ID;
+  }
+
+  async service(at: Host, id: string): Promise<ServiceShape> {
+    const { status, body } = await ask<ServiceShape>(at, "GET", `/services/${id}`);
+    assert.equal(status, 200, JSON.stringify(body));
+    return body;
+  }
+
+  /** Reads, changes, writes; again while somebody else was faster or nobody leads. */
+  async update(
+    at: Host,
+    id: string,
+    change: (spec: Record<string, unknown>) => void,
+    patienceMs = 15_000,
+  ): Promise<void> {
+    await this.until(`an update of ${id}`, patienceMs, async () => {
+      const before = await ask<ServiceShape>(at, "GET", `/services/${id}`);
+      if (before.status !== 200) return false;
+      const spec = structuredClone(before.body.Spec);
+      change(spec);
+      const { status } = await ask(at, "POST", `/services/${id}/update?version=${before.body.Version.Index}`, spec);
+      return status === 200;
+    });
+  }
+
+  async tasks(at: Host, service: string): Promise<readonly TaskShape[]> {
+    const filters = encodeURIComponent(JSON.stringify({ service: { [service]: true } }));
+    const { status, body } = await ask<TaskShape[]>(at, "GET", `/tasks?filters=${filters}`);
+    return status === 200 ? body : [];
+  }
+
+  async running(at: Host, service: string): Promise<readonly TaskShape[]> {
+    const tasks = await this.tasks(at, service);
+    return tasks.filter(({ DesiredState, Status }) => DesiredState === "running" && Status.State === "running");
+  }
+
+  async nodes(at: Host): Promise<readonly NodeShape[]> {
+    const { status, body } = await ask<NodeShape[]>(at, "GET", "/nodes");
+    return status === 200 ? body : [];
+  }
+
+  async nodeIdOf(host: Host): Promise<string> {
+    const { body } = await ask<{ Swarm: { NodeID: string } }>(host, "GET", "/info");
+    return body.Swarm.NodeID;
+  }
+
+  async leader(from: Host = this.managers[0] as Host): Promise<Host> {
+    let found: Host | undefined;
+    await this.until("a leader", 20_000, async () => {
+      const nodes = await this.nodes(from);
+      const name = nodes.find(({ ManagerStatus }) => ManagerStatus?.Leader === true)?.Description.Hostname;
+      found = this.managers.find((host) => host.name === name);
+      return found !== undefined;
+    });
+    return found as Host;
+  }
+
+  /** Containers of tasks that really run on a host, by the processes in its cgroup. */
+  containersOn(host: Host): number {
+    return host.containerProcesses("/bin/hello").length;
+  }
+
+  /** @returns how long it took, in ms */
+  async until(what: string, patienceMs: number, holds: () => Promise<boolean> | boolean): Promise<number> {
+    const startedMs = performance.now();
+    for (;;) {
+      let held = false;
+      try {
+        held = await holds();
+      } catch (error) {
+        // A daemon that is down refuses connections; whatever else is a finding.
+        if (!/ECONNREFUSED|ECONNRESET|ENOENT|socket hang up|no answer/u.test(String(error))) throw error;
+      }
+      if (held) return performance.now() - startedMs;
+      if (performance.now() - startedMs > patienceMs) {
+        assert.fail(`${what}: not within ${patienceMs / 1000} s\n${this.#logs()}`);
+      }
+      await wait(50);
+    }
+  }
+
+  /** Ends everything, and says if anything is left. */
+  async close(): Promise<void> {
+    await tearDown(this.site);
+  }
+
+  #logs(): string {
+    return this.hosts
+      .map((host) => {
+        const log = existsSync(host.logFile) ? readFileSync(host.logFile, "utf8") : "";
+        return `--- ${host.name}\n${log.trim().split("\n").slice(-6).join("\n").slice(-3000)}`;
+      })
+      .join("\n");
+  }
+}
+
+/** Prints its version and ends at once when it is asked to. */
+export function helloImage(version: string): Promise<Buffer> {
+  const script = `#!/bin/sh\ntrap 'exit 0' TERM\necho "hello from version ${version}"\nwhile :; do sleep 3600 & wait $!; done\n`;
+  return imageArchive({
+    name: `hello:${version}`,
+    command: ["/bin/hello"],
+    labels: { version },
+    files: { "/bin/hello": script },
+    platform: process.arch === "arm64" ? "arm64" : "amd64",
+  });
+}
