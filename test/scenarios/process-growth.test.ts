@@ -1,11 +1,12 @@
-/** O5: a full store is snapshotted, restarted and joined while writes go on. SKEP_FULL=1 takes 100,000 objects. */
+/** O5, G9: a full store is snapshotted, restarted and joined while writes go on. SKEP_FULL=1: 100,000 objects, 500 MB. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
 
 import { managersMethods } from "../../manager/managers-service.ts";
 import { Counters } from "../support/counters.ts";
 import { ManagerCluster } from "../support/manager-process.ts";
-import { isFull } from "../support/story.ts";
+import { isFull, needsRoot, runStory } from "../support/story.ts";
 
 test(
   "O5: snapshot, restart and join of a full store under load, without a change of leader",
@@ -48,5 +49,28 @@ test(
       hashes.add((await cluster.status(manager)).stateHash ?? "");
     }
     assert.equal(hashes.size, 1);
+  },
+);
+
+test(
+  "G9: a large snapshot over a slow link to a newcomer, while writes go on, costs no leader its office",
+  { skip: needsRoot, timeout: isFull ? 1_200_000 : 300_000 },
+  async (t) => {
+    interface Told {
+      readonly transferMs: number;
+      readonly sameLeader: boolean;
+      readonly leaderGrewMegabytes: number;
+      readonly hasLastObject: boolean;
+      readonly failures: readonly string[];
+    }
+    const story = join(import.meta.dirname, "stories", "large-snapshot.ts");
+    const size = isFull ? ["500", "32"] : ["20", "8"];
+    const [told] = await runStory<Told>(t, story, isFull ? 1_150_000 : 280_000, size);
+    assert.ok(told !== undefined);
+    t.diagnostic(JSON.stringify(told));
+    assert.ok(told.sameLeader && told.hasLastObject);
+    assert.deepEqual(told.failures, []);
+    // The snapshot is read from disk chunk by chunk; what else grows meanwhile is the state that the clients write.
+    assert.ok(told.leaderGrewMegabytes < 64 + (isFull ? 64 : 0), `${told.leaderGrewMegabytes} MB`);
   },
 );
