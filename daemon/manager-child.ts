@@ -14,8 +14,8 @@ export interface ManagerChildOptions {
   /** Program and first arguments: node and manager/main.ts, or the bundle. */
   readonly command: readonly [string, ...string[]];
   readonly args: readonly string[];
-  /** Handed over on its standard input. */
-  readonly secrets: Readonly<Record<string, unknown>>;
+  /** Handed over on its standard input, each time that it is started. */
+  readonly secrets: () => Readonly<Record<string, unknown>>;
   /** Whom it runs as; absent: as this process. */
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   readonly clock: Clock;
@@ -23,6 +23,12 @@ export interface ManagerChildOptions {
   readonly logger: Logger;
   /** It serves, for the first time or again. */
   readonly onServing: () => void;
+  /** The cluster wants the node's key locked with this, or with nothing; `reload` tells that it is. */
+  readonly onLock: (unlockKey: string | undefined) => void;
+  /** The log has the same lock as the node's key. */
+  readonly onLockSettled: () => void;
+  /** Its log cannot be opened with the unlock key that it was given, or without one. It is not started again. */
+  readonly onLocked: () => void;
   /** The cluster does not want it any more; it ended by itself and is not started again. */
   readonly onRemoved: () => void;
 }
@@ -44,6 +50,13 @@ export class ManagerFailed extends ClusterError {
 }
 
 const seeLog = "Look at the daemon's log";
+/** What the manager says when somebody has to bring the unlock key. */
+const lockedCodes: ReadonlySet<string> = new Set([
+  "STORAGE_LOCKED",
+  "KEY_WRONG",
+  "NODE_KEY_LOCKED",
+  "UNLOCK_KEY_WRONG",
+]);
 const patienceMs = 15_000;
 const backoffMs = { minMs: 100, maxMs: 10_000 };
 /** One that ran so long has a fresh start with the next. */
@@ -113,7 +126,7 @@ export class ManagerChild implements AsyncDisposable {
     this.#child = child;
     // A child that ends at once breaks the pipe; its exit tells.
     child.stdin?.on("error", () => undefined);
-    child.stdin?.write(`${JSON.stringify(secrets)}\n`);
+    child.stdin?.write(`${JSON.stringify(secrets())}\n`);
     let failure: ManagerFailed | undefined;
     if (child.stdout !== null) {
       createInterface({ input: child.stdout }).on("line", (line) => {
@@ -123,6 +136,8 @@ export class ManagerChild implements AsyncDisposable {
           this.#options.onServing();
         }
         if (said?.failed !== undefined) failure = said.failed;
+        if (said?.lock !== undefined) this.#options.onLock(said.lock ?? undefined);
+        if (said?.lockSettled === true) this.#options.onLockSettled();
       });
     }
     child.once("error", (error) => {
@@ -147,6 +162,13 @@ export class ManagerChild implements AsyncDisposable {
       this.#become({ kind: "stopped" });
       this.#ended.resolve();
       this.#options.onRemoved();
+      return;
+    }
+    if (failure !== undefined && lockedCodes.has(failure.managerCode)) {
+      this.#become({ kind: "starting", failure });
+      this.#ended.resolve();
+      this.#stopping = true;
+      this.#options.onLocked();
       return;
     }
     if (clock.monotonicMs() - this.#startedAtMs > soundMs) this.#backoff.reset();
@@ -186,7 +208,9 @@ export class ManagerChild implements AsyncDisposable {
 
 /** Runs a command of the manager's program to its end. @throws ManagerFailed */
 export function runManagerCommand(
-  options: Pick<ManagerChildOptions, "command" | "args" | "secrets" | "user">,
+  options: Pick<ManagerChildOptions, "command" | "args" | "user"> & {
+    readonly secrets: Readonly<Record<string, unknown>>;
+  },
   signal: AbortSignal,
 ): Promise<void> {
   const { command, args, secrets, user } = options;
@@ -210,14 +234,22 @@ export function runManagerCommand(
   });
 }
 
-function parse(line: string): { serving?: number; failed?: ManagerFailed } | undefined {
+interface Said {
+  readonly serving?: number;
+  readonly failed?: ManagerFailed;
+  readonly lock?: string | null;
+  readonly lockSettled?: boolean;
+}
+
+function parse(line: string): Said | undefined {
   try {
-    const { serving, failed } = JSON.parse(line) as {
-      serving?: number;
+    const { serving, failed, lock, lockSettled } = JSON.parse(line) as Omit<Said, "failed"> & {
       failed?: { code: string; message: string; fix?: string };
     };
     return {
       ...(serving === undefined ? {} : { serving }),
+      ...(lock === undefined ? {} : { lock }),
+      ...(lockSettled === undefined ? {} : { lockSettled }),
       ...(failed === undefined ? {} : { failed: new ManagerFailed(failed.code, failed.message, failed.fix) }),
     };
   } catch {

@@ -6,13 +6,14 @@ import { chmodSync, chownSync, mkdirSync, rmSync } from "node:fs";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import type { Random } from "../lib/pure/prng.ts";
+import { UnlockKeyWrong } from "../lib/pki/index.ts";
 import { Channel } from "../lib/rpc/index.ts";
 import { deadline, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
 import { advertiseAddress, hostOf, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
 import { found, IdentityFolder, join, Renewer, SwarmIdentity, type SwarmSettings } from "./identity/index.ts";
-import { ManagerChild, runManagerCommand, type ManagerFailed } from "./manager-child.ts";
+import { ManagerChild, ManagerFailed, runManagerCommand } from "./manager-child.ts";
 
 export class AlreadyInSwarm extends ClusterError {
   readonly code = "ALREADY_IN_SWARM";
@@ -131,6 +132,8 @@ export class Membership implements Swarm, AsyncDisposable {
   #error = "";
   #identity: SwarmIdentity | undefined;
   #child: ManagerChild | undefined;
+  /** The consensus member that it is. */
+  #childMemberId: number | undefined;
   #agent: NodeAgent | undefined;
   #renewer: Renewer | undefined;
   #channel: Channel | undefined;
@@ -271,6 +274,10 @@ export class Membership implements Swarm, AsyncDisposable {
       const limit = deadline(this.#options.clock, enterMs, signal, () => new JoinTimedOut());
       try {
         await this.#child?.serving(limit.signal);
+      } catch (error) {
+        await this.#exit();
+        this.#phase = "locked";
+        throw error instanceof ManagerFailed && error.managerCode === "KEY_WRONG" ? new UnlockKeyWrong() : error;
       } finally {
         limit[Symbol.dispose]();
       }
@@ -391,11 +398,25 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#child = new ManagerChild({
       command: managerCommand,
       args: [...Object.entries(named).flatMap(([name, value]) => [`--${name}`, value]), ...start, ...managerArgs],
-      secrets,
+      // The lock may have changed since it was started the first time.
+      secrets: () => ({ ...secrets, ...(identity.unlockKey === undefined ? {} : { unlockKey: identity.unlockKey }) }),
       user: managerUser,
       clock,
       random,
       logger,
+      onLock: (unlockKey) => {
+        identity.lock(unlockKey);
+        this.#child?.reload();
+      },
+      onLockSettled: () => identity.settleLock(),
+      onLocked: () => {
+        void this.#exclusively(async () => {
+          if (identity !== this.#identity) return;
+          await this.#exit();
+          this.#phase = "locked";
+          logger.warn("this manager is locked, and waits for `swarm unlock`");
+        });
+      },
       // The agent may have come too early, and would wait for its next turn.
       onServing: () => this.#agent?.look(),
       // The role says what comes next; until then there is no manager here.
@@ -405,6 +426,7 @@ export class Membership implements Swarm, AsyncDisposable {
         this.#child = undefined;
       },
     });
+    this.#childMemberId = identity.memberId;
     this.#child.start();
   }
 
@@ -413,7 +435,11 @@ export class Membership implements Swarm, AsyncDisposable {
     if (identity !== this.#identity) return;
     this.#closeChannel();
     if (identity.role === "manager") {
-      if (this.#child !== undefined) return this.#child.reload();
+      if (this.#child !== undefined && identity.memberId === this.#childMemberId) return this.#child.reload();
+      // A manager anew, or another member: the one before has left consensus for good.
+      const before = this.#child;
+      this.#child = undefined;
+      await before?.[Symbol.asyncDispose]();
       this.#wipeManager();
       this.#startManager(identity, this.#joinArgs(identity), { unlockKey: identity.unlockKey });
       return;
@@ -422,6 +448,8 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#child = undefined;
     await child?.[Symbol.asyncDispose]();
     this.#wipeManager();
+    // Only managers are locked.
+    identity.lock(undefined);
   }
 
   /** Stops everything; what is on disk stays, and so do the containers. */

@@ -1,6 +1,6 @@
 /** `manager force-new-cluster`: asks the others first, tells what will be lost, and does it only if that is wished. */
 import { ClusterError } from "../lib/pure/errors.ts";
-import { TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
+import { openPrivateKey, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
 import { Channel } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { NotAManager } from "./manager.ts";
@@ -9,6 +9,7 @@ import { DataFolder, NewCluster, type NewClusterPlan } from "./raft/index.ts";
 
 export interface ForceOptions {
   readonly dataDir: string;
+  /** Its private key may be sealed with the unlock key. */
   readonly tls: TlsMaterial;
   readonly unlockKey?: string;
   /** false rehearses it. */
@@ -28,7 +29,8 @@ const askMs = 3000;
 
 /** @returns what would happen or has happened, as a text for people @throws QuorumAnswers, and what the folder throws */
 export async function forceNewCluster(options: ForceOptions): Promise<string> {
-  const tls = new TlsIdentity(options.tls);
+  const privateKeyPem = openPrivateKey(options.tls.privateKeyPem, options.unlockKey);
+  const tls = new TlsIdentity({ ...options.tls, privateKeyPem });
   const { clusterId, nodeId, memberId } = tls.certificate.identity;
   if (memberId === undefined) throw new NotAManager(nodeId);
   const folder = DataFolder.open(options.dataDir, nodeFileSystem);

@@ -113,7 +113,7 @@ async function run(flags: Flags): Promise<number> {
     ...(flags.metrics === undefined ? {} : { metrics: addressOf("metrics", flags.metrics) }),
     ...(flags.socket === undefined ? {} : { socket: flags.socket }),
     ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
-    ...(flags["secrets-stdin"] ? await readSecrets(end) : {}),
+    ...(flags["secrets-stdin"] ? { ...(await readSecrets(end)), daemon: theDaemon } : {}),
     onFatal: (error, exitCode) => {
       // No goodbye: nothing in memory may be trusted, and nothing more may leave this process.
       report(error);
@@ -132,21 +132,26 @@ async function run(flags: Flags): Promise<number> {
       end();
     });
   }
-  let manager: Manager;
+  let manager: Manager | undefined;
+  let reloadWanted = false;
+  const reload = (): void => {
+    // It may come while the manager still waits to be let in.
+    reloadWanted = manager === undefined;
+    try {
+      manager?.replaceTls(materialOf(flags));
+      if (manager !== undefined) logger.info("took the certificate anew");
+    } catch (error) {
+      logger.error("goes on with the certificate of before", { error });
+    }
+  };
+  process.on("SIGHUP", reload);
   try {
     manager = await Manager.open(managerOptions, stop.signal);
   } catch (error) {
     if (isAbort(error)) return 0;
     throw error;
   }
-  process.on("SIGHUP", () => {
-    try {
-      manager.replaceTls(materialOf(flags));
-      logger.info("took the certificate anew");
-    } catch (error) {
-      logger.error("goes on with the certificate of before", { error });
-    }
-  });
+  if (reloadWanted) reload();
   // For whoever started it: it serves, and where.
   const { port, metricsPort } = manager;
   process.stdout.write(`${JSON.stringify({ serving: port, metrics: metricsPort, memberId: manager.raft.memberId })}\n`);
@@ -157,13 +162,22 @@ async function run(flags: Flags): Promise<number> {
   return code;
 }
 
+/** Lines on standard output, which only who started this process reads: the daemon of the node. */
+const theDaemon: NonNullable<ManagerOptions["daemon"]> = {
+  lock: (lock) => void process.stdout.write(`${JSON.stringify({ lock: lock ?? null })}\n`),
+  lockSettled: () => void process.stdout.write(`${JSON.stringify({ lockSettled: true })}\n`),
+};
+
 async function force(flags: Flags): Promise<number> {
+  const given = flags["unlock-key-file"];
+  const secrets = flags["secrets-stdin"] ? await readSecrets(() => undefined) : {};
   const text = await forceNewCluster({
     dataDir: needed(flags, "data-dir"),
     tls: materialOf(flags),
-    ...(flags["unlock-key-file"] === undefined ? {} : { unlockKey: read("unlock-key-file", flags["unlock-key-file"]) }),
+    ...(given === undefined ? secrets : { unlockKey: read("unlock-key-file", given) }),
     really: flags.yes,
   });
+  process.stdin.destroy();
   process.stdout.write(`${text}\n`);
   if (!flags.yes) process.stdout.write("Nothing was changed. Give --yes to do it.\n");
   return 0;
@@ -176,7 +190,7 @@ const secretsBytesMax = 64 * 1024;
  * process does not outlive it.
  * @throws WrongUse
  */
-async function readSecrets(onClosed: () => void): Promise<Pick<ManagerOptions, "unlockKey">> {
+async function readSecrets(onClosed: () => void): Promise<Pick<ManagerOptions, "unlockKey" | "bootstrap">> {
   const line = await new Promise<string>((resolve, reject) => {
     let text = "";
     process.stdin.setEncoding("utf8");

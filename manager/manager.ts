@@ -9,7 +9,14 @@ import type { AddressInfo } from "node:net";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
-import { checkCurrent, readUnlockKey, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
+import {
+  checkCurrent,
+  NodeKeyLocked,
+  openPrivateKey,
+  readUnlockKey,
+  TlsIdentity,
+  type TlsMaterial,
+} from "../lib/pki/index.ts";
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
@@ -20,12 +27,14 @@ import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
 import {
   AuthorityService,
   Founder,
+  LockKeeper,
   Revocations,
   RoleManager,
   Rotator,
   checkMember,
   makeRoot,
   type Bootstrap,
+  type Lock,
   type Members,
 } from "./ca/index.ts";
 import { Control, serveControl } from "./control/index.ts";
@@ -40,6 +49,7 @@ import {
   GrpcTransport,
   MemberQuarantined,
   Raft,
+  changeLock,
   foundCluster,
   limitsOfDistance,
   openStorage,
@@ -48,6 +58,7 @@ import {
   type MemberRecord,
   type MemberTimings,
   type Owner,
+  type Storage,
 } from "./raft/index.ts";
 import { Scheduler } from "./scheduler/index.ts";
 import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
@@ -67,6 +78,7 @@ export interface ManagerOptions {
   readonly listen: string;
   /** HOST:PORT at which the others reach this manager; what it listens on, unless said. */
   readonly advertise?: string;
+  /** Its private key may be sealed with the unlock key. */
   readonly tls: TlsMaterial;
   readonly start: Start;
   readonly timings: MemberTimings;
@@ -74,6 +86,8 @@ export interface ManagerOptions {
   readonly leaseReads?: boolean;
   /** Opens the log when it is locked (autolock), instead of the node's own key. */
   readonly unlockKey?: string;
+  /** The daemon that keeps the node's key; absent, nobody does. See LockKeeper. */
+  readonly daemon?: { lock(lock: Lock): void; lockSettled(): void };
   /** Of the cluster that this manager founds; needed until the cluster object is there. */
   readonly bootstrap?: Bootstrap;
   /** Path of a unix socket for the daemon of this node, which shows its certificate there as everybody does. */
@@ -144,11 +158,12 @@ export class Manager implements AsyncDisposable {
   metricsPort: number | undefined;
   readonly #options: ManagerOptions;
   readonly #folder: DataFolder;
-  readonly #disk: AsyncDisposable;
+  readonly #disk: Storage;
   readonly #server: RpcServer;
   readonly #channels: Channels;
   readonly #tls: TlsIdentity;
   readonly #revocations: Revocations;
+  #lockKeeper: LockKeeper | undefined;
   #loops: LeaderLoops | undefined;
   readonly #dispatcher: Dispatcher;
   readonly #logs: LogBroker;
@@ -159,7 +174,7 @@ export class Manager implements AsyncDisposable {
   private constructor(parts: {
     options: ManagerOptions;
     folder: DataFolder;
-    disk: AsyncDisposable;
+    disk: Storage;
     server: RpcServer;
     channels: Channels;
     tls: TlsIdentity;
@@ -199,7 +214,8 @@ export class Manager implements AsyncDisposable {
    * @throws typed errors of the folder, the disk, the keys, the certificate, the address, and JoinFailed
    */
   static async open(options: ManagerOptions, signal: AbortSignal): Promise<Manager> {
-    const tls = new TlsIdentity(options.tls);
+    const privateKeyPem = openPrivateKey(options.tls.privateKeyPem, options.unlockKey);
+    const tls = new TlsIdentity({ ...options.tls, privateKeyPem });
     checkCurrent(tls, realClock.wallMs());
     const { identity } = tls.certificate;
     const { clusterId, nodeId, role, memberId } = identity;
@@ -341,10 +357,15 @@ export class Manager implements AsyncDisposable {
     return this.#closing;
   }
 
-  /** The node's certificate was renewed, or others are trusted now. @throws CertificateInvalid, PrivateKeyInvalid */
+  /**
+   * The node's certificate was renewed, others are trusted now, or its key was sealed or opened.
+   * @throws CertificateInvalid, PrivateKeyInvalid, UnlockKeyWrong; then everything is as before
+   */
   replaceTls(material: TlsMaterial): void {
-    this.#tls.replace(material);
+    const privateKeyPem = openWithAny(material.privateKeyPem, this.#lockKeeper?.candidates ?? []);
+    this.#tls.replace({ ...material, privateKeyPem });
     this.#channels.renew();
+    this.#lockKeeper?.keyFileWritten(material.privateKeyPem);
   }
 
   /** In reverse: callers first get their answers from who takes over, the disk is closed last. */
@@ -354,6 +375,7 @@ export class Manager implements AsyncDisposable {
     await this.#disk[Symbol.asyncDispose]();
     this.#stop.abort();
     this.#metrics?.close();
+    this.#lockKeeper?.[Symbol.dispose]();
     this.#revocations[Symbol.dispose]();
     await this.store[Symbol.asyncDispose]();
     this.#channels[Symbol.dispose]();
@@ -386,6 +408,26 @@ export class Manager implements AsyncDisposable {
     const logger = this.#options.logger.child("ca");
     const { store } = this;
     new AuthorityService({ store, clock: realClock, logger, random: fillRandomly, leader }).serve(this.#server);
+    const { daemon, unlockKey } = this.#options;
+    this.#lockKeeper = new LockKeeper({
+      store,
+      logger,
+      inForce: this.#disk.locked ? unlockKey : undefined,
+      keyPem: this.#options.tls.privateKeyPem,
+      locks: {
+        announce: daemon === undefined ? undefined : (lock) => daemon.lock(lock),
+        settled: () => daemon?.lockSettled(),
+        change: (lock, done) => {
+          changeLock(this.#folder, this.#disk, lock).then(
+            () => {
+              done(undefined);
+              if (lock !== undefined) this.#rotateDataKey();
+            },
+            (error: unknown) => done(error as Error),
+          );
+        },
+      },
+    });
     // Whoever may lead next is connected to already, so that a fail-over does not wait for a handshake.
     const warm = (): void => {
       const addresses = this.raft.members.filter(({ id }) => id !== this.raft.memberId).map((member) => member.address);
@@ -470,6 +512,11 @@ export class Manager implements AsyncDisposable {
     if (this.store.featureLevel < supportedLevel) await this.store.raiseLevel(supportedLevel, this.#stop.signal);
   }
 
+  /** Who knew the lock of before, or had the disk before there was one, reads nothing that is written from now on. */
+  #rotateDataKey(): void {
+    this.raft.rotateKey(this.#stop.signal).catch((error: unknown) => this.#quietly("data key", error));
+  }
+
   #quietly(what: string, error: unknown): void {
     if (isAbort(error)) return;
     const code = error instanceof ClusterError ? error.code : "";
@@ -528,6 +575,19 @@ export class Manager implements AsyncDisposable {
     this.#metrics = server;
     this.metricsPort = (server.address() as AddressInfo).port;
   }
+}
+
+/** @throws UnlockKeyWrong, NodeKeyLocked when none of them fits */
+function openWithAny(keyPem: string, locks: readonly Lock[]): string {
+  let failure: unknown;
+  for (const lock of locks) {
+    try {
+      return openPrivateKey(keyPem, lock);
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  throw failure ?? new NodeKeyLocked();
 }
 
 const fillRandomly = (bytes: Uint8Array): void => void randomFillSync(bytes);

@@ -1,12 +1,12 @@
 /** Opening a member's disk: with which key, as whose, and how a new cluster begins. */
 import { randomBytes } from "node:crypto";
 
-import { invariant } from "../../lib/pure/errors.ts";
+import { ClusterError, invariant } from "../../lib/pure/errors.ts";
 import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
 import { bootstrapState } from "./core/index.ts";
 import type { DataFolder } from "./data-folder.ts";
 import { writeFoundingSnapshot, type DirectStorageOptions } from "./direct-storage.ts";
-import { createNodeKey, parseUnlockKey, readNodeKey, type Kek } from "./keys/index.ts";
+import { createNodeKey, isRingLocked, parseUnlockKey, readNodeKey, StorageLocked, type Kek } from "./keys/index.ts";
 import { MemberTable, type MemberRecord } from "./member-table.ts";
 import type { StateMachine } from "./ports.ts";
 import { TableThenState } from "./snapshot-frame.ts";
@@ -40,16 +40,46 @@ export function foundCluster(access: StorageAccess, founder: MemberRecord, state
   writeFoundingSnapshot(storageOptions(access), snapshot, source);
 }
 
-/** @throws typed errors of the keys, the snapshots and the log */
-export function openStorage(access: StorageAccess): Promise<Storage> {
+/**
+ * Opens with the unlock key if one is given, or else with the node's own. With an unlock key the node's own is tried after
+ * it: the log changes its lock after the rest of the node, and the power may have failed between the two.
+ * @throws typed errors of the keys, the snapshots and the log
+ */
+export async function openStorage(access: StorageAccess): Promise<Storage> {
   // The threads bring their own disk and chance: functions do not travel.
   const { folder, identity, kek } = storageOptions(access);
-  return Storage.open({ folder, identity, kek });
+  try {
+    return await Storage.open({ folder, identity, kek });
+  } catch (error) {
+    const elsewise = kek.kind === "unlock" && error instanceof ClusterError && error.code === "KEY_WRONG";
+    if (!elsewise || !nodeFileSystem.readdir(folder).includes(nodeKeyFile)) throw error;
+    return await Storage.open({ folder, identity, kek: readNodeKey(nodeFileSystem, folder, nodeKeyFile) });
+  }
 }
 
-/** Drawn at the first start of the folder. */
+/**
+ * Locks the log with another key: its data keys are sealed anew, nothing else is written.
+ * @param unlockKey  undefined: with a fresh key of the node's own, so that it opens without anybody
+ */
+export async function changeLock(folder: DataFolder, storage: Storage, unlockKey: string | undefined): Promise<void> {
+  const { path } = folder;
+  if (unlockKey === undefined) {
+    // The file first: without the ring sealed by it, it opens nothing.
+    await storage.changeKek(createNodeKey(nodeFileSystem, path, nodeKeyFile, new Uint8Array(randomBytes(32))));
+    return;
+  }
+  await storage.changeKek(parseUnlockKey(unlockKey));
+  if (!nodeFileSystem.readdir(path).includes(nodeKeyFile)) return;
+  // It would still open an older copy of the ring.
+  nodeFileSystem.unlink(`${path}/${nodeKeyFile}`);
+  nodeFileSystem.syncDirectory(path);
+}
+
+/** Drawn at the first start of the folder. @throws StorageLocked, KeyMissing */
 function nodeKey(folder: string): Kek {
-  if (nodeFileSystem.readdir(folder).includes(nodeKeyFile) || nodeFileSystem.readdir(folder).includes("keys")) {
+  const names = nodeFileSystem.readdir(folder);
+  if (!names.includes(nodeKeyFile) && isRingLocked(nodeFileSystem, folder)) throw new StorageLocked(`${folder}/keys`);
+  if (names.includes(nodeKeyFile) || names.includes("keys")) {
     return readNodeKey(nodeFileSystem, folder, nodeKeyFile);
   }
   return createNodeKey(nodeFileSystem, folder, nodeKeyFile, new Uint8Array(randomBytes(32)));

@@ -41,8 +41,16 @@ export class Storage implements AsyncDisposable {
   readonly #log: OrderedLog;
   readonly #snapshots: SnapshotClient;
   readonly #wal: WalClient;
+  #locked: boolean;
 
-  private constructor(recovered: RecoveredLog, damaged: readonly Error[], wal: WalClient, snapshots: SnapshotClient) {
+  private constructor(
+    recovered: RecoveredLog,
+    damaged: readonly Error[],
+    wal: WalClient,
+    snapshots: SnapshotClient,
+    locked: boolean,
+  ) {
+    this.#locked = locked;
     this.recovered = recovered;
     this.damaged = damaged;
     this.#wal = wal;
@@ -65,7 +73,7 @@ export class Storage implements AsyncDisposable {
       const { identity, compress = true } = options;
       snapshots = SnapshotClient.start({ folder, identity, compress, ...keys }, scheduler);
       const { metas, damaged } = await snapshots.opened;
-      return new Storage(await wal.open(metas), damaged, wal, snapshots);
+      return new Storage(await wal.open(metas), damaged, wal, snapshots, options.kek.kind === "unlock");
     } catch (error) {
       await Promise.all([wal.close(), snapshots?.close()]);
       throw error;
@@ -90,9 +98,15 @@ export class Storage implements AsyncDisposable {
     }
   }
 
+  /** Whether an unlock key is needed to open it again. */
+  get locked(): boolean {
+    return this.#locked;
+  }
+
   /** Seals the data keys with another key (lock, unlock, a new unlock key). No log or snapshot file changes. */
-  changeKek(kek: Kek): Promise<void> {
-    return this.#wal.changeKek(kek);
+  async changeKek(kek: Kek): Promise<void> {
+    await this.#wal.changeKek(kek);
+    this.#locked = kek.kind === "unlock";
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -8,7 +8,6 @@ import { tmpdir } from "node:os";
 import { join as pathOf } from "node:path";
 
 import { IdentityFolder, Renewer, found, join, type Founded, type SwarmIdentity } from "../../daemon/identity/index.ts";
-import { openPrivateKey } from "../../lib/pki/index.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { Channel } from "../../lib/rpc/index.ts";
 import { createLogger, realClock, silentLogger, type Clock, type Logger } from "../../lib/runtime/index.ts";
@@ -37,6 +36,7 @@ export class SwarmNode {
   readonly out: string[] = [];
   identity: SwarmIdentity;
   manager: Manager | undefined;
+  readonly #waiting = new Set<() => void>();
   readonly #swarm: Swarm;
 
   constructor(swarm: Swarm, name: string, identity: SwarmIdentity) {
@@ -73,6 +73,16 @@ export class SwarmNode {
         throw error;
       },
       onOut: (state) => this.out.push(state),
+      daemon: {
+        lock: (unlockKey) => {
+          this.identity.lock(unlockKey);
+          this.manager?.replaceTls(this.#material());
+        },
+        lockSettled: () => {
+          this.identity.settleLock();
+          for (const look of this.#waiting) look();
+        },
+      },
       ...more,
     };
     this.manager = await Manager.open(options, AbortSignal.timeout(patienceMs));
@@ -92,6 +102,23 @@ export class SwarmNode {
     this.renewer.heard({ node, roots: trustedRoots(theCluster(store.current())?.rootCa) });
   }
 
+  /** Resolves when its manager next says that its log is locked as its key is, with this. */
+  untilLocked(unlockKey: string | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        if (this.identity.unlockKey !== unlockKey) return;
+        clearTimeout(limit);
+        this.#waiting.delete(look);
+        resolve();
+      };
+      const limit = setTimeout(() => {
+        this.#waiting.delete(look);
+        reject(new Error(`${this.name}: its lock is not settled`));
+      }, patienceMs);
+      this.#waiting.add(look);
+    });
+  }
+
   channel(address = this.address): Channel {
     return this.#swarm.keep(new Channel({ address, tls: this.identity.tls, expect: { role: "manager" } }));
   }
@@ -100,7 +127,7 @@ export class SwarmNode {
     const read = (file: string): string => readFileSync(file, "utf8");
     return {
       certificatePem: read(this.folder.certificateFile),
-      privateKeyPem: openPrivateKey(read(this.folder.keyFile), this.identity.unlockKey),
+      privateKeyPem: read(this.folder.keyFile),
       rootsPem: read(this.folder.rootsFile),
     };
   }

@@ -16,5 +16,5 @@ export {
 } from "./errors.ts";
 export { checkOwner, encodeOwner, ownerBytes, type StorageIdentity } from "./identity.ts";
 export { createNodeKey, formatUnlockKey, parseUnlockKey, readNodeKey, type Kek } from "./kek.ts";
-export { KeyRing, type DataKey, type DataKeys, type RandomBytes } from "./key-ring.ts";
+export { isRingLocked, KeyRing, type DataKey, type DataKeys, type RandomBytes } from "./key-ring.ts";
 export { getUint64, putUint64, sameBytes, viewOf } from "./bytes.ts";

@@ -7,8 +7,8 @@
  */
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
+import { readUnlockKey } from "../../../lib/pki/tokens.ts";
 import { readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
-import { keyBytes } from "./cipher.ts";
 import { KeyFileDamaged, KeyMissing, KeyWrong } from "./errors.ts";
 
 export interface Kek {
@@ -16,8 +16,6 @@ export interface Kek {
   /** 32 bytes. */
   readonly key: Uint8Array;
 }
-
-const unlockPrefix = "SWMKEY-1-";
 
 /** Draws a node key and writes its file, durably. Replaces an older one: give the key ring the new key first. */
 export function createNodeKey(files: FileSystem, folder: string, name: string, key: Uint8Array): Kek {
@@ -39,16 +37,16 @@ export function readNodeKey(files: FileSystem, folder: string, name: string): Ke
   return { kind: "node", key };
 }
 
-export function formatUnlockKey(key: Uint8Array): string {
-  return unlockPrefix + Buffer.from(key).toString("base64").replaceAll("=", "");
-}
+export { formatUnlockKey } from "../../../lib/pki/tokens.ts";
 
 /** @throws KeyWrong on anything but an unlock key */
 export function parseUnlockKey(text: string): Kek {
-  const body = text.trim().startsWith(unlockPrefix) ? text.trim().slice(unlockPrefix.length) : "";
-  const key = /^[A-Za-z0-9+/]{43}$/u.test(body) ? new Uint8Array(Buffer.from(body, "base64")) : undefined;
-  if (key?.length !== keyBytes) throw new KeyWrong("the storage with the unlock key given (SWMKEY-1-... expected)");
-  return { kind: "unlock", key };
+  try {
+    return { kind: "unlock", key: readUnlockKey(text) };
+  } catch {
+    // The cause would quote nothing, and callers branch on this code.
+    throw new KeyWrong("the storage with the unlock key given (SWMKEY-1-... expected)");
+  }
 }
 
 /** Tells keys apart without telling anything of them. @returns 8 bytes */

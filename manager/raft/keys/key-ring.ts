@@ -184,6 +184,13 @@ export class KeyRing implements DataKeys {
   }
 }
 
+/** Whether the ring in this folder needs an unlock key, by its own word; false if there is none. @throws KeyFileUnusable */
+export function isRingLocked(files: FileSystem, folder: string): boolean {
+  const path = `${folder}/${fileName}`;
+  const content = onDisk("read", path, () => readWhole(files, path, fileBytesMax));
+  return content !== undefined && content.length > headerBytes && content[6] === 2;
+}
+
 function onDisk<T>(act: string, path: string, run: () => T): T {
   try {
     return run();
