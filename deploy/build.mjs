@@ -32,6 +32,8 @@ await build({
   format: "esm",
   target: "node24",
   sourcemap: "linked",
+  // A native addon finds its binary beside its own files.
+  external: ["classic-level"],
   // Some packages still ask for modules by require().
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
