@@ -138,7 +138,10 @@ function propose({ proposers, ms, bytes }: Extract<Order, { kind: "propose" }>, 
             committed++;
             if (committed % 16 === 0 || proposers === 1) latencies.push(performance.now() - startMs);
           }
-          next(proposer);
+          // Refusals come at once: asking again without a pause, all proposers would keep the process from ever hearing who
+          // leads now.
+          if (outcome.kind === "committed") next(proposer);
+          else setTimeout(next, 10, proposer);
         },
       );
     };
