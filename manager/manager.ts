@@ -84,6 +84,8 @@ export interface ManagerOptions {
   readonly timings: MemberTimings;
   readonly limits?: Partial<MemberLimits>;
   readonly leaseReads?: boolean;
+  /** Runs none of the loops of a leader: to measure consensus and store alone, with objects that nobody brings to order. */
+  readonly consensusOnly?: boolean;
   /** Opens the log when it is locked (autolock), instead of the node's own key. */
   readonly unlockKey?: string;
   /** The daemon that keeps the node's key; absent, nobody does. See LockKeeper. */
@@ -440,7 +442,7 @@ export class Manager implements AsyncDisposable {
     serveLogs(this.#server, this.#logs);
     this.raft.onMembers(() => this.#dispatcher.managersChanged());
     warm();
-    this.#loops = new LeaderLoops(this.store, this.#leaderLoops());
+    this.#loops = new LeaderLoops(this.store, this.#options.consensusOnly === true ? [] : this.#leaderLoops());
     this.#loops.open();
     // A leader answers for its own program too, and lets the cluster use what all of them understand.
     this.raft.onLeadership(({ leading }) => {

@@ -50,6 +50,7 @@ const manager = await Manager.open(
     listen: values.listen!,
     tls: { certificatePem: read(values.cert), privateKeyPem: read(values.key), rootsPem: read(values.ca) },
     start,
+    consensusOnly: true,
     timings: { ...lanTimings, electionMs: Number(values["election-ms"] ?? lanTimings.electionMs) },
     logger: createLogger({ level: "info" }),
     onFatal: (error, code) => {
