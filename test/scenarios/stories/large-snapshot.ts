@@ -18,6 +18,9 @@ const perEntry = 100;
 /** Entries that stay in the log behind a snapshot: with fewer the newcomer would be served from the log. */
 const trailingEntries = 5200;
 
+/** What the leader does when it thinks that it had better not lead, and why. */
+const notable = new Set(["stalled", "diskStalled", "steppingAside", "the event loop is late", "leadership"]);
+
 const cluster = await ManagerCluster.start({
   managers: 3,
   args: ["--election-ms", "1000", "--metrics", "127.0.0.1:0"],
@@ -37,15 +40,20 @@ function roundTrips(leader: ManagerProcess): number[] {
 }
 
 try {
-  const leader = await cluster.leader();
-  const keys = cluster.keys(leader);
   for (let at = 0; at * perEntry * valueBytes < megabytes * 1e6; at++) {
     const steps = Array.from({ length: perEntry }, (_, step) => ({
       put: { key: `object-${at}-${step}`, value: randomBytes(valueBytes) },
     }));
-    const { failure } = await keys.ask({ txn: { steps } });
-    if (failure) throw new Error(`${failure.code}: ${failure.message}`);
+    // A busy machine may change its leader here; what must not change it comes later.
+    for (;;) {
+      const { failure } = await cluster.keys(await cluster.leader()).ask({ txn: { steps } });
+      if (!failure) break;
+      if (failure.code !== "NOT_LEADER" && failure.code !== "OUTCOME_UNKNOWN")
+        throw new Error(`${failure.code}: ${failure.message}`);
+    }
   }
+  const leader = await cluster.leader();
+  const keys = cluster.keys(leader);
   for (let left = trailingEntries; left > 0; left -= 200) {
     const puts = Array.from({ length: 200 }, (_, at) =>
       keys.ask({ put: { key: `small-${at}`, value: Buffer.from("x") } }),
@@ -96,6 +104,13 @@ try {
     followerMegabytes: residentBytes(cluster.running.find((one) => one !== leader && one !== newcomer)!) / 1e6,
     hasLastObject: found !== undefined,
     failures,
+    notices: cluster.running.map(({ options, lines }) => {
+      const told = lines.filter(({ message }) => notable.has(message)).map(({ message }) => message);
+      return {
+        member: options.memberId,
+        told: Object.fromEntries([...notable].map((what) => [what, told.filter((one) => one === what).length])),
+      };
+    }),
   });
 } finally {
   await cluster[Symbol.asyncDispose]();
