@@ -11,16 +11,22 @@ import { Api, type SwarmEvent } from "../../api/index.ts";
 import type { Swarm, SwarmState } from "../../api/ports.ts";
 import { newId } from "../../lib/pure/id.ts";
 import { Random } from "../../lib/pure/prng.ts";
+import type { TlsIdentity } from "../../lib/pki/index.ts";
 import { Channel, RpcServer } from "../../lib/rpc/index.ts";
 import { realClock, silentLogger } from "../../lib/runtime/index.ts";
 import { Control, serveControl, type LogSource } from "../../manager/control/index.ts";
 import { isUpToDate } from "../../manager/up-to-date.ts";
 import type { Tx, ClusterSchema } from "../../manager/store/index.ts";
 import { skep } from "../../proto/index.ts";
-import { createClusterPki } from "./cluster-pki.ts";
+import { createClusterPki, type ClusterPki } from "./cluster-pki.ts";
 import { StoreCluster } from "./store-cluster.ts";
 
 const { NodeAvailability, NodeRole, NodeState, Reachability } = skep.objects;
+
+/** Keys take time to make, and no test is about them. */
+let made: Promise<{ readonly pki: ClusterPki; readonly tls: TlsIdentity }> | undefined;
+const identity = (): NonNullable<typeof made> =>
+  (made ??= createClusterPki().then(async (pki) => ({ pki, tls: await pki.manager(1) })));
 
 export interface ApiAnswer {
   readonly status: number;
@@ -80,8 +86,7 @@ export class ApiWorld {
   }
 
   async #open(options: ApiWorldOptions): Promise<void> {
-    const pki = await createClusterPki();
-    const tls = await pki.manager(1);
+    const { pki, tls } = await identity();
     const random = Random.stream(1, "api world");
     const fill = (bytes: Uint8Array): void => {
       for (let at = 0; at < bytes.length; at++) bytes[at] = random.int(0, 256);
