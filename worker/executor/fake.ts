@@ -250,7 +250,9 @@ class FakeController implements TaskController {
 
   containerStatus(): skep.objects.ContainerStatus.$Properties | undefined {
     const container = this.#container;
-    return container === undefined ? undefined : { containerId: `fake-${this.#task.id}`, exitCode: container.exitCode };
+    if (container === undefined) return undefined;
+    const pid = container.state === "starting" || container.state === "running" ? 1 : 0;
+    return { containerId: `fake-${this.#task.id}`, pid, exitCode: container.exitCode };
   }
 
   portStatus(): skep.objects.PortStatus.$Properties | undefined {

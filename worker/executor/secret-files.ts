@@ -26,8 +26,12 @@ export class SecretFiles {
 
   /** Mounts the tmpfs unless it is there: it outlives the daemon, as the containers do. */
   static async open(directory: string): Promise<SecretFiles> {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    await chmod(directory, 0o700);
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await chmod(directory, 0o700);
+    } catch (error) {
+      throw new SecretsStoreFailed("keep secrets in memory", `there is no folder ${directory}`, error);
+    }
     if (!(await isTmpfs(directory))) await mountTmpfs(directory);
     return new SecretFiles(directory);
   }

@@ -71,7 +71,12 @@ export function testTask(
 export const never = new AbortController().signal;
 export const quiet = (): void => undefined;
 
-export function executorContract(name: string, skip: string | false, make: () => Promise<ExecutorWorld>): void {
+export function executorContract(
+  name: string,
+  skip: string | false,
+  options: { readonly health: boolean },
+  make: () => Promise<ExecutorWorld>,
+): void {
   describe(`executor contract: ${name}`, { skip, timeout: 120_000 }, () => {
     let world: ExecutorWorld;
     before(async () => {
@@ -180,23 +185,27 @@ export function executorContract(name: string, skip: string | false, make: () =>
       assert.ok(!(await world.executor.held()).includes(task.id));
     });
 
-    test("start waits until a task with a health check is healthy", async () => {
-      const { controller } = await running({ kind: "healthy" });
-      assert.ok((controller.containerStatus()?.pid ?? 0) > 0);
-      await world.settle(controller.remove(never));
-    });
+    if (options.health) healthTests();
 
-    test("a task that becomes unhealthy is stopped, with the reason", async () => {
-      const { controller } = begin({ kind: "unhealthy" });
-      const reasons: skep.objects.Reason.$Properties[] = [];
-      await world.settle(controller.prepare(never, quiet));
-      await assert.rejects(world.settle(controller.start(never, (reason) => reasons.push(reason))), {
-        code: "TASK_UNHEALTHY",
+    function healthTests(): void {
+      test("start waits until a task with a health check is healthy", async () => {
+        const { controller } = await running({ kind: "healthy" });
+        assert.ok((controller.containerStatus()?.pid ?? 0) > 0);
+        await world.settle(controller.remove(never));
       });
-      assert.ok((reasons.at(-1)?.unhealthy?.failingStreak ?? 0) > 0);
-      assert.equal(controller.containerStatus()?.pid, 0);
-      await world.settle(controller.remove(never));
-    });
+
+      test("a task that becomes unhealthy is stopped, with the reason", async () => {
+        const { controller } = begin({ kind: "unhealthy" });
+        const reasons: skep.objects.Reason.$Properties[] = [];
+        await world.settle(controller.prepare(never, quiet));
+        await assert.rejects(world.settle(controller.start(never, (reason) => reasons.push(reason))), {
+          code: "TASK_UNHEALTHY",
+        });
+        assert.ok((reasons.at(-1)?.unhealthy?.failingStreak ?? 0) > 0);
+        assert.equal(controller.containerStatus()?.pid, 0);
+        await world.settle(controller.remove(never));
+      });
+    }
 
     test("output comes back as it was written, by stream", async () => {
       const { controller } = await running({ kind: "writes", lines: ["one", "two"] });

@@ -1,6 +1,7 @@
 /** An executor over real containers: busybox as an image, everything below one folder. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 
@@ -93,6 +94,11 @@ export class RealWorld implements ExecutorWorld {
   async restart(): Promise<void> {
     await this.worker.reopen();
     await this.#openExecutor();
+  }
+
+  /** As a reboot does it to all of them. */
+  async dropSecrets(taskId: string): Promise<void> {
+    await rm(join(this.secretsDirectory, taskId), { recursive: true });
   }
 
   async close(): Promise<void> {
