@@ -163,11 +163,13 @@ async function chooseImages(
     const names = [...repoTags, ...repoDigests];
     if (createdAtMs >= Math.min(beforeMs, untilMs) || createdAtMs <= sinceMs) continue;
     if (dangling !== undefined && dangling !== (repoTags.length === 0)) continue;
-    if (patterns.length > 0 && !names.some((name) => patterns.some((pattern) => pattern(name)))) continue;
+    const fits = (name: string): boolean => patterns.length === 0 || patterns.some((pattern) => pattern(name));
+    if (patterns.length > 0 && !names.some(fits)) continue;
     if (filters.has("label") || filters.has("label!")) {
       if (!filters.labels((await images.inspect(summary.id)).config.run.labels)) continue;
     }
-    chosen.push(summary);
+    // Of several names, those that were asked for.
+    chosen.push({ ...summary, repoTags: repoTags.filter(fits), repoDigests: repoDigests.filter(fits) });
   }
   return chosen.sort((a, b) => b.createdAtMs - a.createdAtMs);
 }

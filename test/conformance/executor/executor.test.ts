@@ -25,10 +25,10 @@ class FakeWorld implements ExecutorWorld {
   }
 
   async settle<T>(act: Promise<T>): Promise<T> {
-    let over = false;
-    const end = (): void => void (over = true);
+    const over = new AbortController();
+    const end = (): void => over.abort();
     act.then(end, end);
-    for (let i = 0; i < 1000 && !over; i++) await this.clock.run(50);
+    for (let i = 0; i < 1000 && !over.signal.aborted; i++) await this.clock.run(50);
     return act;
   }
 

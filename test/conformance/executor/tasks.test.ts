@@ -343,6 +343,7 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
     needs.secrets.set("s1", secretOf("s1", "password", "hunter2"));
     const spec = sh("cat /run/secrets/pw; sleep 60", {
       secrets: [{ secretId: "s1", secretName: "password", file: { name: "pw", mode: 0o444 } }],
+      stopGracePeriod: { nanos: 200e6 },
     });
     const task = testTask(spec);
     const controller = world.executor.controller(task, needs, facts);
