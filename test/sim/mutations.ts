@@ -310,7 +310,7 @@ export const mutations: readonly Mutation[] = [
     name: "index of a snapshot in force before its data",
     file: member,
     snippet:
-      "this.#load(snapshot, () => {\n        this.#installed(snapshot);\n        this.#saved(step, undefined);\n      });",
+      "this.#load(snapshot, () => {\n        step.loading = false;\n        this.#installed(snapshot);\n        this.#saved(step, undefined);\n      });",
     replacement:
       "this.#installed(snapshot);\n      this.#saved(step, undefined);\n      this.#load(snapshot, () => {});",
   },
