@@ -45,8 +45,11 @@ export function withRevoked(
 ): skep.objects.RevokedNode[] {
   const kept = revoked.filter(({ nodeId, expiresAtUs }) => (expiresAtUs ?? 0) > nowUs && nodeId !== added?.nodeId);
   if (added !== undefined) kept.push(added);
-  kept.sort((a, b) => (b.expiresAtUs ?? 0) - (a.expiresAtUs ?? 0) || ((a.nodeId ?? "") < (b.nodeId ?? "") ? -1 : 1));
-  return kept.slice(0, revokedMax).map((each) => skep.objects.RevokedNode.create(each));
+  if (kept.length > revokedMax) {
+    kept.sort((a, b) => (b.expiresAtUs ?? 0) - (a.expiresAtUs ?? 0) || ((a.nodeId ?? "") < (b.nodeId ?? "") ? -1 : 1));
+    kept.length = revokedMax;
+  }
+  return kept.map((each) => skep.objects.RevokedNode.create(each));
 }
 
 /** Whether the node with this certificate was removed from the cluster. */
