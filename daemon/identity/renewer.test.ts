@@ -27,7 +27,7 @@ interface World {
   answer: AskRenewal;
   readonly issue: (csr: string, role: "manager" | "worker") => Promise<skep.ca.IRenewResponse>;
   /** Lets everything run that is due, and what it wakes. */
-  pass(ms: number): Promise<void>;
+  readonly pass: (ms: number) => Promise<void>;
 }
 
 async function world(addresses: readonly string[] = ["a", "b"]): Promise<World> {

@@ -2,11 +2,14 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { digestOfRoot, makeJoinToken, nodeIdOf } from "../../lib/pki/index.ts";
+import { digestOfRoot, makeJoinToken, nodeIdOf, TlsIdentity } from "../../lib/pki/index.ts";
+import { RpcServer } from "../../lib/rpc/index.ts";
+import { readBootstrap } from "../../manager/ca/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import { skep } from "../../proto/index.ts";
 import { removeNode } from "../../manager/store/index.ts";
 import { managersMethods } from "../../manager/managers-service.ts";
+import { TestAuthority } from "../support/certificates.ts";
 import { Swarm } from "../support/swarm.ts";
 
 const { NodeRole } = skep.objects;
@@ -152,4 +155,57 @@ test("a node that was removed is refused at every call by every manager, also wh
   const channel = n2.channel(swarm.first.address);
   const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
   assert.equal((await channel.call(managersMethods.status, {}, call)).clusterId, swarm.cluster().id);
+});
+
+test("nobody at the address, or somebody who answers nonsense, is no way in, and the message says which address", async () => {
+  const { worker: token } = swarm.tokens();
+  await assert.rejects(swarm.join("x", { token, addresses: ["127.0.0.1:1"], patienceMs: 0 }), (error) => {
+    assert.equal((error as { code?: string }).code, "JOIN_UNREACHABLE");
+    assert.match((error as Error).message, /127\.0\.0\.1:1/);
+    return true;
+  });
+  const tls = new TlsIdentity(await (await TestAuthority.create("stranger")).issue("strangernode", 7));
+  const server = new RpcServer({ tls, wallMs: () => Date.now(), onBug: () => undefined });
+  try {
+    server.unary(caMethods.getRoot, () => Promise.resolve({}));
+    const port = await server.listen("127.0.0.1:0");
+    await assert.rejects(swarm.join("x", { token, addresses: [`127.0.0.1:${port}`] }), { code: "JOIN_ANSWER_INVALID" });
+  } finally {
+    await server[Symbol.asyncDispose]();
+  }
+});
+
+test("what a daemon hands its first manager is read with suspicion", () => {
+  const { bootstrap } = swarm.founded;
+  assert.deepEqual(readBootstrap({ ...bootstrap }), bootstrap);
+  const wrong: unknown[] = [undefined, [], {}, { ...bootstrap, memberId: "7" }, { ...bootstrap, availability: "off" }];
+  wrong.push({ ...bootstrap, rootKey: "" }, { ...bootstrap, defaultAddrPool: [1] }, { ...bootstrap, spec: "/////w==" });
+  for (const value of wrong) {
+    assert.throws(
+      () => readBootstrap(value),
+      (error) => {
+        assert.equal((error as { code?: string }).code, "BOOTSTRAP_INVALID");
+        assert.ok(!(error as Error).message.includes("PRIVATE KEY"));
+        return true;
+      },
+    );
+  }
+});
+
+test("a manager that does not know the node, or the cluster, says so", async () => {
+  const w1 = swarm.node("w1");
+  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const channel = w1.channel(swarm.first.address);
+  const csr = await w1.identity.request();
+  await swarm.update((tx) => tx.remove("node", w1.nodeId));
+  await assert.rejects(channel.call(caMethods.renew, { csr }, call), { code: "NODE_UNKNOWN" });
+  const { id } = swarm.cluster();
+  await swarm.update((tx) => tx.remove("cluster", id));
+  for (const { address } of swarm.managers())
+    await swarm.until(
+      "it is gone",
+      (view) => view.count("cluster") === 0,
+      swarm.managers().find((node) => node.address === address),
+    );
+  await assert.rejects(channel.call(caMethods.getRoot, {}, call), { code: "CA_NOT_READY" });
 });
