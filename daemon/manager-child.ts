@@ -97,6 +97,11 @@ export class ManagerChild implements AsyncDisposable {
     }
   }
 
+  /** Resolves when it serves or was stopped, however often it has to be started for that. @throws the signal's reason */
+  async settled(signal: AbortSignal): Promise<void> {
+    while (this.#state.kind === "starting") await this.#changed(signal);
+  }
+
   /** It reads its certificate anew. */
   reload(): void {
     this.#child?.kill("SIGHUP");

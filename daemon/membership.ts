@@ -299,13 +299,13 @@ export class Membership implements Swarm, AsyncDisposable {
 
   async ready(signal: AbortSignal): Promise<void> {
     const child = this.#child;
-    if (child === undefined || child.state.kind === "serving") return;
+    if (child === undefined) return;
     const limit = deadline(this.#options.clock, readyMs, signal, () => new JoinTimedOut());
     try {
-      await child.serving(limit.signal);
-    } catch {
-      // Then the call itself tells what is wrong.
-      signal.throwIfAborted();
+      await child.settled(limit.signal);
+    } catch (error) {
+      // It takes too long: then the call itself tells what is wrong.
+      if (!(error instanceof JoinTimedOut)) throw error;
     } finally {
       limit[Symbol.dispose]();
     }

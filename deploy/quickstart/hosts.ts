@@ -108,9 +108,10 @@ export class Host {
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     const { pid } = this;
     if (pid === undefined) return;
-    const all = [...childrenOf(pid), pid];
-    // Only the manager and the daemon: the monitors of containers are no children of its once they run.
-    for (const one of all) kill(one, signal);
+    // Only the daemon and the manager: the monitors of containers are no children of its once they run. The daemon first,
+    // since it would start a manager anew; one that is asked to end ends its manager itself.
+    const all = [pid, ...childrenOf(pid)];
+    for (const one of signal === "SIGKILL" ? all : [pid]) kill(one, signal);
     await gone(all);
   }
 

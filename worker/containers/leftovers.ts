@@ -62,7 +62,9 @@ export async function clearLeftovers(
   const runtimeStates = (await list(join(settings.runDirectory, "r"))).filter((id) => !running.has(id));
   for (const id of runtimeStates) await deleteInRuntime(settings, id);
 
-  const mounts = mountsBelow(await readFile("/proc/self/mountinfo", "utf8"), settings.dataDirectory).filter(
+  // Only below what is ours alone: an operator may well keep the rest of the data on file systems of its own.
+  const ours = join(settings.dataDirectory, "containers");
+  const mounts = mountsBelow(await readFile("/proc/self/mountinfo", "utf8"), ours).filter(
     (point) => ![...running].some((id) => point.includes(id)),
   );
   for (const point of mounts) await runProgram("umount", ["--lazy", point]);
