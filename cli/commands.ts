@@ -197,5 +197,10 @@ export const entries: readonly Entry[] = [
   entry("system info", "Show the state of the daemon", async () => (await system()).info, "info"),
   entry("system prune", "Remove what is not used", async () => (await system()).prune),
   entry("version", "Show the versions of client and daemon", async () => (await system()).version),
+  entry(
+    "completion",
+    "Write the script that lets a shell complete commands",
+    async () => (await import("./completion.ts")).completion,
+  ),
   entry("inspect", "Show everything about objects of any kind", async () => (await import("./inspect.ts")).inspect),
 ];

@@ -3,7 +3,7 @@
  * the sources as they are.
  */
 import { build } from "esbuild";
-import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -16,16 +16,17 @@ const programs = {
   "wal-worker": "manager/raft/wal/wal-worker.ts",
   "snapshot-worker": "manager/raft/snapshot/snapshot-worker.ts",
   skepd: "daemon/main.ts",
-  skep: "cli/main.ts",
 };
+/** Cut where it loads lazily, so that a command reads what it needs and no more. */
+const cutPrograms = { skep: "cli/main.ts" };
 
 mkdirSync(out, { recursive: true });
-const entryPoints = Object.entries(programs)
-  .filter(([, source]) => existsSync(join(root, source)))
-  .map(([name, source]) => ({ in: join(root, source), out: name }));
+const entryPointsOf = (wanted) =>
+  Object.entries(wanted)
+    .filter(([, source]) => existsSync(join(root, source)))
+    .map(([name, source]) => ({ in: join(root, source), out: name }));
 writeFileSync(join(out, "package.json"), '{ "type": "module" }\n');
-await build({
-  entryPoints,
+const options = {
   outdir: out,
   bundle: true,
   platform: "node",
@@ -39,10 +40,16 @@ await build({
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
   },
   logLevel: "warning",
-});
+};
+const entryPoints = entryPointsOf(programs);
+const cutEntryPoints = entryPointsOf(cutPrograms);
+await build({ ...options, entryPoints });
+rmSync(join(out, "chunks"), { recursive: true, force: true });
+await build({ ...options, entryPoints: cutEntryPoints, splitting: true, chunkNames: "chunks/[name]-[hash]" });
+for (const { out: name } of cutEntryPoints) chmodSync(join(out, `${name}.js`), 0o755);
 // The daemon looks for the native programs beside itself.
 for (const name of ["isolate", "archive", "init"]) {
   const source = join(root, "native", "build", name);
   if (existsSync(source)) copyFileSync(source, join(out, name));
 }
-console.log(`build: ${entryPoints.map(({ out: name }) => `build/${name}.js`).join(", ")}`);
+console.log(`build: ${[...entryPoints, ...cutEntryPoints].map(({ out: name }) => `build/${name}.js`).join(", ")}`);

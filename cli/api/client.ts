@@ -2,12 +2,18 @@
  * The daemon over HTTP: unix socket, or TCP with TLS. One connection is kept and used again, since a command that waits
  * for a service asks fifteen times a second.
  */
-import { Agent, request, type ClientRequest, type IncomingMessage, type RequestOptions } from "node:http";
+import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex, Readable } from "node:stream";
 import { ApiError, CommandError, messageOf } from "../errors.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { parseJson, stringifyJson } from "./json.ts";
+
+/**
+ * Not imported: an import reads every export, one of which loads the whole of fetch and WebSocket, and that is 50 ms of
+ * processor for nothing (docs/benchmarks.md).
+ */
+const http = process.getBuiltinModule("node:http");
 
 const newestVersion = "1.50";
 const oldestVersion = "1.24";
@@ -38,7 +44,7 @@ export class Api {
   /** Agrees on the version: the daemon's, or ours when it is older. @param pinned DOCKER_API_VERSION */
   static async connect(endpoint: Endpoint, pinned: string | undefined): Promise<Api> {
     const options = { keepAlive: true, maxSockets: 16 };
-    const agent = endpoint.tls === undefined ? new Agent(options) : await tlsAgent(endpoint, options);
+    const agent = endpoint.tls === undefined ? new http.Agent(options) : tlsAgent(endpoint, options);
     const api = new Api(endpoint, agent, undefined);
     api.#version = pinned === undefined || pinned === "" ? await api.#negotiate() : pinned.replace(/^v/, "");
     return api;
@@ -135,7 +141,7 @@ export class Api {
       agent: this.#agent,
       ...(call.signal === undefined ? {} : { signal: call.signal }),
     };
-    return request(options);
+    return http.request(options);
   }
 
   #send(method: string, path: string, call: Call): Promise<IncomingMessage> {
@@ -172,10 +178,8 @@ export class Api {
   }
 }
 
-async function tlsAgent(endpoint: Endpoint, options: object): Promise<Agent> {
-  // Not loaded for the unix socket: it costs a third of the start.
-  const { Agent: HttpsAgent } = await import("node:https");
-  return new HttpsAgent({ ...options, ...endpoint.tls });
+function tlsAgent(endpoint: Endpoint, options: object): Agent {
+  return new (process.getBuiltinModule("node:https").Agent)({ ...options, ...endpoint.tls });
 }
 
 /** A name in a path: image names keep their slashes, colons and digests. */
