@@ -2,14 +2,7 @@
  * The flat table of commands: what leads to a command, what it does in a line, and where it is. A command's file is read
  * when it is run, so that `skep node ls` does not load what `skep run` needs.
  */
-import type { Command } from "./grammar/command.ts";
-
-export interface Entry {
-  readonly path: string;
-  readonly aliases: readonly string[];
-  readonly summary: string;
-  load(): Promise<Command>;
-}
+import type { Entry } from "./grammar/command.ts";
 
 /** Each with what its help says. */
 export const groups: Readonly<Record<string, string>> = {
@@ -197,10 +190,8 @@ export const entries: readonly Entry[] = [
   entry("system info", "Show the state of the daemon", async () => (await system()).info, "info"),
   entry("system prune", "Remove what is not used", async () => (await system()).prune),
   entry("version", "Show the versions of client and daemon", async () => (await system()).version),
-  entry(
-    "completion",
-    "Write the script that lets a shell complete commands",
-    async () => (await import("./completion.ts")).completion,
+  entry("completion", "Write the script that lets a shell complete commands", async () =>
+    (await import("./completion.ts")).completionOf(entries, groups),
   ),
   entry("inspect", "Show everything about objects of any kind", async () => (await import("./inspect.ts")).inspect),
 ];

@@ -1,7 +1,6 @@
 /** `skep completion SHELL`: scripts for the shells, written from the table of commands. */
-import { entries, groups } from "./commands.ts";
 import { CommandError } from "./errors.ts";
-import { command, exactly, type Completes } from "./grammar/command.ts";
+import { command, exactly, type Command, type Completes, type Entry } from "./grammar/command.ts";
 
 /** One command or group as the scripts need it. Paths begin with "skep". */
 interface Known {
@@ -35,19 +34,21 @@ const namesOf: Readonly<Record<Exclude<Completes, "files">, string>> = {
 
 const writers: Readonly<Record<string, (known: readonly Known[]) => string>> = { bash, zsh, fish };
 
-export const completion = command({
-  usage: "(bash|zsh|fish)",
-  args: exactly(1),
-  flags: {},
-  async run(session, _flags, [shell = ""]) {
-    const write = Object.hasOwn(writers, shell) ? writers[shell] : undefined;
-    if (write === undefined)
-      throw new CommandError(`unknown shell ${JSON.stringify(shell)}: bash, zsh and fish are known`);
-    session.stdout.write(write(await knownCommands()));
-  },
-});
+/** @param groups with their summaries */
+export const completionOf = (entries: readonly Entry[], groups: Readonly<Record<string, string>>): Command =>
+  command({
+    usage: "(bash|zsh|fish)",
+    args: exactly(1),
+    flags: {},
+    async run(session, _flags, [shell = ""]) {
+      const write = Object.hasOwn(writers, shell) ? writers[shell] : undefined;
+      if (write === undefined)
+        throw new CommandError(`unknown shell ${JSON.stringify(shell)}: bash, zsh and fish are known`);
+      session.stdout.write(write(await knownCommands(entries, groups)));
+    },
+  });
 
-async function knownCommands(): Promise<Known[]> {
+async function knownCommands(entries: readonly Entry[], groups: Readonly<Record<string, string>>): Promise<Known[]> {
   const commands: Known[] = [];
   for (const entry of entries) {
     const { flags, completes } = await entry.load();

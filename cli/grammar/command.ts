@@ -44,3 +44,12 @@ export function command<F extends Flags>(definition: Definition<F>): Command {
   // `parse` builds the values from these same flags, so their types agree.
   return definition;
 }
+
+/** A line of the table of commands. */
+export interface Entry {
+  /** The words that lead to it. */
+  readonly path: string;
+  readonly aliases: readonly string[];
+  readonly summary: string;
+  load(): Promise<Command>;
+}
