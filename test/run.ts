@@ -35,6 +35,7 @@ const stages: readonly Stage[] = [
     ],
   },
   { name: "sim", command: ["node", "test/sim/main.ts", "--seeds", "3000", "--from", "1"] },
+  { name: "swarm", command: ["node", "test/sim/swarm.ts", "--seeds", "500", "--from", "1"] },
   { name: "mutations", command: ["node", "test/sim/main.ts", "--mutations"] },
   { name: "native", command: ["make", "-s", "-C", "native", "check"], skip: needsRoot },
 ];

@@ -194,8 +194,10 @@ export class MemoryLog implements ReplicatedLog {
   catchUp(): unknown {
     let result: unknown;
     if (this.paused || this.stopped) return result;
-    for (const { index, data } of this.#group.entries) {
-      if (index <= this.#appliedIndex) continue;
+    const { entries } = this.#group;
+    let at = entries.length;
+    while (at > 0 && (entries[at - 1]?.index ?? 0) > this.#appliedIndex) at--;
+    for (const { index, data } of entries.slice(at)) {
       this.#appliedIndex = index;
       result = this.#applier.apply(index, data);
     }

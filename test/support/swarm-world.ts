@@ -293,7 +293,7 @@ export class SimManager {
 export class SimNode {
   readonly id: string;
   readonly host: FakeHost;
-  readonly memory = new MapMemory();
+  #memory = new MapMemory();
   readonly cutFrom = new Set<string>();
   readonly #world: SwarmWorld;
   #starts = 0;
@@ -320,10 +320,10 @@ export class SimNode {
   start(): void {
     const { clock, options, managers } = this.#world;
     if (this.agent !== undefined) return;
-    const { memory, id } = this;
+    const { id } = this;
     this.agent = new Agent({
       nodeId: id,
-      memory,
+      memory: this.#memory,
       executor: new FakeExecutor(this.host),
       openChannel: (address) => this.#channel(address),
       managers: managers.map(({ name }) => name),
@@ -343,6 +343,11 @@ export class SimNode {
     return agent?.[Symbol.asyncDispose]() ?? Promise.resolve();
   }
 
+  /** What its agent remembered is lost. */
+  forget(): void {
+    this.#memory = new MapMemory();
+  }
+
   /** No manager hears of it. */
   cut(from = "all"): void {
     this.cutFrom.add(from);
@@ -356,7 +361,7 @@ export class SimNode {
   running(serviceId?: string): number {
     let count = 0;
     for (const container of this.host.containers.values())
-      if (container.state === "running" && (serviceId === undefined || container.serviceId === serviceId)) count++;
+      if (container.state === "running" && (serviceId === undefined || container.task.serviceId === serviceId)) count++;
     return count;
   }
 

@@ -56,9 +56,7 @@ export class FakeBusy extends ClusterError implements Temporary {
 }
 
 export interface FakeContainer {
-  readonly taskId: string;
-  readonly serviceId: string;
-  readonly slot: number;
+  readonly task: Task;
   state: "prepared" | "starting" | "running" | "exited";
   exitCode: number;
   failuresLeft: number;
@@ -175,12 +173,9 @@ class FakeController implements TaskController {
     for (const { networkId } of this.#task.networksAttachments)
       if (this.#needs.network(networkId ?? "") === undefined) throw new FakeRefused(`network ${networkId} is not here`);
     if (this.#does.rejected === true) throw new FakeRefused("there is no such image");
-    const { id, serviceId, slot } = this.#task;
     if (this.#container !== undefined) return;
-    this.#host.containers.set(id, {
-      taskId: id,
-      serviceId,
-      slot,
+    this.#host.containers.set(this.#task.id, {
+      task: this.#task,
       state: "prepared",
       exitCode: 0,
       failuresLeft: this.#does.temporaryFailures ?? 0,

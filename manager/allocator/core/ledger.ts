@@ -368,6 +368,8 @@ export class Ledger {
 
   /** Takes over what a task has, as it stands in the store. */
   setTask(task: Task): void {
+    // It has what it was given until it ends: that never changes.
+    if (this.#holdings.has(`task/${task.id}`)) return;
     const addresses = task.networksAttachments.flatMap(({ networkId, addresses }) =>
       (addresses ?? []).map((text) => ({ networkId: networkId ?? "", text })),
     );

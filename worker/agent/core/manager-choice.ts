@@ -1,14 +1,12 @@
 /** Which manager an agent turns to, and how long it waits before the next try. */
 import type { Random } from "../../../lib/pure/prng.ts";
 
-const weightNormal = 10;
-const weightFailed = 1;
-
 /** The managers that an agent knows of. The list is never empty: what was given at the start stays a last resort. */
 export class ManagerChoice {
   readonly #random: Random;
   readonly #first: readonly string[];
   #known: readonly string[];
+  /** By when they failed, the longest ago first. */
   readonly #failed = new Set<string>();
   #leader: string | undefined;
 
@@ -26,7 +24,8 @@ export class ManagerChoice {
   learn(addresses: readonly string[], leader: string | undefined): void {
     if (addresses.length > 0) this.#known = addresses;
     if (leader !== undefined && leader !== "") this.#leader = leader;
-    for (const address of this.#failed) if (!this.#known.includes(address)) this.#failed.delete(address);
+    for (const address of this.#failed)
+      if (!this.#known.includes(address) && !this.#first.includes(address)) this.#failed.delete(address);
   }
 
   /** Somebody said who leads: it is asked next, once. */
@@ -39,11 +38,15 @@ export class ManagerChoice {
   }
 
   failed(address: string): void {
+    this.#failed.delete(address);
     this.#failed.add(address);
     if (this.#leader === address) this.#leader = undefined;
   }
 
-  /** The leader, if one is known and not tried since; otherwise anyone, those that failed last with less chance. */
+  /**
+   * The leader, if one is known and not tried since; otherwise anyone who has not failed; otherwise whoever failed the
+   * longest ago, so that the one manager that is up is found within one round.
+   */
   next(): string | undefined {
     if (this.#leader !== undefined) {
       const leader = this.#leader;
@@ -51,14 +54,10 @@ export class ManagerChoice {
       return leader;
     }
     const all = [...new Set([...this.#known, ...this.#first])];
-    if (all.length === 0) return undefined;
-    const weights = all.map((address) => (this.#failed.has(address) ? weightFailed : weightNormal));
-    let left = this.#random.float() * weights.reduce((sum, weight) => sum + weight, 0);
-    for (const [at, weight] of weights.entries()) {
-      left -= weight;
-      if (left < 0) return all[at];
-    }
-    return all.at(-1);
+    const fresh = all.filter((address) => !this.#failed.has(address));
+    if (fresh.length > 0) return this.#random.pick(fresh);
+    for (const address of this.#failed) return address;
+    return undefined;
   }
 }
 

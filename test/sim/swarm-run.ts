@@ -1,0 +1,538 @@
+/**
+ * One life of a whole cluster from one seed: services come, change and go; nodes are lost, drained, rebooted, cut off;
+ * leaders end. First everything may go wrong; then all is healed, and the cluster must come to what its specs say.
+ * What must hold is asked after every event.
+ */
+import assert from "node:assert/strict";
+import { Random } from "../../lib/pure/prng.ts";
+import type { Change, ClusterSchema, View, Watch } from "../../manager/store/index.ts";
+import { skep } from "../../proto/index.ts";
+import type { FakeBehaviour, FakeContainer } from "../../worker/executor/fake.ts";
+import {
+  NodeAvailability,
+  SwarmWorld,
+  TaskState,
+  type SimManager,
+  type SimNode,
+  type Task,
+} from "../support/swarm-world.ts";
+
+type ServiceSpec = skep.objects.ServiceSpec.$Properties;
+const { UpdateOrder, FailureAction } = skep.objects;
+
+export interface SwarmResult {
+  readonly seed: number;
+  readonly failure: string | undefined;
+  /** Equal for equal seeds. */
+  readonly hash: string;
+  readonly changes: number;
+  readonly faults: Readonly<Record<string, number>>;
+  readonly virtualMs: number;
+}
+
+const behaviours: Readonly<Record<string, FakeBehaviour>> = {
+  ok: { prepareMs: 30, startMs: 20, stopMs: 200 },
+  slow: { prepareMs: 2500, startMs: 700, stopMs: 2000 },
+  crash: { prepareMs: 30, startMs: 5, runMs: 900, exitCode: 3 },
+  reject: { prepareMs: 50, rejected: true },
+  flaky: { prepareMs: 20, startMs: 10, stopMs: 100, temporaryFailures: 2 },
+  job: { prepareMs: 20, startMs: 10, runMs: 1500, exitCode: 0, stopMs: 50 },
+};
+
+/** Containers of a node that could not be reached within this time may run on beside their replacements. */
+const cutOffMemoryMs = 5000;
+/** A task that waits longer than this says why. */
+const reasonMs = 8000;
+const stormMs = 15_000;
+const restMs = 400_000;
+
+interface Wanted {
+  replicas: number | "global";
+  job: boolean;
+}
+
+export class SwarmRun {
+  readonly #seed: number;
+  readonly #random: Random;
+  readonly #world: SwarmWorld;
+  readonly #watch = new Map<SimManager, Watch<ClusterSchema>>();
+  readonly #wanted = new Map<string, Wanted>();
+  readonly #seen = new Map<string, Task>();
+  readonly #versions = new Map<string, number>();
+  readonly #waitsSince = new Map<string, number>();
+  /** When something was last wrong with a node, so that its containers were out of reach. */
+  readonly #troubled = new Map<string, number>();
+  readonly #faults: Record<string, number> = {};
+  /** When there was last no leader, or a new one. */
+  #unledMs = 0;
+  #hash = 0;
+  #changes = 0;
+  #marker = 0;
+  #calm: boolean;
+
+  constructor(seed: number) {
+    this.#seed = seed;
+    this.#random = Random.stream(seed, "swarm run");
+    this.#calm = this.#random.chance(0.15);
+    this.#world = new SwarmWorld({
+      seed,
+      managers: this.#random.pick([1, 3, 3]),
+      workers: this.#random.int(2, 6),
+      behaviours,
+      commitMs: this.#random.pick([1, 4, 20]),
+      linkMs: this.#random.pick([1, 3, 40]),
+      cluster: { dispatcher: { heartbeatPeriod: { seconds: this.#random.pick([1, 1, 2, 5]) } } },
+      addressPools: ["10.40.0.0/16"],
+      subnetSize: this.#random.pick([24, 27]),
+    });
+  }
+
+  async play(): Promise<SwarmResult> {
+    let failure: string | undefined;
+    try {
+      await this.#world.start();
+      this.#found();
+      await this.#storm();
+      await this.#heal();
+      await this.#rest();
+    } catch (error) {
+      failure = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    }
+    await this.#world.stop();
+    return {
+      seed: this.#seed,
+      failure,
+      hash: (this.#hash >>> 0).toString(16),
+      changes: this.#changes,
+      faults: this.#faults,
+      virtualMs: this.#world.clock.monotonicMs(),
+    };
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- the life
+
+  #found(): void {
+    const world = this.#world;
+    world.write((tx) => {
+      if (!tx.has("network", "net")) tx.create("network", { id: "net", spec: { name: "net" } });
+      if (!tx.has("secret", "key")) tx.create("secret", { id: "key", spec: { name: "key", data: Buffer.from("k") } });
+    });
+    this.#create("web", { replicas: this.#random.int(1, 9), job: false });
+    this.#create("agent", { replicas: "global", job: false });
+    if (this.#random.chance(0.5)) this.#create("batch", { replicas: this.#random.int(1, 6), job: true });
+  }
+
+  #create(id: string, wanted: Wanted): void {
+    if (this.#wanted.has(id)) return;
+    this.#wanted.set(id, wanted);
+    const { replicas, job } = wanted;
+    const containerSpec = {
+      image: job ? "job" : `ok:${++this.#marker}`,
+      secrets: [{ secretId: "key", secretName: "key", file: { name: "key" } }],
+    };
+    const networks = id === "web" ? [{ target: "net" }] : [];
+    const mode: ServiceSpec["mode"] & object =
+      replicas === "global"
+        ? { global: {} }
+        : job
+          ? { replicatedJob: { totalCompletions: replicas, maxConcurrent: 2 } }
+          : { replicated: { replicas } };
+    this.#world.service(id, {
+      mode,
+      taskTemplate: { containerSpec, networks, restartPolicy: { delay: { seconds: this.#random.int(0, 4) } } },
+      ...(id === "web"
+        ? { endpointSpec: { ports: [{ targetPort: 80, publishedPort: 8080 }, { targetPort: 81 }] } }
+        : {}),
+      updateConfig: {
+        parallelism: this.#random.int(1, 4),
+        monitor: { seconds: 2 },
+        failureAction: this.#random.pick([FailureAction.PAUSE_UPDATE, FailureAction.CONTINUE, FailureAction.ROLLBACK]),
+        order: this.#random.pick([UpdateOrder.STOP_FIRST, UpdateOrder.START_FIRST]),
+      },
+    });
+  }
+
+  async #storm(): Promise<void> {
+    const world = this.#world;
+    const untilMs = world.clock.monotonicMs() + stormMs;
+    while (world.clock.monotonicMs() < untilMs) {
+      await world.run(this.#random.exponential(700), this.#look);
+      this.#act();
+    }
+  }
+
+  #act(): void {
+    const changes = ["image", "image", "scale", "remove", "publish", "drain", "activate"];
+    const faults = [
+      "kill",
+      "kill",
+      "start",
+      "start",
+      "cut",
+      "cutOne",
+      "heal",
+      "heal",
+      "reboot",
+      "forget",
+      "crash",
+      "crash",
+    ];
+    const more = ["recover", "recover", "stepDown", "breakLink", "removeNode", "addNode"];
+    const act = this.#random.pick(this.#calm ? changes.slice(0, 4) : [...changes, ...faults, ...more]);
+    this.#faults[act] = (this.#faults[act] ?? 0) + 1;
+    const node = this.#random.pick([...this.#world.nodes.values()]);
+    switch (act) {
+      case "image":
+      case "scale":
+      case "remove":
+      case "publish":
+        return this.#change(act);
+      case "drain":
+      case "activate":
+        return this.#setAvailability(node.id, act === "drain" ? NodeAvailability.DRAIN : NodeAvailability.ACTIVE);
+      case "recover":
+        return this.#recoverManager();
+      case "crash":
+      case "stepDown":
+        return this.#loseLeader(act);
+      case "removeNode":
+        return this.#removeNode(node);
+      case "addNode":
+        if (this.#world.nodes.size < 8) this.#world.addNode(`node${this.#world.nodes.size + 10}`).start();
+        return;
+      default:
+        return this.#trouble(act, node);
+    }
+  }
+
+  #change(act: string): void {
+    const id = this.#random.pick([...this.#wanted.keys()]);
+    const wanted = this.#wanted.get(id);
+    if (wanted === undefined) return;
+    if (act === "remove") {
+      if (id !== "web" || this.#calm) return;
+      // Made again at the end; until then nothing is wanted of it.
+      this.#wanted.delete(id);
+      this.#world.write((tx) => {
+        if (tx.has("service", id)) tx.edit("service", id, (draft) => (draft.pendingDelete = true));
+      });
+      return;
+    }
+    const image = this.#random.pick(["ok", "ok", "slow", "crash", "reject", "flaky"]);
+    const marker = ++this.#marker;
+    const replicas = wanted.replicas === "global" || wanted.job ? undefined : this.#random.int(0, 10);
+    if (act === "scale" && replicas !== undefined) wanted.replicas = replicas;
+    this.#world.update(id, (spec) => {
+      if (act === "image" && !wanted.job)
+        spec.taskTemplate = {
+          ...spec.taskTemplate,
+          containerSpec: { ...spec.taskTemplate?.containerSpec, image: `${this.#calm ? "ok" : image}:${marker}` },
+        };
+      if (act === "publish" && id === "web")
+        spec.endpointSpec = { ports: [{ targetPort: 80, publishedPort: 8080 + (marker % 3) }, { targetPort: 82 }] };
+      if (act === "scale" && replicas !== undefined) spec.mode = { replicated: { replicas } };
+    });
+  }
+
+  #setAvailability(id: string, availability: skep.objects.NodeAvailability): void {
+    this.#world.write((tx) => {
+      if (!tx.has("node", id)) return;
+      tx.edit("node", id, (draft) => {
+        draft.spec = { ...draft.spec, availability };
+      });
+    });
+  }
+
+  #trouble(act: string, node: SimNode): void {
+    const { clock } = this.#world;
+    if (act === "kill") void node.kill();
+    else if (act === "start") node.start();
+    else if (act === "cut") node.cut();
+    else if (act === "cutOne") node.cut(this.#random.pick(this.#world.managers).name);
+    else if (act === "heal") node.heal();
+    else if (act === "breakLink") this.#world.breakLinks((link) => link.nodeId === node.id);
+    else {
+      void node.kill();
+      if (act === "reboot") node.host.reboot();
+      else node.forget();
+      clock.after(this.#random.int(100, 5000), () => node.start());
+    }
+  }
+
+  #loseLeader(act: "crash" | "stepDown"): void {
+    const world = this.#world;
+    const ups = world.managers.filter(({ up }) => up);
+    if (world.leader === undefined) return;
+    this.#unledMs = world.clock.monotonicMs();
+    const fate = this.#random.pick(["lost", "committed"] as const);
+    const able = world.managers.length;
+    if (act === "stepDown" || ups.length - 1 < able / 2) {
+      const { leader } = world;
+      world.cluster.group.refuse({ kind: "unknown", cause: "the leader stepped down" });
+      world.cluster.group.elect(undefined);
+      world.clock.after(this.#random.int(10, 2000), () => {
+        const next = this.#random.pick(world.managers.filter(({ up }) => up));
+        if (world.leader === undefined) world.cluster.group.elect((next ?? leader).member.log);
+      });
+    } else world.crashLeader(fate, this.#random.int(100, 2000));
+  }
+
+  #recoverManager(): void {
+    const down = this.#world.managers.filter(({ up }) => !up);
+    if (down.length > 0) this.#random.pick(down).start();
+  }
+
+  #removeNode(node: SimNode): void {
+    if (this.#world.nodes.size < 3) return;
+    // As an operator does it: the machine is switched off and wiped first.
+    void node.kill();
+    node.host.reboot();
+    node.host.containers.clear();
+    node.cut();
+    this.#world.nodes.delete(node.id);
+    this.#world.write((tx) => {
+      if (tx.has("node", node.id)) tx.remove("node", node.id);
+    });
+  }
+
+  async #heal(): Promise<void> {
+    const world = this.#world;
+    for (const manager of world.managers) if (!manager.up) manager.start();
+    await world.run(3000, this.#look);
+    if (world.leader === undefined) world.cluster.group.elect(world.managers[0]!.member.log);
+    for (const node of world.nodes.values()) {
+      node.heal();
+      node.start();
+      this.#setAvailability(node.id, NodeAvailability.ACTIVE);
+    }
+    await world.until(
+      30_000,
+      () => this.#wanted.has("web") || !world.store.current().has("service", "web"),
+      this.#look,
+    );
+    this.#create("web", { replicas: 4, job: false });
+    const marker = ++this.#marker;
+    await world.run(500, this.#look);
+    for (const [id, { job }] of this.#wanted) {
+      if (job) continue;
+      world.update(id, (spec) => {
+        // What fails while nodes come back must not roll back what is waited for.
+        spec.updateConfig = { ...spec.updateConfig, failureAction: FailureAction.CONTINUE };
+        spec.taskTemplate = {
+          ...spec.taskTemplate,
+          containerSpec: { ...spec.taskTemplate?.containerSpec, image: `ok:${marker}` },
+        };
+      });
+    }
+  }
+
+  async #rest(): Promise<void> {
+    const image = `ok:${this.#marker}`;
+    const well = await this.#world.until(restMs, () => this.#unrest(image) === undefined, this.#look);
+    if (!well) this.#fail(`it does not come to rest: ${this.#unrest(image)}\n${this.#report()}`);
+  }
+
+  /** What is not as the specs say. */
+  #unrest(image: string): string | undefined {
+    const world = this.#world;
+    for (const node of world.nodes.values()) {
+      if (world.nodeState(node.id) !== "NODE_READY") return `node ${node.id} is ${world.nodeState(node.id)}`;
+      if (node.agent?.unacknowledged !== 0) return `node ${node.id} has more to say`;
+    }
+    for (const [id, { replicas, job }] of this.#wanted) {
+      const count = replicas === "global" ? world.nodes.size : replicas;
+      if (job) {
+        const slots = world.tasks(id).filter((task) => task.status?.state === TaskState.COMPLETE);
+        if (new Set(slots.map(({ slot }) => slot)).size !== count) return `${id} is not complete`;
+        continue;
+      }
+      const running = world.running(id).filter((task) => task.spec?.containerSpec?.image === image);
+      if (running.length !== count) return `${id}: ${running.length} of ${count} run`;
+      const real = this.#containers().filter(
+        ({ task }) => task.serviceId === id && task.spec?.containerSpec?.image === image,
+      );
+      if (real.length !== count) return `${id}: ${real.length} containers, ${count} are wanted`;
+    }
+    const all = this.#containers().length;
+    const wanted = [...this.#wanted.values()].reduce(
+      (sum, { replicas, job }) => sum + (job ? 0 : replicas === "global" ? world.nodes.size : replicas),
+      0,
+    );
+    if (all !== wanted) return `${all} containers run, ${wanted} are wanted`;
+    for (const node of world.nodes.values())
+      for (const { task, status } of node.agent?.tasks ?? []) {
+        const known = world.store.current().get("task", task.id)?.status?.state;
+        if (known != null && known !== status.state && known <= TaskState.RUNNING)
+          return `task ${task.id} is ${status.state} on its node and ${known} in the store`;
+      }
+    return undefined;
+  }
+
+  // ---------------------------------------------------------------------------------------------------- what must hold
+
+  readonly #look = (): void => {
+    this.#readChanges();
+    this.#checkSlots();
+  };
+
+  #readChanges(): void {
+    const world = this.#world;
+    const leader = world.leader ?? world.managers.find(({ up }) => up);
+    if (leader === undefined) return;
+    let watch = this.#watch.get(leader);
+    if (watch === undefined) {
+      for (const other of this.#watch.values()) other.close();
+      this.#watch.clear();
+      watch = leader.store.watch({ kinds: ["task", "service", "node", "network"] });
+      this.#watch.set(leader, watch);
+    }
+    let any = false;
+    for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
+      any = true;
+      if (event.kind === "view") {
+        for (const task of event.view.list("task")) this.#checkTask(this.#seen.get(task.id), task);
+      } else for (const change of event.changes) this.#checkChange(change);
+    }
+    if (!any) return;
+    const view = leader.store.current();
+    this.#checkAddresses(view);
+    this.#checkReasons(view);
+  }
+
+  #checkChange(change: Change<ClusterSchema>): void {
+    this.#changes++;
+    this.#hash = Math.imul(
+      this.#hash ^ hashOf(`${change.kind} ${change.id} ${change.act} ${change.index}`),
+      0x01000193,
+    );
+    if (change.kind === "task") {
+      if (change.after === undefined) this.#seen.delete(change.id);
+      else this.#checkTask(this.#seen.get(change.id), change.after);
+      if (change.after !== undefined)
+        this.#hash = Math.imul(this.#hash ^ ((change.after.status?.state ?? 0) as number), 0x01000193);
+    }
+    if (change.kind === "service" && change.after !== undefined) {
+      const known = this.#versions.get(change.id) ?? 0;
+      const created = change.act === "create";
+      if (!created && change.after.specVersion < known) this.#fail(`an acknowledged spec of ${change.id} is lost`);
+      this.#versions.set(change.id, change.after.specVersion);
+    }
+  }
+
+  #checkTask(before: Task | undefined, task: Task): void {
+    this.#seen.set(task.id, task);
+    if (before === undefined) return;
+    if (task.desiredState < before.desiredState) this.#fail(`the desired state of ${task.id} went back`);
+    if ((task.status?.state ?? 0) < (before.status?.state ?? 0)) this.#fail(`the state of ${task.id} went back`);
+    if (before.nodeId !== "" && task.nodeId !== before.nodeId) this.#fail(`task ${task.id} moved to another node`);
+  }
+
+  /** No address and no port twice: among what runs or may run, and the services. */
+  #checkAddresses(view: View<ClusterSchema>): void {
+    const owners = new Map<string, string>();
+    const claim = (what: string, owner: string): void => {
+      const other = owners.get(what);
+      if (other !== undefined && other !== owner) this.#fail(`${what} belongs to ${other} and to ${owner}`);
+      owners.set(what, owner);
+    };
+    for (const { id, ipam, vni } of view.list("network")) {
+      if (vni !== 0) claim(`vni ${vni}`, id);
+      for (const { subnet, gateway } of ipam?.config ?? []) {
+        claim(`subnet ${subnet}`, id);
+        claim(`${id} ${gateway}/${subnet?.split("/")[1]}`, "gateway");
+      }
+    }
+    for (const service of view.list("service")) {
+      for (const { networkId, addr } of service.endpoint?.virtualIps ?? []) claim(`${networkId} ${addr}`, service.id);
+      for (const { publishedPort, protocol } of service.endpoint?.ports ?? [])
+        if ((publishedPort ?? 0) > 0) claim(`port ${publishedPort}/${protocol}`, service.id);
+    }
+    for (const task of view.list("task")) {
+      if ((task.status?.state ?? 0) > TaskState.RUNNING) continue;
+      for (const { networkId, addresses } of task.networksAttachments)
+        for (const address of addresses ?? []) claim(`${networkId} ${address}`, task.id);
+    }
+    // On the machines themselves, whatever the store says.
+    for (const { task } of this.#containers())
+      for (const { networkId, addresses } of task.networksAttachments)
+        for (const address of addresses ?? []) claim(`${networkId} ${address}`, task.id);
+  }
+
+  /** Whoever waits says why. */
+  #checkReasons(view: View<ClusterSchema>): void {
+    const nowMs = this.#world.clock.monotonicMs();
+    if (this.#world.leader === undefined || nowMs < this.#unledMs + reasonMs) {
+      this.#waitsSince.clear();
+      return;
+    }
+    for (const state of [TaskState.NEW, TaskState.PENDING])
+      for (const task of view.find("task", "state", String(state))) {
+        const since = this.#waitsSince.get(task.id);
+        if (since === undefined) this.#waitsSince.set(task.id, nowMs);
+        else if (nowMs > since + reasonMs && task.status?.reason == null && task.desiredState < TaskState.SHUTDOWN)
+          this.#fail(`task ${task.id} waits since ${since} ms and does not say why`);
+      }
+    for (const id of this.#waitsSince.keys()) {
+      const state = view.get("task", id)?.status?.state;
+      if (state == null || state > TaskState.PENDING) this.#waitsSince.delete(id);
+    }
+  }
+
+  /** Never more than one container a slot where its node can be reached; two while an update starts the new one first. */
+  #checkSlots(): void {
+    const nowMs = this.#world.clock.monotonicMs();
+    const slots = new Map<string, number>();
+    for (const node of this.#world.nodes.values()) {
+      if (this.#world.nodeState(node.id) !== "NODE_READY" || node.agent?.isConnected !== true)
+        this.#troubled.set(node.id, nowMs);
+      if (nowMs < (this.#troubled.get(node.id) ?? -Infinity) + cutOffMemoryMs) continue;
+      for (const { task, state } of node.host.containers.values()) {
+        if (state !== "running") continue;
+        const key = task.slot > 0 ? `${task.serviceId}/${task.slot}` : `${task.serviceId}//${task.nodeId}`;
+        const count = (slots.get(key) ?? 0) + 1;
+        slots.set(key, count);
+        const order = this.#world.store.current().get("service", task.serviceId)?.spec?.updateConfig?.order;
+        const max = order === UpdateOrder.START_FIRST ? 2 : 1;
+        if (count > max) this.#fail(`${count} containers of ${key} run\n${this.#report()}`);
+      }
+    }
+  }
+
+  #containers(): FakeContainer[] {
+    return [...this.#world.nodes.values()].flatMap(({ host }) =>
+      [...host.containers.values()].filter(({ state }) => state === "running"),
+    );
+  }
+
+  #fail(what: string): never {
+    assert.fail(`seed ${this.#seed}, at ${this.#world.clock.monotonicMs().toFixed(1)} ms: ${what}`);
+  }
+
+  #report(): string {
+    const world = this.#world;
+    const view = world.store.current();
+    const nodes = [...world.nodes.values()].map(
+      ({ id, agent, cutFrom }) =>
+        `${id} ${world.nodeState(id)} ${view.get("node", id)?.spec?.availability} agent ${agent !== undefined} cut ${[...cutFrom].join(",")}`,
+    );
+    const tasks = [...view.list("task")]
+      .filter((task) => (task.status?.state ?? 0) <= TaskState.RUNNING || task.desiredState <= TaskState.RUNNING)
+      .map(
+        (task) =>
+          `${task.name.slice(0, 16)} ${task.slot}@${task.nodeId} v${task.specVersion} ${task.spec?.containerSpec?.image} ` +
+          `${TaskState[task.status?.state ?? 0]}/${TaskState[task.desiredState]} ${task.status?.err} ${JSON.stringify(task.hold)}`,
+      );
+    const services = [...view.list("service")].map(
+      ({ id, spec, specVersion, updateStatus, reason, pendingDelete }) =>
+        `${id} v${specVersion} ${JSON.stringify(spec?.mode)} ${JSON.stringify(updateStatus)} ${JSON.stringify(reason)} ${pendingDelete}`,
+    );
+    const containers = this.#containers().map(({ task }) => `${task.name.slice(0, 16)} on ${task.nodeId}`);
+    return [`leader ${world.leader?.name}`, ...nodes, ...services, ...tasks, ...containers].join("\n");
+  }
+}
+
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash;
+}

@@ -1,0 +1,13 @@
+/** The simulator of whole clusters: that it repeats itself; its many seeds are a stage of their own (test/run.ts). */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { SwarmRun } from "./swarm-run.ts";
+
+test("equal seeds give equal lives, and others give others", async () => {
+  const first = await new SwarmRun(11).play();
+  const again = await new SwarmRun(11).play();
+  const other = await new SwarmRun(12).play();
+  assert.equal(first.failure, undefined);
+  assert.deepEqual(again, first);
+  assert.notEqual(other.hash, first.hash);
+});

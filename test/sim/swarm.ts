@@ -1,0 +1,73 @@
+/**
+ * `node test/sim/swarm.ts --seeds N [--from S] [--workers N]`: lives of whole clusters, one a seed (swarm-run.ts).
+ * `--seed S` plays one, and says what happened in it.
+ */
+import { availableParallelism } from "node:os";
+import { parseArgs } from "node:util";
+import { Worker } from "node:worker_threads";
+import { SwarmRun, type SwarmResult } from "./swarm-run.ts";
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: "string", default: "500" },
+    from: { type: "string", default: "1" },
+    seed: { type: "string" },
+    workers: { type: "string" },
+  },
+});
+
+const failuresMax = 5;
+
+if (values.seed !== undefined) show(await new SwarmRun(Number(values.seed)).play());
+else await many(Number(values.from), Number(values.seeds), Number(values.workers ?? availableParallelism()));
+
+function show(result: SwarmResult): void {
+  const { seed, failure, hash, changes, virtualMs, faults } = result;
+  console.log(`seed ${seed}: ${changes} changes in ${(virtualMs / 1000).toFixed(1)} s of virtual time, hash ${hash}`);
+  console.log(JSON.stringify(faults));
+  console.log(failure ?? "passed");
+  if (failure !== undefined) process.exitCode = 1;
+}
+
+async function many(from: number, count: number, workers: number): Promise<void> {
+  const startMs = performance.now();
+  const failures: SwarmResult[] = [];
+  const acts: Record<string, number> = {};
+  let next = from;
+  let runs = 0;
+  let changes = 0;
+  const one = async (): Promise<void> => {
+    const worker = new Worker(new URL("./swarm-worker.ts", import.meta.url));
+    try {
+      while (next < from + count && failures.length < failuresMax) {
+        const result = await play(worker, next++);
+        runs++;
+        changes += result.changes;
+        for (const [act, times] of Object.entries(result.faults)) acts[act] = (acts[act] ?? 0) + times;
+        if (result.failure === undefined) continue;
+        failures.push(result);
+        console.log(`FAILED ${result.failure.slice(0, 2000)}`);
+      }
+    } finally {
+      await worker.terminate();
+    }
+  };
+  await Promise.all(Array.from({ length: workers }, one));
+  const seconds = (performance.now() - startMs) / 1000;
+  console.log(
+    `${runs} lives, ${failures.length} failures, ${changes} changes, ${(runs / seconds).toFixed(1)} lives/s, in ${seconds.toFixed(1)} s`,
+  );
+  console.log(JSON.stringify(acts));
+  if (failures.length > 0) process.exitCode = 1;
+}
+
+function play(worker: Worker, seed: number): Promise<SwarmResult> {
+  return new Promise((resolve, reject) => {
+    worker.once("error", reject);
+    worker.once("message", (result: SwarmResult) => {
+      worker.off("error", reject);
+      resolve(result);
+    });
+    worker.postMessage(seed, []);
+  });
+}
