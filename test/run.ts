@@ -34,6 +34,11 @@ const stages: readonly Stage[] = [
       "test/{scenarios,sim,conformance}/**/*.test.ts",
     ],
   },
+  {
+    name: "cluster",
+    command: ["node", "--test", "--test-reporter=./test/support/reporter.mjs", "test/cluster/**/*.test.ts"],
+    skip: needsRoot,
+  },
   { name: "sim", command: ["node", "test/sim/main.ts", "--seeds", "3000", "--from", "1"] },
   { name: "swarm", command: ["node", "test/sim/swarm.ts", "--seeds", "500", "--from", "1"] },
   { name: "mutations", command: ["node", "test/sim/main.ts", "--mutations"] },
