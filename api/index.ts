@@ -6,8 +6,8 @@
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { HttpServer, type Listen, type Route, type UpgradeRoute } from "./http/index.ts";
 import type { Swarm } from "./ports.ts";
-import { ControlClient, SwarmEvents, routesOfSwarm, type SwarmEvent } from "./swarm/index.ts";
-import { swarmPart, systemRoutes, type Release } from "./system.ts";
+import { ControlClient, SwarmEvents, routesOfSwarm, swarmInfo, type SwarmEvent } from "./swarm/index.ts";
+import { systemRoutes, type Release } from "./system.ts";
 
 export type { Listen } from "./http/index.ts";
 export type { SwarmEvent } from "./swarm/index.ts";
@@ -44,7 +44,7 @@ export class Api implements AsyncDisposable {
       method: "GET",
       path: "/info",
       handle: async ({ signal }) => {
-        const [local, part] = await Promise.all([info(), swarmPart(swarm, control, signal)]);
+        const [local, part] = await Promise.all([info(), swarmInfo(swarm, control, signal)]);
         return { json: { ...local, Swarm: part } };
       },
     };

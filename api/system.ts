@@ -1,8 +1,6 @@
 /** Who answers here: ping, version, and the part of `GET /info` that concerns the swarm. */
-import { ClusterError } from "../lib/pure/errors.ts";
 import { newestMinor, oldestMinor, type JsonObject, type Route } from "./http/index.ts";
 import type { Swarm } from "./ports.ts";
-import { swarmInfo, type ControlClient } from "./swarm/index.ts";
 
 export interface Release {
   /** "0.1.0" */
@@ -53,17 +51,4 @@ function versionOf(release: Release): JsonObject {
     ...common,
     Experimental: false,
   };
-}
-
-/** The member `Swarm` of `GET /info`; without a leader it says what is known here. */
-export async function swarmPart(swarm: Swarm, control: ControlClient, signal: AbortSignal): Promise<JsonObject> {
-  try {
-    return await swarmInfo(swarm, control, signal);
-  } catch (error) {
-    if (!(error instanceof ClusterError)) throw error;
-    return {
-      ...(await swarmInfo({ state: () => ({ ...swarm.state(), manager: false }) }, control, signal)),
-      Error: error.message,
-    };
-  }
 }
