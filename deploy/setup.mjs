@@ -32,6 +32,8 @@ const packages = {
     ["openssl", "/usr/bin/openssl"],
     ["e2fsprogs", "/sbin/mkfs.ext4"],
     ["libfaketime", "/usr/share/doc/libfaketime"],
+    ["valgrind", "/usr/bin/valgrind"],
+    ["clang-tools", "/usr/bin/scan-build"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],

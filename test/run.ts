@@ -43,6 +43,11 @@ const stages: readonly Stage[] = [
   { name: "swarm", command: ["node", "test/sim/swarm.ts", "--seeds", "500", "--from", "1"] },
   { name: "mutations", command: ["node", "test/sim/main.ts", "--mutations"] },
   { name: "native", command: ["make", "-s", "-C", "native", "check"], skip: needsRoot },
+  {
+    name: "analyze",
+    command: ["make", "-s", "-j2", "-C", "native", "analyze-gcc", "analyze-clang"],
+    skip: () => (existsSync("/usr/bin/scan-build") ? undefined : "needs clang-tools"),
+  },
 ];
 
 const wanted = process.argv.slice(2);

@@ -147,7 +147,7 @@ static int list_names(int dir_fd, char ***out, size_t *out_count, struct error *
     DIR *dir = fdopendir(fd);
     if (dir == NULL)
         return fail(error, errno, "read a directory");
-    fd = -1;
+    (void)take_fd(&fd); /* now the listing's */
     char **names = NULL;
     size_t count = 0;
     size_t room = 0;

@@ -85,7 +85,7 @@ static void add_pax(struct pax *pax, const char *key, const void *value, size_t 
         pax->failed = true;
         return;
     }
-    if (pax->used + total > pax->room) {
+    if (pax->text == NULL || pax->used + total > pax->room) {
         size_t room = (pax->used + total) * 2;
         char *grown = realloc(pax->text, room);
         if (grown == NULL) {

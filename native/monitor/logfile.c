@@ -34,7 +34,7 @@ int logfile_open(struct logfile *log, const char *path, const struct log_options
     cleanup_fd int folder = open(*directory == '\0' ? "/" : directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return fail(error, errno, "open the folder of log file %s", path);
-    log->directory = folder;
+    log->directory = take_fd(&folder); /* from here on logfile_close() has it, also when this fails */
     cleanup_fd int fd = open_current(log);
     struct stat status;
     if (fd < 0 || fstat(fd, &status) < 0)
@@ -50,7 +50,6 @@ int logfile_open(struct logfile *log, const char *path, const struct log_options
     }
     log->size = (uint64_t)size;
     log->fd = take_fd(&fd);
-    folder = -1; /* now the log's */
     return 0;
 }
 

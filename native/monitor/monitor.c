@@ -707,7 +707,7 @@ static int close_inherited(struct monitor *m, struct error *error)
         m->options.sync_fd = 3;
     }
     unsigned first = m->options.sync_fd >= 0 ? 4 : 3;
-    null = -1; /* closed with the others */
+    (void)take_fd(&null); /* closed with the others */
     if (syscall(SYS_close_range, first, ~0u, 0u) < 0)
         return fail(error, errno, "close inherited descriptors");
     return 0;

@@ -13,7 +13,7 @@ int enter_private_mounts(struct error *error)
 {
     if (unshare(CLONE_NEWNS) < 0)
         return fail(error, errno, "enter a mount namespace");
-    if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    if (mount("none", "/", "none", MS_REC | MS_SLAVE, NULL) < 0)
         return fail(error, errno, "make all mounts slaves of the host's");
     return 0;
 }
@@ -51,7 +51,7 @@ int overlay_mount(const struct overlay_options *overlay, struct error *error)
 {
     if (overlay->lower_count == 1 && overlay->upper == NULL) {
         /* Overlay wants two layers; a bind mount of one is the same thing. */
-        if (mount(overlay->lowers[0], overlay->target, NULL, MS_BIND, NULL) < 0)
+        if (mount(overlay->lowers[0], overlay->target, "none", MS_BIND, NULL) < 0)
             return fail(error, errno, "bind %s on %s", overlay->lowers[0], overlay->target);
         return 0;
     }
