@@ -10,9 +10,8 @@
  * renewer  renews the certificate in time, and at once when the role or the root changes
  * Uses: lib, proto.   Used by: daemon.   Design: docs/design/ca.md
  */
-export { found, type Founded, type FoundOptions } from "./found.ts";
+export { found, type Founded } from "./found.ts";
 export { IdentityFolder, IdentityDamaged, type SwarmSettings } from "./folder.ts";
-export { JoinAddressMissing, JoinAnswerInvalid, JoinRootMismatch, JoinUnreachable } from "./errors.ts";
-export { SwarmIdentity, type IdentityChange } from "./identity.ts";
-export { join, type JoinOptions } from "./join.ts";
-export { Renewer, type AskRenewal, type RenewerOptions } from "./renewer.ts";
+export { SwarmIdentity } from "./identity.ts";
+export { join } from "./join.ts";
+export { Renewer, type AskRenewal } from "./renewer.ts";

@@ -149,10 +149,16 @@ export class Authority {
  * @throws CertificateInvalid, CertificateExpired, CertificateNotYetValid, PrivateKeyInvalid
  */
 export async function checkRoot(material: AuthorityMaterial, nowMs: number): Promise<void> {
+  checkRootKey(material, nowMs);
+  const root = readRootCertificate(material.certificatePem);
+  if (!(await root.isSelfSigned())) throw new CertificateInvalid("the root certificate", "it is not signed by itself");
+}
+
+/** The part of `checkRoot` that needs no waiting: all but the root's own signature. */
+export function checkRootKey(material: AuthorityMaterial, nowMs: number): void {
   const root = readRootCertificate(material.certificatePem);
   checkRootNow(root, nowMs);
   checkOwnKey(root, readPrivateKey(material.privateKeyPem));
-  if (!(await root.isSelfSigned())) throw new CertificateInvalid("the root certificate", "it is not signed by itself");
 }
 
 /** The DER of a root's public key (SubjectPublicKeyInfo), as `issuerOf` tells it. @throws CertificateInvalid */

@@ -9,6 +9,7 @@
 export {
   Authority,
   checkRoot,
+  checkRootKey,
   createAuthority,
   createRequest,
   nodeIdOf,

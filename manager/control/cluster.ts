@@ -1,4 +1,6 @@
 /** Changes the cluster's settings, its join tokens and its unlock key. Rotating the root is the authority's work. */
+import { checkRootKey } from "../../lib/pki/index.ts";
+import { ClusterError } from "../../lib/pure/errors.ts";
 import type { skep } from "../../proto/index.ts";
 import type { ClusterSchema, Tx } from "../store/index.ts";
 import { SpecInvalid } from "./core/errors.ts";
@@ -28,6 +30,7 @@ export function updateCluster(
   checkClusterSpec(spec);
   if ((spec.name ?? "") !== (cluster.spec?.name ?? ""))
     throw new SpecInvalid("modification of cluster name is not allowed");
+  checkBroughtRoot(tx, cluster, spec);
   const locked = spec.encryptionConfig?.autoLockManagers === true;
   const hasKey = (cluster.unlockKey?.length ?? 0) > 0;
   const tokens = cluster.joinTokens;
@@ -49,4 +52,21 @@ export function updateCluster(
 /** SWMTKN-1-<digest of the root>-<secret>: the secret is drawn anew. */
 function freshToken(token: string, chance: Chance): string {
   return `${token.slice(0, token.lastIndexOf("-"))}-${chance.newId()}`;
+}
+
+/** The authority rotates to a root that the settings bring; one that cannot sign is refused here, where somebody reads it. */
+function checkBroughtRoot(
+  tx: Tx<ClusterSchema>,
+  cluster: Found<"cluster">,
+  { caConfig }: skep.objects.ClusterSpec.$Properties,
+): void {
+  const certificatePem = caConfig?.signingCaCert ?? "";
+  const known = [cluster.spec?.caConfig?.signingCaCert ?? "", cluster.rootCa?.certificate ?? ""];
+  if (certificatePem === "" || known.includes(certificatePem)) return;
+  try {
+    checkRootKey({ certificatePem, privateKeyPem: caConfig?.signingCaKey ?? "" }, tx.timeUs / 1000);
+  } catch (error) {
+    if (!(error instanceof ClusterError)) throw error;
+    throw new SpecInvalid(`invalid signing CA: ${error.message}`, error.fix);
+  }
 }

@@ -34,11 +34,21 @@ export function mergeClusterSpec(current: ClusterSpec, wanted: ClusterSpec): Clu
         ? (caConfig?.nodeCertExpiry ?? null)
         : (ca.nodeCertExpiry ?? null),
       externalCas: caConfig?.externalCas ?? [],
-      signingCaCert: caConfig?.signingCaCert || (ca.signingCaCert ?? ""),
-      signingCaKey: caConfig?.signingCaKey || (caConfig?.signingCaCert ? "" : (ca.signingCaKey ?? "")),
+      ...signingOf(ca, caConfig ?? {}),
       forceRotate: caConfig?.forceRotate || (ca.forceRotate ?? 0),
     },
     encryptionConfig: { autoLockManagers: encryptionConfig?.autoLockManagers ?? false },
     taskDefaults: { logDriver: taskDefaults?.logDriver ?? current.taskDefaults?.logDriver ?? null },
   };
+}
+
+/** Whoever asks for a rotation brings the next root with it, or wishes for a fresh one by bringing none. */
+function signingOf(
+  now: skep.objects.CaConfig.$Properties,
+  wanted: skep.objects.CaConfig.$Properties,
+): Pick<skep.objects.CaConfig.$Properties, "signingCaCert" | "signingCaKey"> {
+  const rotate = (wanted.forceRotate ?? 0) > (now.forceRotate ?? 0);
+  if (rotate || wanted.signingCaCert)
+    return { signingCaCert: wanted.signingCaCert ?? "", signingCaKey: wanted.signingCaKey ?? "" };
+  return { signingCaCert: now.signingCaCert ?? "", signingCaKey: wanted.signingCaKey || (now.signingCaKey ?? "") };
 }
