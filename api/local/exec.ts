@@ -6,6 +6,7 @@ import {
   type ExecConfig,
   type ExecSession,
 } from "../../worker/containers/index.ts";
+import { sleep } from "../../lib/runtime/index.ts";
 import { BadRequest } from "../http/index.ts";
 import { empty, json, type Answer, type Call, type LocalRoute } from "./call.ts";
 import type { LocalContext } from "./context.ts";
@@ -56,11 +57,15 @@ export function execRoutes(context: LocalContext): LocalRoute[] {
       handle: async (call) => {
         const session = named(call);
         const [rows, columns] = terminalSize(call);
-        for (let i = 0; session.status === "created" && i < resizeTries; i++) {
-          await new Promise<void>((resolve) => context.clock.after(resizeEveryMs, resolve));
+        for (let tries = 1; ; tries++) {
+          try {
+            await session.container.resizeExec(session, rows, columns);
+            return empty(200);
+          } catch (error) {
+            if (session.status === "exited" || tries >= resizeTries) throw error;
+            await sleep(context.clock, resizeEveryMs, call.signal);
+          }
         }
-        await session.container.resizeExec(session, rows, columns);
-        return empty(200);
       },
     },
     { method: "GET", path: "/exec/:id/json", handle: async (call) => json(execJson(named(call))) },

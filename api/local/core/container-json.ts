@@ -118,7 +118,7 @@ const emptyHostConfig = {
   MemoryReservation: 0,
   MemorySwap: 0,
   MemorySwappiness: null,
-  OomKillDisable: null,
+  OomKillDisable: false,
   PidsLimit: null,
   Ulimits: [],
   CpuCount: 0,
@@ -134,6 +134,7 @@ export function hostConfigJson(hostConfig: HostConfig): Record<string, unknown> 
   return {
     ...emptyHostConfig,
     ...hostConfig,
+    OomKillDisable: hostConfig.OomKillDisable ?? false,
     LogConfig: { Type: or(hostConfig.LogConfig?.Type, "json-file"), Config: { ...hostConfig.LogConfig?.Config } },
     NetworkMode: or(hostConfig.NetworkMode, "none"),
     RestartPolicy: {
