@@ -90,7 +90,7 @@ async function logs(container: Container, call: Call): Promise<Answer> {
   const tailText = query.text("tail");
   const tail = tailText === "" || tailText === "all" ? undefined : query.integer("tail");
   const sinceNs = query.timeNs("since");
-  const untilNs = query.timeNs("until");
+  const untilNs = query.timeNs("until") || undefined; // 0 is how some say: none
   const options = {
     stdout,
     stderr,

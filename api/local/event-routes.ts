@@ -30,7 +30,7 @@ function events(context: LocalContext, call: Call): Answer {
   const { query } = call;
   const filters = query.filters(filterKeys);
   const sinceNs = query.timeNs("since");
-  const untilNs = query.timeNs("until");
+  const untilNs = query.timeNs("until") || undefined; // 0 is how some say: none
   const stop = new AbortController();
   const signal = AbortSignal.any([call.signal, stop.signal]);
   // Before the history is read, so that nothing falls in between.

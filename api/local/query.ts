@@ -29,7 +29,7 @@ export class Query {
   /** Seconds since 1970 with a fraction, or RFC 3339, in nanoseconds. */
   timeNs(name: string): bigint | undefined {
     const text = this.text(name);
-    return text === "" || text === "0" ? undefined : parseTimeNs(name, text);
+    return text === "" ? undefined : parseTimeNs(name, text);
   }
 
   /** @param keys  those that this list knows */

@@ -59,7 +59,7 @@ const isLocal = ({ path }: RecordedRequest): boolean =>
   /^\/(containers|exec|images|volumes|events|system|auth|build|commit|plugins)(\/|$)/.test(plainPath(path));
 /** Answers that end only when something else happens. */
 const isOpen = ({ path, query }: RecordedRequest): boolean =>
-  /\/wait$/.test(path) || (/\/events$/.test(path) && query?.["until"] === undefined) || query?.["follow"] === "1";
+  path.endsWith("/wait") || (path.endsWith("/events") && query?.["until"] === undefined) || query?.["follow"] === "1";
 
 interface Received {
   readonly status: number;
@@ -204,7 +204,7 @@ describe("recorded requests about a node", { skip: whySkipped(), timeout: 300_00
       const load = Buffer.concat(await saved.toArray());
       for (const request of requests) {
         const plain = plainPath(request.path);
-        if (request.method === "DELETE" && /^\/containers\//.test(plain) && request.query?.["force"] === undefined) {
+        if (request.method === "DELETE" && plain.startsWith("/containers/") && request.query?.["force"] === undefined) {
           const status = request.response?.status;
           const container = world.worker.containers.list().find(({ record }) => plain === `/containers/${record.name}`);
           // The client went on when it had ended.
