@@ -371,7 +371,9 @@ export class Dispatcher {
     const { clock, store } = this.#options;
     const followed = this.#follow(node.id);
     if (followed.orphanTimer !== undefined) return;
-    const downMs = Math.max(0, (store.current().timeUs - (node.status?.sinceUs ?? 0)) / 1000);
+    // The log's time stands still while nothing is committed.
+    const nowUs = Math.max(store.current().timeUs, clock.wallMs() * 1000);
+    const downMs = Math.max(0, (nowUs - (node.status?.sinceUs ?? 0)) / 1000);
     followed.orphanTimer = clock.after(Math.max(0, orphanedAfterMs - downMs), () => {
       followed.orphanTimer = undefined;
       this.#orphan(node.id);

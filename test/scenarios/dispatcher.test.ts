@@ -1,0 +1,302 @@
+/** Sessions, heartbeats and node states, as managers and agents live them under virtual time. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { skep } from "../../proto/index.ts";
+import { replicated, SwarmWorld, TaskState, type Task } from "../support/swarm-world.ts";
+
+type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
+
+/** A stream at the dispatcher, whose other end the test plays. */
+class FakeStream {
+  readonly said: ManagerMessage[] = [];
+  ended = false;
+  paused = false;
+  closed = false;
+  /** Whether the other end reads. */
+  reads = true;
+
+  write(message: ManagerMessage): boolean {
+    this.said.push(message);
+    return this.reads;
+  }
+  end(): void {
+    this.ended = true;
+  }
+  abort(): void {
+    this.ended = true;
+  }
+  pause(): void {
+    this.paused = true;
+  }
+  resume(): void {
+    this.paused = false;
+  }
+
+  get goodbye(): string | undefined {
+    return this.said.find(({ goodbye }) => goodbye != null)?.goodbye?.code ?? undefined;
+  }
+  get welcomed(): boolean {
+    return this.said.some(({ welcome }) => welcome != null);
+  }
+}
+
+const hello = { hello: { protocol: 1, description: { hostname: "h" } } };
+
+function dial(world: SwarmWorld, nodeId: string, at = 0): { stream: FakeStream; events: Events } {
+  const stream = new FakeStream();
+  const events = world.managers[at]!.dispatcher.connect(stream, { nodeId, address: "10.1.2.3" });
+  return { stream, events };
+}
+type Events = ReturnType<SwarmWorld["managers"][0]["dispatcher"]["connect"]>;
+
+test("a node that misses three heartbeats is down, and its tasks run elsewhere; it comes back and stops them", async () => {
+  const world = await new SwarmWorld({ workers: 2 }).start();
+  world.service("web", replicated(2));
+  assert.ok(await world.until(2000, () => world.running("web").length === 2));
+  world.node("node1").cut();
+  const cutMs = world.clock.monotonicMs();
+  assert.ok(await world.until(20_000, () => world.nodeState("node1") === "NODE_DOWN"));
+  const tookMs = world.clock.monotonicMs() - cutMs;
+  assert.ok(tookMs > 9000 && tookMs < 17_000, `down after ${tookMs} ms`);
+  assert.ok(await world.until(10_000, () => world.node("node2").running("web") === 2));
+  assert.equal(world.node("node1").running("web"), 1, "nobody could tell it");
+  world.node("node1").heal();
+  assert.ok(await world.until(12_000, () => world.nodeState("node1") === "NODE_READY"));
+  assert.ok(await world.until(2000, () => world.node("node1").running("web") === 0));
+  await world.stop();
+});
+
+test("a broken connection makes a node DISCONNECTED at once, and READY again with the next session", async () => {
+  const world = await new SwarmWorld().start();
+  await world.node("node1").kill();
+  await world.run(20);
+  assert.equal(world.nodeState("node1"), "NODE_DISCONNECTED");
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(50);
+  assert.ok(stream.welcomed);
+  assert.equal(world.nodeState("node1"), "NODE_READY");
+  events.closed(undefined);
+  await world.run(20);
+  assert.equal(world.nodeState("node1"), "NODE_DISCONNECTED");
+  await world.stop();
+});
+
+test("the cluster's heartbeat period is what nodes are told, and a change of it reaches them", async () => {
+  const world = await new SwarmWorld({ cluster: { dispatcher: { heartbeatPeriod: { seconds: 1 } } } }).start();
+  world.node("node1").cut();
+  assert.ok(await world.until(3500, () => world.nodeState("node1") === "NODE_DOWN"));
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(20);
+  const seconds = (period: skep.objects.Duration.$Properties | null | undefined): number =>
+    (period?.seconds ?? 0) + (period?.nanos ?? 0) / 1e9;
+  const first = seconds(stream.said[0]?.welcome?.heartbeatPeriod);
+  assert.ok(first >= 0.9 && first <= 1.1, String(first));
+  world.write((tx) =>
+    tx.edit("cluster", "cluster", (draft) => {
+      draft.spec = { ...draft.spec, dispatcher: { heartbeatPeriod: { seconds: 20 } } };
+    }),
+  );
+  await world.run(50);
+  events.message({ heartbeat: { sentAtUs: 7 } });
+  const ack = stream.said.at(-1)?.heartbeatAck;
+  assert.equal(ack?.sentAtUs, 7);
+  assert.ok(seconds(ack?.period) >= 18, String(seconds(ack?.period)));
+  await world.run(30_000);
+  assert.equal(world.nodeState("node1"), "NODE_READY", "three periods are a minute now");
+  await world.stop();
+});
+
+test("a new leader takes nodes for UNKNOWN until they come, and for DOWN when they do not come within twice the grace", async () => {
+  const world = await new SwarmWorld({ managers: 3, workers: 2 }).start();
+  const states: string[] = [];
+  world.node("node2").cut();
+  world.crashLeader("committed", 200, world.managers[1]!);
+  const look = (): void => {
+    const state = world.nodeState("node1");
+    if (states.at(-1) !== state) states.push(state);
+  };
+  assert.ok(await world.until(10_000, () => states.at(-1) === "NODE_READY" && states.length > 1, look));
+  assert.deepEqual(states.slice(-2), ["NODE_UNKNOWN", "NODE_READY"]);
+  assert.equal(world.nodeState("node2"), "NODE_UNKNOWN");
+  await world.run(16_000);
+  assert.equal(world.nodeState("node2"), "NODE_UNKNOWN", "the grace is twice as long");
+  assert.ok(await world.until(15_000, () => world.nodeState("node2") === "NODE_DOWN"));
+  await world.stop();
+});
+
+test("the tasks of a node that is down for a day are orphaned, whoever leads by then; when it is back it stops them", async () => {
+  const cluster = { dispatcher: { heartbeatPeriod: { seconds: 600 } } };
+  const world = await new SwarmWorld({ managers: 3, workers: 2, cluster }).start();
+  world.service("web", replicated(2));
+  assert.ok(await world.until(2000, () => world.running("web").length === 2));
+  const node = world.node("node1");
+  const [lost] = world.tasks("web").filter((task) => task.nodeId === "node1");
+  const now = (): Task | undefined => world.store.current().get("task", lost!.id);
+  await node.kill();
+  await world.run(12 * 3_600_000);
+  assert.equal(world.nodeState("node1"), "NODE_DOWN");
+  assert.equal(now()?.status?.state, TaskState.RUNNING);
+  world.crashLeader("committed", 200, world.managers[2]!);
+  await world.run(12 * 3_600_000);
+  assert.equal(now()?.status?.state, TaskState.RUNNING, "it was not down yet when its agent ended");
+  await world.run(0.6 * 3_600_000);
+  assert.equal(now()?.status?.state, TaskState.ORPHANED);
+  assert.equal(now()?.status?.reason?.nodeLost?.nodeId, "node1");
+  assert.equal(node.running("web"), 1);
+  node.start();
+  assert.ok(await world.until(60_000, () => world.nodeState("node1") === "NODE_READY" && node.running("web") === 0));
+  await world.stop();
+});
+
+test("a node that was removed is told so and let go; one that nobody knows is refused", async () => {
+  const world = await new SwarmWorld({ workers: 2 }).start();
+  const stranger = dial(world, "stranger");
+  stranger.events.message(hello);
+  assert.equal(stranger.stream.goodbye, "NODE_REMOVED");
+  assert.ok(stranger.stream.ended);
+  const node = world.node("node1");
+  world.write((tx) => tx.remove("node", "node1"));
+  assert.ok(await world.until(1000, () => node.wasRemoved));
+  await world.stop();
+});
+
+test("a manager that does not lead says who does; a node opens three sessions in eight seconds and no more", async () => {
+  const world = await new SwarmWorld({ managers: 3 }).start();
+  const other = dial(world, "node1", 1);
+  other.events.message(hello);
+  assert.equal(other.stream.said[0]?.goodbye?.leaderAddr, "member-1");
+  assert.equal(other.stream.goodbye, "NOT_LEADER");
+  await world.node("node1").kill();
+  await world.run(9000);
+  const streams = [1, 2, 3, 4].map(() => {
+    const { stream, events } = dial(world, "node1");
+    events.message(hello);
+    return stream;
+  });
+  await world.run(100);
+  assert.deepEqual(
+    streams.map(({ goodbye }) => goodbye),
+    ["SESSION_REPLACED", "SESSION_REPLACED", undefined, "REGISTRATION_LIMITED"],
+  );
+  await world.stop();
+});
+
+test("what does not begin with a hello, speaks another protocol or describes itself at length is refused", async () => {
+  const world = await new SwarmWorld().start();
+  assert.throws(() => dial(world, "node1").events.message({ heartbeat: {} }), { code: "SESSION_INVALID" });
+  assert.throws(() => dial(world, "node1").events.message({ hello: { protocol: 9 } }), { code: "SESSION_INVALID" });
+  const description = { hostname: "x".repeat(70_000) };
+  assert.throws(() => dial(world, "node1").events.message({ hello: { protocol: 1, description } }), {
+    code: "SESSION_INVALID",
+  });
+  await world.stop();
+});
+
+test("an agent that does not read costs nothing but what is newest: its tasks are told when it reads again", async () => {
+  const world = await new SwarmWorld({ workers: 1 }).start();
+  await world.node("node1").kill();
+  world.service("web", replicated(20));
+  world.write((tx) => tx.create("secret", { id: "s", spec: { name: "s", data: Buffer.alloc(1000) } }));
+  await world.run(9000);
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(500);
+  stream.reads = false;
+  events.message({ heartbeat: { sentAtUs: 1 } });
+  const before = stream.said.length;
+  for (let round = 0; round < 30; round++) {
+    world.update("web", (spec) => (spec.mode = { replicated: { replicas: 5 + (round % 7) } }));
+    events.message({ heartbeat: { sentAtUs: round } });
+    await world.run(200);
+  }
+  assert.equal(stream.said.length, before, "nothing is written to a stream that is not read");
+  for (let number = 1; number <= 1002; number++) events.message({ statusUpdate: { number, tasks: [] } });
+  assert.ok(stream.paused, "nor is it read any more, when it only talks");
+  stream.reads = true;
+  events.drain?.();
+  assert.equal(stream.paused, false);
+  await world.run(300);
+  const after = stream.said.slice(before);
+  assert.equal(after.filter(({ heartbeatAck }) => heartbeatAck != null).length, 1);
+  assert.equal(after.filter(({ statusAck }) => statusAck != null).length, 1002);
+  // Replayed, what was sent is what the store says.
+  const held = new Map<string, skep.objects.Task.$Properties>();
+  for (const { assignments } of stream.said)
+    for (const { task, removed } of assignments?.changes ?? [])
+      if (task != null && removed === true) held.delete(task.id ?? "");
+      else if (task != null) held.set(task.id ?? "", task);
+  const known = [...world.store.current().find("task", "node", "node1")].filter(
+    (task) => (task.status?.state ?? 0) >= TaskState.ASSIGNED,
+  );
+  assert.deepEqual([...held.keys()].sort(), known.map(({ id }) => id).sort());
+  for (const { id, desiredState } of known) assert.equal(held.get(id)?.desiredState, desiredState);
+  await world.stop();
+});
+
+test("a gap is answered with a complete state in parts, of which the last is marked", async () => {
+  const world = await new SwarmWorld({ workers: 1 }).start();
+  await world.node("node1").kill();
+  const configs = Array.from({ length: 3 }, (_, at) => ({ configId: `c${at}`, file: { name: `c${at}` } }));
+  for (const { configId } of configs)
+    world.write((tx) => tx.create("config", { id: configId, spec: { name: configId, data: Buffer.alloc(900_000) } }));
+  await world.run(50);
+  world.service("web", replicated(1, "ok", { taskTemplate: { containerSpec: { image: "ok", configs } } }));
+  await world.run(9000);
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(300);
+  stream.said.length = 0;
+  events.message({ resync: { revision: 1 } });
+  await world.run(100);
+  const parts = stream.said.flatMap(({ assignments }) => (assignments == null ? [] : [assignments]));
+  assert.ok(parts.length >= 2, `${parts.length} parts`);
+  assert.deepEqual(
+    parts.map(({ last }) => last),
+    parts.map((_, at) => at === parts.length - 1),
+  );
+  assert.equal(new Set(parts.map(({ revision }) => revision)).size, 1);
+  const kinds = parts.flatMap(({ changes }) => changes ?? []).map(({ config }) => (config == null ? "task" : "config"));
+  assert.deepEqual(kinds, ["config", "config", "config", "task"]);
+  await world.stop();
+});
+
+test("the cluster's log driver is for tasks whose spec names none; a node that leaves is down at once", async () => {
+  const world = await new SwarmWorld({ cluster: { taskDefaults: { logDriver: { name: "local" } } } }).start();
+  world.service("plain", replicated(1));
+  world.service(
+    "own",
+    replicated(1, "ok", { taskTemplate: { containerSpec: { image: "ok" }, logDriver: { name: "none" } } }),
+  );
+  assert.ok(await world.until(2000, () => world.running("plain").length + world.running("own").length === 2));
+  const drivers = world.node("node1").agent!.tasks.map(({ task }) => `${task.serviceId} ${task.spec?.logDriver?.name}`);
+  assert.deepEqual(drivers.sort(), ["own none", "plain local"]);
+  assert.equal(world.tasks("plain")[0]?.spec?.logDriver, null, "what is stored is what the user sent");
+  const node = world.node("node1");
+  const leaving = node.agent!.leave(new AbortController().signal);
+  await world.run(50);
+  assert.equal(world.nodeState("node1"), "NODE_DOWN");
+  await world.run(500);
+  await leaving;
+  assert.equal(node.host.containers.size, 0);
+  node.agent = undefined;
+  await world.stop();
+});
+
+test("a node's status for another node's task is not taken, and is acknowledged all the same", async () => {
+  const world = await new SwarmWorld({ workers: 2 }).start();
+  world.service("web", replicated(2));
+  assert.ok(await world.until(2000, () => world.running("web").length === 2));
+  const other = world.tasks("web").find(({ nodeId }) => nodeId === "node2")!;
+  await world.node("node1").kill();
+  await world.run(100);
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(100);
+  events.message({ statusUpdate: { number: 5, tasks: [{ taskId: other.id, status: { state: TaskState.FAILED } }] } });
+  await world.run(100);
+  assert.equal(stream.said.at(-1)?.statusAck?.number, 5);
+  assert.equal(world.store.current().get("task", other.id)?.status?.state, TaskState.RUNNING);
+  await world.stop();
+});
