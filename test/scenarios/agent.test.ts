@@ -1,6 +1,10 @@
 /** Agents: what they do without managers, after a restart, and with tasks that do not do as they should. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { StreamEvents } from "../../lib/rpc/index.ts";
+import { VirtualClock } from "../../lib/runtime/index.ts";
+import type { skep } from "../../proto/index.ts";
+import { AgentSession, type AgentChannel } from "../../worker/agent/session.ts";
 import { replicated, SwarmWorld, TaskState, type Task } from "../support/swarm-world.ts";
 
 const behaviours = {
@@ -8,6 +12,8 @@ const behaviours = {
   reject: { rejected: true },
   unstartable: { startFails: true },
   flaky: { temporaryFailures: 3 },
+  greedy: { runMs: 50, exitCode: 137, oomKilled: true },
+  buggy: { breaks: true },
   job: { runMs: 200 },
   stubborn: { stopMs: 5000 },
 };
@@ -30,7 +36,7 @@ test("an error before STARTING rejects a task, one after it fails it, a temporar
   assert.equal(crash!()?.status?.err, "task: non-zero exit (3)");
   assert.equal(crash!()?.status?.reason?.failure?.code, "TASK_EXITED");
   assert.equal(crash!()?.status?.containerStatus?.exitCode, 3);
-  assert.equal(reject!()?.status?.reason?.failure?.code, "FAKE_REFUSED");
+  assert.equal(reject!()?.status?.reason?.failure?.code, "REFUSED");
   assert.match(unstartable!()?.status?.err ?? "", /its program does not exist/);
   assert.equal(stateOf(flaky!()), "STARTING");
   assert.match(flaky!()?.status?.err ?? "", /the host is busy/);
@@ -169,4 +175,48 @@ test("an update whose new tasks wait at READY starts them only when the old ones
   assert.ok(await world.until(60_000, () => world.running("web").filter(isNew).length === 3, look));
   assert.deepEqual([most, held], [3, 1]);
   await world.stop();
+});
+
+test("a task that is out of memory says so, and a bug of the executor fails the task and not the agent", async () => {
+  const world = await new SwarmWorld({ behaviours }).start();
+  const never = { restartPolicy: { condition: 2 } };
+  for (const image of ["greedy", "buggy"])
+    world.service(image, replicated(1, image, { taskTemplate: { containerSpec: { image }, ...never } }));
+  await world.run(1500);
+  const failure = (id: string): skep.objects.TaskFailure.$Properties | null | undefined =>
+    world.tasks(id)[0]?.status?.reason?.failure;
+  assert.deepEqual([failure("greedy")?.code, failure("greedy")?.oomKilled], ["TASK_OOM_KILLED", true]);
+  assert.equal(failure("buggy")?.code, "TASK_ACT_FAILED");
+  assert.equal(stateOf(world.tasks("buggy")[0]), "FAILED");
+  assert.equal(world.nodeState("node1"), "NODE_READY");
+  await world.stop();
+});
+
+test("a manager that does not answer, or leaves heartbeats unanswered, is left", async () => {
+  const clock = new VirtualClock();
+  const handlers = { welcome: () => {}, message: () => {}, drained: () => {}, goodbye: () => {} };
+  let events: StreamEvents<skep.dispatcher.ManagerMessage.$Properties> | undefined;
+  const sent: skep.dispatcher.AgentMessage.$Properties[] = [];
+  const channel = {
+    open: (_method: unknown, given: unknown) => {
+      events = given as typeof events;
+      return { write: (message: skep.dispatcher.AgentMessage.$Properties) => sent.push(message), abort: () => {} };
+    },
+    [Symbol.dispose]: () => {},
+  } as unknown as AgentChannel;
+  const open = (): AgentSession => new AgentSession({ address: "m", channel, clock, hello: {}, handlers });
+  const silent = open();
+  clock.advance(5000);
+  const codeOf = async (session: AgentSession): Promise<string | undefined> => (await session.ended)?.code;
+  assert.equal(await codeOf(silent), "SESSION_BROKEN");
+  const session = open();
+  sent.length = 0;
+  events?.message({ welcome: { heartbeatPeriod: { seconds: 2 } } });
+  clock.advance(2000);
+  events?.message({ heartbeatAck: { period: { seconds: 1 } } });
+  clock.advance(1000);
+  clock.advance(1000);
+  assert.equal(sent.filter(({ heartbeat }) => heartbeat != null).length, 3);
+  clock.advance(1000);
+  assert.equal(await codeOf(session), "SESSION_BROKEN");
 });

@@ -112,7 +112,7 @@ test("a new leader takes nodes for UNKNOWN until they come, and for DOWN when th
   const world = await new SwarmWorld({ managers: 3, workers: 2 }).start();
   const states: string[] = [];
   world.node("node2").cut();
-  world.crashLeader("committed", 200, world.managers[1]!);
+  world.crashLeader("committed", 200, world.managers[1]);
   const look = (): void => {
     const state = world.nodeState("node1");
     if (states.at(-1) !== state) states.push(state);
@@ -138,7 +138,7 @@ test("the tasks of a node that is down for a day are orphaned, whoever leads by 
   await world.run(12 * 3_600_000);
   assert.equal(world.nodeState("node1"), "NODE_DOWN");
   assert.equal(now()?.status?.state, TaskState.RUNNING);
-  world.crashLeader("committed", 200, world.managers[2]!);
+  world.crashLeader("committed", 200, world.managers[2]);
   await world.run(12 * 3_600_000);
   assert.equal(now()?.status?.state, TaskState.RUNNING, "it was not down yet when its agent ended");
   await world.run(0.6 * 3_600_000);

@@ -10,15 +10,22 @@ export class TaskLost extends ClusterError {
   }
 }
 
+/** In Swarm's words, by which scripts know it. */
 export class TaskExited extends ClusterError {
-  readonly code: "TASK_EXITED" | "TASK_OOM_KILLED";
-  constructor(exitCode: number, oomKilled: boolean) {
-    super(`task: non-zero exit (${exitCode})${oomKilled ? ": out of memory" : ""}`, {
-      fix: oomKilled
-        ? "Raise the service's memory limit, or see why the program needs so much"
-        : "Look at the task's logs; the exit code is the program's own",
+  readonly code = "TASK_EXITED";
+  constructor(exitCode: number) {
+    super(`task: non-zero exit (${exitCode})`, {
+      fix: "Look at the task's logs; the exit code is the program's own",
     });
-    this.code = oomKilled ? "TASK_OOM_KILLED" : "TASK_EXITED";
+  }
+}
+
+export class TaskOutOfMemory extends ClusterError {
+  readonly code = "TASK_OOM_KILLED";
+  constructor(exitCode: number) {
+    super(`task: non-zero exit (${exitCode}): out of memory`, {
+      fix: "Raise the service's memory limit, or see why the program needs so much",
+    });
   }
 }
 

@@ -7,7 +7,7 @@ import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { isTemporary, type ExitReport, type TaskController } from "../executor/index.ts";
 import type { skep } from "../../proto/index.ts";
 import { desiredOf, failedState, messageOf, nextAct, reached, TaskState } from "./core/index.ts";
-import { TaskActFailed, TaskExited } from "./errors.ts";
+import { TaskActFailed, TaskExited, TaskOutOfMemory } from "./errors.ts";
 import type { Status, Task } from "./task-memory.ts";
 
 export interface RunnerHost {
@@ -156,7 +156,7 @@ export class TaskRunner {
 
   async #ended({ exitCode, oomKilled, error, reason }: ExitReport): Promise<void> {
     if (exitCode === 0 && error === undefined) return await this.#move(TaskState.COMPLETE, { exitCode });
-    const why = error ?? new TaskExited(exitCode, oomKilled);
+    const why = error ?? (oomKilled ? new TaskOutOfMemory(exitCode) : new TaskExited(exitCode));
     await this.#move(TaskState.FAILED, {
       exitCode,
       err: why.message,

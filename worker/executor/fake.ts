@@ -32,6 +32,10 @@ export interface FakeBehaviour {
   readonly rejected?: boolean;
   /** Cannot be started. */
   readonly startFails?: boolean;
+  /** It is the kernel that ends it, for want of memory. */
+  readonly oomKilled?: boolean;
+  /** The executor itself has a bug. */
+  readonly breaks?: boolean;
   /** So often an act fails for a while first. */
   readonly temporaryFailures?: number;
   /** Lines that it writes when it starts. */
@@ -41,14 +45,14 @@ export interface FakeBehaviour {
 }
 
 export class FakeRefused extends ClusterError {
-  readonly code = "FAKE_REFUSED";
+  readonly code = "REFUSED";
   constructor(what: string) {
     super(`Cannot run the task: ${what}`, { fix: "This is a test" });
   }
 }
 
 export class FakeBusy extends ClusterError implements Temporary {
-  readonly code = "FAKE_BUSY";
+  readonly code = "BUSY";
   readonly temporary = true;
   constructor() {
     super("Cannot run the task: the host is busy", { fix: "This is a test" });
@@ -193,6 +197,7 @@ class FakeController implements TaskController {
       container.failuresLeft--;
       throw new FakeBusy();
     }
+    if (this.#does.breaks === true) throw new TypeError("a bug");
     if (this.#does.startFails === true) throw new FakeRefused("its program does not exist");
     if (container.state === "prepared") this.#launch(container);
     await this.#until(container, () => container.state !== "starting", signal);
@@ -222,7 +227,7 @@ class FakeController implements TaskController {
     const container = this.#container;
     if (container === undefined) throw new FakeRefused("its container is gone");
     await this.#until(container, () => container.state === "exited", signal);
-    return { exitCode: container.exitCode, oomKilled: false };
+    return { exitCode: container.exitCode, oomKilled: this.#does.oomKilled === true };
   }
 
   async shutdown(signal: AbortSignal): Promise<void> {
