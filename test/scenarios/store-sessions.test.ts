@@ -129,6 +129,21 @@ test("L1: a request that is repeated while the first is under way gets the answe
   }
 });
 
+test("L1: a request without conditions that is repeated while the first is under way takes effect once", async () => {
+  const cluster = new StoreCluster({ members: 2, auto: false });
+  const { group, first: member } = cluster;
+  const opened = cluster.store.openSession({ ttlMs });
+  group.deliver();
+  const session = { id: await opened, seq: 1, ackedBelow: 1 };
+  const answers = Promise.all([increment(member, session), increment(member, session), increment(member, session)]);
+  group.deliver();
+  assert.deepEqual(
+    (await answers).map(({ reply }) => Buffer.from(reply!).toString()),
+    ["1", "1", "1"],
+  );
+  for (const { store } of cluster.members) assert.equal(valueOf(store.current(), "counter"), "1");
+});
+
 test("L1: a refusal is a result too, and repeated as such", async () => {
   const cluster = new StoreCluster({ members: 2, auto: false });
   const [first, second] = cluster.members;

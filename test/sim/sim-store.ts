@@ -5,7 +5,14 @@
 import { skep } from "../../proto/index.ts";
 import type { SnapshotSink, SnapshotSource } from "../../manager/raft/ports.ts";
 import { sessionId, type ApplyResult } from "../../manager/store/core/machine.ts";
-import { ObjectStore, type Leadership, type Meta, type ProposeOutcome, type Watch } from "../../manager/store/index.ts";
+import {
+  ObjectStore,
+  type Leadership,
+  type Meta,
+  type ProposeOutcome,
+  type View,
+  type Watch,
+} from "../../manager/store/index.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { SimFailure } from "./failure.ts";
 import type { Command, Reply, Row } from "./machine.ts";
@@ -157,11 +164,13 @@ export class SimStore {
   // ---- What clients ask of it
 
   rows(prefix: string): Row[] {
+    return this.reader()(prefix);
+  }
+
+  /** What is there now, to be looked at later. */
+  reader(): (prefix: string) => Row[] {
     const view = this.#store.current();
-    const found = prefix === "" ? view.list("text") : view.find("text", "sort", prefix.slice(0, 1));
-    const rows: Row[] = [];
-    for (const { id, value, meta } of found) if (id.startsWith(prefix)) rows.push({ id, value, version: meta.version });
-    return rows;
+    return (prefix) => rowsOf(view, prefix);
   }
 
   execute(command: Command, done: (outcome: CommandOutcome) => void): void {
@@ -310,6 +319,13 @@ export const noWorld: StoreWorld = {
 
 function ownEntry(body: skep.store.Entry.$Properties, timeUs = 0): Uint8Array {
   return skep.store.Entry.encode({ level: 1, timeUs, actor: "manager", cause: "simulated", ...body }).finish();
+}
+
+function rowsOf(view: View<TextSchema>, prefix: string): Row[] {
+  const found = prefix === "" ? view.list("text") : view.find("text", "sort", prefix.slice(0, 1));
+  const rows: Row[] = [];
+  for (const { id, value, meta } of found) if (id.startsWith(prefix)) rows.push({ id, value, version: meta.version });
+  return rows;
 }
 
 class GuardBroken extends Error {

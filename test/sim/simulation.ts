@@ -674,7 +674,7 @@ export class Simulation implements ProcessHost, StrikeHost {
       this.fold(5, process.id, 0);
       if (outcome.kind !== "ready") return done(undefined, undefined);
       // Read now: later the state may have moved on, which is fine, but not before.
-      const all = process.store.rows("");
+      const rows = process.store.reader();
       if (this.options.readMode === "lease" && process.member?.role === "leader") {
         // Under a lease the state is read first and the clock afterwards.
         if (!process.member.leaseHolds()) {
@@ -684,7 +684,7 @@ export class Simulation implements ProcessHost, StrikeHost {
         this.mark("lease read");
       }
       if (process.member?.role !== "leader") this.mark("follower read");
-      done((prefix) => all.filter((row) => row.id.startsWith(prefix)), undefined);
+      done(rows, undefined);
     });
   }
 }
