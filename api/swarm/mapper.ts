@@ -4,7 +4,16 @@
  */
 import { shapes, type FieldShape } from "../../proto/gen/shapes.js";
 import { BadRequest, newestMinor, type Json, type JsonObject } from "../http/index.ts";
-import { alwaysWritten, apiName, apiWord, internal, mustBeSaid, refusalOf, sinceMinor } from "./names.ts";
+import {
+  alwaysWritten,
+  apiName,
+  apiWord,
+  internal,
+  mustBeSaid,
+  refusalOf,
+  sinceMinor,
+  writtenDefaults,
+} from "./names.ts";
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -61,7 +70,9 @@ function fieldToApi(field: Field, value: unknown): Json | undefined {
     if (entries.length === 0) return always ? {} : undefined;
     return Object.fromEntries(entries.map(([key, item]) => [key, valueToApi(field, item)]));
   }
-  if (value === null || value === undefined) return always && isScalar(field) ? zeroOf(field) : undefined;
+  if (value === null || value === undefined) {
+    return always && isScalar(field) ? zeroOf(field) : writtenDefaults.get(field.key);
+  }
   if (field.optional !== true && !always && isZero(value) && shapes.enums[field.type] === undefined) return undefined;
   return valueToApi(field, value);
 }

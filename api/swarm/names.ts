@@ -88,7 +88,6 @@ export const alwaysWritten: ReadonlySet<string> = new Set([
   "NodeSpec.labels",
   "ClusterSpec.labels",
   "TaskSpec.forceUpdate",
-  "UpdateConfig.parallelism",
   "UpdateConfig.maxFailureRatio",
   "FileTarget.name",
   "FileTarget.uid",
@@ -102,12 +101,13 @@ export const alwaysWritten: ReadonlySet<string> = new Set([
   "ConfigReference.configId",
   "ConfigReference.configName",
   "EncryptionConfig.autoLockManagers",
-  "RaftConfig.electionTick",
-  "RaftConfig.heartbeatTick",
   "NodeDescription.hostname",
   "Mount.target",
   "Mount.type",
 ]);
+
+/** Written with its default where nothing was said: 0 would mean something else, and clients send back what they see. */
+export const writtenDefaults: ReadonlyMap<string, number> = new Map([["UpdateConfig.parallelism", 1]]);
 
 /** MESSAGE.field: the API version 1.MINOR that brought it. What an older client sends of it is not looked at. */
 export const sinceMinor: ReadonlyMap<string, number> = new Map([

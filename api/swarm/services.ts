@@ -129,7 +129,8 @@ async function networksOf(
 async function readServiceSpec(call: Call, lenient = false): Promise<skep.objects.ServiceSpec.$Properties> {
   const body = await call.json();
   if (lenient) return {};
-  const spec = fromApi("ServiceSpec", body, call.minor) as skep.objects.ServiceSpec.$Properties;
+  const read = fromApi("ServiceSpec", body, call.minor) as skep.objects.ServiceSpec.$Properties;
+  const spec = { ...read, ...allAtOnce("updateConfig", read), ...allAtOnce("rollbackConfig", read) };
   checkUnion(body);
   const container = spec.taskTemplate?.containerSpec;
   const registryAuth = registryAuthOf(call.headers["x-registry-auth"]);
@@ -138,6 +139,14 @@ async function readServiceSpec(call: Call, lenient = false): Promise<skep.object
     ...spec,
     taskTemplate: { ...spec.taskTemplate, containerSpec: { ...container, pullOptions: { registryAuth } } },
   };
+}
+
+/** In the API a config that does not name its parallelism means 0, all at once; only no config at all means one by one. */
+function allAtOnce(
+  name: "updateConfig" | "rollbackConfig",
+  { [name]: config }: skep.objects.ServiceSpec.$Properties,
+): skep.objects.ServiceSpec.$Properties {
+  return config == null ? {} : { [name]: { ...config, parallelism: config.parallelism ?? 0 } };
 }
 
 /** One of several that exclude each other: of two the last would win in silence. */
