@@ -1,4 +1,5 @@
 /** Who answers here: ping, version, and the part of `GET /info` that concerns the swarm. */
+import { descriptionOfSkep } from "./description.ts";
 import { newestMinor, oldestMinor, type JsonObject, type Route } from "./http/index.ts";
 import type { Swarm } from "./ports.ts";
 
@@ -23,6 +24,11 @@ export function systemRoutes(swarm: Swarm, release: Release): readonly Route[] {
       handle: () => ({ headers: { ...ping, swarm: standing(swarm), "content-length": "0" } }),
     },
     { method: "GET", path: "/_ping", handle: () => ({ text: "OK", headers: { ...ping, swarm: standing(swarm) } }) },
+    {
+      method: "GET",
+      path: "/skep/v1/openapi.yaml",
+      handle: () => ({ text: descriptionOfSkep(), headers: { "content-type": "application/yaml" } }),
+    },
     { method: "GET", path: "/version", handle: () => ({ json: versionOf(release) }) },
   ];
 }

@@ -47,6 +47,7 @@ await build({ ...options, entryPoints });
 rmSync(join(out, "chunks"), { recursive: true, force: true });
 await build({ ...options, entryPoints: cutEntryPoints, splitting: true, chunkNames: "chunks/[name]-[hash]" });
 for (const { out: name } of cutEntryPoints) chmodSync(join(out, `${name}.js`), 0o755);
+copyFileSync(join(root, "api", "skep-v1.yaml"), join(out, "skep-v1.yaml"));
 // The daemon looks for the native programs beside itself.
 for (const name of ["isolate", "archive", "init"]) {
   const source = join(root, "native", "build", name);

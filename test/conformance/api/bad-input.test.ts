@@ -477,4 +477,24 @@ test("a body of another type is refused, and an empty one of any type is an empt
   check(empty, 400, /^meta: name must be provided|mismatched/);
 });
 
+const codes: readonly (readonly [code: string, method: string, path: string, body?: object])[] = [
+  ["BAD_REQUEST", "GET", "/services?filters=x"],
+  ["PAGE_NOT_FOUND", "GET", "/nosuch"],
+  ["API_VERSION_UNSUPPORTED", "GET", "/v1.99/info"],
+  ["NOT_OFFERED", "POST", "/networks/create", { Name: "n", Driver: "bridge" }],
+  ["NO_SUCH_PLUGIN", "POST", "/networks/create", { Name: "n", Driver: "nosuch" }],
+  ["OBJECT_PREDEFINED", "DELETE", "/networks/host"],
+  ["NO_SUCH_OBJECT", "GET", "/services/nosuch"],
+  ["SPEC_INVALID", "POST", "/secrets/create", { Name: "s" }],
+];
+
+for (const [code, method, path, body] of codes) {
+  test(`an error of ${method} ${path} has its code and says what to do`, async () => {
+    const answer = await world.send({ method, path, ...(body === undefined ? {} : { body }) });
+    const said = answer.body as { code: string; fix: string };
+    assert.equal(said.code, code);
+    assert.ok(said.fix.length > 0);
+  });
+}
+
 test("none of it was a bug of ours", () => assert.deepEqual(world.bugs, []));
