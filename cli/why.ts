@@ -10,10 +10,10 @@ import type { Session } from "./session.ts";
 /** GET /skep/v1/{services,tasks,nodes}/{id}/why */
 interface Why {
   readonly summary: string;
-  readonly state?: string;
   readonly causes?: readonly {
     readonly text: string;
     readonly code?: string;
+    readonly fix?: string;
     readonly facts?: Readonly<Record<string, unknown>>;
   }[];
   readonly nearestMiss?: string | { readonly text?: string; readonly node?: string } | null;
@@ -76,10 +76,12 @@ function print(session: Session, why: Why, format: string | undefined): void {
   for (const cause of why.causes ?? []) {
     session.print(`  - ${cause.text}${cause.code === undefined ? "" : ` [${cause.code}]`}`);
     for (const [name, fact] of Object.entries(cause.facts ?? {})) session.print(`      ${name}: ${shown(fact)}`);
+    if (cause.fix) session.print(`      to fix: ${cause.fix}`);
   }
   const miss = typeof why.nearestMiss === "string" ? why.nearestMiss : (why.nearestMiss?.text ?? why.nearestMiss?.node);
   if (miss) session.print(`nearest miss: ${miss}`);
-  if (why.fix) session.print(`to fix: ${why.fix}`);
+  const isTold = (why.causes ?? []).some(({ fix }) => fix === why.fix);
+  if (why.fix && !isTold) session.print(`to fix: ${why.fix}`);
 }
 
 function shown(fact: unknown): string {

@@ -191,12 +191,11 @@ export class RecordedServer {
 
 /** What the server says in a hijacked stream; what the client says is not needed to answer. */
 function* partBytes(part: HijackedPart): Generator<Buffer> {
-  const out = part["<"];
-  if (typeof out === "string") yield Buffer.from(out);
-  const frames = (part["frames"] ??
-    (typeof out === "object" && out !== null ? (out as HijackedPart)["frames"] : undefined)) as
-    readonly { readonly stream: number; readonly data: string }[] | undefined;
-  for (const one of frames ?? []) yield frame(one.stream, one.data);
+  if (part["dir"] !== "<") return;
+  if (typeof part["data"] === "string") yield Buffer.from(part["data"]);
+  for (const one of (part["frames"] ?? []) as readonly { readonly stream: number; readonly data: string }[]) {
+    yield frame(one.stream, one.data);
+  }
 }
 
 export function frame(stream: number, text: string): Buffer {
