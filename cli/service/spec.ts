@@ -224,7 +224,10 @@ function updateConfig(
   return config;
 }
 
-/** What is both given and taken is given. ALL stands for every other one; RESET forgets what the service had. */
+/**
+ * What is both given and taken is given. What the service had from the other list is only taken off that list, so it is
+ * as the engine's default has it. RESET forgets what the service had; ALL stands for every other one.
+ */
 function applyCapabilities(
   container: ServiceSpec["TaskTemplate"]["ContainerSpec"],
   give: readonly string[],
@@ -237,11 +240,8 @@ function applyCapabilities(
   let dropped = new Set(container.CapabilityDrop);
   if (toAdd.delete("RESET")) added = new Set();
   if (toDrop.delete("RESET")) dropped = new Set();
-  if (toDrop.has("ALL")) added = new Set();
-  for (const name of toDrop) added.delete(name);
-  for (const name of toAdd) dropped.delete(name);
-  for (const name of toDrop) if (!toAdd.has(name)) dropped.add(name);
-  for (const name of toAdd) added.add(name);
+  for (const name of toDrop) if (!toAdd.has(name) && !added.delete(name)) dropped.add(name);
+  for (const name of toAdd) if (!dropped.delete(name)) added.add(name);
   setMember(container, "CapabilityAdd", added.has("ALL") ? ["ALL"] : [...added].toSorted());
   setMember(container, "CapabilityDrop", dropped.has("ALL") ? ["ALL"] : [...dropped].toSorted());
 }
