@@ -3,7 +3,7 @@
  * by the lines of its log, never by sleeping; each wait has a bound.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -117,7 +117,7 @@ export class ManagerProcess {
           end(() => reject(new Error(`${this.options.name} ended before ${what}: ${this.tail()}`)));
       };
       const timer = setTimeout(
-        () => end(() => reject(new Error(`${this.options.name}: not within ${withinMs} ms: ${what}: ${this.tail()}`))),
+        () => end(() => reject(new Error(`${this.#late(what, withinMs)}: ${this.tail()}`))),
         withinMs,
       );
       const end = (settle: () => void): void => {
@@ -134,6 +134,27 @@ export class ManagerProcess {
   async logged(what: string, matches: (line: LogLine) => boolean, from = 0, withinMs = waitMsMax): Promise<LogLine> {
     await this.until(what, () => this.lines.slice(from).some(matches), withinMs);
     return this.lines.slice(from).find(matches)!;
+  }
+
+  /** What its threads were doing: whether it ran, slept or waited for a disk tells a slow machine from a hang. */
+  #late(what: string, withinMs: number): string {
+    const tasks = `/proc/${this.child.pid}/task`;
+    const read = (file: string): string => {
+      try {
+        return readFileSync(file, "utf8").trim();
+      } catch {
+        return "?";
+      }
+    };
+    const threads = existsSync(tasks)
+      ? readdirSync(tasks).map((task) => {
+          const stat = read(`${tasks}/${task}/stat`);
+          const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+          const name = read(`${tasks}/${task}/comm`);
+          return `${name} ${fields[0]} ${fields[11]}+${fields[12]} ticks in ${read(`${tasks}/${task}/wchan`)}`;
+        })
+      : ["gone"];
+    return `${this.options.name}: not within ${withinMs} ms: ${what} (${threads.join("; ")})`;
   }
 
   tail(): string {
