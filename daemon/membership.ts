@@ -418,7 +418,11 @@ export class Membership implements Swarm, AsyncDisposable {
         });
       },
       // The agent may have come too early, and would wait for its next turn.
-      onServing: () => this.#agent?.look(),
+      onServing: () => {
+        // A channel that was refused meanwhile would go on refusing for a second.
+        this.#closeChannel();
+        this.#agent?.look();
+      },
       // The role says what comes next; until then there is no manager here.
       onRemoved: () => {
         logger.info("the cluster has let this manager go");

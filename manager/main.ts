@@ -312,9 +312,9 @@ try {
 } catch (error) {
   if (error instanceof WrongUse) {
     process.stderr.write(`manager: ${error.message}\nmanager: see \`manager --help\`\n`);
-    process.exitCode = 2;
-  } else {
-    report(error);
-    process.exitCode = error instanceof ClusterError ? 1 : 71;
+    process.exit(2);
   }
+  report(error);
+  // Standard input may be open still, and would keep a process that has failed.
+  process.exit(error instanceof ClusterError ? 1 : 71);
 }

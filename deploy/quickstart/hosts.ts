@@ -271,11 +271,17 @@ function cgroupsOf(cgroup: string): string[] {
 }
 
 function directoriesBelow(directory: string): string[] {
-  const entries = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  return entries.flatMap((entry) => {
-    const path = join(directory, entry.name);
-    return [...directoriesBelow(path), path];
-  });
+  try {
+    const entries = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    return entries.flatMap((entry) => {
+      const path = join(directory, entry.name);
+      return [...directoriesBelow(path), path];
+    });
+  } catch (error) {
+    // A monitor that ends removes its own meanwhile.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
 }
 
 function processesIn(directory: string): number[] {

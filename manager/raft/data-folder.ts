@@ -238,6 +238,9 @@ function acquireLock(path: string): string {
   const fd = openSync(mine, "wx", 0o600);
   try {
     writeSync(fd, content);
+  } catch (error) {
+    unlinkSync(mine);
+    throw error;
   } finally {
     closeSync(fd);
   }

@@ -183,6 +183,11 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       const host = m3 as Host;
       const at = m1 as Host;
       const raft = `${host.dataRoot}/swarm/raft`;
+      const reachable = (): Promise<number> =>
+        world.until("three managers to be reachable", slow, async () => {
+          const nodes = await world.nodes(at);
+          return nodes.filter(({ ManagerStatus }) => ManagerStatus?.Reachability === "reachable").length === 3;
+        });
       await host.kill("SIGTERM");
       const kept = spawnSync("sh", [
         "-c",
@@ -192,6 +197,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       try {
         host.start();
         await host.answers();
+        await reachable();
         // Never more than the small file system holds, whatever is mounted there.
         spawnSync("dd", ["if=/dev/zero", `of=${raft}/ballast`, "bs=1M", "count=600"]);
         const id = await world.create(at, "full", 3);
@@ -200,13 +206,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
           await world.update(at, id, (spec) => (spec["Labels"] = { n: String(n), bulk: "x".repeat(20_000) }), slow);
         }
         rmSync(`${raft}/ballast`);
-        await world.until(
-          "the manager to be reachable again",
-          slow,
-          async () =>
-            (await world.nodes(at)).filter(({ ManagerStatus }) => ManagerStatus?.Reachability === "reachable")
-              .length === 3,
-        );
+        await reachable();
         assert.equal((await world.service(at, id)).Spec.Labels?.["n"], "29");
         await remove(at, id);
       } finally {
