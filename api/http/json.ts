@@ -30,7 +30,13 @@ export function parseJson(text: string): Json {
 const { rawJSON } = JSON as unknown as { readonly rawJSON: (text: string) => object };
 
 export function formatJson(value: unknown): string {
-  return JSON.stringify(value, (_key, part: unknown) => (typeof part === "bigint" ? rawJSON(String(part)) : part));
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    // Long lists have no integer that a number cannot hold, and looking at each value would take twice as long.
+    if (!(error instanceof TypeError)) throw error;
+    return JSON.stringify(value, (_key, part: unknown) => (typeof part === "bigint" ? rawJSON(String(part)) : part));
+  }
 }
 
 class Parser {

@@ -24,6 +24,10 @@ interface Field extends FieldShape {
   readonly apiName: string;
   /** MESSAGE.name */
   readonly key: string;
+  /** Written even when it is zero. */
+  readonly always: boolean;
+  /** Of an enumeration: the API's words by number. */
+  readonly words: ReadonlyMap<number, string> | undefined;
 }
 
 interface MessageShape {
@@ -38,12 +42,26 @@ function shapeOf(message: string): MessageShape {
   let shape = known.get(message);
   if (shape === undefined) {
     const fields = Object.entries(shapes.messages[message] ?? {})
-      .map(([name, field]) => ({ ...field, name, apiName: apiName(message, name), key: `${message}.${name}` }))
+      .map(([name, field]) => ({
+        ...field,
+        name,
+        apiName: apiName(message, name),
+        key: `${message}.${name}`,
+        always: alwaysWritten.has(`${message}.${name}`),
+        words: wordsOf(field.type),
+      }))
       .filter(({ key }) => !internal.has(key));
     shape = { fields, byName: new Map(fields.map((field) => [field.apiName.toLowerCase(), field])) };
     known.set(message, shape);
   }
   return shape;
+}
+
+function wordsOf(type: string): ReadonlyMap<number, string> | undefined {
+  const words = shapes.enums[type];
+  return words === undefined
+    ? undefined
+    : new Map(Object.entries(words).map(([name, number]) => [number, apiWord(type, name)]));
 }
 
 // ------------------------------------------------------------------------------------------------------------ to the API
@@ -59,7 +77,7 @@ export function toApi(message: string, object: object): JsonObject {
 }
 
 function fieldToApi(field: Field, value: unknown): Json | undefined {
-  const always = alwaysWritten.has(field.key);
+  const { always } = field;
   if (field.rule === "repeated") {
     const items = (value ?? []) as readonly unknown[];
     if (items.length === 0) return always ? [] : undefined;
@@ -73,7 +91,7 @@ function fieldToApi(field: Field, value: unknown): Json | undefined {
   if (value === null || value === undefined) {
     return always && isScalar(field) ? zeroOf(field) : writtenDefaults.get(field.key);
   }
-  if (field.optional !== true && !always && isZero(value) && shapes.enums[field.type] === undefined) return undefined;
+  if (field.optional !== true && !always && isZero(value) && field.words === undefined) return undefined;
   return valueToApi(field, value);
 }
 
@@ -84,11 +102,7 @@ const zeroOf = (field: Field): Json => (field.type === "string" ? "" : field.typ
 
 function valueToApi(field: Field, value: unknown): Json {
   const { type } = field;
-  const words = shapes.enums[type];
-  if (words !== undefined) {
-    const name = Object.keys(words).find((word) => words[word] === value);
-    return apiWord(type, name ?? "");
-  }
+  if (field.words !== undefined) return field.words.get(value as number) ?? "";
   if (type === "Duration") return durationToNs(value as DurationParts);
   // A list of lists has no other form in protobuf.
   if (type === "StringList") return (value as { readonly values: readonly string[] }).values;
@@ -110,6 +124,8 @@ function durationToNs({ seconds, nanos }: DurationParts): number | bigint {
   return Number.isSafeInteger(rounded) ? rounded : exact;
 }
 
+let lastSecond = { whole: Number.NaN, text: "" };
+
 /** @param us  microseconds since 1970; 0 is Go's zero time */
 export function dateOf(us: number): string {
   if (us === 0) return "0001-01-01T00:00:00Z";
@@ -117,8 +133,9 @@ export function dateOf(us: number): string {
   const fraction = String(us - whole * 1e6)
     .padStart(6, "0")
     .replace(/0+$/, "");
-  const date = new Date(whole * 1000).toISOString().slice(0, 19);
-  return fraction === "" ? `${date}Z` : `${date}.${fraction}Z`;
+  // Objects of a list were often changed in the same second.
+  if (whole !== lastSecond.whole) lastSecond = { whole, text: new Date(whole * 1000).toISOString().slice(0, 19) };
+  return fraction === "" ? `${lastSecond.text}Z` : `${lastSecond.text}.${fraction}Z`;
 }
 
 // ---------------------------------------------------------------------------------------------------------- from the API
