@@ -67,6 +67,8 @@ export class Agent implements AsyncDisposable {
   /** The managers know that this node leaves: nothing more is said. */
   #parting = false;
   #nap: AbortController | undefined;
+  /** The leader takes no session from this node for some seconds. */
+  #limited = false;
   #following: Promise<void> | undefined;
   #writing: Promise<void> = Promise.resolve();
   /** What the next write takes, once the one under way is done. */
@@ -240,15 +242,17 @@ export class Agent implements AsyncDisposable {
     const leader = farewell.leaderAddr ?? "";
     if (this.#leaving) this.#parting = true;
     if (farewell.code === "NODE_REMOVED" && !this.#leaving) this.#options.onRemoved?.();
+    if (farewell.code === "REGISTRATION_LIMITED") this.#limited = true;
     if (farewell.code !== "NOT_LEADER") return;
-    // It is up and knows better: no reason to wait long.
+    // It is up and knows better: no reason to wait long, unless the leader has just said that this node comes too often.
     if (leader !== "" && leader !== address) {
       this.#choice.redirect(leader);
-      this.#backoff.reset();
+      if (!this.#limited) this.#backoff.reset();
     } else this.#choice.failed(address);
   }
 
   #welcomed(address: string): void {
+    this.#limited = false;
     this.#backoff.reset();
     this.#choice.succeeded(address);
     this.#options.logger.info("a manager is reached", { address });
