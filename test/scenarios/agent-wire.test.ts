@@ -12,13 +12,14 @@ import { realClock, silentLogger } from "../../lib/runtime/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
 import { Dispatcher, serveDispatcher } from "../../manager/dispatcher/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
+import { LogBroker, serveLogs } from "../../manager/logs/index.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
 import { Scheduler } from "../../manager/scheduler/index.ts";
 import { skep } from "../../proto/index.ts";
-import { Agent, LevelMemory } from "../../worker/agent/index.ts";
-import { FakeExecutor, FakeHost } from "../../worker/executor/fake.ts";
+import { Agent, LevelMemory, MapMemory } from "../../worker/agent/index.ts";
+import { FakeExecutor, FakeHost, type FakeBehaviour } from "../../worker/executor/fake.ts";
 import { createClusterPki } from "../support/cluster-pki.ts";
-import { by, StoreCluster } from "../support/store-cluster.ts";
+import { by, StoreCluster, turn } from "../support/store-cluster.ts";
 
 const { TaskState } = skep.objects;
 const folder = mkdtempSync(join(tmpdir(), "skep-agent-"));
@@ -30,8 +31,16 @@ async function until(cluster: StoreCluster, isSo: () => boolean): Promise<void> 
   assert.fail("it did not come to be within 10 s");
 }
 
-test("a task reaches RUNNING over real connections, is taken up by the agent's next life, and is stopped", async () => {
-  const nodeId = "w".repeat(25);
+const nodeId = "w".repeat(25);
+
+/** One manager that leads, served over mutual TLS on loopback. */
+async function serve(): Promise<{
+  readonly cluster: StoreCluster;
+  readonly logs: LogBroker;
+  readonly address: string;
+  readonly openChannel: (to: string) => Channel;
+  close(): Promise<void>;
+}> {
   const pki = await createClusterPki();
   const bugs: unknown[] = [];
   const server = new RpcServer({ tls: await pki.manager(1), wallMs: Date.now, onBug: (_path, bug) => bugs.push(bug) });
@@ -45,6 +54,8 @@ test("a task reaches RUNNING over real connections, is taken up by the agent's n
     managers: () => [{ nodeId: "m", addr: address, leader: true }],
   });
   serveDispatcher(server, dispatcher);
+  const logs = new LogBroker({ store: cluster.store, sessions: dispatcher, newId: () => newId(randomFillSync) });
+  serveLogs(server, logs);
   const loops = new LeaderLoops(cluster.store, [
     new Allocator({ ...parts, newId: () => newId(randomFillSync) }),
     new Orchestrator({ ...parts, newId: () => newId(randomFillSync) }),
@@ -52,6 +63,30 @@ test("a task reaches RUNNING over real connections, is taken up by the agent's n
     dispatcher,
   ]);
   loops.open();
+  const tls = await pki.worker(nodeId);
+  return {
+    cluster,
+    logs,
+    address,
+    openChannel: (to) => new Channel({ address: to, tls, expect: { role: "manager" } }),
+    close: async () => {
+      await loops[Symbol.asyncDispose]();
+      await server[Symbol.asyncDispose]();
+      assert.deepEqual(bugs, []);
+    },
+  };
+}
+
+function hostOf(behaviour: FakeBehaviour): FakeHost {
+  return new FakeHost({
+    clock: realClock,
+    behaviour: () => behaviour,
+    description: { hostname: "worker", platform: { os: "linux", architecture: "x86_64" } },
+  });
+}
+
+test("a task reaches RUNNING over real connections, is taken up by the agent's next life, and is stopped", async () => {
+  const { cluster, address, openChannel, close } = await serve();
   await cluster.store.update((tx) => {
     tx.create("cluster", { id: "c", spec: { name: "default" } });
     tx.create("node", { id: nodeId, spec: { name: "worker" } });
@@ -63,18 +98,13 @@ test("a task reaches RUNNING over real connections, is taken up by the agent's n
     tx.create("service", { id: "web", specVersion: 1, spec });
   }, by);
 
-  const host = new FakeHost({
-    clock: realClock,
-    behaviour: () => ({ prepareMs: 5 }),
-    description: { hostname: "worker", platform: { os: "linux", architecture: "x86_64" } },
-  });
-  const tls = await pki.worker(nodeId);
+  const host = hostOf({ prepareMs: 5 });
   const start = async (): Promise<Agent> => {
     const agent = new Agent({
       nodeId,
       memory: await LevelMemory.open(join(folder, "tasks")),
       executor: new FakeExecutor(host),
-      openChannel: (to) => new Channel({ address: to, tls, expect: { role: "manager" } }),
+      openChannel,
       managers: [address],
       clock: realClock,
       random: new Random(2),
@@ -104,7 +134,66 @@ test("a task reaches RUNNING over real connections, is taken up by the agent's n
   await until(cluster, () => states().length === 0);
   assert.equal(cluster.store.current().has("service", "web"), false);
   await second[Symbol.asyncDispose]();
-  await loops[Symbol.asyncDispose]();
-  await server[Symbol.asyncDispose]();
-  assert.deepEqual(bugs, []);
+  await close();
+});
+
+test("a reader of logs that does not read stops the node from reading them, and then misses nothing", async () => {
+  const { cluster, logs, address, openChannel, close } = await serve();
+  const lines = 20_000;
+  const host = hostOf({ output: Array.from({ length: lines }, (_, at) => `${at} `.padEnd(1000, "x")) });
+  const executor = new FakeExecutor(host);
+  const controller = executor.controller.bind(executor);
+  let read = 0;
+  executor.controller = (task, needs) => {
+    const made = controller(task, needs);
+    const own = made.logs.bind(made);
+    made.logs = async function* (options, signal) {
+      for await (const line of own(options, signal)) {
+        read++;
+        yield line;
+      }
+    };
+    return made;
+  };
+  await cluster.store.update((tx) => {
+    tx.create("cluster", { id: "c", spec: { name: "default" } });
+    tx.create("node", { id: nodeId, spec: { name: "worker" } });
+    const spec = {
+      name: "web",
+      mode: { replicated: { replicas: 1 } },
+      taskTemplate: { containerSpec: { image: "ok" } },
+    };
+    tx.create("service", { id: "web", specVersion: 1, spec });
+  }, by);
+  const agent = new Agent({
+    nodeId,
+    memory: new MapMemory(),
+    executor,
+    openChannel,
+    managers: [address],
+    clock: realClock,
+    random: new Random(2),
+    logger: silentLogger,
+  });
+  await agent.open();
+  const tasks = (): readonly skep.objects.Task[] => [...cluster.store.current().find("task", "service", "web")];
+  await until(cluster, () => tasks()[0]?.status?.state === TaskState.RUNNING);
+  const messages = logs.read({ services: ["web"], stdout: true, stderr: true }, AbortSignal.timeout(30_000));
+  const texts: string[] = [];
+  const take = (message: skep.control.ILogsMessage): void => {
+    for (const { text } of message.lines ?? []) texts.push(Buffer.from(text ?? []).toString());
+  };
+  const first = await messages.next();
+  if (first.done !== true) take(first.value);
+  // Until nothing has moved for a long while, by the turns of the loop.
+  for (let quiet = 0, seen = read; quiet < 2000; quiet = seen === read ? quiet + 1 : 0) {
+    seen = read;
+    await turn();
+  }
+  assert.ok(read < 6000, `${read} lines of 1 KB were read ahead`);
+  for await (const message of messages) take(message);
+  assert.equal(texts.length, lines);
+  assert.ok(texts.every((text, at) => text.startsWith(`${at} `)));
+  await agent[Symbol.asyncDispose]();
+  await close();
 });
