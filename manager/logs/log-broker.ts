@@ -29,6 +29,10 @@ export class LogBroker {
 
   constructor(options: LogBrokerOptions) {
     this.#options = options;
+    // Whoever leads next has the streams; who reads asks again.
+    options.store.onLeadership(({ leading }) => {
+      if (!leading) for (const reading of this.#readings.values()) reading.end("this manager does not lead any more");
+    });
     options.sessions.onSessions({
       started: (nodeId) => this.#readings.forEach((reading) => reading.nodeStarted(nodeId)),
       ended: (nodeId) => this.#readings.forEach((reading) => reading.nodeEnded(nodeId)),
@@ -41,7 +45,7 @@ export class LogBroker {
 
   /**
    * The output of these tasks, and of all tasks of these services, from their nodes. Only the leader can do that, since
-   * it has the agents' streams; when it does not lead any more, what is missing is said and following goes on in vain.
+   * it has the agents' streams; when it does not lead any more, that is said and the reading ends.
    * @param request  with ids, not names
    * @param signal   ends it; without `follow` it ends by itself when every node has told what it has
    */

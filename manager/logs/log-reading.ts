@@ -119,6 +119,12 @@ export class LogReading {
     };
   }
 
+  /** Nothing more can come, and why. What has come can still be read. */
+  end(why: string): void {
+    this.#warn(why);
+    this.#queue.close();
+  }
+
   /** Nobody reads any more: the nodes are told. */
   close(): void {
     if (this.#closed) return;
@@ -154,7 +160,7 @@ export class LogReading {
   }
 
   #offer(message: Message, from: UploadStream): void {
-    if (this.#queue.offer(message)) return;
+    if (this.#queue.closed || this.#queue.offer(message)) return;
     from.pause();
     this.#queue.push(message, this.#stop).then(
       () => from.resume(),
@@ -165,7 +171,7 @@ export class LogReading {
   }
 
   #warn(text: string): void {
-    if (this.#warned.has(text) || this.#closed) return;
+    if (this.#warned.has(text) || this.#closed || this.#queue.closed) return;
     this.#warned.add(text);
     // Dropped when the reader is far behind: it is only a hint.
     this.#queue.offer({ warnings: [text] });

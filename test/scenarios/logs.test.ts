@@ -135,3 +135,20 @@ test("a node's lines for another node's task are not believed", async () => {
   await world.run(200);
   await world.stop();
 });
+
+test("a reader is told when its manager does not lead any more", async () => {
+  const world = await new SwarmWorld({ managers: 3, workers: 2, behaviours }).start();
+  world.service("web", replicated(2, "ticking"));
+  assert.ok(await world.until(2000, () => world.running("web").length === 2));
+  const reader = new Reader(world, { services: ["web"], follow: true });
+  await world.run(500);
+  world.cluster.group.elect(world.managers[1]!.member.log);
+  assert.ok(await world.until(500, () => reader.ended));
+  assert.match(reader.warnings.join(), /does not lead any more/);
+  await world.run(100);
+  const again = new Reader(world, { services: ["web"], follow: true });
+  assert.ok(await world.until(12_000, () => again.lines.length > 20));
+  again.stop.abort();
+  await world.run(200);
+  await world.stop();
+});
