@@ -39,7 +39,7 @@ async function serve(): Promise<{
   readonly logs: LogBroker;
   readonly address: string;
   readonly openChannel: (to: string) => Channel;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }> {
   const pki = await createClusterPki();
   const bugs: unknown[] = [];
