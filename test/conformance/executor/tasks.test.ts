@@ -192,6 +192,7 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
       make(spec).prepare(never, (reason) => reasons.push(reason)),
       (error) => {
         assert.ok(error instanceof TaskDependencyMissing);
+        assert.equal(error.code, "TASK_DEPENDENCY_MISSING");
         assert.ok(isTemporary(error));
         return true;
       },
