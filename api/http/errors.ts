@@ -102,6 +102,9 @@ const statuses: ReadonlyMap<string, number> = new Map([
   ["LEAVE_NEEDS_FORCE", 503],
   ["NOT_LOCKED", 409],
   ["UNLOCK_KEY_WRONG", 401],
+  ["JOIN_TIMED_OUT", 503],
+  ["JOIN_UNREACHABLE", 503],
+  ["NO_MANAGER_KNOWN", 503],
 ]);
 
 /** For errors of rooms that the API serves: the beginning of the code says where it comes from. */

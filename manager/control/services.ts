@@ -11,8 +11,9 @@ type ClusterTx = Tx<ClusterSchema>;
 type ServiceSpec = skep.objects.ServiceSpec.$Properties;
 type TaskSpec = skep.objects.TaskSpec.$Properties;
 
-/** Rolling back goes so far. */
+/** Rolling back goes so far, and less far with large specs: an entry of the log takes 1 MiB. */
 const previousSpecsMax = 5;
+const allSpecsBytesMax = 900 * 1024;
 
 /** @throws SpecInvalid, NameConflict, ObjectMissing, ChangeRefused */
 export function createService(tx: ClusterTx, id: string, wanted: ServiceSpec): void {
@@ -67,7 +68,7 @@ export function updateService(tx: ClusterTx, service: Found<"service">, update: 
     ? [current, ...older]
     : sameSpec(spec, current)
       ? service.previousSpecs
-      : [current, ...service.previousSpecs].slice(0, previousSpecsMax);
+      : kept([current, ...service.previousSpecs], spec);
   tx.update("service", {
     ...service,
     spec,
@@ -87,6 +88,17 @@ export function updateService(tx: ClusterTx, service: Found<"service">, update: 
   });
 }
 
+/** The last one always: without it there is no way back. */
+function kept(previous: readonly ServiceSpec[], spec: ServiceSpec): ServiceSpec[] {
+  let bytes = encoded(spec).length;
+  return previous.slice(0, previousSpecsMax).filter((one, at) => {
+    bytes += encoded(one).length;
+    return at === 0 || bytes <= allSpecsBytesMax;
+  });
+}
+
+const encoded = (spec: ServiceSpec): Uint8Array => skep.objects.ServiceSpec.encode(spec).finish();
+
 /** Its tasks are stopped first; its name is free at once. */
 export function removeService(tx: ClusterTx, service: Found<"service">): void {
   tx.update("service", { ...service, pendingDelete: true });
@@ -101,8 +113,7 @@ function modeOf({ mode }: ServiceSpec): string {
 }
 
 function sameSpec(a: ServiceSpec, b: ServiceSpec): boolean {
-  const bytes = (spec: ServiceSpec): Uint8Array => skep.objects.ServiceSpec.encode(spec).finish();
-  return Buffer.compare(bytes(a), bytes(b)) === 0;
+  return Buffer.compare(encoded(a), encoded(b)) === 0;
 }
 
 /** Clients do not get to see credentials, so a spec that they send back has none. */

@@ -13,7 +13,7 @@ type ContainerSpec = skep.objects.ContainerSpec.$Properties;
 const cpuMinNano = 1_000_000;
 const memoryMinBytes = 4 * 1024 * 1024;
 const healthMinNs = 1_000_000;
-const specBytesMax = 512 * 1024;
+const specBytesMax = 400 * 1024;
 
 /** @throws SpecInvalid, ConstraintInvalid */
 export function checkServiceSpec(spec: ServiceSpec): void {

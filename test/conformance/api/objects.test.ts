@@ -94,6 +94,19 @@ test("more than one spec before is kept, five at most, and one that changes noth
   assert.equal(world.cluster.store.current().get("service", id)?.specVersion, 9);
 });
 
+test("a large service can be updated as often as a small one; it keeps fewer specs before", async () => {
+  const id = await create("/services", spec("large", {}, { Env: [`A=${"x".repeat(300_000)}`] }));
+  for (let at = 2; at <= 5; at++) {
+    const { status, text } = await update("/services/large", image(`bb:${at}`));
+    assert.equal(status, 200, text);
+  }
+  const images = world.cluster.store.current().get("service", id)?.previousSpecs ?? [];
+  assert.deepEqual(
+    images.map(({ taskTemplate }) => taskTemplate?.containerSpec?.image),
+    ["bb:4", "bb:3"],
+  );
+});
+
 test("of two updates from one version the second is out of sequence", async () => {
   await create("/services", spec("web"));
   const { Version } = await shown("/services/web");
