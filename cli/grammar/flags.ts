@@ -2,7 +2,7 @@
  * The kinds of flags and what their values become. Reading follows Go's pflag, which Docker's users know: the words of a
  * refusal are the reference's, since scripts match on them.
  */
-import { formatDurationNs, parseDurationNs } from "../../lib/pure/duration.ts";
+import { parseDurationNs } from "../../lib/pure/duration.ts";
 import { CommandError } from "../errors.ts";
 
 export interface Flag<T> {
@@ -188,9 +188,6 @@ function wholeNumber(text: string, go: "ParseInt" | "ParseUint"): number {
 export function choice(help: string, choices: readonly string[], options: Options = {}): Flag<string> {
   return make(help, "string", { ...options, choices }, (text) => text);
 }
-
-/** For the help: `5s` of 5e9. */
-export const shownNs = (ns: number): string => formatDurationNs(ns);
 
 /** A refusal that names a flag as the reference does. */
 export function invalidArgument(text: string, name: string, flag: Flag<never> | Flag<unknown>, reason: string): Error {
