@@ -43,7 +43,7 @@ const behaviours: Readonly<Record<string, FakeBehaviour>> = {
 const cutOffMemoryMs = 5000;
 /** A task that waits longer than this says why. */
 const reasonMs = 8000;
-const stormMs = 15_000;
+const stormMs = 10_000;
 const restMs = 400_000;
 
 interface Wanted {
@@ -68,6 +68,7 @@ export class SwarmRun {
   #hash = 0;
   #changes = 0;
   #marker = 0;
+  #looks = 0;
   #calm: boolean;
 
   constructor(seed: number) {
@@ -76,7 +77,7 @@ export class SwarmRun {
     this.#calm = this.#random.chance(0.15);
     this.#world = new SwarmWorld({
       seed,
-      managers: this.#random.pick([1, 3, 3]),
+      managers: this.#random.pick([1, 3]),
       workers: this.#random.int(2, 6),
       behaviours,
       commitMs: this.#random.pick([1, 4, 20]),
@@ -156,7 +157,7 @@ export class SwarmRun {
     const world = this.#world;
     const untilMs = world.clock.monotonicMs() + stormMs;
     while (world.clock.monotonicMs() < untilMs) {
-      await world.run(this.#random.exponential(700), this.#look);
+      await world.run(this.#random.exponential(500), this.#look);
       this.#act();
     }
   }
@@ -372,7 +373,8 @@ export class SwarmRun {
 
   readonly #look = (): void => {
     this.#readChanges();
-    this.#checkSlots();
+    // A container stays for longer than three events.
+    if (this.#looks++ % 3 === 0) this.#checkSlots();
   };
 
   #readChanges(): void {

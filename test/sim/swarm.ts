@@ -36,6 +36,7 @@ async function many(from: number, count: number, workers: number): Promise<void>
   let next = from;
   let runs = 0;
   let changes = 0;
+  let shownMs = startMs;
   const one = async (): Promise<void> => {
     const worker = new Worker(new URL("./swarm-worker.ts", import.meta.url));
     try {
@@ -43,6 +44,12 @@ async function many(from: number, count: number, workers: number): Promise<void>
         const result = await play(worker, next++);
         runs++;
         changes += result.changes;
+        if (performance.now() - shownMs > 10_000) {
+          shownMs = performance.now();
+          console.log(
+            `${((shownMs - startMs) / 1000).toFixed(0).padStart(5)} s: ${runs} lives, ${failures.length} failures`,
+          );
+        }
         for (const [act, times] of Object.entries(result.faults)) acts[act] = (acts[act] ?? 0) + times;
         if (result.failure === undefined) continue;
         failures.push(result);
