@@ -52,15 +52,17 @@ export class LogBroker {
   async *read(request: Request, signal: AbortSignal): AsyncGenerator<Message, void> {
     const { store, newId, sessions } = this.#options;
     const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
+    const leave = (): void => stop.abort(signal.reason);
+    if (signal.aborted) leave();
+    signal.addEventListener("abort", leave, { once: true });
     const host = { ask: sessions.subscribeLogs.bind(sessions) };
-    const reading = new LogReading(newId(), request, host, either);
+    const reading = new LogReading(newId(), request, host, stop.signal);
     this.#readings.set(reading.id, reading);
     const services = new Set(request.services ?? []);
     const tasks = new Set(request.tasks ?? []);
     const watch = store.watch({
       kinds: ["task"],
-      signal: either,
+      signal: stop.signal,
       filter: ({ kind, id, after, before }) =>
         kind === "task" && (tasks.has(id) || services.has((after ?? before)?.serviceId ?? "")),
     });
@@ -72,6 +74,7 @@ export class LogBroker {
       reading.close();
       watch.close();
       stop.abort();
+      signal.removeEventListener("abort", leave);
     }
   }
 

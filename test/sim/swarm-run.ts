@@ -485,6 +485,7 @@ export class SwarmRun {
     const nowMs = this.#world.clock.monotonicMs();
     const slots = new Map<string, number>();
     for (const node of this.#world.nodes.values()) {
+      for (const id of node.host.startedAgain) this.#fail(`task ${id} was started again in place`);
       if (this.#world.nodeState(node.id) !== "NODE_READY" || node.agent?.isConnected !== true)
         this.#troubled.set(node.id, nowMs);
       if (nowMs < (this.#troubled.get(node.id) ?? -Infinity) + cutOffMemoryMs) continue;

@@ -152,6 +152,7 @@ export class Agent implements AsyncDisposable {
   /** Every task goes on as it is. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#stop.signal.aborted) this.#stop.abort();
+    this.#nap?.abort();
     this.#session?.end(undefined);
     this.#reporter.end();
     await this.#following;
@@ -180,10 +181,12 @@ export class Agent implements AsyncDisposable {
 
   /** Until the time is up, somebody knows of a manager (`reconnect`), or the end. */
   async #rest(ms: number): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    // One signal for both reasons: what AbortSignal.any makes may be collected while it is waited for.
     const nap = new AbortController();
     this.#nap = nap;
     try {
-      await sleep(this.#options.clock, ms, AbortSignal.any([nap.signal, this.#stop.signal]));
+      await sleep(this.#options.clock, ms, nap.signal);
     } catch (error) {
       if (!isAbort(error)) throw error;
     }

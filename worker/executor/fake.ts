@@ -81,6 +81,9 @@ export interface FakeHostOptions {
 export class FakeHost {
   readonly containers = new Map<string, FakeContainer>();
   readonly options: FakeHostOptions;
+  /** Tasks whose program was ever started here; one that was started again is a broken promise. */
+  readonly started = new Set<string>();
+  readonly startedAgain = new Set<string>();
   description: skep.objects.NodeDescription.$Properties;
 
   constructor(options: FakeHostOptions) {
@@ -207,6 +210,9 @@ class FakeController implements TaskController {
   #launch(container: FakeContainer): void {
     const { clock } = this.#host.options;
     const { startMs, runMs, exitCode, output, outputEveryMs } = this.#does;
+    const { id } = this.#task;
+    if (this.#host.started.has(id)) this.#host.startedAgain.add(id);
+    this.#host.started.add(id);
     container.state = "starting";
     container.timer = clock.after(startMs ?? 0, () => {
       container.state = "running";
