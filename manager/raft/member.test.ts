@@ -147,6 +147,20 @@ test("D15: leadership leaves a stalled disk within 3T, and the cluster commits a
   assert.ok(group.nowMs - stalledMs < 3 * 400, `${group.nowMs - stalledMs} ms`);
 });
 
+test("O2: a process that stood still for long with a write on its way does not take that for a stalled disk", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  old.member.propose(Buffer.from("b"), () => {});
+  group.run(0.1);
+  old.pause();
+  group.run(20 * 400);
+  old.resume();
+  group.run(2000);
+  assert.equal(old.fatal, undefined);
+  assert.equal(group.propose(group.untilLeader().id, "c").kind, "committed");
+});
+
 test("a disk that stalls for five election timeouts ends the process with its own error", () => {
   const group = new SmallGroup([1, 2, 3]);
   const old = group.untilLeader();

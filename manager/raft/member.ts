@@ -166,7 +166,7 @@ export class MemberWasRemoved extends ClusterError {
 
 interface Outstanding {
   readonly token: number;
-  readonly startedMs: number;
+  startedMs: number;
   /** Writes that have not come back; 0 means durable, but perhaps not reported, since an earlier one is not. */
   writes: number;
   /** What is left is to load a snapshot that is on disk already: that takes as long as it is large. */
@@ -659,6 +659,8 @@ export class Member {
     if (gapMs <= this.#config.timings.electionMs / 2) return;
     this.#events.noticed("stalled", { gapMs });
     this.#events.measured("stallMs", gapMs);
+    // While this process stood still nobody could have heard from the disk.
+    for (const step of this.#outstanding) step.startedMs += gapMs;
     this.#running().stalled();
     this.#schedule();
   }
