@@ -338,7 +338,8 @@ export class Orchestrator {
 
   #arm(): void {
     let firstUs = Infinity;
-    for (const atUs of this.#wakes.values()) firstUs = Math.min(firstUs, atUs);
+    // What is in flight is looked at when it is over; to wake for it before would be to wake again and again at once.
+    for (const [id, atUs] of this.#wakes) if (!this.#inFlight.has(id)) firstUs = Math.min(firstUs, atUs);
     if (firstUs === this.#timerAtUs) return;
     this.#timer?.cancel();
     this.#timerAtUs = firstUs;

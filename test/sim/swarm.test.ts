@@ -3,6 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SwarmRun } from "./swarm-run.ts";
 
+test("seed 144: a service whose wake-up time passes while a round of it is in flight does not spin", async () => {
+  assert.equal((await new SwarmRun(144).play()).failure, undefined);
+});
+
 test("equal seeds give equal lives, and others give others", async () => {
   const first = await new SwarmRun(11).play();
   const again = await new SwarmRun(11).play();

@@ -17,6 +17,8 @@ const { values } = parseArgs({
 });
 
 const failuresMax = 5;
+/** Of real time: a life takes a quarter of a second. */
+const lifeMsMax = 60_000;
 
 if (values.seed !== undefined) show(await new SwarmRun(Number(values.seed)).play());
 else await many(Number(values.from), Number(values.seeds), Number(values.workers ?? availableParallelism()));
@@ -70,8 +72,10 @@ async function many(from: number, count: number, workers: number): Promise<void>
 
 function play(worker: Worker, seed: number): Promise<SwarmResult> {
   return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`seed ${seed} does not end`)), lifeMsMax);
     worker.once("error", reject);
     worker.once("message", (result: SwarmResult) => {
+      clearTimeout(late);
       worker.off("error", reject);
       resolve(result);
     });
