@@ -314,9 +314,11 @@ export class SwarmRun {
     this.#create("web", { replicas: 4, job: false });
     const marker = ++this.#marker;
     await world.run(500, this.#look);
-    for (const [id, { job }] of this.#wanted) {
+    for (const [id, { job, replicas }] of this.#wanted) {
       if (job) continue;
       world.update(id, (spec) => {
+        // A client that was not answered has tried again, perhaps after a later change: the last word is said here.
+        if (replicas !== "global") spec.mode = { replicated: { replicas } };
         // What fails while nodes come back must not roll back what is waited for.
         spec.updateConfig = { ...spec.updateConfig, failureAction: FailureAction.CONTINUE };
         spec.taskTemplate = {
