@@ -69,6 +69,8 @@ export class SwarmRun {
   #changes = 0;
   #marker = 0;
   #looks = 0;
+  /** Of the last node that came later; an id is never used again. */
+  #added = 10;
   #calm: boolean;
 
   constructor(seed: number) {
@@ -199,7 +201,7 @@ export class SwarmRun {
       case "removeNode":
         return this.#removeNode(node);
       case "addNode":
-        if (this.#world.nodes.size < 8) this.#world.addNode(`node${this.#world.nodes.size + 10}`).start();
+        if (this.#world.nodes.size < 8) this.#world.addNode(`node${++this.#added}`).start();
         return;
       default:
         return this.#trouble(act, node);

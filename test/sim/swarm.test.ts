@@ -7,6 +7,10 @@ test("seed 144: a service whose wake-up time passes while a round of it is in fl
   assert.equal((await new SwarmRun(144).play()).failure, undefined);
 });
 
+test("seed 6625: a task held for its predecessor waits for it also when that one's node is drained", async () => {
+  assert.equal((await new SwarmRun(6625).play()).failure, undefined);
+});
+
 test("equal seeds give equal lives, and others give others", async () => {
   const first = await new SwarmRun(11).play();
   const again = await new SwarmRun(11).play();

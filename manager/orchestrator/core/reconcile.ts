@@ -214,7 +214,7 @@ class Round {
       steps.push(this.#keepHeld(keeper, slot.old[0]));
       return;
     }
-    const [blocker] = slot.leaving;
+    const blocker = this.#leaver(slot);
     if (blocker === undefined) steps.push({ kind: "desire", taskId: keeper.id, state: this.#goal, ...held(hold) });
     else if (hold?.kind !== "oldTask" || hold.untilUs === 0) steps.push(this.#keepHeld(keeper, blocker));
     else if (this.#nowUs >= hold.untilUs)
@@ -249,11 +249,17 @@ class Round {
     if (last === undefined) return undefined;
     const delay = this.#delayOf(slot, last);
     if (delay !== undefined) return delay;
-    const { nodes } = this.#situation;
-    const leaves =
-      slot.leaving[0] ??
-      slot.evicted.find(({ state, nodeId }) => state >= TaskState.ASSIGNED && !isLost(nodes.get(nodeId)));
+    const leaves = this.#leaver(slot);
     return leaves && this.#waitFor(leaves);
+  }
+
+  /** A task that still may run and is asked to stop: before, or in this round, since its node is drained. */
+  #leaver(slot: Slot): TaskFacts | undefined {
+    const { nodes } = this.#situation;
+    return (
+      slot.leaving[0] ??
+      slot.evicted.find(({ state, nodeId }) => state >= TaskState.ASSIGNED && !isLost(nodes.get(nodeId)))
+    );
   }
 
   /** It was asked to stop: a successor waits for that, but not for ever. */

@@ -80,6 +80,9 @@ test("a task that had started and of which nothing is left is lost: it is never 
   assert.equal(takenUp(TaskState.PREPARING, undefined, false), TaskState.PREPARING);
   assert.equal(takenUp(TaskState.FAILED, undefined, false), TaskState.FAILED);
   assert.equal(takenUp(TaskState.ORPHANED, undefined, true), TaskState.STARTING);
+  // The managers never heard how far it was, and its container runs.
+  assert.equal(takenUp(TaskState.ASSIGNED, undefined, true), TaskState.PREPARING);
+  assert.equal(takenUp(TaskState.ASSIGNED, TaskState.ACCEPTED, true), TaskState.PREPARING);
 });
 
 const assignments = (

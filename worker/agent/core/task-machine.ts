@@ -99,6 +99,8 @@ export function desiredOf(task: Readonly<skep.objects.Task>): TaskState {
 export function takenUp(told: TaskState, known: TaskState | undefined, held: boolean): TaskState | "lost" {
   const begun = told < TaskState.STARTING || (told > TaskState.RUNNING && !held) ? told : TaskState.STARTING;
   const state = known ?? begun;
+  // Something of it is here, so it is not enough to say that it ended: perhaps it runs.
+  if (held && state < TaskState.PREPARING) return TaskState.PREPARING;
   if (state > TaskState.RUNNING || held || state < TaskState.STARTING) return state;
   return "lost";
 }
