@@ -156,11 +156,11 @@ export class LayerStore {
     try {
       await pipeline(source, decompressor(compression), tap, child.stdin, signal === undefined ? {} : { signal });
     } catch (error) {
-      broken = error; // when the child gave up, what it says is the cause and the broken pipe its consequence
-      if (!isErrno(error, "EPIPE")) child.kill("SIGKILL");
+      broken = error;
+      if (!isChildGone(error, source)) child.kill("SIGKILL");
     }
     const code = await exited;
-    if (broken !== undefined && !isErrno(broken, "EPIPE")) {
+    if (broken !== undefined && !isChildGone(broken, source)) {
       signal?.throwIfAborted();
       if (isZlibError(broken))
         throw new ImageContentInvalid("an image layer", "its compressed data are damaged", broken);
@@ -180,6 +180,16 @@ function decompressor(compression: "none" | "gzip" | "zstd"): Transform {
     case "zstd":
       return createZstdDecompress();
   }
+}
+
+/**
+ * When the child gave up, what it says is the cause, and that its standard input is gone the consequence: a broken pipe, or,
+ * if nothing was being written just then, a stream that closed early. One that `source` did not close by itself.
+ */
+function isChildGone(error: unknown, source: Readable): boolean {
+  if (isErrno(error, "EPIPE")) return true;
+  const closedBySource = source.destroyed && source.errored === null && !source.readableEnded;
+  return isErrno(error, "ERR_STREAM_PREMATURE_CLOSE") && !closedBySource;
 }
 
 function isZlibError(error: unknown): boolean {
