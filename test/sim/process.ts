@@ -451,6 +451,8 @@ export class SimProcess {
         this.#full(false);
         this.#durable(next.job);
       }
+      // What is queued behind a write that failed never reaches the disk, however late the process hears of it.
+      else if (failure !== "full" && next.job.kind !== "tend") this.#jobs.length = 0;
       if (life !== this.#life) return;
       // The completion is an input of the process; while it is paused the disk goes on, but nobody hears of it.
       if (next.job.kind !== "tend") this.enter(() => next.done(failure === "full" ? undefined : failure));
