@@ -86,27 +86,6 @@ function replay(options: SimOptions): void {
   console.log(`stored as ${path.pathname}`);
 }
 
-/**
- * Failures that are known and not mended yet stand in open-findings.json with what they say. They are told in each run, and
- * do not hide others; one that does not fail any more as described fails the run, so that the list stays true.
- */
-function takeOpenFindings(totals: Totals, from: number, count: number): string[] {
-  const path = new URL("open-findings.json", import.meta.url);
-  const findings = JSON.parse(readFileSync(path, "utf8")) as { seed: number; says: string; about: string }[];
-  return findings
-    .filter(({ seed }) => seed >= from && seed < from + count)
-    .map(({ seed, says, about }) => {
-      const at = totals.failures.findIndex(
-        ({ name, result }) => name === `seed ${seed}` && result.failure?.message.startsWith(says) === true,
-      );
-      if (at >= 0) totals.failures.splice(at, 1);
-      else process.exitCode = 1;
-      return at >= 0
-        ? `OPEN FINDING, seed ${seed}: ${says}. ${about}`
-        : `seed ${seed} does not fail as open-findings.json says: take it out, or correct it`;
-    });
-}
-
 async function many(): Promise<void> {
   const startMs = performance.now();
   const seconds = (): number => (performance.now() - startMs) / 1_000;
@@ -150,11 +129,8 @@ async function many(): Promise<void> {
       onProgress,
     });
   }
-  const known =
-    values.minutes === undefined ? takeOpenFindings(totals, from, number("seeds", values.seeds ?? "3000")) : [];
   console.log(`${rates(totals)}, ${totals.operations} operations, in ${seconds().toFixed(1)} s`);
   if (values.marks || values.minutes !== undefined) console.log(totals.marks.table());
-  for (const line of known) console.log(line);
   for (const { name, result } of totals.failures) {
     console.log(`\n=== ${name} failed`);
     console.log(reportFailure(result));

@@ -75,6 +75,8 @@ export class SnapshotFiles {
   readonly #arrived = new Map<string, string>();
   /** Key ids of files being written now. */
   readonly #writing = new Map<string, number>();
+  /** Spools of which a datasync failed, and which could not be removed. */
+  readonly #spoiled = new Set<string>();
   readonly damaged: { readonly path: string; readonly error: SnapshotDamaged }[] = [];
   newest: SnapshotMeta | undefined;
   #begun = 0;
@@ -177,6 +179,22 @@ export class SnapshotFiles {
       this.#writing.set(path, receiver.keyId);
       return receiver;
     });
+  }
+
+  /** @internal What is in this file cannot be trusted to be durable: it goes, or is begun anew if it cannot be removed now. */
+  spoil(path: string): void {
+    this.#spoiled.add(path);
+    try {
+      this.options.files.unlink(path);
+      this.#spoiled.delete(path);
+    } catch {
+      // The disk fails for this, too; the mark stays as long as this process.
+    }
+  }
+
+  /** @internal */
+  isSpoiled(path: string): boolean {
+    return this.#spoiled.delete(path);
   }
 
   /** @internal Called by a receiver that is done with its spool. */
@@ -499,7 +517,7 @@ export class SpoolReceiver {
 
   /** Goes on with what is good in an old spool: up to the first block that does not check. */
   static open(owner: SnapshotFiles, path: string, offer: SnapshotOffer): SpoolReceiver {
-    const resumed = SpoolReceiver.#resume(owner, path, offer);
+    const resumed = owner.isSpoiled(path) ? undefined : SpoolReceiver.#resume(owner, path, offer);
     return resumed ?? new SpoolReceiver(owner, BlockWriter.create(owner, path, offer.meta), offer);
   }
 
@@ -576,6 +594,9 @@ export class SpoolReceiver {
       this.#files.release(this.#blocks.path, meta);
     } catch (error) {
       this.#blocks.close();
+      // After a datasync that failed the kernel takes its pages for clean: what a reader still sees may never reach the
+      // disk, and the next datasync would vouch for it. So this spool is not one to go on with.
+      this.#files.spoil(this.#blocks.path);
       this.#files.release(this.#blocks.path);
       throw error;
     }
