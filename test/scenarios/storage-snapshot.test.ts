@@ -95,6 +95,28 @@ test("G5: what a power cut leaves of a spool is resumed from its last good chunk
   }
 });
 
+test("G5: a transfer whose datasync failed is gone on with, and nothing that is only in the cache is taken for durable", () => {
+  const { offer, chunks, digest } = sent(40, 2);
+  for (const killed of [false, true]) {
+    const disk = new FaultDisk(new Random(1));
+    let storage = DirectStorage.open(options(disk, 1));
+    const receiver = storage.snapshots.openReceiver(5, offer);
+    for (const chunk of chunks) receiver.write(chunk);
+    disk.fail({ act: "sync", code: "EIO" });
+    assert.throws(() => receiver.finish(), { code: "SNAPSHOT_WRITE_FAILED" });
+    if (killed) {
+      disk.killProcess();
+      storage = DirectStorage.open(options(disk, 2));
+    }
+    const again = storage.snapshots.openReceiver(5, offer);
+    assert.equal(again.nextChunk, offer.chunks);
+    again.finish();
+    storage.reset(offer.meta, hardState(2, 0, 40));
+    disk.restart({ keep: "none" });
+    assert.equal(loaded(DirectStorage.open(options(disk, 3)), 40, 2), digest);
+  }
+});
+
 test("G5: reordered, doubled, damaged, foreign and oversized chunks are refused, and the right one is taken after them", () => {
   const { offer, chunks, digest } = sent(40, 2);
   const other = sent(41, 2);

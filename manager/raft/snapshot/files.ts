@@ -75,8 +75,6 @@ export class SnapshotFiles {
   readonly #arrived = new Map<string, string>();
   /** Key ids of files being written now. */
   readonly #writing = new Map<string, number>();
-  /** Spools of which a datasync failed, and which could not be removed. */
-  readonly #spoiled = new Set<string>();
   readonly damaged: { readonly path: string; readonly error: SnapshotDamaged }[] = [];
   newest: SnapshotMeta | undefined;
   #begun = 0;
@@ -179,22 +177,6 @@ export class SnapshotFiles {
       this.#writing.set(path, receiver.keyId);
       return receiver;
     });
-  }
-
-  /** @internal What is in this file cannot be trusted to be durable: it goes, or is begun anew if it cannot be removed now. */
-  spoil(path: string): void {
-    this.#spoiled.add(path);
-    try {
-      this.options.files.unlink(path);
-      this.#spoiled.delete(path);
-    } catch {
-      // The disk fails for this, too; the mark stays as long as this process.
-    }
-  }
-
-  /** @internal */
-  isSpoiled(path: string): boolean {
-    return this.#spoiled.delete(path);
   }
 
   /** @internal Called by a receiver that is done with its spool. */
@@ -517,7 +499,7 @@ export class SpoolReceiver {
 
   /** Goes on with what is good in an old spool: up to the first block that does not check. */
   static open(owner: SnapshotFiles, path: string, offer: SnapshotOffer): SpoolReceiver {
-    const resumed = owner.isSpoiled(path) ? undefined : SpoolReceiver.#resume(owner, path, offer);
+    const resumed = SpoolReceiver.#resume(owner, path, offer);
     return resumed ?? new SpoolReceiver(owner, BlockWriter.create(owner, path, offer.meta), offer);
   }
 
@@ -546,6 +528,7 @@ export class SpoolReceiver {
         if (payload === undefined) break;
         blocks.counted(payload, blocks.end + blockBytes(payload.length));
       }
+      writeAgain(file, blocks.end);
       return new SpoolReceiver(owner, blocks, offer);
     } catch (error) {
       file.close();
@@ -594,9 +577,6 @@ export class SpoolReceiver {
       this.#files.release(this.#blocks.path, meta);
     } catch (error) {
       this.#blocks.close();
-      // After a datasync that failed the kernel takes its pages for clean: what a reader still sees may never reach the
-      // disk, and the next datasync would vouch for it. So this spool is not one to go on with.
-      this.#files.spoil(this.#blocks.path);
       this.#files.release(this.#blocks.path);
       throw error;
     }
@@ -645,6 +625,20 @@ function keyOf(owner: SnapshotFiles, path: string, { keyId, session }: FileHeade
   const data = owner.options.keys.get(keyId);
   if (data === undefined) throw new KeyMissing(`${path} needs data key ${keyId}, which the key file does not hold`);
   return owner.options.cipher.derive(data.key, session);
+}
+
+/**
+ * After a datasync that failed the kernel takes its pages for clean: what is read may never reach the disk, and the next
+ * datasync would vouch for it. So what a receiver goes on with is written once more, the same bytes in the same places.
+ */
+function writeAgain(file: OpenFile, sizeBytes: number): void {
+  const part = new Uint8Array(Math.min(sizeBytes, chunkBytesMax));
+  for (let at = 0; at < sizeBytes;) {
+    const read = file.pread(part.subarray(0, Math.min(part.length, sizeBytes - at)), at);
+    invariant(read > 0, "a spool does not shrink while it is read", { at, sizeBytes });
+    file.pwrite(part.subarray(0, read), at);
+    at += read;
+  }
 }
 
 /** @returns undefined if no whole block of sensible size can be at `at` */
