@@ -1,0 +1,223 @@
+/**
+ * The model of what we want of the kernel: one map of keyed objects a network namespace. Two objects with one key are two
+ * states of one thing. Everything of ours carries an owner: routes and rules have protocol 200, links an ifalias
+ * `skep:OWNER`, nft tables are named skep. What carries no such mark is not ours and is never looked at.
+ */
+
+/** nft families that we use. */
+export type NftFamily = "ip" | "inet" | "netdev";
+
+/** Names a table: family and name. */
+export interface NftTableName {
+  readonly family: NftFamily;
+  readonly table: string;
+}
+
+/**
+ * A link of this namespace. `existing` is one that something else makes (lo; the far end of a veth) and that we set up;
+ * it goes with its maker and is never deleted by itself.
+ */
+export interface LinkObject {
+  readonly type: "link";
+  readonly name: string;
+  readonly how:
+    | { readonly kind: "existing" }
+    | { readonly kind: "dummy" }
+    | { readonly kind: "bridge" }
+    /** Its UDP socket is in the namespace that makes it, the host's; then it is moved here. */
+    | { readonly kind: "vxlan"; readonly vni: number; readonly local: string; readonly port: number }
+    /** The far end is made in the other namespace at once. */
+    | {
+        readonly kind: "veth";
+        readonly peerNamespace: string;
+        readonly peerName: string;
+        readonly peerMac: string;
+        readonly peerMtu: number;
+      };
+  /** Without `skep:`; what the link is for: a sandbox's id, a network's id. Empty with `existing`. */
+  readonly owner: string;
+  /** Empty: as the kernel chose. */
+  readonly mac: string;
+  /** 0: as it is. */
+  readonly mtu: number;
+  /** A bridge of this namespace; empty: none. */
+  readonly master: string;
+}
+
+/** CIDR; without the route of its prefix. */
+export interface AddressObject {
+  readonly type: "address";
+  readonly link: string;
+  readonly address: string;
+}
+
+export interface RouteObject {
+  readonly type: "route";
+  /** 254: main. */
+  readonly table: number;
+  /** CIDR; 0.0.0.0/0: default. */
+  readonly destination: string;
+  readonly link: string;
+  /** Empty: on the link itself (scope link). */
+  readonly via: string;
+  readonly onlink: boolean;
+  /** Preferred source; empty: none. */
+  readonly source: string;
+}
+
+/** Permanent. */
+export interface NeighbourObject {
+  readonly type: "neighbour";
+  readonly link: string;
+  readonly address: string;
+  readonly mac: string;
+}
+
+/** Of a VXLAN link: frames for `mac` go to the underlay address `destination`. */
+export interface FdbObject {
+  readonly type: "fdb";
+  readonly link: string;
+  readonly mac: string;
+  readonly destination: string;
+}
+
+export interface RuleObject {
+  readonly type: "rule";
+  readonly priority: number;
+  readonly mark: number;
+  readonly mask: number;
+  readonly table: number;
+}
+
+/** Path below /proc/sys, with slashes. Never set back: it goes with its link or namespace, or stays. */
+export interface SysctlObject {
+  readonly type: "sysctl";
+  readonly path: string;
+  readonly value: string;
+}
+
+/**
+ * A table with its sets, maps, base chains and their rules, but without elements and without chains that are objects of
+ * their own. `text` is what comes between the braces of `table FAMILY NAME { }`. A changed text replaces the whole table
+ * in one transaction with all its chains and elements.
+ */
+export interface TableObject extends NftTableName {
+  readonly type: "table";
+  readonly text: string;
+}
+
+/** A chain without a hook, a target of verdict maps. Rules in nft's words. */
+export interface ChainObject extends NftTableName {
+  readonly type: "chain";
+  readonly chain: string;
+  readonly rules: readonly string[];
+}
+
+/** An element of a set or a map of one of our tables. */
+export interface ElementObject extends NftTableName {
+  readonly type: "element";
+  readonly set: string;
+  /** The parts of a concatenation, each as nft writes it: `10.0.1.100`, `8080`, `tcp`, `02:fe:00:00:00:01`, `10.1.0.0/22`. */
+  readonly key: readonly string[];
+  /** Parts of the data; `["goto lb3"]` in a verdict map; empty in a set. */
+  readonly value: readonly string[];
+}
+
+export type NetObject =
+  | LinkObject
+  | AddressObject
+  | RouteObject
+  | NeighbourObject
+  | FdbObject
+  | RuleObject
+  | SysctlObject
+  | TableObject
+  | ChainObject
+  | ElementObject;
+
+/** What tells one object of a namespace from another. */
+export function objectKey(object: NetObject): string {
+  switch (object.type) {
+    case "link":
+      return `link ${object.name}`;
+    case "address":
+      return `address ${object.link} ${object.address}`;
+    case "route":
+      return `route ${object.table} ${object.destination}`;
+    case "neighbour":
+      return `neighbour ${object.link} ${object.address}`;
+    case "fdb":
+      return `fdb ${object.link} ${object.mac}`;
+    case "rule":
+      return `rule ${object.priority} ${object.mark}/${object.mask}`;
+    case "sysctl":
+      return `sysctl ${object.path}`;
+    case "table":
+      return `table ${object.family} ${object.table}`;
+    case "chain":
+      return `chain ${object.family} ${object.table} ${object.chain}`;
+    case "element":
+      return `element ${object.family} ${object.table} ${object.set} ${object.key.join(" . ")}`;
+  }
+}
+
+/**
+ * The order of applying: what stands on another comes after it, and goes before it. Links are first, since a sysctl of a
+ * link needs the link; elements of verdict maps are last, since they switch traffic on. Routes stand before all elements.
+ */
+export function rankOf(object: NetObject): number {
+  switch (object.type) {
+    case "link":
+      return object.how.kind === "bridge" ? 0 : 1;
+    case "sysctl":
+      return 2;
+    case "address":
+      return 3;
+    case "neighbour":
+    case "fdb":
+      return 4;
+    case "route":
+      // A gateway's own route before the routes through it.
+      return object.via === "" ? 5 : 6;
+    case "rule":
+      return 7;
+    case "table":
+      return 8;
+    case "chain":
+      return 9;
+    case "element":
+      return isVerdict(object) ? 11 : 10;
+  }
+}
+
+const isVerdict = (element: ElementObject): boolean => /^(goto|jump) /.test(element.value[0] ?? "");
+
+/** Same state: nothing is to be done. Both have one key. */
+export function sameObject(a: NetObject, b: NetObject): boolean {
+  return stateText(a) === stateText(b);
+}
+
+function stateText(object: NetObject): string {
+  switch (object.type) {
+    case "link":
+      return JSON.stringify([object.how, object.owner, object.mac, object.mtu, object.master]);
+    case "address":
+      return "";
+    case "route":
+      return `${object.link} ${object.via} ${object.onlink} ${object.source}`;
+    case "neighbour":
+      return object.mac;
+    case "fdb":
+      return object.destination;
+    case "rule":
+      return String(object.table);
+    case "sysctl":
+      return object.value;
+    case "table":
+      return object.text;
+    case "chain":
+      return object.rules.join("\n");
+    case "element":
+      return object.value.join(" . ");
+  }
+}
