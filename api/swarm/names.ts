@@ -133,4 +133,7 @@ export const sinceMinor: ReadonlyMap<string, number> = new Map([
 export const internal: ReadonlySet<string> = new Set([
   "ContainerSpec.pullOptions",
   "NetworkAttachmentConfig.addresses",
+  "Node.number",
+  "NodeDescription.network",
+  "TaskStatus.networkStatus",
 ]);

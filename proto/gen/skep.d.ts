@@ -3426,11 +3426,11 @@ export namespace skep {
             /** Node certificate. */
             certificate?: (skep.objects.NodeCertificate.$Properties|null);
 
-            /** Node appliedRevision. */
-            appliedRevision: number;
+            /** Node number. */
+            number: number;
 
-            /** Node attachments. */
-            attachments: skep.objects.NetworkAttachment.$Properties[];
+            /** Node reason. */
+            reason?: (skep.objects.Reason.$Properties|null);
 
             /**
              * Creates a new Node instance using the specified properties.
@@ -3516,11 +3516,11 @@ export namespace skep {
                 /** Node certificate */
                 certificate?: (skep.objects.NodeCertificate.$Properties|null);
 
-                /** Node appliedRevision */
-                appliedRevision?: (number|null);
+                /** Node number */
+                number?: (number|null);
 
-                /** Node attachments */
-                attachments?: (skep.objects.NetworkAttachment.$Properties[]|null);
+                /** Node reason */
+                reason?: (skep.objects.Reason.$Properties|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -3536,8 +3536,8 @@ export namespace skep {
               managerStatus?: skep.objects.ManagerStatus.$Shape|null;
               role?: skep.objects.NodeRole|null;
               certificate?: skep.objects.NodeCertificate.$Shape|null;
-              appliedRevision?: number|null;
-              attachments?: skep.objects.NetworkAttachment.$Shape[]|null;
+              number?: number|null;
+              reason?: skep.objects.Reason.$Shape|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -3687,6 +3687,9 @@ export namespace skep {
             /** NodeDescription tlsInfo. */
             tlsInfo?: (skep.objects.TlsInfo.$Properties|null);
 
+            /** NodeDescription network. */
+            network?: (skep.objects.NodeNetwork.$Properties|null);
+
             /**
              * Creates a new NodeDescription instance using the specified properties.
              * @param [properties] Properties to set
@@ -3762,6 +3765,9 @@ export namespace skep {
                 /** NodeDescription tlsInfo */
                 tlsInfo?: (skep.objects.TlsInfo.$Properties|null);
 
+                /** NodeDescription network */
+                network?: (skep.objects.NodeNetwork.$Properties|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -3773,8 +3779,120 @@ export namespace skep {
               resources?: skep.objects.Resources.$Shape|null;
               engine?: skep.objects.EngineDescription.$Shape|null;
               tlsInfo?: skep.objects.TlsInfo.$Shape|null;
+              network?: skep.objects.NodeNetwork.$Shape|null;
               $unknowns?: Uint8Array[];
             };
+        }
+
+        /**
+         * Properties of a NodeNetwork.
+         * @deprecated Use skep.objects.NodeNetwork.$Properties instead.
+         */
+        interface INodeNetwork extends skep.objects.NodeNetwork.$Properties {
+        }
+
+        /** Represents a NodeNetwork. */
+        class NodeNetwork {
+
+            /**
+             * Constructs a new NodeNetwork.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NodeNetwork.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NodeNetwork mtu. */
+            mtu: number;
+
+            /** NodeNetwork dataPathAddr. */
+            dataPathAddr: string;
+
+            /** NodeNetwork wireguardPublicKey. */
+            wireguardPublicKey: Uint8Array;
+
+            /** NodeNetwork capabilities. */
+            capabilities: string[];
+
+            /**
+             * Creates a new NodeNetwork instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NodeNetwork instance
+             */
+            static create(properties: skep.objects.NodeNetwork.$Shape): skep.objects.NodeNetwork & skep.objects.NodeNetwork.$Shape;
+            static create(properties?: skep.objects.NodeNetwork.$Properties): skep.objects.NodeNetwork;
+
+            /**
+             * Encodes the specified NodeNetwork message. Does not implicitly {@link skep.objects.NodeNetwork.verify|verify} messages.
+             * @param message NodeNetwork message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NodeNetwork.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NodeNetwork message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NodeNetwork & skep.objects.NodeNetwork.$Shape} NodeNetwork
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeNetwork & skep.objects.NodeNetwork.$Shape;
+
+            /**
+             * Creates a NodeNetwork message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NodeNetwork
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NodeNetwork;
+
+            /**
+             * Creates a plain object from a NodeNetwork message. Also converts values to other types if specified.
+             * @param message NodeNetwork
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NodeNetwork, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NodeNetwork to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NodeNetwork
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NodeNetwork {
+
+            /** Properties of a NodeNetwork. */
+            interface $Properties {
+
+                /** NodeNetwork mtu */
+                mtu?: (number|null);
+
+                /** NodeNetwork dataPathAddr */
+                dataPathAddr?: (string|null);
+
+                /** NodeNetwork wireguardPublicKey */
+                wireguardPublicKey?: (Uint8Array|null);
+
+                /** NodeNetwork capabilities */
+                capabilities?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NodeNetwork. */
+            type $Shape = skep.objects.NodeNetwork.$Properties;
         }
 
         /**
@@ -9882,6 +10000,9 @@ export namespace skep {
             /** TaskStatus appliedBy. */
             appliedBy: string;
 
+            /** TaskStatus networkStatus. */
+            networkStatus?: (skep.objects.NetworkStatus.$Properties|null);
+
             /**
              * Creates a new TaskStatus instance using the specified properties.
              * @param [properties] Properties to set
@@ -9966,6 +10087,9 @@ export namespace skep {
                 /** TaskStatus appliedBy */
                 appliedBy?: (string|null);
 
+                /** TaskStatus networkStatus */
+                networkStatus?: (skep.objects.NetworkStatus.$Properties|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -9980,8 +10104,102 @@ export namespace skep {
               portStatus?: skep.objects.PortStatus.$Shape|null;
               reason?: skep.objects.Reason.$Shape|null;
               appliedBy?: string|null;
+              networkStatus?: skep.objects.NetworkStatus.$Shape|null;
               $unknowns?: Uint8Array[];
             };
+        }
+
+        /**
+         * Properties of a NetworkStatus.
+         * @deprecated Use skep.objects.NetworkStatus.$Properties instead.
+         */
+        interface INetworkStatus extends skep.objects.NetworkStatus.$Properties {
+        }
+
+        /** Represents a NetworkStatus. */
+        class NetworkStatus {
+
+            /**
+             * Constructs a new NetworkStatus.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.objects.NetworkStatus.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** NetworkStatus gatewayAddresses. */
+            gatewayAddresses: string[];
+
+            /**
+             * Creates a new NetworkStatus instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns NetworkStatus instance
+             */
+            static create(properties: skep.objects.NetworkStatus.$Shape): skep.objects.NetworkStatus & skep.objects.NetworkStatus.$Shape;
+            static create(properties?: skep.objects.NetworkStatus.$Properties): skep.objects.NetworkStatus;
+
+            /**
+             * Encodes the specified NetworkStatus message. Does not implicitly {@link skep.objects.NetworkStatus.verify|verify} messages.
+             * @param message NetworkStatus message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.objects.NetworkStatus.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a NetworkStatus message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.objects.NetworkStatus & skep.objects.NetworkStatus.$Shape} NetworkStatus
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkStatus & skep.objects.NetworkStatus.$Shape;
+
+            /**
+             * Creates a NetworkStatus message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns NetworkStatus
+             */
+            static fromObject(object: { [k: string]: any }): skep.objects.NetworkStatus;
+
+            /**
+             * Creates a plain object from a NetworkStatus message. Also converts values to other types if specified.
+             * @param message NetworkStatus
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.objects.NetworkStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this NetworkStatus to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for NetworkStatus
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace NetworkStatus {
+
+            /** Properties of a NetworkStatus. */
+            interface $Properties {
+
+                /** NetworkStatus gatewayAddresses */
+                gatewayAddresses?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a NetworkStatus. */
+            type $Shape = skep.objects.NetworkStatus.$Properties;
         }
 
         /**
@@ -20828,8 +21046,14 @@ export namespace skep {
             /** AgentMessage leave. */
             leave?: (skep.dispatcher.Leave.$Properties|null);
 
+            /** AgentMessage attach. */
+            attach?: (skep.dispatcher.Attach.$Properties|null);
+
+            /** AgentMessage detach. */
+            detach?: (skep.dispatcher.Detach.$Properties|null);
+
             /** AgentMessage message. */
-            message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave");
+            message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave"|"attach"|"detach");
 
             /**
              * Creates a new AgentMessage instance using the specified properties.
@@ -20912,8 +21136,14 @@ export namespace skep {
                 /** AgentMessage leave */
                 leave?: (skep.dispatcher.Leave.$Properties|null);
 
+                /** AgentMessage attach */
+                attach?: (skep.dispatcher.Attach.$Properties|null);
+
+                /** AgentMessage detach */
+                detach?: (skep.dispatcher.Detach.$Properties|null);
+
                 /** AgentMessage message */
-                message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave");
+                message?: ("hello"|"heartbeat"|"statusUpdate"|"applied"|"resync"|"describe"|"leave"|"attach"|"detach");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -20928,9 +21158,11 @@ export namespace skep {
               resync?: skep.dispatcher.Resync.$Shape|null;
               describe?: skep.dispatcher.Describe.$Shape|null;
               leave?: skep.dispatcher.Leave.$Shape|null;
+              attach?: skep.dispatcher.Attach.$Shape|null;
+              detach?: skep.dispatcher.Detach.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ message?: undefined; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "hello"; hello: skep.dispatcher.Hello.$Shape; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "heartbeat"; hello?: null; heartbeat: skep.dispatcher.Heartbeat.$Shape; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "statusUpdate"; hello?: null; heartbeat?: null; statusUpdate: skep.dispatcher.StatusUpdate.$Shape; applied?: null; resync?: null; describe?: null; leave?: null }|{ message?: "applied"; hello?: null; heartbeat?: null; statusUpdate?: null; applied: skep.dispatcher.Applied.$Shape; resync?: null; describe?: null; leave?: null }|{ message?: "resync"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync: skep.dispatcher.Resync.$Shape; describe?: null; leave?: null }|{ message?: "describe"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe: skep.dispatcher.Describe.$Shape; leave?: null }|{ message?: "leave"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave: skep.dispatcher.Leave.$Shape })
+              ({ message?: undefined; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "hello"; hello: skep.dispatcher.Hello.$Shape; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "heartbeat"; hello?: null; heartbeat: skep.dispatcher.Heartbeat.$Shape; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "statusUpdate"; hello?: null; heartbeat?: null; statusUpdate: skep.dispatcher.StatusUpdate.$Shape; applied?: null; resync?: null; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "applied"; hello?: null; heartbeat?: null; statusUpdate?: null; applied: skep.dispatcher.Applied.$Shape; resync?: null; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "resync"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync: skep.dispatcher.Resync.$Shape; describe?: null; leave?: null; attach?: null; detach?: null }|{ message?: "describe"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe: skep.dispatcher.Describe.$Shape; leave?: null; attach?: null; detach?: null }|{ message?: "leave"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave: skep.dispatcher.Leave.$Shape; attach?: null; detach?: null }|{ message?: "attach"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null; attach: skep.dispatcher.Attach.$Shape; detach?: null }|{ message?: "detach"; hello?: null; heartbeat?: null; statusUpdate?: null; applied?: null; resync?: null; describe?: null; leave?: null; attach?: null; detach: skep.dispatcher.Detach.$Shape })
             );
         }
 
@@ -21438,6 +21670,210 @@ export namespace skep {
         }
 
         /**
+         * Properties of an Attach.
+         * @deprecated Use skep.dispatcher.Attach.$Properties instead.
+         */
+        interface IAttach extends skep.dispatcher.Attach.$Properties {
+        }
+
+        /** Represents an Attach. */
+        class Attach {
+
+            /**
+             * Constructs a new Attach.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Attach.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Attach number. */
+            number: number;
+
+            /** Attach containerId. */
+            containerId: string;
+
+            /** Attach name. */
+            name: string;
+
+            /** Attach network. */
+            network?: (skep.objects.NetworkAttachmentConfig.$Properties|null);
+
+            /**
+             * Creates a new Attach instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Attach instance
+             */
+            static create(properties: skep.dispatcher.Attach.$Shape): skep.dispatcher.Attach & skep.dispatcher.Attach.$Shape;
+            static create(properties?: skep.dispatcher.Attach.$Properties): skep.dispatcher.Attach;
+
+            /**
+             * Encodes the specified Attach message. Does not implicitly {@link skep.dispatcher.Attach.verify|verify} messages.
+             * @param message Attach message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Attach.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an Attach message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Attach & skep.dispatcher.Attach.$Shape} Attach
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Attach & skep.dispatcher.Attach.$Shape;
+
+            /**
+             * Creates an Attach message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Attach
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Attach;
+
+            /**
+             * Creates a plain object from an Attach message. Also converts values to other types if specified.
+             * @param message Attach
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Attach, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Attach to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Attach
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Attach {
+
+            /** Properties of an Attach. */
+            interface $Properties {
+
+                /** Attach number */
+                number?: (number|null);
+
+                /** Attach containerId */
+                containerId?: (string|null);
+
+                /** Attach name */
+                name?: (string|null);
+
+                /** Attach network */
+                network?: (skep.objects.NetworkAttachmentConfig.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an Attach. */
+            type $Shape = skep.dispatcher.Attach.$Properties;
+        }
+
+        /**
+         * Properties of a Detach.
+         * @deprecated Use skep.dispatcher.Detach.$Properties instead.
+         */
+        interface IDetach extends skep.dispatcher.Detach.$Properties {
+        }
+
+        /** Represents a Detach. */
+        class Detach {
+
+            /**
+             * Constructs a new Detach.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.Detach.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Detach taskId. */
+            taskId: string;
+
+            /**
+             * Creates a new Detach instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns Detach instance
+             */
+            static create(properties: skep.dispatcher.Detach.$Shape): skep.dispatcher.Detach & skep.dispatcher.Detach.$Shape;
+            static create(properties?: skep.dispatcher.Detach.$Properties): skep.dispatcher.Detach;
+
+            /**
+             * Encodes the specified Detach message. Does not implicitly {@link skep.dispatcher.Detach.verify|verify} messages.
+             * @param message Detach message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.Detach.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Detach message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.Detach & skep.dispatcher.Detach.$Shape} Detach
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Detach & skep.dispatcher.Detach.$Shape;
+
+            /**
+             * Creates a Detach message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns Detach
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.Detach;
+
+            /**
+             * Creates a plain object from a Detach message. Also converts values to other types if specified.
+             * @param message Detach
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.Detach, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this Detach to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for Detach
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Detach {
+
+            /** Properties of a Detach. */
+            interface $Properties {
+
+                /** Detach taskId */
+                taskId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Detach. */
+            type $Shape = skep.dispatcher.Detach.$Properties;
+        }
+
+        /**
          * Properties of a TaskStatusChange.
          * @deprecated Use skep.dispatcher.TaskStatusChange.$Properties instead.
          */
@@ -21868,8 +22304,11 @@ export namespace skep {
             /** ManagerMessage logs. */
             logs?: (skep.dispatcher.LogSubscription.$Properties|null);
 
+            /** ManagerMessage attachAnswer. */
+            attachAnswer?: (skep.dispatcher.AttachAnswer.$Properties|null);
+
             /** ManagerMessage message. */
-            message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs");
+            message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs"|"attachAnswer");
 
             /**
              * Creates a new ManagerMessage instance using the specified properties.
@@ -21955,8 +22394,11 @@ export namespace skep {
                 /** ManagerMessage logs */
                 logs?: (skep.dispatcher.LogSubscription.$Properties|null);
 
+                /** ManagerMessage attachAnswer */
+                attachAnswer?: (skep.dispatcher.AttachAnswer.$Properties|null);
+
                 /** ManagerMessage message */
-                message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs");
+                message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs"|"attachAnswer");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -21972,10 +22414,128 @@ export namespace skep {
               node?: skep.dispatcher.NodeUpdate.$Shape|null;
               goodbye?: skep.dispatcher.Goodbye.$Shape|null;
               logs?: skep.dispatcher.LogSubscription.$Shape|null;
+              attachAnswer?: skep.dispatcher.AttachAnswer.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null; logs?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null; logs?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null; logs?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape; logs?: null }|{ message?: "logs"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs: skep.dispatcher.LogSubscription.$Shape })
+              ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape; logs?: null; attachAnswer?: null }|{ message?: "logs"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs: skep.dispatcher.LogSubscription.$Shape; attachAnswer?: null }|{ message?: "attachAnswer"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer: skep.dispatcher.AttachAnswer.$Shape })
             );
+        }
+
+        /**
+         * Properties of an AttachAnswer.
+         * @deprecated Use skep.dispatcher.AttachAnswer.$Properties instead.
+         */
+        interface IAttachAnswer extends skep.dispatcher.AttachAnswer.$Properties {
+        }
+
+        /** Represents an AttachAnswer. */
+        class AttachAnswer {
+
+            /**
+             * Constructs a new AttachAnswer.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.dispatcher.AttachAnswer.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AttachAnswer number. */
+            number: number;
+
+            /** AttachAnswer taskId. */
+            taskId: string;
+
+            /** AttachAnswer code. */
+            code: string;
+
+            /** AttachAnswer message. */
+            message: string;
+
+            /** AttachAnswer fix. */
+            fix: string;
+
+            /**
+             * Creates a new AttachAnswer instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns AttachAnswer instance
+             */
+            static create(properties: skep.dispatcher.AttachAnswer.$Shape): skep.dispatcher.AttachAnswer & skep.dispatcher.AttachAnswer.$Shape;
+            static create(properties?: skep.dispatcher.AttachAnswer.$Properties): skep.dispatcher.AttachAnswer;
+
+            /**
+             * Encodes the specified AttachAnswer message. Does not implicitly {@link skep.dispatcher.AttachAnswer.verify|verify} messages.
+             * @param message AttachAnswer message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.dispatcher.AttachAnswer.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AttachAnswer message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.dispatcher.AttachAnswer & skep.dispatcher.AttachAnswer.$Shape} AttachAnswer
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.AttachAnswer & skep.dispatcher.AttachAnswer.$Shape;
+
+            /**
+             * Creates an AttachAnswer message from a plain object. Also converts values to their respective internal types.
+             * @param object Plain object
+             * @returns AttachAnswer
+             */
+            static fromObject(object: { [k: string]: any }): skep.dispatcher.AttachAnswer;
+
+            /**
+             * Creates a plain object from an AttachAnswer message. Also converts values to other types if specified.
+             * @param message AttachAnswer
+             * @param [options] Conversion options
+             * @returns Plain object
+             */
+            static toObject(message: skep.dispatcher.AttachAnswer, options?: $protobuf.IConversionOptions): { [k: string]: any };
+
+            /**
+             * Converts this AttachAnswer to JSON.
+             * @returns JSON object
+             */
+            toJSON(): { [k: string]: any };
+
+            /**
+             * Gets the type url for AttachAnswer
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AttachAnswer {
+
+            /** Properties of an AttachAnswer. */
+            interface $Properties {
+
+                /** AttachAnswer number */
+                number?: (number|null);
+
+                /** AttachAnswer taskId */
+                taskId?: (string|null);
+
+                /** AttachAnswer code */
+                code?: (string|null);
+
+                /** AttachAnswer message */
+                message?: (string|null);
+
+                /** AttachAnswer fix */
+                fix?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of an AttachAnswer. */
+            type $Shape = skep.dispatcher.AttachAnswer.$Properties;
         }
 
         /**
@@ -22251,17 +22811,23 @@ export namespace skep {
             /** Assignment network. */
             network?: (skep.objects.Network.$Properties|null);
 
-            /** Assignment table. */
-            table?: (skep.dispatcher.NetworkTable.$Properties|null);
-
             /** Assignment key. */
             key?: (skep.objects.NetworkKey.$Properties|null);
 
             /** Assignment volume. */
             volume?: (skep.objects.Volume.$Properties|null);
 
+            /** Assignment endpoint. */
+            endpoint?: (skep.dispatcher.EndpointRecord.$Properties|null);
+
+            /** Assignment serviceRecord. */
+            serviceRecord?: (skep.dispatcher.ServiceRecord.$Properties|null);
+
+            /** Assignment peer. */
+            peer?: (skep.dispatcher.PeerRecord.$Properties|null);
+
             /** Assignment item. */
-            item?: ("task"|"secret"|"config"|"network"|"table"|"key"|"volume");
+            item?: ("task"|"secret"|"config"|"network"|"key"|"volume"|"endpoint"|"serviceRecord"|"peer");
 
             /**
              * Creates a new Assignment instance using the specified properties.
@@ -22338,17 +22904,23 @@ export namespace skep {
                 /** Assignment network */
                 network?: (skep.objects.Network.$Properties|null);
 
-                /** Assignment table */
-                table?: (skep.dispatcher.NetworkTable.$Properties|null);
-
                 /** Assignment key */
                 key?: (skep.objects.NetworkKey.$Properties|null);
 
                 /** Assignment volume */
                 volume?: (skep.objects.Volume.$Properties|null);
 
+                /** Assignment endpoint */
+                endpoint?: (skep.dispatcher.EndpointRecord.$Properties|null);
+
+                /** Assignment serviceRecord */
+                serviceRecord?: (skep.dispatcher.ServiceRecord.$Properties|null);
+
+                /** Assignment peer */
+                peer?: (skep.dispatcher.PeerRecord.$Properties|null);
+
                 /** Assignment item */
-                item?: ("task"|"secret"|"config"|"network"|"table"|"key"|"volume");
+                item?: ("task"|"secret"|"config"|"network"|"key"|"volume"|"endpoint"|"serviceRecord"|"peer");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -22361,124 +22933,15 @@ export namespace skep {
               secret?: skep.objects.Secret.$Shape|null;
               config?: skep.objects.Config.$Shape|null;
               network?: skep.objects.Network.$Shape|null;
-              table?: skep.dispatcher.NetworkTable.$Shape|null;
               key?: skep.objects.NetworkKey.$Shape|null;
               volume?: skep.objects.Volume.$Shape|null;
+              endpoint?: skep.dispatcher.EndpointRecord.$Shape|null;
+              serviceRecord?: skep.dispatcher.ServiceRecord.$Shape|null;
+              peer?: skep.dispatcher.PeerRecord.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ item?: undefined; task?: null; secret?: null; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "task"; task: skep.objects.Task.$Shape; secret?: null; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "secret"; task?: null; secret: skep.objects.Secret.$Shape; config?: null; network?: null; table?: null; key?: null; volume?: null }|{ item?: "config"; task?: null; secret?: null; config: skep.objects.Config.$Shape; network?: null; table?: null; key?: null; volume?: null }|{ item?: "network"; task?: null; secret?: null; config?: null; network: skep.objects.Network.$Shape; table?: null; key?: null; volume?: null }|{ item?: "table"; task?: null; secret?: null; config?: null; network?: null; table: skep.dispatcher.NetworkTable.$Shape; key?: null; volume?: null }|{ item?: "key"; task?: null; secret?: null; config?: null; network?: null; table?: null; key: skep.objects.NetworkKey.$Shape; volume?: null }|{ item?: "volume"; task?: null; secret?: null; config?: null; network?: null; table?: null; key?: null; volume: skep.objects.Volume.$Shape })
+              ({ item?: undefined; task?: null; secret?: null; config?: null; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "task"; task: skep.objects.Task.$Shape; secret?: null; config?: null; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "secret"; task?: null; secret: skep.objects.Secret.$Shape; config?: null; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "config"; task?: null; secret?: null; config: skep.objects.Config.$Shape; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "network"; task?: null; secret?: null; config?: null; network: skep.objects.Network.$Shape; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "key"; task?: null; secret?: null; config?: null; network?: null; key: skep.objects.NetworkKey.$Shape; volume?: null; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "volume"; task?: null; secret?: null; config?: null; network?: null; key?: null; volume: skep.objects.Volume.$Shape; endpoint?: null; serviceRecord?: null; peer?: null }|{ item?: "endpoint"; task?: null; secret?: null; config?: null; network?: null; key?: null; volume?: null; endpoint: skep.dispatcher.EndpointRecord.$Shape; serviceRecord?: null; peer?: null }|{ item?: "serviceRecord"; task?: null; secret?: null; config?: null; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord: skep.dispatcher.ServiceRecord.$Shape; peer?: null }|{ item?: "peer"; task?: null; secret?: null; config?: null; network?: null; key?: null; volume?: null; endpoint?: null; serviceRecord?: null; peer: skep.dispatcher.PeerRecord.$Shape })
             );
-        }
-
-        /**
-         * Properties of a NetworkTable.
-         * @deprecated Use skep.dispatcher.NetworkTable.$Properties instead.
-         */
-        interface INetworkTable extends skep.dispatcher.NetworkTable.$Properties {
-        }
-
-        /** Represents a NetworkTable. */
-        class NetworkTable {
-
-            /**
-             * Constructs a new NetworkTable.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.dispatcher.NetworkTable.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** NetworkTable networkId. */
-            networkId: string;
-
-            /** NetworkTable endpoints. */
-            endpoints: skep.dispatcher.EndpointRecord.$Properties[];
-
-            /** NetworkTable services. */
-            services: skep.dispatcher.ServiceRecord.$Properties[];
-
-            /** NetworkTable peers. */
-            peers: skep.dispatcher.PeerRecord.$Properties[];
-
-            /**
-             * Creates a new NetworkTable instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns NetworkTable instance
-             */
-            static create(properties: skep.dispatcher.NetworkTable.$Shape): skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape;
-            static create(properties?: skep.dispatcher.NetworkTable.$Properties): skep.dispatcher.NetworkTable;
-
-            /**
-             * Encodes the specified NetworkTable message. Does not implicitly {@link skep.dispatcher.NetworkTable.verify|verify} messages.
-             * @param message NetworkTable message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.dispatcher.NetworkTable.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a NetworkTable message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape} NetworkTable
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.NetworkTable & skep.dispatcher.NetworkTable.$Shape;
-
-            /**
-             * Creates a NetworkTable message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkTable
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.NetworkTable;
-
-            /**
-             * Creates a plain object from a NetworkTable message. Also converts values to other types if specified.
-             * @param message NetworkTable
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.NetworkTable, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkTable to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
-             * Gets the type url for NetworkTable
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace NetworkTable {
-
-            /** Properties of a NetworkTable. */
-            interface $Properties {
-
-                /** NetworkTable networkId */
-                networkId?: (string|null);
-
-                /** NetworkTable endpoints */
-                endpoints?: (skep.dispatcher.EndpointRecord.$Properties[]|null);
-
-                /** NetworkTable services */
-                services?: (skep.dispatcher.ServiceRecord.$Properties[]|null);
-
-                /** NetworkTable peers */
-                peers?: (skep.dispatcher.PeerRecord.$Properties[]|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a NetworkTable. */
-            type $Shape = skep.dispatcher.NetworkTable.$Properties;
         }
 
         /**
@@ -22500,11 +22963,11 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
+            /** EndpointRecord networkId. */
+            networkId: string;
+
             /** EndpointRecord taskId. */
             taskId: string;
-
-            /** EndpointRecord name. */
-            name: string;
 
             /** EndpointRecord serviceId. */
             serviceId: string;
@@ -22512,14 +22975,23 @@ export namespace skep {
             /** EndpointRecord nodeId. */
             nodeId: string;
 
+            /** EndpointRecord name. */
+            name: string;
+
+            /** EndpointRecord slot. */
+            slot: number;
+
             /** EndpointRecord addresses. */
             addresses: string[];
+
+            /** EndpointRecord gatewayAddress. */
+            gatewayAddress: string;
 
             /** EndpointRecord aliases. */
             aliases: string[];
 
-            /** EndpointRecord healthy. */
-            healthy: boolean;
+            /** EndpointRecord serving. */
+            serving: boolean;
 
             /**
              * Creates a new EndpointRecord instance using the specified properties.
@@ -22581,11 +23053,11 @@ export namespace skep {
             /** Properties of an EndpointRecord. */
             interface $Properties {
 
+                /** EndpointRecord networkId */
+                networkId?: (string|null);
+
                 /** EndpointRecord taskId */
                 taskId?: (string|null);
-
-                /** EndpointRecord name */
-                name?: (string|null);
 
                 /** EndpointRecord serviceId */
                 serviceId?: (string|null);
@@ -22593,14 +23065,23 @@ export namespace skep {
                 /** EndpointRecord nodeId */
                 nodeId?: (string|null);
 
+                /** EndpointRecord name */
+                name?: (string|null);
+
+                /** EndpointRecord slot */
+                slot?: (number|null);
+
                 /** EndpointRecord addresses */
                 addresses?: (string[]|null);
+
+                /** EndpointRecord gatewayAddress */
+                gatewayAddress?: (string|null);
 
                 /** EndpointRecord aliases */
                 aliases?: (string[]|null);
 
-                /** EndpointRecord healthy */
-                healthy?: (boolean|null);
+                /** EndpointRecord serving */
+                serving?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -22629,6 +23110,9 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
+            /** ServiceRecord networkId. */
+            networkId: string;
+
             /** ServiceRecord serviceId. */
             serviceId: string;
 
@@ -22638,14 +23122,14 @@ export namespace skep {
             /** ServiceRecord aliases. */
             aliases: string[];
 
-            /** ServiceRecord virtualIps. */
-            virtualIps: skep.objects.VirtualIp.$Properties[];
-
-            /** ServiceRecord ports. */
-            ports: skep.objects.EndpointPortConfig.$Properties[];
+            /** ServiceRecord virtualIp. */
+            virtualIp: string;
 
             /** ServiceRecord mode. */
             mode: skep.objects.EndpointMode;
+
+            /** ServiceRecord ports. */
+            ports: skep.objects.EndpointPortConfig.$Properties[];
 
             /**
              * Creates a new ServiceRecord instance using the specified properties.
@@ -22707,6 +23191,9 @@ export namespace skep {
             /** Properties of a ServiceRecord. */
             interface $Properties {
 
+                /** ServiceRecord networkId */
+                networkId?: (string|null);
+
                 /** ServiceRecord serviceId */
                 serviceId?: (string|null);
 
@@ -22716,14 +23203,14 @@ export namespace skep {
                 /** ServiceRecord aliases */
                 aliases?: (string[]|null);
 
-                /** ServiceRecord virtualIps */
-                virtualIps?: (skep.objects.VirtualIp.$Properties[]|null);
-
-                /** ServiceRecord ports */
-                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+                /** ServiceRecord virtualIp */
+                virtualIp?: (string|null);
 
                 /** ServiceRecord mode */
                 mode?: (skep.objects.EndpointMode|null);
+
+                /** ServiceRecord ports */
+                ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -22755,14 +23242,17 @@ export namespace skep {
             /** PeerRecord nodeId. */
             nodeId: string;
 
+            /** PeerRecord number. */
+            number: number;
+
             /** PeerRecord addr. */
             addr: string;
 
+            /** PeerRecord mtu. */
+            mtu: number;
+
             /** PeerRecord publicKey. */
             publicKey: Uint8Array;
-
-            /** PeerRecord addresses. */
-            addresses: string[];
 
             /**
              * Creates a new PeerRecord instance using the specified properties.
@@ -22827,14 +23317,17 @@ export namespace skep {
                 /** PeerRecord nodeId */
                 nodeId?: (string|null);
 
+                /** PeerRecord number */
+                number?: (number|null);
+
                 /** PeerRecord addr */
                 addr?: (string|null);
 
+                /** PeerRecord mtu */
+                mtu?: (number|null);
+
                 /** PeerRecord publicKey */
                 publicKey?: (Uint8Array|null);
-
-                /** PeerRecord addresses */
-                addresses?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

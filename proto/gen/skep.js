@@ -5783,7 +5783,6 @@ export const skep = $root.skep = (() => {
         objects.Node = (function() {
 
             const Node = function (properties) {
-                this.attachments = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -5798,8 +5797,8 @@ export const skep = $root.skep = (() => {
             Node.prototype.managerStatus = null;
             Node.prototype.role = 0;
             Node.prototype.certificate = null;
-            Node.prototype.appliedRevision = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Node.prototype.attachments = $util.emptyArray;
+            Node.prototype.number = 0;
+            Node.prototype.reason = null;
 
             Node.create = function(properties) {
                 return new Node(properties);
@@ -5828,11 +5827,10 @@ export const skep = $root.skep = (() => {
                     writer.uint32(56).int32(message.role);
                 if (message.certificate != null && $Object.hasOwnProperty.call(message, "certificate"))
                     $root.skep.objects.NodeCertificate.encode(message.certificate, writer.uint32(66).fork(), _depth + 1).ldelim();
-                if (message.appliedRevision != null && $Object.hasOwnProperty.call(message, "appliedRevision") && (typeof message.appliedRevision === "object" ? message.appliedRevision.low || message.appliedRevision.high : message.appliedRevision !== 0))
-                    writer.uint32(72).uint64(message.appliedRevision);
-                if (message.attachments != null && message.attachments.length)
-                    for (let i = 0; i < message.attachments.length; ++i)
-                        $root.skep.objects.NetworkAttachment.encode(message.attachments[i], writer.uint32(82).fork(), _depth + 1).ldelim();
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number") && message.number !== 0)
+                    writer.uint32(88).uint32(message.number);
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    $root.skep.objects.Reason.encode(message.reason, writer.uint32(98).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5920,21 +5918,19 @@ export const skep = $root.skep = (() => {
                             message.certificate = $root.skep.objects.NodeCertificate.decode(reader, reader.size(), $undefined, _depth + 1, message.certificate);
                             continue;
                         }
-                    case 9: {
+                    case 11: {
                             if (wireType !== 0)
                                 break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.appliedRevision = value;
+                            if (value = reader.uint32())
+                                message.number = value;
                             else
-                                delete message.appliedRevision;
+                                delete message.number;
                             continue;
                         }
-                    case 10: {
+                    case 12: {
                             if (wireType !== 2)
                                 break;
-                            if (!(message.attachments && message.attachments.length))
-                                message.attachments = [];
-                            message.attachments.push($root.skep.objects.NetworkAttachment.decode(reader, reader.size(), $undefined, _depth + 1));
+                            message.reason = $root.skep.objects.Reason.decode(reader, reader.size(), $undefined, _depth + 1, message.reason);
                             continue;
                         }
                     }
@@ -6011,25 +6007,13 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.objects.Node.certificate: object expected");
                     message.certificate = $root.skep.objects.NodeCertificate.fromObject(object.certificate, _depth + 1);
                 }
-                if (object.appliedRevision != null)
-                    if (typeof object.appliedRevision === "object" ? object.appliedRevision.low || object.appliedRevision.high : $Number(object.appliedRevision) !== 0)
-                        if ($util.Long)
-                            message.appliedRevision = $util.Long.fromValue(object.appliedRevision, true);
-                        else if (typeof object.appliedRevision === "string")
-                            message.appliedRevision = $parseInt(object.appliedRevision, 10);
-                        else if (typeof object.appliedRevision === "number")
-                            message.appliedRevision = object.appliedRevision;
-                        else if (typeof object.appliedRevision === "object")
-                            message.appliedRevision = new $util.LongBits(object.appliedRevision.low >>> 0, object.appliedRevision.high >>> 0).toNumber(true);
-                if (object.attachments) {
-                    if (!$Array.isArray(object.attachments))
-                        throw $TypeError(".skep.objects.Node.attachments: array expected");
-                    message.attachments = $Array(object.attachments.length);
-                    for (let i = 0; i < object.attachments.length; ++i) {
-                        if (!$util.isObject(object.attachments[i]))
-                            throw $TypeError(".skep.objects.Node.attachments: object expected");
-                        message.attachments[i] = $root.skep.objects.NetworkAttachment.fromObject(object.attachments[i], _depth + 1);
-                    }
+                if (object.number != null)
+                    if ($Number(object.number) !== 0)
+                        message.number = object.number >>> 0;
+                if (object.reason != null) {
+                    if (!$util.isObject(object.reason))
+                        throw $TypeError(".skep.objects.Node.reason: object expected");
+                    message.reason = $root.skep.objects.Reason.fromObject(object.reason, _depth + 1);
                 }
                 return message;
             };
@@ -6042,8 +6026,6 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.arrays || options.defaults)
-                    object.attachments = [];
                 if (options.defaults) {
                     object.id = "";
                     object.meta = null;
@@ -6053,11 +6035,8 @@ export const skep = $root.skep = (() => {
                     object.managerStatus = null;
                     object.role = options.enums === $String ? "WORKER" : 0;
                     object.certificate = null;
-                    if ($util.Long) {
-                        let long = new $util.Long(0, 0, true);
-                        object.appliedRevision = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
-                    } else
-                        object.appliedRevision = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.number = 0;
+                    object.reason = null;
                 }
                 if (message.id != null && $Object.hasOwnProperty.call(message, "id"))
                     object.id = message.id;
@@ -6075,18 +6054,10 @@ export const skep = $root.skep = (() => {
                     object.role = options.enums === $String ? $root.skep.objects.NodeRole[message.role] === $undefined ? message.role : $root.skep.objects.NodeRole[message.role] : message.role;
                 if (message.certificate != null && $Object.hasOwnProperty.call(message, "certificate"))
                     object.certificate = $root.skep.objects.NodeCertificate.toObject(message.certificate, options, _depth + 1);
-                if (message.appliedRevision != null && $Object.hasOwnProperty.call(message, "appliedRevision"))
-                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
-                        object.appliedRevision = typeof message.appliedRevision === "number" ? $BigInt(message.appliedRevision) : $util.Long.fromBits(message.appliedRevision.low >>> 0, message.appliedRevision.high >>> 0, true).toBigInt();
-                    else if (typeof message.appliedRevision === "number")
-                        object.appliedRevision = options.longs === $String ? $String(message.appliedRevision) : message.appliedRevision;
-                    else
-                        object.appliedRevision = options.longs === $String ? $util.Long.prototype.toString.call(message.appliedRevision) : options.longs === $Number ? new $util.LongBits(message.appliedRevision.low >>> 0, message.appliedRevision.high >>> 0).toNumber(true) : message.appliedRevision;
-                if (message.attachments && message.attachments.length) {
-                    object.attachments = $Array(message.attachments.length);
-                    for (let j = 0; j < message.attachments.length; ++j)
-                        object.attachments[j] = $root.skep.objects.NetworkAttachment.toObject(message.attachments[j], options, _depth + 1);
-                }
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number"))
+                    object.number = message.number;
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = $root.skep.objects.Reason.toObject(message.reason, options, _depth + 1);
                 return object;
             };
 
@@ -6369,6 +6340,7 @@ export const skep = $root.skep = (() => {
             NodeDescription.prototype.resources = null;
             NodeDescription.prototype.engine = null;
             NodeDescription.prototype.tlsInfo = null;
+            NodeDescription.prototype.network = null;
 
             NodeDescription.create = function(properties) {
                 return new NodeDescription(properties);
@@ -6391,6 +6363,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.EngineDescription.encode(message.engine, writer.uint32(34).fork(), _depth + 1).ldelim();
                 if (message.tlsInfo != null && $Object.hasOwnProperty.call(message, "tlsInfo"))
                     $root.skep.objects.TlsInfo.encode(message.tlsInfo, writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    $root.skep.objects.NodeNetwork.encode(message.network, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6457,6 +6431,12 @@ export const skep = $root.skep = (() => {
                             message.tlsInfo = $root.skep.objects.TlsInfo.decode(reader, reader.size(), $undefined, _depth + 1, message.tlsInfo);
                             continue;
                         }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            message.network = $root.skep.objects.NodeNetwork.decode(reader, reader.size(), $undefined, _depth + 1, message.network);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -6507,6 +6487,11 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.objects.NodeDescription.tlsInfo: object expected");
                     message.tlsInfo = $root.skep.objects.TlsInfo.fromObject(object.tlsInfo, _depth + 1);
                 }
+                if (object.network != null) {
+                    if (!$util.isObject(object.network))
+                        throw $TypeError(".skep.objects.NodeDescription.network: object expected");
+                    message.network = $root.skep.objects.NodeNetwork.fromObject(object.network, _depth + 1);
+                }
                 return message;
             };
 
@@ -6524,6 +6509,7 @@ export const skep = $root.skep = (() => {
                     object.resources = null;
                     object.engine = null;
                     object.tlsInfo = null;
+                    object.network = null;
                 }
                 if (message.hostname != null && $Object.hasOwnProperty.call(message, "hostname"))
                     object.hostname = message.hostname;
@@ -6535,6 +6521,8 @@ export const skep = $root.skep = (() => {
                     object.engine = $root.skep.objects.EngineDescription.toObject(message.engine, options, _depth + 1);
                 if (message.tlsInfo != null && $Object.hasOwnProperty.call(message, "tlsInfo"))
                     object.tlsInfo = $root.skep.objects.TlsInfo.toObject(message.tlsInfo, options, _depth + 1);
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    object.network = $root.skep.objects.NodeNetwork.toObject(message.network, options, _depth + 1);
                 return object;
             };
 
@@ -6549,6 +6537,206 @@ export const skep = $root.skep = (() => {
             };
 
             return NodeDescription;
+        })();
+
+        objects.NodeNetwork = (function() {
+
+            const NodeNetwork = function (properties) {
+                this.capabilities = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            NodeNetwork.prototype.mtu = 0;
+            NodeNetwork.prototype.dataPathAddr = "";
+            NodeNetwork.prototype.wireguardPublicKey = $util.newBuffer([]);
+            NodeNetwork.prototype.capabilities = $util.emptyArray;
+
+            NodeNetwork.create = function(properties) {
+                return new NodeNetwork(properties);
+            };
+
+            NodeNetwork.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.mtu != null && $Object.hasOwnProperty.call(message, "mtu") && message.mtu !== 0)
+                    writer.uint32(8).uint32(message.mtu);
+                if (message.dataPathAddr != null && $Object.hasOwnProperty.call(message, "dataPathAddr") && message.dataPathAddr !== "")
+                    writer.uint32(18).string(message.dataPathAddr);
+                if (message.wireguardPublicKey != null && $Object.hasOwnProperty.call(message, "wireguardPublicKey") && message.wireguardPublicKey.length)
+                    writer.uint32(26).bytes(message.wireguardPublicKey);
+                if (message.capabilities != null && message.capabilities.length)
+                    for (let i = 0; i < message.capabilities.length; ++i)
+                        writer.uint32(34).string(message.capabilities[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            NodeNetwork.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.objects.NodeNetwork();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.mtu = value;
+                            else
+                                delete message.mtu;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.dataPathAddr = value;
+                            else
+                                delete message.dataPathAddr;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.wireguardPublicKey = value;
+                            else
+                                delete message.wireguardPublicKey;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.capabilities && message.capabilities.length))
+                                message.capabilities = [];
+                            message.capabilities.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            NodeNetwork.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.objects.NodeNetwork)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.objects.NodeNetwork: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.objects.NodeNetwork();
+                if (object.mtu != null)
+                    if ($Number(object.mtu) !== 0)
+                        message.mtu = object.mtu >>> 0;
+                if (object.dataPathAddr != null)
+                    if (typeof object.dataPathAddr !== "string" || object.dataPathAddr.length)
+                        message.dataPathAddr = $String(object.dataPathAddr);
+                if (object.wireguardPublicKey != null)
+                    if (object.wireguardPublicKey.length)
+                        if (typeof object.wireguardPublicKey === "string")
+                            $util.base64.decode(object.wireguardPublicKey, message.wireguardPublicKey = $util.newBuffer($util.base64.length(object.wireguardPublicKey)), 0);
+                        else if (object.wireguardPublicKey.length >= 0)
+                            message.wireguardPublicKey = object.wireguardPublicKey;
+                if (object.capabilities) {
+                    if (!$Array.isArray(object.capabilities))
+                        throw $TypeError(".skep.objects.NodeNetwork.capabilities: array expected");
+                    message.capabilities = $Array(object.capabilities.length);
+                    for (let i = 0; i < object.capabilities.length; ++i)
+                        message.capabilities[i] = $String(object.capabilities[i]);
+                }
+                return message;
+            };
+
+            NodeNetwork.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.capabilities = [];
+                if (options.defaults) {
+                    object.mtu = 0;
+                    object.dataPathAddr = "";
+                    if (options.bytes === $String)
+                        object.wireguardPublicKey = "";
+                    else {
+                        object.wireguardPublicKey = [];
+                        if (options.bytes !== $Array)
+                            object.wireguardPublicKey = $util.newBuffer(object.wireguardPublicKey);
+                    }
+                }
+                if (message.mtu != null && $Object.hasOwnProperty.call(message, "mtu"))
+                    object.mtu = message.mtu;
+                if (message.dataPathAddr != null && $Object.hasOwnProperty.call(message, "dataPathAddr"))
+                    object.dataPathAddr = message.dataPathAddr;
+                if (message.wireguardPublicKey != null && $Object.hasOwnProperty.call(message, "wireguardPublicKey"))
+                    object.wireguardPublicKey = options.bytes === $String ? $util.base64.encode(message.wireguardPublicKey, 0, message.wireguardPublicKey.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.wireguardPublicKey) : message.wireguardPublicKey;
+                if (message.capabilities && message.capabilities.length) {
+                    object.capabilities = $Array(message.capabilities.length);
+                    for (let j = 0; j < message.capabilities.length; ++j)
+                        object.capabilities[j] = message.capabilities[j];
+                }
+                return object;
+            };
+
+            NodeNetwork.prototype.toJSON = function() {
+                return NodeNetwork.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            NodeNetwork.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.objects.NodeNetwork";
+            };
+
+            return NodeNetwork;
         })();
 
         objects.Plugin = (function() {
@@ -17606,6 +17794,7 @@ export const skep = $root.skep = (() => {
             TaskStatus.prototype.portStatus = null;
             TaskStatus.prototype.reason = null;
             TaskStatus.prototype.appliedBy = "";
+            TaskStatus.prototype.networkStatus = null;
 
             TaskStatus.create = function(properties) {
                 return new TaskStatus(properties);
@@ -17634,6 +17823,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.Reason.encode(message.reason, writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.appliedBy != null && $Object.hasOwnProperty.call(message, "appliedBy") && message.appliedBy !== "")
                     writer.uint32(66).string(message.appliedBy);
+                if (message.networkStatus != null && $Object.hasOwnProperty.call(message, "networkStatus"))
+                    $root.skep.objects.NetworkStatus.encode(message.networkStatus, writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -17728,6 +17919,12 @@ export const skep = $root.skep = (() => {
                                 message.appliedBy = value;
                             else
                                 delete message.appliedBy;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.networkStatus = $root.skep.objects.NetworkStatus.decode(reader, reader.size(), $undefined, _depth + 1, message.networkStatus);
                             continue;
                         }
                     }
@@ -17853,6 +18050,11 @@ export const skep = $root.skep = (() => {
                 if (object.appliedBy != null)
                     if (typeof object.appliedBy !== "string" || object.appliedBy.length)
                         message.appliedBy = $String(object.appliedBy);
+                if (object.networkStatus != null) {
+                    if (!$util.isObject(object.networkStatus))
+                        throw $TypeError(".skep.objects.TaskStatus.networkStatus: object expected");
+                    message.networkStatus = $root.skep.objects.NetworkStatus.fromObject(object.networkStatus, _depth + 1);
+                }
                 return message;
             };
 
@@ -17877,6 +18079,7 @@ export const skep = $root.skep = (() => {
                     object.portStatus = null;
                     object.reason = null;
                     object.appliedBy = "";
+                    object.networkStatus = null;
                 }
                 if (message.timestampUs != null && $Object.hasOwnProperty.call(message, "timestampUs"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -17899,6 +18102,8 @@ export const skep = $root.skep = (() => {
                     object.reason = $root.skep.objects.Reason.toObject(message.reason, options, _depth + 1);
                 if (message.appliedBy != null && $Object.hasOwnProperty.call(message, "appliedBy"))
                     object.appliedBy = message.appliedBy;
+                if (message.networkStatus != null && $Object.hasOwnProperty.call(message, "networkStatus"))
+                    object.networkStatus = $root.skep.objects.NetworkStatus.toObject(message.networkStatus, options, _depth + 1);
                 return object;
             };
 
@@ -17913,6 +18118,141 @@ export const skep = $root.skep = (() => {
             };
 
             return TaskStatus;
+        })();
+
+        objects.NetworkStatus = (function() {
+
+            const NetworkStatus = function (properties) {
+                this.gatewayAddresses = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            NetworkStatus.prototype.gatewayAddresses = $util.emptyArray;
+
+            NetworkStatus.create = function(properties) {
+                return new NetworkStatus(properties);
+            };
+
+            NetworkStatus.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.gatewayAddresses != null && message.gatewayAddresses.length)
+                    for (let i = 0; i < message.gatewayAddresses.length; ++i)
+                        writer.uint32(10).string(message.gatewayAddresses[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            NetworkStatus.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.objects.NetworkStatus();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.gatewayAddresses && message.gatewayAddresses.length))
+                                message.gatewayAddresses = [];
+                            message.gatewayAddresses.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            NetworkStatus.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.objects.NetworkStatus)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.objects.NetworkStatus: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.objects.NetworkStatus();
+                if (object.gatewayAddresses) {
+                    if (!$Array.isArray(object.gatewayAddresses))
+                        throw $TypeError(".skep.objects.NetworkStatus.gatewayAddresses: array expected");
+                    message.gatewayAddresses = $Array(object.gatewayAddresses.length);
+                    for (let i = 0; i < object.gatewayAddresses.length; ++i)
+                        message.gatewayAddresses[i] = $String(object.gatewayAddresses[i]);
+                }
+                return message;
+            };
+
+            NetworkStatus.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.gatewayAddresses = [];
+                if (message.gatewayAddresses && message.gatewayAddresses.length) {
+                    object.gatewayAddresses = $Array(message.gatewayAddresses.length);
+                    for (let j = 0; j < message.gatewayAddresses.length; ++j)
+                        object.gatewayAddresses[j] = message.gatewayAddresses[j];
+                }
+                return object;
+            };
+
+            NetworkStatus.prototype.toJSON = function() {
+                return NetworkStatus.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            NetworkStatus.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.objects.NetworkStatus";
+            };
+
+            return NetworkStatus;
         })();
 
         objects.ContainerStatus = (function() {
@@ -36488,11 +36828,13 @@ export const skep = $root.skep = (() => {
             AgentMessage.prototype.resync = null;
             AgentMessage.prototype.describe = null;
             AgentMessage.prototype.leave = null;
+            AgentMessage.prototype.attach = null;
+            AgentMessage.prototype.detach = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(AgentMessage.prototype, "message", {
-                get: $util.oneOfGetter($oneOfFields = ["hello", "heartbeat", "statusUpdate", "applied", "resync", "describe", "leave"]),
+                get: $util.oneOfGetter($oneOfFields = ["hello", "heartbeat", "statusUpdate", "applied", "resync", "describe", "leave", "attach", "detach"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -36521,6 +36863,10 @@ export const skep = $root.skep = (() => {
                     $root.skep.dispatcher.Describe.encode(message.describe, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.leave != null && $Object.hasOwnProperty.call(message, "leave"))
                     $root.skep.dispatcher.Leave.encode(message.leave, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.attach != null && $Object.hasOwnProperty.call(message, "attach"))
+                    $root.skep.dispatcher.Attach.encode(message.attach, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.detach != null && $Object.hasOwnProperty.call(message, "detach"))
+                    $root.skep.dispatcher.Detach.encode(message.detach, writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -36603,6 +36949,20 @@ export const skep = $root.skep = (() => {
                             message.message = "leave";
                             continue;
                         }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.attach = $root.skep.dispatcher.Attach.decode(reader, reader.size(), $undefined, _depth + 1, message.attach);
+                            message.message = "attach";
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.detach = $root.skep.dispatcher.Detach.decode(reader, reader.size(), $undefined, _depth + 1, message.detach);
+                            message.message = "detach";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -36665,6 +37025,16 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.AgentMessage.leave: object expected");
                     message.leave = $root.skep.dispatcher.Leave.fromObject(object.leave, _depth + 1);
                 }
+                if (object.attach != null) {
+                    if (!$util.isObject(object.attach))
+                        throw $TypeError(".skep.dispatcher.AgentMessage.attach: object expected");
+                    message.attach = $root.skep.dispatcher.Attach.fromObject(object.attach, _depth + 1);
+                }
+                if (object.detach != null) {
+                    if (!$util.isObject(object.detach))
+                        throw $TypeError(".skep.dispatcher.AgentMessage.detach: object expected");
+                    message.detach = $root.skep.dispatcher.Detach.fromObject(object.detach, _depth + 1);
+                }
                 return message;
             };
 
@@ -36710,6 +37080,16 @@ export const skep = $root.skep = (() => {
                     object.leave = $root.skep.dispatcher.Leave.toObject(message.leave, options, _depth + 1);
                     if (options.oneofs)
                         object.message = "leave";
+                }
+                if (message.attach != null && $Object.hasOwnProperty.call(message, "attach")) {
+                    object.attach = $root.skep.dispatcher.Attach.toObject(message.attach, options, _depth + 1);
+                    if (options.oneofs)
+                        object.message = "attach";
+                }
+                if (message.detach != null && $Object.hasOwnProperty.call(message, "detach")) {
+                    object.detach = $root.skep.dispatcher.Detach.toObject(message.detach, options, _depth + 1);
+                    if (options.oneofs)
+                        object.message = "detach";
                 }
                 return object;
             };
@@ -37476,6 +37856,330 @@ export const skep = $root.skep = (() => {
             return StatusUpdate;
         })();
 
+        dispatcher.Attach = (function() {
+
+            const Attach = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Attach.prototype.number = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Attach.prototype.containerId = "";
+            Attach.prototype.name = "";
+            Attach.prototype.network = null;
+
+            Attach.create = function(properties) {
+                return new Attach(properties);
+            };
+
+            Attach.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number") && (typeof message.number === "object" ? message.number.low || message.number.high : message.number !== 0))
+                    writer.uint32(8).uint64(message.number);
+                if (message.containerId != null && $Object.hasOwnProperty.call(message, "containerId") && message.containerId !== "")
+                    writer.uint32(18).string(message.containerId);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(26).string(message.name);
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    $root.skep.objects.NetworkAttachmentConfig.encode(message.network, writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Attach.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.Attach();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.number = value;
+                            else
+                                delete message.number;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.containerId = value;
+                            else
+                                delete message.containerId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.network = $root.skep.objects.NetworkAttachmentConfig.decode(reader, reader.size(), $undefined, _depth + 1, message.network);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Attach.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.Attach)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.Attach: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.Attach();
+                if (object.number != null)
+                    if (typeof object.number === "object" ? object.number.low || object.number.high : $Number(object.number) !== 0)
+                        if ($util.Long)
+                            message.number = $util.Long.fromValue(object.number, true);
+                        else if (typeof object.number === "string")
+                            message.number = $parseInt(object.number, 10);
+                        else if (typeof object.number === "number")
+                            message.number = object.number;
+                        else if (typeof object.number === "object")
+                            message.number = new $util.LongBits(object.number.low >>> 0, object.number.high >>> 0).toNumber(true);
+                if (object.containerId != null)
+                    if (typeof object.containerId !== "string" || object.containerId.length)
+                        message.containerId = $String(object.containerId);
+                if (object.name != null)
+                    if (typeof object.name !== "string" || object.name.length)
+                        message.name = $String(object.name);
+                if (object.network != null) {
+                    if (!$util.isObject(object.network))
+                        throw $TypeError(".skep.dispatcher.Attach.network: object expected");
+                    message.network = $root.skep.objects.NetworkAttachmentConfig.fromObject(object.network, _depth + 1);
+                }
+                return message;
+            };
+
+            Attach.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.number = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.number = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.containerId = "";
+                    object.name = "";
+                    object.network = null;
+                }
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.number = typeof message.number === "number" ? $BigInt(message.number) : $util.Long.fromBits(message.number.low >>> 0, message.number.high >>> 0, true).toBigInt();
+                    else if (typeof message.number === "number")
+                        object.number = options.longs === $String ? $String(message.number) : message.number;
+                    else
+                        object.number = options.longs === $String ? $util.Long.prototype.toString.call(message.number) : options.longs === $Number ? new $util.LongBits(message.number.low >>> 0, message.number.high >>> 0).toNumber(true) : message.number;
+                if (message.containerId != null && $Object.hasOwnProperty.call(message, "containerId"))
+                    object.containerId = message.containerId;
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    object.name = message.name;
+                if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
+                    object.network = $root.skep.objects.NetworkAttachmentConfig.toObject(message.network, options, _depth + 1);
+                return object;
+            };
+
+            Attach.prototype.toJSON = function() {
+                return Attach.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Attach.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.Attach";
+            };
+
+            return Attach;
+        })();
+
+        dispatcher.Detach = (function() {
+
+            const Detach = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Detach.prototype.taskId = "";
+
+            Detach.create = function(properties) {
+                return new Detach(properties);
+            };
+
+            Detach.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
+                    writer.uint32(10).string(message.taskId);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Detach.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.Detach();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.taskId = value;
+                            else
+                                delete message.taskId;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Detach.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.Detach)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.Detach: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.Detach();
+                if (object.taskId != null)
+                    if (typeof object.taskId !== "string" || object.taskId.length)
+                        message.taskId = $String(object.taskId);
+                return message;
+            };
+
+            Detach.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.taskId = "";
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
+                    object.taskId = message.taskId;
+                return object;
+            };
+
+            Detach.prototype.toJSON = function() {
+                return Detach.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            Detach.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.Detach";
+            };
+
+            return Detach;
+        })();
+
         dispatcher.TaskStatusChange = (function() {
 
             const TaskStatusChange = function (properties) {
@@ -38070,11 +38774,12 @@ export const skep = $root.skep = (() => {
             ManagerMessage.prototype.node = null;
             ManagerMessage.prototype.goodbye = null;
             ManagerMessage.prototype.logs = null;
+            ManagerMessage.prototype.attachAnswer = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(ManagerMessage.prototype, "message", {
-                get: $util.oneOfGetter($oneOfFields = ["welcome", "assignments", "statusAck", "heartbeatAck", "managers", "node", "goodbye", "logs"]),
+                get: $util.oneOfGetter($oneOfFields = ["welcome", "assignments", "statusAck", "heartbeatAck", "managers", "node", "goodbye", "logs", "attachAnswer"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -38105,6 +38810,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.dispatcher.Goodbye.encode(message.goodbye, writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.logs != null && $Object.hasOwnProperty.call(message, "logs"))
                     $root.skep.dispatcher.LogSubscription.encode(message.logs, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.attachAnswer != null && $Object.hasOwnProperty.call(message, "attachAnswer"))
+                    $root.skep.dispatcher.AttachAnswer.encode(message.attachAnswer, writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -38194,6 +38901,13 @@ export const skep = $root.skep = (() => {
                             message.message = "logs";
                             continue;
                         }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.attachAnswer = $root.skep.dispatcher.AttachAnswer.decode(reader, reader.size(), $undefined, _depth + 1, message.attachAnswer);
+                            message.message = "attachAnswer";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -38261,6 +38975,11 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.ManagerMessage.logs: object expected");
                     message.logs = $root.skep.dispatcher.LogSubscription.fromObject(object.logs, _depth + 1);
                 }
+                if (object.attachAnswer != null) {
+                    if (!$util.isObject(object.attachAnswer))
+                        throw $TypeError(".skep.dispatcher.ManagerMessage.attachAnswer: object expected");
+                    message.attachAnswer = $root.skep.dispatcher.AttachAnswer.fromObject(object.attachAnswer, _depth + 1);
+                }
                 return message;
             };
 
@@ -38312,6 +39031,11 @@ export const skep = $root.skep = (() => {
                     if (options.oneofs)
                         object.message = "logs";
                 }
+                if (message.attachAnswer != null && $Object.hasOwnProperty.call(message, "attachAnswer")) {
+                    object.attachAnswer = $root.skep.dispatcher.AttachAnswer.toObject(message.attachAnswer, options, _depth + 1);
+                    if (options.oneofs)
+                        object.message = "attachAnswer";
+                }
                 return object;
             };
 
@@ -38326,6 +39050,222 @@ export const skep = $root.skep = (() => {
             };
 
             return ManagerMessage;
+        })();
+
+        dispatcher.AttachAnswer = (function() {
+
+            const AttachAnswer = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            AttachAnswer.prototype.number = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AttachAnswer.prototype.taskId = "";
+            AttachAnswer.prototype.code = "";
+            AttachAnswer.prototype.message = "";
+            AttachAnswer.prototype.fix = "";
+
+            AttachAnswer.create = function(properties) {
+                return new AttachAnswer(properties);
+            };
+
+            AttachAnswer.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number") && (typeof message.number === "object" ? message.number.low || message.number.high : message.number !== 0))
+                    writer.uint32(8).uint64(message.number);
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
+                    writer.uint32(18).string(message.taskId);
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code") && message.code !== "")
+                    writer.uint32(26).string(message.code);
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
+                    writer.uint32(34).string(message.message);
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix") && message.fix !== "")
+                    writer.uint32(42).string(message.fix);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            AttachAnswer.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.dispatcher.AttachAnswer();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.number = value;
+                            else
+                                delete message.number;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.taskId = value;
+                            else
+                                delete message.taskId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.code = value;
+                            else
+                                delete message.code;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.message = value;
+                            else
+                                delete message.message;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.fix = value;
+                            else
+                                delete message.fix;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            AttachAnswer.fromObject = function (object, _depth) {
+                if (object instanceof $root.skep.dispatcher.AttachAnswer)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".skep.dispatcher.AttachAnswer: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.skep.dispatcher.AttachAnswer();
+                if (object.number != null)
+                    if (typeof object.number === "object" ? object.number.low || object.number.high : $Number(object.number) !== 0)
+                        if ($util.Long)
+                            message.number = $util.Long.fromValue(object.number, true);
+                        else if (typeof object.number === "string")
+                            message.number = $parseInt(object.number, 10);
+                        else if (typeof object.number === "number")
+                            message.number = object.number;
+                        else if (typeof object.number === "object")
+                            message.number = new $util.LongBits(object.number.low >>> 0, object.number.high >>> 0).toNumber(true);
+                if (object.taskId != null)
+                    if (typeof object.taskId !== "string" || object.taskId.length)
+                        message.taskId = $String(object.taskId);
+                if (object.code != null)
+                    if (typeof object.code !== "string" || object.code.length)
+                        message.code = $String(object.code);
+                if (object.message != null)
+                    if (typeof object.message !== "string" || object.message.length)
+                        message.message = $String(object.message);
+                if (object.fix != null)
+                    if (typeof object.fix !== "string" || object.fix.length)
+                        message.fix = $String(object.fix);
+                return message;
+            };
+
+            AttachAnswer.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.number = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.number = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.taskId = "";
+                    object.code = "";
+                    object.message = "";
+                    object.fix = "";
+                }
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.number = typeof message.number === "number" ? $BigInt(message.number) : $util.Long.fromBits(message.number.low >>> 0, message.number.high >>> 0, true).toBigInt();
+                    else if (typeof message.number === "number")
+                        object.number = options.longs === $String ? $String(message.number) : message.number;
+                    else
+                        object.number = options.longs === $String ? $util.Long.prototype.toString.call(message.number) : options.longs === $Number ? new $util.LongBits(message.number.low >>> 0, message.number.high >>> 0).toNumber(true) : message.number;
+                if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
+                    object.taskId = message.taskId;
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code"))
+                    object.code = message.code;
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message"))
+                    object.message = message.message;
+                if (message.fix != null && $Object.hasOwnProperty.call(message, "fix"))
+                    object.fix = message.fix;
+                return object;
+            };
+
+            AttachAnswer.prototype.toJSON = function() {
+                return AttachAnswer.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            AttachAnswer.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.dispatcher.AttachAnswer";
+            };
+
+            return AttachAnswer;
         })();
 
         dispatcher.Welcome = (function() {
@@ -38767,14 +39707,16 @@ export const skep = $root.skep = (() => {
             Assignment.prototype.secret = null;
             Assignment.prototype.config = null;
             Assignment.prototype.network = null;
-            Assignment.prototype.table = null;
             Assignment.prototype.key = null;
             Assignment.prototype.volume = null;
+            Assignment.prototype.endpoint = null;
+            Assignment.prototype.serviceRecord = null;
+            Assignment.prototype.peer = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(Assignment.prototype, "item", {
-                get: $util.oneOfGetter($oneOfFields = ["task", "secret", "config", "network", "table", "key", "volume"]),
+                get: $util.oneOfGetter($oneOfFields = ["task", "secret", "config", "network", "key", "volume", "endpoint", "serviceRecord", "peer"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -38799,12 +39741,16 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.Config.encode(message.config, writer.uint32(34).fork(), _depth + 1).ldelim();
                 if (message.network != null && $Object.hasOwnProperty.call(message, "network"))
                     $root.skep.objects.Network.encode(message.network, writer.uint32(42).fork(), _depth + 1).ldelim();
-                if (message.table != null && $Object.hasOwnProperty.call(message, "table"))
-                    $root.skep.dispatcher.NetworkTable.encode(message.table, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.key != null && $Object.hasOwnProperty.call(message, "key"))
                     $root.skep.objects.NetworkKey.encode(message.key, writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.volume != null && $Object.hasOwnProperty.call(message, "volume"))
                     $root.skep.objects.Volume.encode(message.volume, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.endpoint != null && $Object.hasOwnProperty.call(message, "endpoint"))
+                    $root.skep.dispatcher.EndpointRecord.encode(message.endpoint, writer.uint32(74).fork(), _depth + 1).ldelim();
+                if (message.serviceRecord != null && $Object.hasOwnProperty.call(message, "serviceRecord"))
+                    $root.skep.dispatcher.ServiceRecord.encode(message.serviceRecord, writer.uint32(82).fork(), _depth + 1).ldelim();
+                if (message.peer != null && $Object.hasOwnProperty.call(message, "peer"))
+                    $root.skep.dispatcher.PeerRecord.encode(message.peer, writer.uint32(90).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -38875,13 +39821,6 @@ export const skep = $root.skep = (() => {
                             message.item = "network";
                             continue;
                         }
-                    case 6: {
-                            if (wireType !== 2)
-                                break;
-                            message.table = $root.skep.dispatcher.NetworkTable.decode(reader, reader.size(), $undefined, _depth + 1, message.table);
-                            message.item = "table";
-                            continue;
-                        }
                     case 7: {
                             if (wireType !== 2)
                                 break;
@@ -38894,6 +39833,27 @@ export const skep = $root.skep = (() => {
                                 break;
                             message.volume = $root.skep.objects.Volume.decode(reader, reader.size(), $undefined, _depth + 1, message.volume);
                             message.item = "volume";
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.endpoint = $root.skep.dispatcher.EndpointRecord.decode(reader, reader.size(), $undefined, _depth + 1, message.endpoint);
+                            message.item = "endpoint";
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            message.serviceRecord = $root.skep.dispatcher.ServiceRecord.decode(reader, reader.size(), $undefined, _depth + 1, message.serviceRecord);
+                            message.item = "serviceRecord";
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 2)
+                                break;
+                            message.peer = $root.skep.dispatcher.PeerRecord.decode(reader, reader.size(), $undefined, _depth + 1, message.peer);
+                            message.item = "peer";
                             continue;
                         }
                     }
@@ -38946,11 +39906,6 @@ export const skep = $root.skep = (() => {
                         throw $TypeError(".skep.dispatcher.Assignment.network: object expected");
                     message.network = $root.skep.objects.Network.fromObject(object.network, _depth + 1);
                 }
-                if (object.table != null) {
-                    if (!$util.isObject(object.table))
-                        throw $TypeError(".skep.dispatcher.Assignment.table: object expected");
-                    message.table = $root.skep.dispatcher.NetworkTable.fromObject(object.table, _depth + 1);
-                }
                 if (object.key != null) {
                     if (!$util.isObject(object.key))
                         throw $TypeError(".skep.dispatcher.Assignment.key: object expected");
@@ -38960,6 +39915,21 @@ export const skep = $root.skep = (() => {
                     if (!$util.isObject(object.volume))
                         throw $TypeError(".skep.dispatcher.Assignment.volume: object expected");
                     message.volume = $root.skep.objects.Volume.fromObject(object.volume, _depth + 1);
+                }
+                if (object.endpoint != null) {
+                    if (!$util.isObject(object.endpoint))
+                        throw $TypeError(".skep.dispatcher.Assignment.endpoint: object expected");
+                    message.endpoint = $root.skep.dispatcher.EndpointRecord.fromObject(object.endpoint, _depth + 1);
+                }
+                if (object.serviceRecord != null) {
+                    if (!$util.isObject(object.serviceRecord))
+                        throw $TypeError(".skep.dispatcher.Assignment.serviceRecord: object expected");
+                    message.serviceRecord = $root.skep.dispatcher.ServiceRecord.fromObject(object.serviceRecord, _depth + 1);
+                }
+                if (object.peer != null) {
+                    if (!$util.isObject(object.peer))
+                        throw $TypeError(".skep.dispatcher.Assignment.peer: object expected");
+                    message.peer = $root.skep.dispatcher.PeerRecord.fromObject(object.peer, _depth + 1);
                 }
                 return message;
             };
@@ -38996,11 +39966,6 @@ export const skep = $root.skep = (() => {
                     if (options.oneofs)
                         object.item = "network";
                 }
-                if (message.table != null && $Object.hasOwnProperty.call(message, "table")) {
-                    object.table = $root.skep.dispatcher.NetworkTable.toObject(message.table, options, _depth + 1);
-                    if (options.oneofs)
-                        object.item = "table";
-                }
                 if (message.key != null && $Object.hasOwnProperty.call(message, "key")) {
                     object.key = $root.skep.objects.NetworkKey.toObject(message.key, options, _depth + 1);
                     if (options.oneofs)
@@ -39010,6 +39975,21 @@ export const skep = $root.skep = (() => {
                     object.volume = $root.skep.objects.Volume.toObject(message.volume, options, _depth + 1);
                     if (options.oneofs)
                         object.item = "volume";
+                }
+                if (message.endpoint != null && $Object.hasOwnProperty.call(message, "endpoint")) {
+                    object.endpoint = $root.skep.dispatcher.EndpointRecord.toObject(message.endpoint, options, _depth + 1);
+                    if (options.oneofs)
+                        object.item = "endpoint";
+                }
+                if (message.serviceRecord != null && $Object.hasOwnProperty.call(message, "serviceRecord")) {
+                    object.serviceRecord = $root.skep.dispatcher.ServiceRecord.toObject(message.serviceRecord, options, _depth + 1);
+                    if (options.oneofs)
+                        object.item = "serviceRecord";
+                }
+                if (message.peer != null && $Object.hasOwnProperty.call(message, "peer")) {
+                    object.peer = $root.skep.dispatcher.PeerRecord.toObject(message.peer, options, _depth + 1);
+                    if (options.oneofs)
+                        object.item = "peer";
                 }
                 return object;
             };
@@ -39027,222 +40007,6 @@ export const skep = $root.skep = (() => {
             return Assignment;
         })();
 
-        dispatcher.NetworkTable = (function() {
-
-            const NetworkTable = function (properties) {
-                this.endpoints = [];
-                this.services = [];
-                this.peers = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            NetworkTable.prototype.networkId = "";
-            NetworkTable.prototype.endpoints = $util.emptyArray;
-            NetworkTable.prototype.services = $util.emptyArray;
-            NetworkTable.prototype.peers = $util.emptyArray;
-
-            NetworkTable.create = function(properties) {
-                return new NetworkTable(properties);
-            };
-
-            NetworkTable.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId") && message.networkId !== "")
-                    writer.uint32(10).string(message.networkId);
-                if (message.endpoints != null && message.endpoints.length)
-                    for (let i = 0; i < message.endpoints.length; ++i)
-                        $root.skep.dispatcher.EndpointRecord.encode(message.endpoints[i], writer.uint32(18).fork(), _depth + 1).ldelim();
-                if (message.services != null && message.services.length)
-                    for (let i = 0; i < message.services.length; ++i)
-                        $root.skep.dispatcher.ServiceRecord.encode(message.services[i], writer.uint32(26).fork(), _depth + 1).ldelim();
-                if (message.peers != null && message.peers.length)
-                    for (let i = 0; i < message.peers.length; ++i)
-                        $root.skep.dispatcher.PeerRecord.encode(message.peers[i], writer.uint32(34).fork(), _depth + 1).ldelim();
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            NetworkTable.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.dispatcher.NetworkTable();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.networkId = value;
-                            else
-                                delete message.networkId;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.endpoints && message.endpoints.length))
-                                message.endpoints = [];
-                            message.endpoints.push($root.skep.dispatcher.EndpointRecord.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.services && message.services.length))
-                                message.services = [];
-                            message.services.push($root.skep.dispatcher.ServiceRecord.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.peers && message.peers.length))
-                                message.peers = [];
-                            message.peers.push($root.skep.dispatcher.PeerRecord.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            NetworkTable.fromObject = function (object, _depth) {
-                if (object instanceof $root.skep.dispatcher.NetworkTable)
-                    return object;
-                if (!$util.isObject(object))
-                    throw $TypeError(".skep.dispatcher.NetworkTable: object expected");
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let message = new $root.skep.dispatcher.NetworkTable();
-                if (object.networkId != null)
-                    if (typeof object.networkId !== "string" || object.networkId.length)
-                        message.networkId = $String(object.networkId);
-                if (object.endpoints) {
-                    if (!$Array.isArray(object.endpoints))
-                        throw $TypeError(".skep.dispatcher.NetworkTable.endpoints: array expected");
-                    message.endpoints = $Array(object.endpoints.length);
-                    for (let i = 0; i < object.endpoints.length; ++i) {
-                        if (!$util.isObject(object.endpoints[i]))
-                            throw $TypeError(".skep.dispatcher.NetworkTable.endpoints: object expected");
-                        message.endpoints[i] = $root.skep.dispatcher.EndpointRecord.fromObject(object.endpoints[i], _depth + 1);
-                    }
-                }
-                if (object.services) {
-                    if (!$Array.isArray(object.services))
-                        throw $TypeError(".skep.dispatcher.NetworkTable.services: array expected");
-                    message.services = $Array(object.services.length);
-                    for (let i = 0; i < object.services.length; ++i) {
-                        if (!$util.isObject(object.services[i]))
-                            throw $TypeError(".skep.dispatcher.NetworkTable.services: object expected");
-                        message.services[i] = $root.skep.dispatcher.ServiceRecord.fromObject(object.services[i], _depth + 1);
-                    }
-                }
-                if (object.peers) {
-                    if (!$Array.isArray(object.peers))
-                        throw $TypeError(".skep.dispatcher.NetworkTable.peers: array expected");
-                    message.peers = $Array(object.peers.length);
-                    for (let i = 0; i < object.peers.length; ++i) {
-                        if (!$util.isObject(object.peers[i]))
-                            throw $TypeError(".skep.dispatcher.NetworkTable.peers: object expected");
-                        message.peers[i] = $root.skep.dispatcher.PeerRecord.fromObject(object.peers[i], _depth + 1);
-                    }
-                }
-                return message;
-            };
-
-            NetworkTable.toObject = function (message, options, _depth) {
-                if (!options)
-                    options = {};
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let object = {};
-                if (options.arrays || options.defaults) {
-                    object.endpoints = [];
-                    object.services = [];
-                    object.peers = [];
-                }
-                if (options.defaults)
-                    object.networkId = "";
-                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId"))
-                    object.networkId = message.networkId;
-                if (message.endpoints && message.endpoints.length) {
-                    object.endpoints = $Array(message.endpoints.length);
-                    for (let j = 0; j < message.endpoints.length; ++j)
-                        object.endpoints[j] = $root.skep.dispatcher.EndpointRecord.toObject(message.endpoints[j], options, _depth + 1);
-                }
-                if (message.services && message.services.length) {
-                    object.services = $Array(message.services.length);
-                    for (let j = 0; j < message.services.length; ++j)
-                        object.services[j] = $root.skep.dispatcher.ServiceRecord.toObject(message.services[j], options, _depth + 1);
-                }
-                if (message.peers && message.peers.length) {
-                    object.peers = $Array(message.peers.length);
-                    for (let j = 0; j < message.peers.length; ++j)
-                        object.peers[j] = $root.skep.dispatcher.PeerRecord.toObject(message.peers[j], options, _depth + 1);
-                }
-                return object;
-            };
-
-            NetworkTable.prototype.toJSON = function() {
-                return NetworkTable.toObject(this, $protobuf.util.toJSONOptions);
-            };
-
-            NetworkTable.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.dispatcher.NetworkTable";
-            };
-
-            return NetworkTable;
-        })();
-
         dispatcher.EndpointRecord = (function() {
 
             const EndpointRecord = function (properties) {
@@ -39254,13 +40018,16 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
+            EndpointRecord.prototype.networkId = "";
             EndpointRecord.prototype.taskId = "";
-            EndpointRecord.prototype.name = "";
             EndpointRecord.prototype.serviceId = "";
             EndpointRecord.prototype.nodeId = "";
+            EndpointRecord.prototype.name = "";
+            EndpointRecord.prototype.slot = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             EndpointRecord.prototype.addresses = $util.emptyArray;
+            EndpointRecord.prototype.gatewayAddress = "";
             EndpointRecord.prototype.aliases = $util.emptyArray;
-            EndpointRecord.prototype.healthy = false;
+            EndpointRecord.prototype.serving = false;
 
             EndpointRecord.create = function(properties) {
                 return new EndpointRecord(properties);
@@ -39273,22 +40040,28 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId") && message.networkId !== "")
+                    writer.uint32(10).string(message.networkId);
                 if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId") && message.taskId !== "")
-                    writer.uint32(10).string(message.taskId);
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(18).string(message.name);
+                    writer.uint32(18).string(message.taskId);
                 if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
                     writer.uint32(26).string(message.serviceId);
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
                     writer.uint32(34).string(message.nodeId);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(42).string(message.name);
+                if (message.slot != null && $Object.hasOwnProperty.call(message, "slot") && (typeof message.slot === "object" ? message.slot.low || message.slot.high : message.slot !== 0))
+                    writer.uint32(48).uint64(message.slot);
                 if (message.addresses != null && message.addresses.length)
                     for (let i = 0; i < message.addresses.length; ++i)
-                        writer.uint32(42).string(message.addresses[i]);
+                        writer.uint32(58).string(message.addresses[i]);
+                if (message.gatewayAddress != null && $Object.hasOwnProperty.call(message, "gatewayAddress") && message.gatewayAddress !== "")
+                    writer.uint32(66).string(message.gatewayAddress);
                 if (message.aliases != null && message.aliases.length)
                     for (let i = 0; i < message.aliases.length; ++i)
-                        writer.uint32(50).string(message.aliases[i]);
-                if (message.healthy != null && $Object.hasOwnProperty.call(message, "healthy") && message.healthy !== false)
-                    writer.uint32(56).bool(message.healthy);
+                        writer.uint32(74).string(message.aliases[i]);
+                if (message.serving != null && $Object.hasOwnProperty.call(message, "serving") && message.serving !== false)
+                    writer.uint32(80).bool(message.serving);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -39326,18 +40099,18 @@ export const skep = $root.skep = (() => {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
-                                message.taskId = value;
+                                message.networkId = value;
                             else
-                                delete message.taskId;
+                                delete message.networkId;
                             continue;
                         }
                     case 2: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
-                                message.name = value;
+                                message.taskId = value;
                             else
-                                delete message.name;
+                                delete message.taskId;
                             continue;
                         }
                     case 3: {
@@ -39361,12 +40134,39 @@ export const skep = $root.skep = (() => {
                     case 5: {
                             if (wireType !== 2)
                                 break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.slot = value;
+                            else
+                                delete message.slot;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
                             if (!(message.addresses && message.addresses.length))
                                 message.addresses = [];
                             message.addresses.push(reader.stringVerify());
                             continue;
                         }
-                    case 6: {
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.gatewayAddress = value;
+                            else
+                                delete message.gatewayAddress;
+                            continue;
+                        }
+                    case 9: {
                             if (wireType !== 2)
                                 break;
                             if (!(message.aliases && message.aliases.length))
@@ -39374,13 +40174,13 @@ export const skep = $root.skep = (() => {
                             message.aliases.push(reader.stringVerify());
                             continue;
                         }
-                    case 7: {
+                    case 10: {
                             if (wireType !== 0)
                                 break;
                             if (value = reader.bool())
-                                message.healthy = value;
+                                message.serving = value;
                             else
-                                delete message.healthy;
+                                delete message.serving;
                             continue;
                         }
                     }
@@ -39410,18 +40210,31 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let message = new $root.skep.dispatcher.EndpointRecord();
+                if (object.networkId != null)
+                    if (typeof object.networkId !== "string" || object.networkId.length)
+                        message.networkId = $String(object.networkId);
                 if (object.taskId != null)
                     if (typeof object.taskId !== "string" || object.taskId.length)
                         message.taskId = $String(object.taskId);
-                if (object.name != null)
-                    if (typeof object.name !== "string" || object.name.length)
-                        message.name = $String(object.name);
                 if (object.serviceId != null)
                     if (typeof object.serviceId !== "string" || object.serviceId.length)
                         message.serviceId = $String(object.serviceId);
                 if (object.nodeId != null)
                     if (typeof object.nodeId !== "string" || object.nodeId.length)
                         message.nodeId = $String(object.nodeId);
+                if (object.name != null)
+                    if (typeof object.name !== "string" || object.name.length)
+                        message.name = $String(object.name);
+                if (object.slot != null)
+                    if (typeof object.slot === "object" ? object.slot.low || object.slot.high : $Number(object.slot) !== 0)
+                        if ($util.Long)
+                            message.slot = $util.Long.fromValue(object.slot, true);
+                        else if (typeof object.slot === "string")
+                            message.slot = $parseInt(object.slot, 10);
+                        else if (typeof object.slot === "number")
+                            message.slot = object.slot;
+                        else if (typeof object.slot === "object")
+                            message.slot = new $util.LongBits(object.slot.low >>> 0, object.slot.high >>> 0).toNumber(true);
                 if (object.addresses) {
                     if (!$Array.isArray(object.addresses))
                         throw $TypeError(".skep.dispatcher.EndpointRecord.addresses: array expected");
@@ -39429,6 +40242,9 @@ export const skep = $root.skep = (() => {
                     for (let i = 0; i < object.addresses.length; ++i)
                         message.addresses[i] = $String(object.addresses[i]);
                 }
+                if (object.gatewayAddress != null)
+                    if (typeof object.gatewayAddress !== "string" || object.gatewayAddress.length)
+                        message.gatewayAddress = $String(object.gatewayAddress);
                 if (object.aliases) {
                     if (!$Array.isArray(object.aliases))
                         throw $TypeError(".skep.dispatcher.EndpointRecord.aliases: array expected");
@@ -39436,9 +40252,9 @@ export const skep = $root.skep = (() => {
                     for (let i = 0; i < object.aliases.length; ++i)
                         message.aliases[i] = $String(object.aliases[i]);
                 }
-                if (object.healthy != null)
-                    if (object.healthy)
-                        message.healthy = $Boolean(object.healthy);
+                if (object.serving != null)
+                    if (object.serving)
+                        message.serving = $Boolean(object.serving);
                 return message;
             };
 
@@ -39455,32 +40271,50 @@ export const skep = $root.skep = (() => {
                     object.aliases = [];
                 }
                 if (options.defaults) {
+                    object.networkId = "";
                     object.taskId = "";
-                    object.name = "";
                     object.serviceId = "";
                     object.nodeId = "";
-                    object.healthy = false;
+                    object.name = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.slot = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.slot = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.gatewayAddress = "";
+                    object.serving = false;
                 }
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId"))
+                    object.networkId = message.networkId;
                 if (message.taskId != null && $Object.hasOwnProperty.call(message, "taskId"))
                     object.taskId = message.taskId;
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
-                    object.name = message.name;
                 if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId"))
                     object.serviceId = message.serviceId;
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
                     object.nodeId = message.nodeId;
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    object.name = message.name;
+                if (message.slot != null && $Object.hasOwnProperty.call(message, "slot"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.slot = typeof message.slot === "number" ? $BigInt(message.slot) : $util.Long.fromBits(message.slot.low >>> 0, message.slot.high >>> 0, true).toBigInt();
+                    else if (typeof message.slot === "number")
+                        object.slot = options.longs === $String ? $String(message.slot) : message.slot;
+                    else
+                        object.slot = options.longs === $String ? $util.Long.prototype.toString.call(message.slot) : options.longs === $Number ? new $util.LongBits(message.slot.low >>> 0, message.slot.high >>> 0).toNumber(true) : message.slot;
                 if (message.addresses && message.addresses.length) {
                     object.addresses = $Array(message.addresses.length);
                     for (let j = 0; j < message.addresses.length; ++j)
                         object.addresses[j] = message.addresses[j];
                 }
+                if (message.gatewayAddress != null && $Object.hasOwnProperty.call(message, "gatewayAddress"))
+                    object.gatewayAddress = message.gatewayAddress;
                 if (message.aliases && message.aliases.length) {
                     object.aliases = $Array(message.aliases.length);
                     for (let j = 0; j < message.aliases.length; ++j)
                         object.aliases[j] = message.aliases[j];
                 }
-                if (message.healthy != null && $Object.hasOwnProperty.call(message, "healthy"))
-                    object.healthy = message.healthy;
+                if (message.serving != null && $Object.hasOwnProperty.call(message, "serving"))
+                    object.serving = message.serving;
                 return object;
             };
 
@@ -39501,7 +40335,6 @@ export const skep = $root.skep = (() => {
 
             const ServiceRecord = function (properties) {
                 this.aliases = [];
-                this.virtualIps = [];
                 this.ports = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
@@ -39509,12 +40342,13 @@ export const skep = $root.skep = (() => {
                             this[keys[i]] = properties[keys[i]];
             };
 
+            ServiceRecord.prototype.networkId = "";
             ServiceRecord.prototype.serviceId = "";
             ServiceRecord.prototype.name = "";
             ServiceRecord.prototype.aliases = $util.emptyArray;
-            ServiceRecord.prototype.virtualIps = $util.emptyArray;
-            ServiceRecord.prototype.ports = $util.emptyArray;
+            ServiceRecord.prototype.virtualIp = "";
             ServiceRecord.prototype.mode = 0;
+            ServiceRecord.prototype.ports = $util.emptyArray;
 
             ServiceRecord.create = function(properties) {
                 return new ServiceRecord(properties);
@@ -39527,21 +40361,22 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId") && message.networkId !== "")
+                    writer.uint32(10).string(message.networkId);
                 if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
-                    writer.uint32(10).string(message.serviceId);
+                    writer.uint32(18).string(message.serviceId);
                 if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(18).string(message.name);
+                    writer.uint32(26).string(message.name);
                 if (message.aliases != null && message.aliases.length)
                     for (let i = 0; i < message.aliases.length; ++i)
-                        writer.uint32(26).string(message.aliases[i]);
-                if (message.virtualIps != null && message.virtualIps.length)
-                    for (let i = 0; i < message.virtualIps.length; ++i)
-                        $root.skep.objects.VirtualIp.encode(message.virtualIps[i], writer.uint32(34).fork(), _depth + 1).ldelim();
-                if (message.ports != null && message.ports.length)
-                    for (let i = 0; i < message.ports.length; ++i)
-                        $root.skep.objects.EndpointPortConfig.encode(message.ports[i], writer.uint32(42).fork(), _depth + 1).ldelim();
+                        writer.uint32(34).string(message.aliases[i]);
+                if (message.virtualIp != null && $Object.hasOwnProperty.call(message, "virtualIp") && message.virtualIp !== "")
+                    writer.uint32(42).string(message.virtualIp);
                 if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
                     writer.uint32(48).int32(message.mode);
+                if (message.ports != null && message.ports.length)
+                    for (let i = 0; i < message.ports.length; ++i)
+                        $root.skep.objects.EndpointPortConfig.encode(message.ports[i], writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -39579,12 +40414,21 @@ export const skep = $root.skep = (() => {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
+                                message.networkId = value;
+                            else
+                                delete message.networkId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
                                 message.serviceId = value;
                             else
                                 delete message.serviceId;
                             continue;
                         }
-                    case 2: {
+                    case 3: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -39593,7 +40437,7 @@ export const skep = $root.skep = (() => {
                                 delete message.name;
                             continue;
                         }
-                    case 3: {
+                    case 4: {
                             if (wireType !== 2)
                                 break;
                             if (!(message.aliases && message.aliases.length))
@@ -39601,20 +40445,13 @@ export const skep = $root.skep = (() => {
                             message.aliases.push(reader.stringVerify());
                             continue;
                         }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.virtualIps && message.virtualIps.length))
-                                message.virtualIps = [];
-                            message.virtualIps.push($root.skep.objects.VirtualIp.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
                     case 5: {
                             if (wireType !== 2)
                                 break;
-                            if (!(message.ports && message.ports.length))
-                                message.ports = [];
-                            message.ports.push($root.skep.objects.EndpointPortConfig.decode(reader, reader.size(), $undefined, _depth + 1));
+                            if ((value = reader.stringVerify()).length)
+                                message.virtualIp = value;
+                            else
+                                delete message.virtualIp;
                             continue;
                         }
                     case 6: {
@@ -39624,6 +40461,14 @@ export const skep = $root.skep = (() => {
                                 message.mode = value;
                             else
                                 delete message.mode;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.ports && message.ports.length))
+                                message.ports = [];
+                            message.ports.push($root.skep.objects.EndpointPortConfig.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -39653,6 +40498,9 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let message = new $root.skep.dispatcher.ServiceRecord();
+                if (object.networkId != null)
+                    if (typeof object.networkId !== "string" || object.networkId.length)
+                        message.networkId = $String(object.networkId);
                 if (object.serviceId != null)
                     if (typeof object.serviceId !== "string" || object.serviceId.length)
                         message.serviceId = $String(object.serviceId);
@@ -39666,26 +40514,9 @@ export const skep = $root.skep = (() => {
                     for (let i = 0; i < object.aliases.length; ++i)
                         message.aliases[i] = $String(object.aliases[i]);
                 }
-                if (object.virtualIps) {
-                    if (!$Array.isArray(object.virtualIps))
-                        throw $TypeError(".skep.dispatcher.ServiceRecord.virtualIps: array expected");
-                    message.virtualIps = $Array(object.virtualIps.length);
-                    for (let i = 0; i < object.virtualIps.length; ++i) {
-                        if (!$util.isObject(object.virtualIps[i]))
-                            throw $TypeError(".skep.dispatcher.ServiceRecord.virtualIps: object expected");
-                        message.virtualIps[i] = $root.skep.objects.VirtualIp.fromObject(object.virtualIps[i], _depth + 1);
-                    }
-                }
-                if (object.ports) {
-                    if (!$Array.isArray(object.ports))
-                        throw $TypeError(".skep.dispatcher.ServiceRecord.ports: array expected");
-                    message.ports = $Array(object.ports.length);
-                    for (let i = 0; i < object.ports.length; ++i) {
-                        if (!$util.isObject(object.ports[i]))
-                            throw $TypeError(".skep.dispatcher.ServiceRecord.ports: object expected");
-                        message.ports[i] = $root.skep.objects.EndpointPortConfig.fromObject(object.ports[i], _depth + 1);
-                    }
-                }
+                if (object.virtualIp != null)
+                    if (typeof object.virtualIp !== "string" || object.virtualIp.length)
+                        message.virtualIp = $String(object.virtualIp);
                 if (object.mode !== 0 && (typeof object.mode !== "string" || $root.skep.objects.EndpointMode[object.mode] !== 0))
                     switch (object.mode) {
                     case "VIP":
@@ -39700,6 +40531,16 @@ export const skep = $root.skep = (() => {
                         if (typeof object.mode === "number" && (object.mode | 0) === object.mode)
                             message.mode = object.mode;
                     }
+                if (object.ports) {
+                    if (!$Array.isArray(object.ports))
+                        throw $TypeError(".skep.dispatcher.ServiceRecord.ports: array expected");
+                    message.ports = $Array(object.ports.length);
+                    for (let i = 0; i < object.ports.length; ++i) {
+                        if (!$util.isObject(object.ports[i]))
+                            throw $TypeError(".skep.dispatcher.ServiceRecord.ports: object expected");
+                        message.ports[i] = $root.skep.objects.EndpointPortConfig.fromObject(object.ports[i], _depth + 1);
+                    }
+                }
                 return message;
             };
 
@@ -39713,14 +40554,17 @@ export const skep = $root.skep = (() => {
                 let object = {};
                 if (options.arrays || options.defaults) {
                     object.aliases = [];
-                    object.virtualIps = [];
                     object.ports = [];
                 }
                 if (options.defaults) {
+                    object.networkId = "";
                     object.serviceId = "";
                     object.name = "";
+                    object.virtualIp = "";
                     object.mode = options.enums === $String ? "VIP" : 0;
                 }
+                if (message.networkId != null && $Object.hasOwnProperty.call(message, "networkId"))
+                    object.networkId = message.networkId;
                 if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId"))
                     object.serviceId = message.serviceId;
                 if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
@@ -39730,18 +40574,15 @@ export const skep = $root.skep = (() => {
                     for (let j = 0; j < message.aliases.length; ++j)
                         object.aliases[j] = message.aliases[j];
                 }
-                if (message.virtualIps && message.virtualIps.length) {
-                    object.virtualIps = $Array(message.virtualIps.length);
-                    for (let j = 0; j < message.virtualIps.length; ++j)
-                        object.virtualIps[j] = $root.skep.objects.VirtualIp.toObject(message.virtualIps[j], options, _depth + 1);
-                }
+                if (message.virtualIp != null && $Object.hasOwnProperty.call(message, "virtualIp"))
+                    object.virtualIp = message.virtualIp;
+                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode"))
+                    object.mode = options.enums === $String ? $root.skep.objects.EndpointMode[message.mode] === $undefined ? message.mode : $root.skep.objects.EndpointMode[message.mode] : message.mode;
                 if (message.ports && message.ports.length) {
                     object.ports = $Array(message.ports.length);
                     for (let j = 0; j < message.ports.length; ++j)
                         object.ports[j] = $root.skep.objects.EndpointPortConfig.toObject(message.ports[j], options, _depth + 1);
                 }
-                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode"))
-                    object.mode = options.enums === $String ? $root.skep.objects.EndpointMode[message.mode] === $undefined ? message.mode : $root.skep.objects.EndpointMode[message.mode] : message.mode;
                 return object;
             };
 
@@ -39761,7 +40602,6 @@ export const skep = $root.skep = (() => {
         dispatcher.PeerRecord = (function() {
 
             const PeerRecord = function (properties) {
-                this.addresses = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -39769,9 +40609,10 @@ export const skep = $root.skep = (() => {
             };
 
             PeerRecord.prototype.nodeId = "";
+            PeerRecord.prototype.number = 0;
             PeerRecord.prototype.addr = "";
+            PeerRecord.prototype.mtu = 0;
             PeerRecord.prototype.publicKey = $util.newBuffer([]);
-            PeerRecord.prototype.addresses = $util.emptyArray;
 
             PeerRecord.create = function(properties) {
                 return new PeerRecord(properties);
@@ -39786,13 +40627,14 @@ export const skep = $root.skep = (() => {
                     throw $Error("max depth exceeded");
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
                     writer.uint32(10).string(message.nodeId);
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number") && message.number !== 0)
+                    writer.uint32(16).uint32(message.number);
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr") && message.addr !== "")
-                    writer.uint32(18).string(message.addr);
+                    writer.uint32(26).string(message.addr);
+                if (message.mtu != null && $Object.hasOwnProperty.call(message, "mtu") && message.mtu !== 0)
+                    writer.uint32(32).uint32(message.mtu);
                 if (message.publicKey != null && $Object.hasOwnProperty.call(message, "publicKey") && message.publicKey.length)
-                    writer.uint32(26).bytes(message.publicKey);
-                if (message.addresses != null && message.addresses.length)
-                    for (let i = 0; i < message.addresses.length; ++i)
-                        writer.uint32(34).string(message.addresses[i]);
+                    writer.uint32(42).bytes(message.publicKey);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -39836,6 +40678,15 @@ export const skep = $root.skep = (() => {
                             continue;
                         }
                     case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.number = value;
+                            else
+                                delete message.number;
+                            continue;
+                        }
+                    case 3: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.stringVerify()).length)
@@ -39844,21 +40695,22 @@ export const skep = $root.skep = (() => {
                                 delete message.addr;
                             continue;
                         }
-                    case 3: {
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.mtu = value;
+                            else
+                                delete message.mtu;
+                            continue;
+                        }
+                    case 5: {
                             if (wireType !== 2)
                                 break;
                             if ((value = reader.bytes()).length)
                                 message.publicKey = value;
                             else
                                 delete message.publicKey;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.addresses && message.addresses.length))
-                                message.addresses = [];
-                            message.addresses.push(reader.stringVerify());
                             continue;
                         }
                     }
@@ -39891,22 +40743,21 @@ export const skep = $root.skep = (() => {
                 if (object.nodeId != null)
                     if (typeof object.nodeId !== "string" || object.nodeId.length)
                         message.nodeId = $String(object.nodeId);
+                if (object.number != null)
+                    if ($Number(object.number) !== 0)
+                        message.number = object.number >>> 0;
                 if (object.addr != null)
                     if (typeof object.addr !== "string" || object.addr.length)
                         message.addr = $String(object.addr);
+                if (object.mtu != null)
+                    if ($Number(object.mtu) !== 0)
+                        message.mtu = object.mtu >>> 0;
                 if (object.publicKey != null)
                     if (object.publicKey.length)
                         if (typeof object.publicKey === "string")
                             $util.base64.decode(object.publicKey, message.publicKey = $util.newBuffer($util.base64.length(object.publicKey)), 0);
                         else if (object.publicKey.length >= 0)
                             message.publicKey = object.publicKey;
-                if (object.addresses) {
-                    if (!$Array.isArray(object.addresses))
-                        throw $TypeError(".skep.dispatcher.PeerRecord.addresses: array expected");
-                    message.addresses = $Array(object.addresses.length);
-                    for (let i = 0; i < object.addresses.length; ++i)
-                        message.addresses[i] = $String(object.addresses[i]);
-                }
                 return message;
             };
 
@@ -39918,11 +40769,11 @@ export const skep = $root.skep = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.arrays || options.defaults)
-                    object.addresses = [];
                 if (options.defaults) {
                     object.nodeId = "";
+                    object.number = 0;
                     object.addr = "";
+                    object.mtu = 0;
                     if (options.bytes === $String)
                         object.publicKey = "";
                     else {
@@ -39933,15 +40784,14 @@ export const skep = $root.skep = (() => {
                 }
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId"))
                     object.nodeId = message.nodeId;
+                if (message.number != null && $Object.hasOwnProperty.call(message, "number"))
+                    object.number = message.number;
                 if (message.addr != null && $Object.hasOwnProperty.call(message, "addr"))
                     object.addr = message.addr;
+                if (message.mtu != null && $Object.hasOwnProperty.call(message, "mtu"))
+                    object.mtu = message.mtu;
                 if (message.publicKey != null && $Object.hasOwnProperty.call(message, "publicKey"))
                     object.publicKey = options.bytes === $String ? $util.base64.encode(message.publicKey, 0, message.publicKey.length) : options.bytes === $Array ? $Array.prototype.slice.call(message.publicKey) : message.publicKey;
-                if (message.addresses && message.addresses.length) {
-                    object.addresses = $Array(message.addresses.length);
-                    for (let j = 0; j < message.addresses.length; ++j)
-                        object.addresses[j] = message.addresses[j];
-                }
                 return object;
             };
 
