@@ -96,6 +96,18 @@ export interface SysctlObject {
   readonly value: string;
 }
 
+/** How a part of an element reads: integer is u32 in decimal, mark hexadecimal, inet_proto a name. */
+export type FieldType =
+  "ipv4_addr" | "ipv6_addr" | "ether_addr" | "inet_proto" | "inet_service" | "integer" | "mark" | "ct_zone" | "ifname";
+
+/** The types of a set's elements, as its definition in the table's text has them. */
+export interface SetFields {
+  readonly key: readonly FieldType[];
+  /** What it maps to; left out for a set. */
+  readonly data?: readonly (FieldType | "verdict")[];
+  readonly interval?: boolean;
+}
+
 /**
  * A table with its sets, maps, base chains and their rules, but without elements and without chains that are objects of
  * their own. `text` is what comes between the braces of `table FAMILY NAME { }`. A changed text replaces the whole table
@@ -104,6 +116,8 @@ export interface SysctlObject {
 export interface TableObject extends NftTableName {
   readonly type: "table";
   readonly text: string;
+  /** Of each of its sets and maps, by name. */
+  readonly sets: Readonly<Record<string, SetFields>>;
 }
 
 /** A chain without a hook, a target of verdict maps. Rules in nft's words. */
@@ -162,31 +176,31 @@ export function objectKey(object: NetObject): string {
 }
 
 /**
- * The order of applying: what stands on another comes after it, and goes before it. Links are first, since a sysctl of a
- * link needs the link; elements of verdict maps are last, since they switch traffic on. Routes stand before all elements.
+ * The order of applying: what stands on another comes after it, and goes before it. Sysctls that links inherit are first,
+ * those of a link follow it; elements of verdict maps are last, since they switch traffic on; routes stand before all elements.
  */
 export function rankOf(object: NetObject): number {
   switch (object.type) {
     case "link":
-      return object.how.kind === "bridge" ? 0 : 1;
+      return object.how.kind === "bridge" ? 1 : 2;
     case "sysctl":
-      return 2;
+      return /^net\/ipv[46]\/(conf|neigh)\/(?!all\/|default\/)/.test(object.path) ? 3 : 0;
     case "address":
-      return 3;
+      return 4;
     case "neighbour":
     case "fdb":
-      return 4;
+      return 5;
     case "route":
       // A gateway's own route before the routes through it.
-      return object.via === "" ? 5 : 6;
+      return object.via === "" ? 6 : 7;
     case "rule":
-      return 7;
-    case "table":
       return 8;
-    case "chain":
+    case "table":
       return 9;
+    case "chain":
+      return 10;
     case "element":
-      return isVerdict(object) ? 11 : 10;
+      return isVerdict(object) ? 12 : 11;
   }
 }
 

@@ -1,0 +1,346 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import fc from "fast-check";
+
+import { macOfAddress } from "./cidr.ts";
+import { Model } from "./model.ts";
+import { objectKey, type NetObject } from "./objects.ts";
+import { Overlays } from "./overlays.ts";
+import type { MakePart, SandboxFacts, Self } from "./part.ts";
+import { endpointKey, serviceKey } from "./records.ts";
+import type { EndpointRecord, OverlayNetwork, PeerRecord, RecordChange, ServiceRecord } from "./records.ts";
+
+const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
+const make: MakePart = (self, placement) =>
+  new Overlays({ self, placement, namespacePath: ({ vni }) => `/ns/n-${vni}` });
+
+const peer = (number: number, mtu = 1500): PeerRecord => ({
+  nodeId: `node${number}`,
+  number,
+  addr: `10.99.0.${number}`,
+  mtu,
+  publicKey: "",
+});
+
+const network = (index: number): OverlayNetwork => ({
+  id: `net${index}`,
+  name: `net${index}`,
+  vni: 4097 + index,
+  subnet: "10.0.1.0/24",
+  gateway: "10.0.1.1",
+  internal: false,
+  encrypted: false,
+  mtu: 0,
+});
+
+interface TaskWish {
+  readonly net: number;
+  readonly task: number;
+  readonly node: number;
+  readonly service: number;
+  readonly serving: boolean;
+}
+
+const addressOfTask = (task: number): string => `10.0.1.${10 + task}`;
+
+const endpoint = ({ net, task, node, service, serving }: TaskWish): EndpointRecord => ({
+  networkId: `net${net}`,
+  taskId: `task${task}`,
+  serviceId: `service${service}`,
+  nodeId: `node${node}`,
+  name: `web.${task}`,
+  slot: task,
+  addresses: [`${addressOfTask(task)}/24`],
+  gatewayAddress: "",
+  aliases: [],
+  serving,
+});
+
+const service = (net: number, index: number, vip = true): ServiceRecord => ({
+  networkId: `net${net}`,
+  serviceId: `service${index}`,
+  name: `web${index}`,
+  aliases: [],
+  virtualIp: vip ? `10.0.1.${200 + index}/24` : "",
+  mode: vip ? "vip" : "dnsrr",
+  ports: [],
+});
+
+const sandbox = (task: number, nets: readonly number[]): SandboxFacts => ({
+  id: `task${task}`,
+  tag: `tag${task}`,
+  namespacePath: `/ns/task${task}`,
+  gatewayAddress: "",
+  internal: false,
+  overlays: nets.map((net, at) => ({
+    wish: { kind: "overlay", network: network(net), address: `${addressOfTask(task)}/24`, aliases: [] },
+    interfaceName: `eth${at}`,
+    macAddress: macOfAddress(addressOfTask(task)),
+  })),
+  bridges: [],
+  ports: [],
+});
+
+const put = (record: PeerRecord | EndpointRecord | ServiceRecord): RecordChange => {
+  if ("taskId" in record) return { kind: "endpoint", key: endpointKey(record.networkId, record.taskId), record };
+  if ("serviceId" in record) return { kind: "service", key: serviceKey(record.networkId, record.serviceId), record };
+  return { kind: "peer", key: record.nodeId, record };
+};
+
+const gone = (change: RecordChange): RecordChange => ({ ...change, record: undefined });
+
+/** What a kernel has that did what it was told so far. */
+class Told {
+  readonly #namespaces = new Map<string, Map<string, NetObject>>();
+
+  hear(model: Model): void {
+    for (const [path, namespace] of model.namespaces) {
+      const objects = this.#namespaces.get(path) ?? new Map<string, NetObject>();
+      this.#namespaces.set(path, objects);
+      for (const { key, before, after } of namespace.take().changes) {
+        assert.deepEqual(objects.get(key), before, `${key} is believed to be what it is`);
+        if (after === undefined) objects.delete(key);
+        else objects.set(key, after);
+      }
+    }
+  }
+
+  shown(): Record<string, unknown> {
+    const all = [...this.#namespaces].filter(([, objects]) => objects.size > 0);
+    return Object.fromEntries(all.map(([path, objects]) => [path, shownObjects(objects.values())]));
+  }
+}
+
+function shown(model: Model): Record<string, unknown> {
+  const all = [...model.namespaces].filter(([, namespace]) => namespace.size > 0);
+  return Object.fromEntries(all.map(([path, namespace]) => [path, shownObjects(namespace.objects())]));
+}
+
+/** Objects by key; which task is in which slot of a service is no matter, but slots are dense. */
+function shownObjects(objects: Iterable<NetObject>): unknown {
+  const others = new Map<string, unknown>();
+  const slots = new Map<string, { readonly numbers: number[]; readonly tasks: string[] }>();
+  for (const object of objects) {
+    if (object.type === "element" && object.set === "be") {
+      const [vip = "", slot = ""] = object.key;
+      const service = slots.get(vip) ?? { numbers: [], tasks: [] };
+      slots.set(vip, service);
+      service.numbers.push(Number(slot));
+      service.tasks.push(object.value[0] ?? "");
+    } else {
+      others.set(objectKey(object), object);
+    }
+  }
+  for (const [vip, { numbers, tasks }] of slots) {
+    assert.deepEqual(
+      numbers.sort((a, b) => a - b),
+      numbers.map((_, at) => at),
+      `slots of ${vip} are dense`,
+    );
+    others.set(`slots ${vip}`, tasks.sort());
+  }
+  return Object.fromEntries([...others].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function joined(): Model {
+  const model = new Model([make], nowhere);
+  model.replace({ nodeId: "node1", peers: [peer(1), peer(2), peer(3)], endpoints: [], services: [] });
+  return model;
+}
+
+const keysOf = (model: Model, path: string): string[] =>
+  [...(model.namespaces.get(path)?.objects() ?? [])].map(objectKey).sort();
+
+describe("the model of overlays", () => {
+  test("a network is built with its first sandbox of this node, and goes with its last", () => {
+    const model = joined();
+    model.change([put(service(0, 0)), put(endpoint({ net: 0, task: 2, node: 2, service: 0, serving: true }))]);
+    assert.equal(model.namespaces.get("/ns/n-4097"), undefined);
+    model.sandbox("task1", sandbox(1, [0]));
+    assert.deepEqual(keysOf(model, "/ns/n-4097"), [
+      "address lo 10.0.1.1/32",
+      "address vx 10.0.1.1/32",
+      "chain ip skep lb1",
+      "element ip skep be 10.0.1.200 . 0",
+      "element ip skep self 10.0.1.11 . 10.0.1.11",
+      "element ip skep vips 10.0.1.200",
+      "fdb vx 02:fe:00:00:00:02",
+      "link lo",
+      "link vtag1",
+      "link vx",
+      "neighbour vtag1 10.0.1.11",
+      "neighbour vx 169.254.0.2",
+      "route 254 10.0.1.11/32",
+      "route 254 10.0.1.12/32",
+      "sysctl net/ipv4/conf/all/rp_filter",
+      "sysctl net/ipv4/conf/all/send_redirects",
+      "sysctl net/ipv4/conf/default/rp_filter",
+      "sysctl net/ipv4/conf/default/send_redirects",
+      "sysctl net/ipv4/ip_forward",
+      "table ip skep",
+    ]);
+    model.sandbox("task1", undefined);
+    assert.equal(model.namespaces.get("/ns/n-4097")?.size, 0);
+    assert.equal(model.namespaces.get("/ns/task1")?.size, 0);
+  });
+
+  test("a service without a serving task has no entry, so that its clients fail at once", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [0]));
+    const task = { net: 0, task: 2, node: 2, service: 0, serving: true };
+    model.change([put(service(0, 0)), put(endpoint(task))]);
+    assert.ok(keysOf(model, "/ns/n-4097").includes("element ip skep vips 10.0.1.200"));
+    model.change([put(endpoint({ ...task, serving: false }))]);
+    const left = keysOf(model, "/ns/n-4097");
+    assert.ok(!left.some((key) => /element ip skep (vips|be)|chain/.test(key)), left.join("\n"));
+    assert.ok(left.includes("route 254 10.0.1.12/32"), "connections that it has go on");
+  });
+
+  test("connections of a task that is gone are forgotten, those of one that drains are not", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [0]));
+    const task = { net: 0, task: 2, node: 2, service: 0, serving: true };
+    model.change([put(service(0, 0)), put(endpoint(task))]);
+    model.change([put(endpoint({ ...task, serving: false }))]);
+    const namespace = model.namespaces.get("/ns/n-4097");
+    assert.deepEqual(namespace?.take().forgotten, []);
+    model.change([gone(put(endpoint(task)))]);
+    assert.deepEqual(namespace?.take().forgotten, [{ destination: "10.0.1.200", replySource: "10.0.1.12" }]);
+  });
+
+  test("a change of one task among many touches its own objects only", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [0]));
+    const tasks = Array.from({ length: 50 }, (_, at) => ({ net: 0, task: 2 + at, node: 2, service: 0, serving: true }));
+    model.change([put(service(0, 0)), ...tasks.map((task) => put(endpoint(task)))]);
+    model.namespaces.get("/ns/n-4097")?.take();
+    model.change([gone(put(endpoint({ net: 0, task: 10, node: 2, service: 0, serving: true })))]);
+    const touched =
+      model.namespaces
+        .get("/ns/n-4097")
+        ?.take()
+        .changes.map(({ key }) => key) ?? [];
+    assert.deepEqual(touched.sort(), [
+      "chain ip skep lb49",
+      "chain ip skep lb50",
+      "element ip skep be 10.0.1.200 . 49",
+      "element ip skep be 10.0.1.200 . 8",
+      "element ip skep vips 10.0.1.200",
+      "route 254 10.0.1.20/32",
+    ]);
+  });
+
+  test("the smallest underlay of the cluster says how long a packet may be", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [0]));
+    const mtu = (): unknown => {
+      const link = model.namespaces.get("/ns/n-4097")?.get("link vx");
+      return link?.type === "link" ? link.mtu : undefined;
+    };
+    assert.equal(mtu(), 1450);
+    model.change([put(peer(2, 1400))]);
+    assert.equal(mtu(), 1350);
+    model.change([gone(put(peer(2)))]);
+    assert.equal(mtu(), 1450);
+  });
+
+  test("an address that passes from one task to the next in one change is routed to the new one", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [0]));
+    const old = endpoint({ net: 0, task: 2, node: 2, service: 0, serving: false });
+    model.change([put(old)]);
+    const next: EndpointRecord = {
+      ...endpoint({ net: 0, task: 3, node: 3, service: 0, serving: false }),
+      addresses: old.addresses,
+    };
+    model.change([put(next), gone(put(old))]);
+    const route = model.namespaces.get("/ns/n-4097")?.get("route 254 10.0.1.12/32");
+    assert.equal(route?.type === "route" ? route.via : undefined, "169.254.0.3");
+  });
+
+  type Step =
+    | { readonly kind: "records"; readonly change: RecordChange }
+    | { readonly kind: "sandbox"; readonly task: number; readonly nets: readonly number[] };
+
+  const step: fc.Arbitrary<Step> = fc.oneof(
+    fc
+      .tuple(fc.integer({ min: 1, max: 4 }), fc.constantFrom(1500, 1400), fc.boolean())
+      .map(([number, mtu, there]): Step => {
+        const change = put(peer(number, mtu));
+        return { kind: "records", change: there ? change : gone(change) };
+      }),
+    fc
+      .record({
+        net: fc.integer({ min: 0, max: 1 }),
+        task: fc.integer({ min: 1, max: 6 }),
+        node: fc.integer({ min: 1, max: 4 }),
+        service: fc.integer({ min: 0, max: 2 }),
+        serving: fc.boolean(),
+      })
+      .chain((wish) =>
+        fc.boolean().map((there): Step => {
+          const change = put(endpoint(wish));
+          return { kind: "records", change: there ? change : gone(change) };
+        }),
+      ),
+    fc
+      .tuple(fc.integer({ min: 0, max: 1 }), fc.integer({ min: 0, max: 2 }), fc.constantFrom("vip", "dnsrr", "gone"))
+      .map(([net, index, how]): Step => {
+        const change = put(service(net, index, how === "vip"));
+        return { kind: "records", change: how === "gone" ? gone(change) : change };
+      }),
+    fc
+      .tuple(fc.integer({ min: 1, max: 3 }), fc.constantFrom([], [0], [1], [0, 1], [1, 0]))
+      .map(([task, nets]): Step => ({ kind: "sandbox", task, nets })),
+  );
+
+  function take(model: Model, one: Step): void {
+    if (one.kind === "records") model.change([one.change]);
+    else model.sandbox(`task${one.task}`, one.nets.length === 0 ? undefined : sandbox(one.task, one.nets));
+  }
+
+  test("facts in any order end in the objects of a fresh start, and the kernel is told all of it", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), fc.boolean(), (steps, sandboxesFirst) => {
+        const model = joined();
+        const told = new Told();
+        for (const [at, one] of steps.entries()) {
+          take(model, one);
+          if (at % 3 === 0) told.hear(model);
+        }
+        told.hear(model);
+        assert.deepEqual(told.shown(), shown(model));
+
+        const fresh = new Model([make], nowhere);
+        const records = {
+          nodeId: "node1",
+          peers: [1, 2, 3, 4].flatMap((number) => model.peers.get(`node${number}`) ?? []),
+          endpoints: [...model.endpoints.values()].reverse(),
+          services: [...model.services.values()].reverse(),
+        };
+        // A node that is not told of itself goes on as it was.
+        if (!model.peers.has("node1"))
+          fresh.replace({ nodeId: "node1", peers: [peer(1)], endpoints: [], services: [] });
+        if (!sandboxesFirst) fresh.replace(records);
+        for (const [id, facts] of [...model.sandboxes].reverse()) fresh.sandbox(id, facts);
+        if (sandboxesFirst) fresh.replace(records);
+        assert.deepEqual(shown(fresh), shown(model));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("nothing is left of what is gone", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const model = joined();
+        for (const one of steps) take(model, one);
+        model.replace({ nodeId: "node1", peers: [peer(1)], endpoints: [], services: [] });
+        for (const id of model.sandboxes.keys()) model.sandbox(id, undefined);
+        assert.deepEqual(shown(model), {});
+      }),
+      { numRuns: 200 },
+    );
+  });
+});

@@ -1,0 +1,342 @@
+/**
+ * Overlay networks of this node. Each is a namespace that routes: one VXLAN device, a permanent neighbour and fdb entry for
+ * each node that has tasks on the network, a route for each task, a veth for each sandbox. Nobody asks by ARP, nothing is
+ * flooded. Source: network.md §2. A network exists here while a sandbox of this node is on it.
+ */
+import { nodeAddresses } from "../../../lib/pure/node-number.ts";
+import { addressOf, parseCidr } from "./cidr.ts";
+import type { NetObject } from "./objects.ts";
+import type { OverlayEndpoint, Part, Placement, SandboxFacts, Self } from "./part.ts";
+import type { EndpointRecord, OverlayNetwork, PeerRecord, ServiceRecord } from "./records.ts";
+import { Vips } from "./vips.ts";
+
+/** Frames of plain overlays. */
+const vxlanPort = 4789;
+/** Outer Ethernet, IPv4, UDP and VXLAN headers. */
+const vxlanOverheadBytes = 50;
+const vxlanLink = "vx";
+/** The router's end of every veth; each is alone on its link. */
+const gatewayMac = "02:fe:ff:ff:ff:01";
+export const mainTable = 254;
+
+export interface OverlaysOptions {
+  readonly self: Self;
+  readonly placement: Placement;
+  /** Where the namespace of a network is. */
+  readonly namespacePath: (network: OverlayNetwork) => string;
+}
+
+export class Overlays implements Part {
+  readonly #options: OverlaysOptions;
+  readonly #peers = new Map<string, PeerRecord>();
+  /** Records by network: they may come before its first sandbox. */
+  readonly #endpoints = new Map<string, Map<string, EndpointRecord>>();
+  readonly #services = new Map<string, Map<string, ServiceRecord>>();
+  readonly #overlays = new Map<string, Overlay>();
+
+  constructor(options: OverlaysOptions) {
+    this.#options = options;
+  }
+
+  peer(key: string, after: PeerRecord | undefined): void {
+    if (after === undefined) this.#peers.delete(key);
+    else this.#peers.set(key, after);
+    for (const overlay of this.#overlays.values()) overlay.peer(key);
+  }
+
+  endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
+    const networkId = (after ?? before)?.networkId ?? "";
+    file(this.#endpoints, networkId, key, after);
+    this.#overlays.get(networkId)?.endpoint(key, after, before);
+  }
+
+  service(key: string, after: ServiceRecord | undefined, before: ServiceRecord | undefined): void {
+    const record = after ?? before;
+    const networkId = record?.networkId ?? "";
+    file(this.#services, networkId, key, after);
+    this.#overlays.get(networkId)?.service(record?.serviceId ?? "", after);
+  }
+
+  sandbox(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
+    // Outside a swarm there is nowhere to send frames to.
+    if (this.#options.self.number === 0) return;
+    for (const endpoint of after?.overlays ?? []) this.#overlay(endpoint.wish.network).attach(after, endpoint);
+    for (const { wish } of before?.overlays ?? []) {
+      if (after?.overlays.some((kept) => kept.wish.network.id === wish.network.id) === true) continue;
+      const overlay = this.#overlays.get(wish.network.id);
+      if (overlay === undefined) continue;
+      overlay.detach(id);
+      if (overlay.sandboxes === 0) {
+        overlay.end();
+        this.#overlays.delete(wish.network.id);
+      }
+    }
+    // What is inside the sandbox.
+    const facts = after ?? before;
+    if (facts === undefined) return;
+    const objects = after === undefined ? [] : insideObjects(after, (network) => this.#mtu(network));
+    this.#options.placement.set(facts.namespacePath, "overlays", objects);
+  }
+
+  #overlay(network: OverlayNetwork): Overlay {
+    let overlay = this.#overlays.get(network.id);
+    if (overlay !== undefined) return overlay;
+    const { self, placement, namespacePath } = this.#options;
+    overlay = new Overlay({
+      network,
+      self,
+      mtu: this.#mtu(network),
+      peers: this.#peers,
+      set: (group, objects) => placement.set(namespacePath(network), group, objects),
+      forget: (destination, replySource) => placement.forget(namespacePath(network), { destination, replySource }),
+    });
+    this.#overlays.set(network.id, overlay);
+    for (const record of this.#services.get(network.id)?.values() ?? []) overlay.service(record.serviceId, record);
+    for (const [key, record] of this.#endpoints.get(network.id) ?? []) overlay.endpoint(key, record, undefined);
+    return overlay;
+  }
+
+  #mtu(network: OverlayNetwork): number {
+    const carried = this.#options.self.underlayMtu - vxlanOverheadBytes;
+    return network.mtu > 0 ? Math.min(network.mtu, carried) : carried;
+  }
+}
+
+interface OverlayOptions {
+  readonly network: OverlayNetwork;
+  readonly self: Self;
+  readonly mtu: number;
+  readonly peers: ReadonlyMap<string, PeerRecord>;
+  readonly set: (group: string, objects: readonly NetObject[]) => void;
+  readonly forget: (destination: string, replySource: string) => void;
+}
+
+class Overlay {
+  readonly #options: OverlayOptions;
+  readonly #vips: Vips;
+  readonly #sandboxes = new Set<string>();
+  /** Groups that are set, so that all can be taken back. */
+  readonly #groups = new Set<string>();
+  /** Endpoints of each other node: a node without any is not known in this namespace. */
+  readonly #ofNode = new Map<string, Map<string, EndpointRecord>>();
+  readonly #vipOf = new Map<string, string>();
+
+  constructor(options: OverlayOptions) {
+    this.#options = options;
+    this.#vips = new Vips(options.network.gateway, (group, objects) => this.#set(group, objects));
+    this.#set("network", this.#base());
+  }
+
+  get sandboxes(): number {
+    return this.#sandboxes.size;
+  }
+
+  #set(group: string, objects: readonly NetObject[]): void {
+    if (objects.length === 0) this.#groups.delete(group);
+    else this.#groups.add(group);
+    this.#options.set(group, objects);
+  }
+
+  #base(): NetObject[] {
+    const { network, self, mtu } = this.#options;
+    const { mac } = nodeAddresses(self.number);
+    const gateway = `${network.gateway}/32`;
+    return [
+      { type: "sysctl", path: "net/ipv4/ip_forward", value: "1" },
+      // Strict source checks on each link; no advice to go another way than through the router.
+      { type: "sysctl", path: "net/ipv4/conf/all/rp_filter", value: "1" },
+      { type: "sysctl", path: "net/ipv4/conf/default/rp_filter", value: "1" },
+      { type: "sysctl", path: "net/ipv4/conf/all/send_redirects", value: "0" },
+      { type: "sysctl", path: "net/ipv4/conf/default/send_redirects", value: "0" },
+      { type: "link", name: "lo", how: { kind: "existing" }, owner: network.id, mac: "", mtu: 0, master: "" },
+      {
+        type: "link",
+        name: vxlanLink,
+        how: { kind: "vxlan", vni: network.vni, local: self.addr, port: vxlanPort },
+        owner: network.id,
+        mac,
+        mtu,
+        master: "",
+      },
+      { type: "address", link: "lo", address: gateway },
+      { type: "address", link: vxlanLink, address: gateway },
+    ];
+  }
+
+  peer(nodeId: string): void {
+    const endpoints = this.#ofNode.get(nodeId);
+    if (endpoints === undefined) return;
+    this.#node(nodeId);
+    for (const [key, record] of endpoints) this.#route(key, record);
+  }
+
+  #node(nodeId: string): void {
+    const peer = this.#options.peers.get(nodeId);
+    if (peer === undefined || !this.#ofNode.has(nodeId)) {
+      this.#set(`node ${nodeId}`, []);
+      return;
+    }
+    const { mac, linkAddress } = nodeAddresses(peer.number);
+    this.#set(`node ${nodeId}`, [
+      { type: "fdb", link: vxlanLink, mac, destination: peer.addr },
+      { type: "neighbour", link: vxlanLink, address: linkAddress, mac },
+    ]);
+  }
+
+  endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
+    const { self } = this.#options;
+    if (before !== undefined && before.nodeId !== after?.nodeId) this.#leaveNode(before.nodeId, key);
+    // Tasks of this node are routed to by their sandbox.
+    if (after !== undefined && after.nodeId !== self.nodeId) {
+      const first = !this.#ofNode.has(after.nodeId);
+      file(this.#ofNode, after.nodeId, key, after);
+      if (first) this.#node(after.nodeId);
+      this.#route(key, after);
+    } else {
+      this.#set(`task ${key}`, []);
+    }
+    const record = after ?? before;
+    const address = addressOf(record?.addresses[0] ?? "") ?? "";
+    if (before !== undefined && before.serviceId !== after?.serviceId && before.serviceId !== "") {
+      this.#vips.task(before.serviceId, key, "");
+    }
+    if (record !== undefined && record.serviceId !== "") {
+      this.#vips.task(record.serviceId, key, after?.serving === true ? address : "");
+    }
+    if (after === undefined && before !== undefined && address !== "") {
+      const vip = this.#vipOf.get(before.serviceId);
+      if (vip !== undefined) this.#options.forget(vip, address);
+    }
+  }
+
+  #leaveNode(nodeId: string, key: string): void {
+    file(this.#ofNode, nodeId, key, undefined);
+    if (!this.#ofNode.has(nodeId)) this.#node(nodeId);
+  }
+
+  #route(key: string, record: EndpointRecord): void {
+    const peer = this.#options.peers.get(record.nodeId);
+    const via = peer === undefined ? undefined : nodeAddresses(peer.number).linkAddress;
+    const addresses = record.addresses.map(addressOf).filter((address) => address !== undefined);
+    this.#set(
+      `task ${key}`,
+      via === undefined
+        ? []
+        : addresses.map((address) => ({
+            type: "route",
+            table: mainTable,
+            destination: `${address}/32`,
+            link: vxlanLink,
+            via,
+            onlink: true,
+            source: "",
+          })),
+    );
+  }
+
+  service(serviceId: string, record: ServiceRecord | undefined): void {
+    const vip = record?.mode === "vip" ? (addressOf(record.virtualIp) ?? "") : "";
+    if (vip === "") this.#vipOf.delete(serviceId);
+    else this.#vipOf.set(serviceId, vip);
+    this.#vips.service(serviceId, vip);
+  }
+
+  attach(facts: SandboxFacts | undefined, { wish, macAddress, interfaceName }: OverlayEndpoint): void {
+    const cidr = parseCidr(wish.address);
+    if (facts === undefined || cidr === undefined) return;
+    const { id, tag, namespacePath } = facts;
+    const { mtu } = this.#options;
+    const link = `v${tag}`;
+    this.#sandboxes.add(id);
+    this.#set(`sandbox ${id}`, [
+      {
+        type: "link",
+        name: link,
+        how: {
+          kind: "veth",
+          peerNamespace: namespacePath,
+          peerName: interfaceName,
+          peerMac: macAddress,
+          peerMtu: mtu,
+        },
+        owner: id,
+        mac: gatewayMac,
+        mtu,
+        master: "",
+      },
+      { type: "neighbour", link, address: cidr.address, mac: macAddress },
+      {
+        type: "route",
+        table: mainTable,
+        destination: `${cidr.address}/32`,
+        link,
+        via: "",
+        onlink: false,
+        source: "",
+      },
+    ]);
+    this.#vips.local(id, cidr.address);
+  }
+
+  detach(sandboxId: string): void {
+    this.#sandboxes.delete(sandboxId);
+    this.#set(`sandbox ${sandboxId}`, []);
+    this.#vips.local(sandboxId, "");
+  }
+
+  end(): void {
+    for (const group of this.#groups) this.#set(group, []);
+  }
+}
+
+/** Objects in the sandbox's own namespace: an ordinary interface whose subnet is behind the gateway. */
+function insideObjects(facts: SandboxFacts, mtuOf: (network: OverlayNetwork) => number): NetObject[] {
+  const objects: NetObject[] = [];
+  for (const { wish, macAddress, interfaceName: link } of facts.overlays) {
+    const cidr = parseCidr(wish.address);
+    if (cidr === undefined) continue;
+    const { gateway, subnet } = wish.network;
+    const mtu = mtuOf(wish.network);
+    objects.push(
+      { type: "link", name: link, how: { kind: "existing" }, owner: facts.id, mac: macAddress, mtu, master: "" },
+      { type: "address", link, address: wish.address },
+      { type: "neighbour", link, address: gateway, mac: gatewayMac },
+      {
+        type: "route",
+        table: mainTable,
+        destination: `${gateway}/32`,
+        link,
+        via: "",
+        onlink: false,
+        source: "",
+      },
+      {
+        type: "route",
+        table: mainTable,
+        destination: subnet,
+        link,
+        via: gateway,
+        onlink: false,
+        source: cidr.address,
+      },
+    );
+  }
+  return objects;
+}
+
+/** Puts a value below two keys, or takes it away; no empty map is left. */
+function file<Value>(
+  maps: Map<string, Map<string, Value>>,
+  outer: string,
+  inner: string,
+  value: Value | undefined,
+): void {
+  const map = maps.get(outer);
+  if (value !== undefined) {
+    if (map === undefined) maps.set(outer, new Map([[inner, value]]));
+    else map.set(inner, value);
+  } else if (map !== undefined) {
+    map.delete(inner);
+    if (map.size === 0) maps.delete(outer);
+  }
+}

@@ -1,0 +1,376 @@
+/**
+ * Makes the kernel agree with the model. One worker a namespace: each takes what has changed since it last looked and has
+ * netplane do it, so a slow namespace delays no other. What failed, and what somebody else changed, is found by comparing
+ * the model with the kernel's own lists; so start, repair and retry are one thing.
+ */
+import { Backoff } from "../../lib/pure/backoff.ts";
+import type { Random } from "../../lib/pure/prng.ts";
+import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
+import type { Model } from "./core/model.ts";
+import type { Namespace } from "./core/namespace.ts";
+import type { NftTableName } from "./core/objects.ts";
+import { NetworkNotApplied } from "./errors.ts";
+import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
+import { compare, forgetOperations, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
+
+/** What the engine asks of netplane's client. */
+export interface Kernel {
+  /** Answers in the order of the operations. @throws an error of the first that failed; those before it are done */
+  run(namespace: string, operations: readonly Operation[]): Promise<readonly unknown[]>;
+  /** Somebody else changed a watched namespace, or (undefined) netplane began anew and knows nothing. */
+  onChange(listener: (change: NamespaceChanged | undefined) => void): void;
+}
+
+export interface EngineOptions {
+  readonly kernel: Kernel;
+  readonly model: Model;
+  /** A container's own namespace, not one that routes: its links are made by others. */
+  readonly isSandbox: (path: string) => boolean;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Who changes things behind our back changes more than one. */
+const calmMs = 100;
+const repairMs = 60_000;
+const retryMs = { minMs: 200, maxMs: 30_000 };
+/** Operations a message, so that other namespaces get their turn between the messages of a large one. */
+const operationsMax = 2_000;
+/** Namespaces with more objects are compared whole at each tenth repair only; events tell of foreign changes meanwhile. */
+const largeObjects = 10_000;
+
+export class Engine implements AsyncDisposable {
+  readonly #options: EngineOptions;
+  readonly #workers = new Map<string, NamespaceWorker>();
+  readonly #tasks: TaskGroup;
+  readonly #repair: Timer;
+  #repairs = 0;
+  #confirmed = false;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    const { kernel, clock, logger } = options;
+    this.#tasks = new TaskGroup((name, error) => logger.error("work on a network failed", { work: name, error }));
+    kernel.onChange((change) => {
+      for (const [path, worker] of this.#workers) {
+        if (change !== undefined && change.namespace !== path) continue;
+        if (change === undefined) worker.forgetWatch();
+        this.#repairLater(worker, calmMs);
+      }
+    });
+    this.#repair = clock.every(repairMs, () => {
+      this.#repairs += 1;
+      for (const worker of this.#workers.values()) {
+        if (worker.namespace.size <= largeObjects || this.#repairs % 10 === 0) this.#repairLater(worker, 0);
+      }
+    });
+  }
+
+  /** The model holds all that there is to know: from now on what is ours and not wanted is removed. */
+  confirm(): void {
+    if (this.#confirmed) return;
+    this.#confirmed = true;
+    for (const worker of this.#workers.values()) worker.doubt();
+  }
+
+  get isConfirmed(): boolean {
+    return this.#confirmed;
+  }
+
+  /**
+   * Resolves when namespaces are as the model wants them, as of now.
+   * @param paths  only these; all that have changed unless given
+   * @throws NetworkNotApplied for the first that is not; it is tried again without being asked
+   */
+  async settle(paths?: readonly string[]): Promise<void> {
+    const { model, isSandbox } = this.#options;
+    const named = paths?.map((path) => model.namespaces.get(path)) ?? [...model.namespaces.values()];
+    const due = named.filter(
+      (namespace) => namespace !== undefined && (namespace.hasUnsaid || this.#worker(namespace).isDoubtful),
+    ) as Namespace[];
+    // What is in sandboxes are the far ends of veths: whoever makes them comes first.
+    const outside = due.filter(({ path }) => !isSandbox(path));
+    const inside = due.filter(({ path }) => isSandbox(path));
+    const results = [];
+    // A far end is made straight in its namespace, which has to be there.
+    await Promise.all(
+      inside.map((namespace) =>
+        this.#worker(namespace)
+          .exist()
+          .catch(() => undefined),
+      ),
+    );
+    for (const group of [outside, inside]) {
+      results.push(...(await Promise.allSettled(group.map((namespace) => this.#settleOne(namespace)))));
+    }
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) throw failed.reason as Error;
+  }
+
+  async #settleOne(namespace: Namespace): Promise<void> {
+    const worker = this.#worker(namespace);
+    try {
+      for (const path of await worker.settle()) {
+        const disturbed = this.#workers.get(path);
+        if (disturbed !== undefined) this.#repairLater(disturbed, 0);
+      }
+    } catch (error) {
+      this.#repairLater(worker, worker.retryMs());
+      throw new NetworkNotApplied(namespace.path, error);
+    }
+    if (namespace.size === 0 && namespace.path !== "" && !namespace.hasUnsaid) {
+      this.#workers.delete(namespace.path);
+      this.#options.model.drop(namespace.path);
+    }
+  }
+
+  #worker(namespace: Namespace): NamespaceWorker {
+    let worker = this.#workers.get(namespace.path);
+    if (worker === undefined) {
+      const { kernel, isSandbox, random } = this.#options;
+      const inside = isSandbox(namespace.path);
+      worker = new NamespaceWorker({
+        kernel,
+        namespace,
+        isWatched: !inside,
+        // What a container does to its own namespace beyond what is ours is its business.
+        prunes: () => this.#confirmed && !inside,
+        backoff: new Backoff(random, retryMs),
+      });
+      this.#workers.set(namespace.path, worker);
+    }
+    return worker;
+  }
+
+  /** Compares a namespace with the kernel after a while; one such wait at a time. */
+  #repairLater(worker: NamespaceWorker, ms: number): void {
+    if (worker.isAwaited) return;
+    worker.isAwaited = true;
+    this.#tasks.start(`repair ${worker.namespace.path}`, async (signal) => {
+      try {
+        if (ms > 0) await sleep(this.#options.clock, ms, signal);
+      } finally {
+        worker.isAwaited = false;
+      }
+      if (this.#workers.get(worker.namespace.path) !== worker) return;
+      worker.doubt();
+      await this.#settleOne(worker.namespace).catch((error: unknown) => {
+        this.#options.logger.warn("a network namespace is not as wanted", { namespace: worker.namespace.path, error });
+      });
+    });
+  }
+
+  /** The kernel stays as it is: traffic needs no process of ours. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#repair.cancel();
+    await this.#tasks[Symbol.asyncDispose]();
+    await Promise.all([...this.#workers.values()].map((worker) => worker.idle()));
+  }
+}
+
+interface WorkerOptions {
+  readonly kernel: Kernel;
+  readonly namespace: Namespace;
+  readonly isWatched: boolean;
+  readonly prunes: () => boolean;
+  readonly backoff: Backoff;
+}
+
+/** Tables that we may have made in any life. */
+const ownTables: readonly NftTableName[] = [
+  { family: "ip", table: "skep" },
+  { family: "netdev", table: "skep" },
+];
+
+class NamespaceWorker {
+  readonly namespace: Namespace;
+  readonly #options: WorkerOptions;
+  /** Of tables, as the kernel printed them after we had installed them. */
+  readonly #printed = new Map<string, string>();
+  #running: Promise<unknown> = Promise.resolve();
+  #next: Promise<readonly string[]> | undefined;
+  #exists: boolean;
+  #isWatching = false;
+  #isDoubtful = true;
+  #recreates = false;
+  /** A repair is on its way. */
+  isAwaited = false;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.namespace = options.namespace;
+    this.#exists = options.namespace.path === "";
+  }
+
+  get isDoubtful(): boolean {
+    return this.#isDoubtful;
+  }
+
+  /** What the kernel has is not known any more: the next pass compares. */
+  doubt(): void {
+    this.#isDoubtful = true;
+  }
+
+  forgetWatch(): void {
+    this.#isWatching = false;
+  }
+
+  retryMs(): number {
+    return this.#options.backoff.next();
+  }
+
+  async idle(): Promise<void> {
+    await (this.#next ?? this.#running).catch(() => undefined); // who asked for it has heard
+  }
+
+  /** One pass after another; who asks while one runs is served by the next. @returns namespaces that a pass disturbed */
+  settle(): Promise<readonly string[]> {
+    this.#next ??= this.#enqueue();
+    return this.#next;
+  }
+
+  async #enqueue(): Promise<readonly string[]> {
+    await this.#running.catch(() => undefined); // who asked for it has heard
+    const pass = this.#pass();
+    this.#running = pass;
+    this.#next = undefined;
+    return pass;
+  }
+
+  async #pass(): Promise<readonly string[]> {
+    const { namespace, kernel, backoff, isWatched } = this.#options;
+    const { path } = namespace;
+    try {
+      if (namespace.size === 0 && path !== "") {
+        await this.#remove();
+        return [];
+      }
+      await this.exist();
+      const disturbed = await this.#agree();
+      this.#isDoubtful = false;
+      if (isWatched && !this.#isWatching) {
+        await kernel.run(path, [{ op: "watch" }]);
+        this.#isWatching = true;
+      }
+      backoff.reset();
+      return disturbed;
+    } catch (error) {
+      this.#isDoubtful = true;
+      // A set that is there with other fields cannot be defined again.
+      this.#recreates = isRulesetError(error);
+      throw error;
+    }
+  }
+
+  /** A namespace that is new has nothing in it, so nothing has to be compared. */
+  async exist(): Promise<void> {
+    const { kernel, namespace } = this.#options;
+    if (this.#exists || namespace.size === 0) return;
+    try {
+      await kernel.run("", [{ op: "namespace-add", path: namespace.path }]);
+      this.#isDoubtful = false;
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw error;
+    }
+    this.#exists = true;
+  }
+
+  async #agree(): Promise<readonly string[]> {
+    const { kernel, namespace, prunes } = this.#options;
+    const found = this.#isDoubtful ? await this.#look() : undefined;
+    const recreates = this.#recreates;
+    const { changes: unsaid, forgotten } = namespace.take();
+    const changes = found === undefined ? unsaid : compare(namespace, found, prunes());
+    const plan = planChanges(namespace, changes, recreates);
+    for (const { namespace: where, operations } of plan.batches) {
+      for (const part of parts(operations)) await kernel.run(where, part);
+    }
+    if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
+    this.#recreates = false;
+    for (const { family, table } of plan.tables) {
+      const [printed] = await kernel.run(namespace.path, [{ op: "ruleset-list", family, table, ignore: ["ENOENT"] }]);
+      if (typeof printed === "string") this.#printed.set(`table ${family} ${table}`, printed);
+    }
+    return plan.disturbed;
+  }
+
+  async #look(): Promise<Found> {
+    const { kernel, namespace, prunes } = this.#options;
+    const { path } = namespace;
+    const sets = this.#recreates ? [] : setsOf(namespace);
+    const answers = await kernel.run(path, [
+      { op: "dump", what: ["links"], all: true },
+      // In namespaces of ours all is told: what is on links without a mark, such as lo, is ours as well.
+      { op: "dump", what: ["addresses", "routes", "neighbours", "fdb", "rules"], all: path !== "" },
+      ...ownTables.map(({ family, table }) => ({ op: "ruleset-list", family, table, ignore: ["ENOENT"] }) as const),
+      ...sets.map((set) => ({ op: "elements-list", set, ignore: ["ENOENT"] }) as const),
+    ]);
+    const links = (answers[0] as Dump).links ?? ([] as readonly Link[]);
+    const intact = new Set<string>();
+    const chains = new Set<string>();
+    const tables: string[] = [];
+    ownTables.forEach((name, at) => {
+      const printed = answers[2 + at];
+      const key = `table ${name.family} ${name.table}`;
+      if (typeof printed !== "string") return;
+      tables.push(key);
+      if (!this.#recreates && this.#printed.get(key) === printed) intact.add(key);
+      for (const chain of targetChains(name, printed)) chains.add(chain);
+    });
+    const elements = sets.map((set, at) => {
+      const texts = answers[2 + ownTables.length + at];
+      return { set, texts: Array.isArray(texts) ? (texts as string[]) : [] };
+    });
+    // A table of an earlier life that nothing wants now.
+    for (const { family, table } of prunes() ? ownTables : []) {
+      const key = `table ${family} ${table}`;
+      if (!tables.includes(key) || namespace.get(key) !== undefined) continue;
+      await kernel.run(path, [{ op: "ruleset", text: `delete table ${family} ${table}\n` }]);
+    }
+    return { links, dump: answers[1] as Dump, elements, intact, chains };
+  }
+
+  /** Its links go first: the number of a VXLAN is free only then, and the kernel takes namespaces down when it likes. */
+  async #remove(): Promise<void> {
+    const { kernel, namespace } = this.#options;
+    const { changes } = namespace.take();
+    this.#isDoubtful = false;
+    const links = changes.flatMap(({ before }) =>
+      before?.type === "link" && before.how.kind !== "existing" ? [before.name] : [],
+    );
+    if (links.length > 0) {
+      await kernel
+        .run(
+          namespace.path,
+          links.map((name) => ({ op: "link-delete", name, ignore: ["ENODEV"] }) as const),
+        )
+        .catch((error: unknown) => {
+          if (errnoOf(error) !== "ENOENT") throw error; // the namespace itself is gone
+        });
+    }
+    await kernel.run("", [{ op: "namespace-delete", path: namespace.path, ignore: ["ENOENT"] }]);
+    this.#exists = false;
+    this.#isDoubtful = true;
+    this.#isWatching = false;
+    this.#printed.clear();
+  }
+}
+
+/** Elements that stand side by side are one transaction and stay together. */
+function parts(operations: readonly Operation[]): (readonly Operation[])[] {
+  const result: (readonly Operation[])[] = [];
+  for (let from = 0; from < operations.length;) {
+    let to = Math.min(operations.length, from + operationsMax);
+    while (to < operations.length && operations[to]?.op === "elements") to += 1;
+    result.push(operations.slice(from, to));
+    from = to;
+  }
+  return result;
+}
+
+/** Of netplane's typed errors. */
+const errnoOf = (error: unknown): string => (error as { errno?: string } | null)?.errno ?? "";
+
+const isRulesetError = (error: unknown): boolean =>
+  (error as { operation?: string } | null)?.operation === "ruleset" && errnoOf(error) === "EEXIST";

@@ -1,0 +1,550 @@
+/**
+ * From wanted objects to what netplane is asked, and from its dumps back to objects. Order: what stands on another comes
+ * after it on the way up and goes before it on the way down; elements change in one transaction in between.
+ */
+import { unreachable } from "../../lib/pure/errors.ts";
+import type { ForgottenConnections, Namespace, ObjectChange } from "./core/namespace.ts";
+import {
+  objectKey,
+  rankOf,
+  sameObject,
+  type ChainObject,
+  type ElementObject,
+  type LinkObject,
+  type NetObject,
+  type NftTableName,
+  type TableObject,
+} from "./core/objects.ts";
+import type { Dump, ElementSet, Link, NftFamily, Operation } from "./netplane-types.ts";
+
+/** Operations that have to be done one batch after the other, since they are in different namespaces. */
+export interface PlannedBatch {
+  readonly namespace: string;
+  readonly operations: readonly Operation[];
+}
+
+export interface Plan {
+  readonly batches: readonly PlannedBatch[];
+  /** Namespaces that lost a link because its other end was made anew: they have to be compared with the kernel. */
+  readonly disturbed: readonly string[];
+  /** Tables whose rules have changed: how the kernel prints them is to be remembered anew. */
+  readonly tables: readonly NftTableName[];
+}
+
+const mainTable = 254;
+/** Of routes and rules that are ours. */
+const ownProtocol = 200;
+const aliasPrefix = "skep:";
+
+/**
+ * @param changes   what the kernel is believed to have, and what it shall have
+ * @param recreate  tables are taken away with all that is in them before they are defined: their sets have changed
+ */
+export function planChanges(namespace: Namespace, changes: readonly ObjectChange[], recreate: boolean): Plan {
+  const renewed = renewedLinks(changes);
+  const all = [...changes, ...dependents(namespace, changes, renewed)];
+  const lostLinks = new Set([...renewed, ...droppedLinks(changes)]);
+  const up: { rank: number; operations: Operation[] }[] = [];
+  const fromHost: Operation[] = [];
+  const down: { rank: number; operations: Operation[] }[] = [];
+  const disturbed: string[] = [];
+  const nft = new NftChanges(namespace, recreate);
+  for (const { before, after } of all) {
+    const object = after ?? before;
+    if (object === undefined) continue;
+    if (isNft(object)) {
+      nft.add(before, after);
+    } else if (after === undefined) {
+      down.push({ rank: rankOf(object), operations: removal(object, lostLinks) });
+    } else if (after.type === "link") {
+      const old = before?.type === "link" && !renewed.has(after.name) ? before : undefined;
+      if (renewed.has(after.name))
+        up.push({ rank: -1, operations: [{ op: "link-delete", name: after.name, ignore: ["ENODEV"] }] });
+      const { own, host } = linkOperations(namespace.path, old, after);
+      up.push({ rank: rankOf(after), operations: own });
+      fromHost.push(...host);
+      if (renewed.has(after.name) && after.how.kind === "veth") disturbed.push(after.how.peerNamespace);
+    } else if (!isNft(after)) {
+      up.push({ rank: rankOf(after), operations: addition(after) });
+    }
+  }
+  const sorted = (list: typeof up): Operation[] =>
+    list.toSorted((a, b) => a.rank - b.rank).flatMap(({ operations }) => operations);
+  const early = fromHost.length === 0 ? [] : sorted(up.filter(({ rank }) => rank <= 0));
+  const late = sorted(fromHost.length === 0 ? up : up.filter(({ rank }) => rank > 0));
+  const batches = [
+    { namespace: namespace.path, operations: early },
+    { namespace: "", operations: fromHost },
+    {
+      namespace: namespace.path,
+      operations: [...late, ...nft.operations(), ...sorted(down.map((one) => ({ ...one, rank: -one.rank })))],
+    },
+  ].filter(({ operations }) => operations.length > 0);
+  return { batches, disturbed, tables: nft.tables() };
+}
+
+/** Links that cannot become what is wanted of them, and are made anew. */
+function renewedLinks(changes: readonly ObjectChange[]): Set<string> {
+  const renewed = new Set<string>();
+  for (const { before, after } of changes) {
+    if (before?.type !== "link" || after?.type !== "link") continue;
+    if (JSON.stringify(nature(before)) !== JSON.stringify(nature(after))) renewed.add(after.name);
+  }
+  return renewed;
+}
+
+/** What of a link cannot be changed. The far end of a veth is known only while we know who made it. */
+function nature({ how }: LinkObject): unknown {
+  switch (how.kind) {
+    case "vxlan":
+      return how;
+    case "veth":
+      return { kind: how.kind };
+    case "existing":
+    case "bridge":
+    case "dummy":
+      return { kind: how.kind };
+  }
+}
+
+function droppedLinks(changes: readonly ObjectChange[]): string[] {
+  return changes.flatMap(({ before, after }) => (before?.type === "link" && after === undefined ? [before.name] : []));
+}
+
+/** With a link all goes that is on it: it is put there again. */
+function dependents(
+  namespace: Namespace,
+  changes: readonly ObjectChange[],
+  renewed: ReadonlySet<string>,
+): ObjectChange[] {
+  if (renewed.size === 0) return [];
+  const said = new Set(changes.map(({ key }) => key));
+  const again: ObjectChange[] = [];
+  for (const object of namespace.objects()) {
+    const key = objectKey(object);
+    if (said.has(key)) continue;
+    const on =
+      object.type === "sysctl"
+        ? [...renewed].some((link) => object.path.includes(`/${link}/`))
+        : renewed.has(linkOf(object));
+    if (on) again.push({ key, before: undefined, after: object });
+  }
+  return again;
+}
+
+const linkOf = (object: NetObject): string => ("link" in object ? object.link : "");
+
+function linkOperations(
+  path: string,
+  before: LinkObject | undefined,
+  after: LinkObject,
+): { own: Operation[]; host: Operation[] } {
+  const { name, how, owner, mac, mtu, master } = after;
+  const settings = {
+    up: true,
+    ...(owner === "" ? {} : { alias: `${aliasPrefix}${owner}` }),
+    ...(mac === "" ? {} : { mac }),
+    ...(mtu === 0 ? {} : { mtu }),
+    ...(master === "" ? {} : { master }),
+  };
+  if (how.kind === "existing" || before !== undefined) {
+    const unmaster = master === "" && before !== undefined && before.master !== "" ? { master: "" } : {};
+    return { own: [{ op: "link-set", name, ...settings, ...unmaster }], host: [] };
+  }
+  switch (how.kind) {
+    case "vxlan": {
+      const { vni, local, port } = how;
+      const add = { op: "link-add", name, kind: "vxlan", vni, local, port, ...settings } as const;
+      return path === "" ? { own: [add], host: [] } : { own: [], host: [{ ...add, target: path }] };
+    }
+    case "veth": {
+      const { peerNamespace, peerName, peerMac, peerMtu } = how;
+      const peer = {
+        name: peerName,
+        namespace: peerNamespace,
+        ...(peerMac === "" ? {} : { mac: peerMac }),
+        ...(peerMtu === 0 ? {} : { mtu: peerMtu }),
+      };
+      return { own: [{ op: "link-add", name, kind: "veth", peer, ...settings }], host: [] };
+    }
+    case "bridge":
+    case "dummy":
+      return { own: [{ op: "link-add", name, kind: how.kind, ...settings }], host: [] };
+  }
+}
+
+type NftObject = TableObject | ChainObject | ElementObject;
+type PlainObject = Exclude<NetObject, LinkObject | NftObject>;
+
+const isNft = (object: NetObject): object is NftObject =>
+  object.type === "table" || object.type === "chain" || object.type === "element";
+
+function addition(object: PlainObject): Operation[] {
+  switch (object.type) {
+    case "sysctl":
+      return [{ op: "sysctl-write", name: object.path, value: object.value }];
+    case "address":
+      return [{ op: "address-set", address: object.address, link: object.link, noPrefixRoute: true }];
+    case "neighbour":
+      return [{ op: "neighbour-set", address: object.address, mac: object.mac, link: object.link }];
+    case "fdb":
+      return [{ op: "fdb-set", mac: object.mac, link: object.link, destination: object.destination }];
+    case "rule": {
+      const { priority, mark, mask, table } = object;
+      return [{ op: "rule-add", preference: priority, mark, mask, table, ignore: ["EEXIST"] }];
+    }
+    case "route": {
+      const { destination, link, via, onlink, source, table } = object;
+      return [
+        {
+          op: "route-replace",
+          destination,
+          link,
+          ...(via === "" ? {} : { via }),
+          ...(onlink ? { onlink } : {}),
+          ...(source === "" ? {} : { source }),
+          ...(table === mainTable ? {} : { table }),
+        },
+      ];
+    }
+  }
+}
+
+/** @param lostLinks  what was on them is gone with them */
+function removal(object: PlainObject | LinkObject, lostLinks: ReadonlySet<string>): Operation[] {
+  if (lostLinks.has(linkOf(object))) return [];
+  switch (object.type) {
+    case "link":
+      return object.how.kind === "existing" ? [] : [{ op: "link-delete", name: object.name, ignore: ["ENODEV"] }];
+    case "sysctl":
+      return [];
+    case "address":
+      return [
+        { op: "address-delete", address: object.address, link: object.link, ignore: ["EADDRNOTAVAIL", "ENODEV"] },
+      ];
+    case "neighbour":
+      return [{ op: "neighbour-delete", address: object.address, link: object.link, ignore: ["ENOENT", "ENODEV"] }];
+    case "fdb": {
+      const { mac, link, destination } = object;
+      return [{ op: "fdb-delete", mac, link, destination, ignore: ["ENOENT", "ENODEV"] }];
+    }
+    case "rule": {
+      const { priority, mark, mask, table } = object;
+      return [{ op: "rule-delete", preference: priority, mark, mask, table, ignore: ["ENOENT"] }];
+    }
+    case "route": {
+      const { destination, table } = object;
+      return [
+        {
+          op: "route-delete",
+          destination,
+          ...(table === mainTable ? {} : { table }),
+          ignore: ["ESRCH", "ENODEV"],
+        },
+      ];
+    }
+  }
+}
+
+/** Changes of tables, chains and elements of one namespace. */
+class NftChanges {
+  readonly #namespace: Namespace;
+  /** Tables that are defined anew, by key, and those that go. */
+  readonly #defined = new Map<string, TableObject>();
+  readonly #dropped = new Map<string, TableObject>();
+  readonly #chains: { readonly before: NetObject | undefined; readonly after: NetObject | undefined }[] = [];
+  readonly #elements: { readonly before: ElementObject | undefined; readonly after: ElementObject | undefined }[] = [];
+
+  readonly #recreate: boolean;
+
+  constructor(namespace: Namespace, recreate: boolean) {
+    this.#namespace = namespace;
+    this.#recreate = recreate;
+  }
+
+  add(before: NetObject | undefined, after: NetObject | undefined): void {
+    const object = after ?? before;
+    if (object?.type === "table") {
+      if (after?.type === "table") this.#defined.set(tableKey(object), after);
+      else this.#dropped.set(tableKey(object), object);
+    } else if (object?.type === "chain") {
+      this.#chains.push({ before, after });
+    } else if (object?.type === "element") {
+      this.#elements.push({
+        before: before?.type === "element" ? before : undefined,
+        after: after?.type === "element" ? after : undefined,
+      });
+    }
+  }
+
+  tables(): NftTableName[] {
+    const touched = new Map<string, NftTableName>(this.#defined);
+    for (const { before, after } of this.#chains) {
+      const chain = after ?? before;
+      if (chain?.type === "chain") touched.set(tableKey(chain), { family: chain.family, table: chain.table });
+    }
+    return [...touched].filter(([key]) => !this.#dropped.has(key)).map(([, { family, table }]) => ({ family, table }));
+  }
+
+  operations(): Operation[] {
+    const installs = [...this.#defined.values()].map((table) => installText(table, this.#recreate));
+    const made: string[] = [];
+    const gone: string[] = [];
+    for (const { before, after } of this.#chains) {
+      const chain = after ?? before;
+      if (chain?.type !== "chain" || this.#dropped.has(tableKey(chain))) continue;
+      const name = `${chain.family} ${chain.table} ${chain.chain}`;
+      if (after === undefined) gone.push(`delete chain ${name}`);
+      else
+        made.push(`add chain ${name}`, `flush chain ${name}`, ...chain.rules.map((rule) => `add rule ${name} ${rule}`));
+    }
+    const dropped = [...this.#dropped.values()].map(({ family, table }) => `delete table ${family} ${table}`);
+    const text = [...installs, ...made].join("\n");
+    const after = [...gone, ...dropped].join("\n");
+    return [
+      ...(text === "" ? [] : [{ op: "ruleset", text: `${text}\n` } as const]),
+      ...this.#elementOperations(),
+      ...(after === "" ? [] : [{ op: "ruleset", text: `${after}\n` } as const]),
+    ];
+  }
+
+  #elementOperations(): Operation[] {
+    const bySet = new Map<string, { readonly set: ElementSet; readonly delete: string[]; readonly add: string[] }>();
+    for (const { before, after } of this.#elements) {
+      const element = after ?? before;
+      if (element === undefined || this.#dropped.has(tableKey(element))) continue;
+      const id = `${tableKey(element)} ${element.set}`;
+      let change = bySet.get(id);
+      if (change === undefined) {
+        change = { set: elementSet(this.#namespace, element), delete: [], add: [] };
+        bySet.set(id, change);
+      }
+      if (before !== undefined) change.delete.push(before.key.join(" . "));
+      if (after !== undefined) change.add.push(elementText(after));
+    }
+    // Deletions of verdicts before, additions after all others: the transaction is checked in this order.
+    const ordered = [...bySet.values()].sort((a, b) => Number(isVerdict(a.set)) - Number(isVerdict(b.set)));
+    return ordered.map((change) => ({
+      op: "elements",
+      set: change.set,
+      ...(change.delete.length > 0 ? { delete: change.delete, ignore: ["ENOENT"] } : {}),
+      ...(change.add.length > 0 ? { add: change.add } : {}),
+    }));
+  }
+}
+
+const isVerdict = (set: ElementSet): boolean => set.data?.[0] === "verdict";
+
+const tableKey = ({ family, table }: NftTableName): string => `table ${family} ${table}`;
+
+/** Defines a table, or its rules anew over sets that stay as they are: connections and elements do not notice. */
+function installText({ family, table, text }: TableObject, recreate: boolean): string {
+  const name = `${family} ${table}`;
+  return `add table ${name}\n${recreate ? `delete table ${name}` : `flush table ${name}`}\ntable ${name} {\n${text}}`;
+}
+
+const elementText = ({ key, value }: ElementObject): string =>
+  value.length === 0 ? key.join(" . ") : `${key.join(" . ")} : ${value.join(" . ")}`;
+
+function elementSet(namespace: Namespace, { family, table, set }: ElementObject): ElementSet {
+  const definition = namespace.get(tableKey({ family, table }));
+  const fields = definition?.type === "table" ? definition.sets[set] : undefined;
+  if (fields === undefined) return unreachable("an element of a set that no table defines", { family, table, set });
+  const { key, data, interval } = fields;
+  return {
+    family: family satisfies NftFamily,
+    table,
+    name: set,
+    key,
+    ...(data === undefined ? {} : { data }),
+    ...(interval === true ? { interval } : {}),
+  };
+}
+
+/** Forgets connections of tasks that are gone; there may be none. */
+export const forgetOperations = (forgotten: readonly ForgottenConnections[]): Operation[] =>
+  forgotten.map(({ destination, replySource }) => ({
+    op: "connections-delete",
+    ...(destination === "" ? {} : { originalDestination: destination }),
+    replySource,
+    ignore: ["ENOENT"],
+  }));
+
+// ------------------------------------------------------------------------------------------------- what the kernel has
+
+/** Sets of tables that are wanted in this namespace. */
+export function setsOf(namespace: Namespace): ElementSet[] {
+  const sets: ElementSet[] = [];
+  for (const object of namespace.objects()) {
+    if (object.type !== "table") continue;
+    for (const [name, { key, data, interval }] of Object.entries(object.sets)) {
+      sets.push({
+        family: object.family,
+        table: object.table,
+        name,
+        key,
+        ...(data === undefined ? {} : { data }),
+        ...(interval === true ? { interval } : {}),
+      });
+    }
+  }
+  return sets;
+}
+
+export interface Found {
+  /** Every link, whosever. */
+  readonly links: readonly Link[];
+  /** Ours at least. */
+  readonly dump: Dump;
+  /** undefined: not looked at; they are taken to be as they were told. */
+  readonly elements: readonly { readonly set: ElementSet; readonly texts: readonly string[] }[] | undefined;
+  /** Tables and chains that are as they were printed after we installed them, by `table FAMILY NAME`. */
+  readonly intact: ReadonlySet<string>;
+  /** Chains that there are in tables that are not intact, `FAMILY TABLE CHAIN`. */
+  readonly chains: ReadonlySet<string>;
+}
+
+/**
+ * What has to change so that the kernel has what is wanted.
+ * @param prune  also remove what is ours and not wanted
+ */
+export function compare(namespace: Namespace, found: Found, prune: boolean): ObjectChange[] {
+  const have = foundObjects(found);
+  const changes: ObjectChange[] = [];
+  const ours = new Set(
+    found.links.filter(({ alias }) => alias?.startsWith(aliasPrefix) === true).map(({ name }) => name),
+  );
+  for (const object of namespace.objects()) {
+    const key = objectKey(object);
+    const before = have.get(key);
+    have.delete(key);
+    switch (object.type) {
+      case "sysctl":
+        changes.push({ key, before: undefined, after: object });
+        break;
+      case "link": {
+        const link = found.links.find(({ name }) => name === object.name);
+        if (link === undefined) changes.push({ key, before: undefined, after: object });
+        else if (!linkAgrees(object, link)) changes.push({ key, before: asFound(object, link), after: object });
+        break;
+      }
+      case "table":
+        if (!found.intact.has(key)) changes.push({ key, before: undefined, after: object });
+        break;
+      case "chain":
+        if (!found.intact.has(tableKey(object))) changes.push({ key, before: undefined, after: object });
+        break;
+      case "element":
+        if (found.elements === undefined) break;
+        if (before === undefined || !sameObject(before, object)) changes.push({ key, before, after: object });
+        break;
+      case "address":
+      case "neighbour":
+      case "fdb":
+      case "rule":
+      case "route":
+        if (before === undefined || !sameObject(before, object)) changes.push({ key, before, after: object });
+        break;
+    }
+  }
+  if (!prune) return changes;
+  for (const [key, before] of have) {
+    // What something else made is its maker's to remove.
+    if (before.type === "link" && before.how.kind === "existing") continue;
+    if (before.type === "chain" && namespace.get(tableKey(before)) === undefined) continue;
+    const isOnLink = before.type === "address" || before.type === "neighbour" || before.type === "fdb";
+    if (isOnLink && !ours.has(before.link)) continue;
+    changes.push({ key, before, after: undefined });
+  }
+  return changes;
+}
+
+function linkAgrees(wanted: LinkObject, { up, mac, mtu, master, alias, kind, vni, local, port }: Link): boolean {
+  const { how, owner } = wanted;
+  if (how.kind !== "existing" && how.kind !== kind) return false;
+  if (how.kind === "vxlan" && (vni !== how.vni || local !== how.local || (port ?? 4789) !== how.port)) return false;
+  return (
+    up &&
+    (wanted.mac === "" || wanted.mac === mac) &&
+    (wanted.mtu === 0 || wanted.mtu === mtu) &&
+    wanted.master === (master ?? "") &&
+    (owner === "" || alias === `${aliasPrefix}${owner}`)
+  );
+}
+
+/** A link as it is, in the words of the one that is wanted in its place. */
+function asFound(wanted: LinkObject, { kind, mac, mtu, master, vni, local, port }: Link): LinkObject {
+  const how: LinkObject["how"] =
+    wanted.how.kind === "existing"
+      ? wanted.how
+      : kind === "vxlan"
+        ? { kind, vni: vni ?? 0, local: local ?? "", port: port ?? 4789 }
+        : kind === "veth"
+          ? { kind, peerNamespace: "", peerName: "", peerMac: "", peerMtu: 0 }
+          : { kind: kind === "bridge" ? "bridge" : "dummy" };
+  return { ...wanted, how, mac: mac ?? "", mtu, master: master ?? "" };
+}
+
+function foundObjects({ links, dump, elements, chains }: Found): Map<string, NetObject> {
+  const objects: NetObject[] = [];
+  for (const { name, alias, kind, mtu } of links) {
+    if (alias?.startsWith(aliasPrefix) !== true) continue;
+    const made = kind === "vxlan" || kind === "veth" || kind === "bridge" || kind === "dummy";
+    // Only what was made in this namespace can be removed here; the far end of a veth has the name of an interface.
+    const how: LinkObject["how"] = made && !/^(eth\d+|gw0|lo)$/.test(name) ? { kind: "dummy" } : { kind: "existing" };
+    objects.push({ type: "link", name, how, owner: alias.slice(aliasPrefix.length), mac: "", mtu, master: "" });
+  }
+  const isV4 = (text: string): boolean => !text.includes(":");
+  for (const { address, link } of dump.addresses ?? [])
+    if (isV4(address)) objects.push({ type: "address", link, address });
+  for (const { address, link, mac } of dump.neighbours ?? []) {
+    if (isV4(address)) objects.push({ type: "neighbour", link, address, mac });
+  }
+  for (const { mac, link, destination } of dump.fdb ?? []) objects.push({ type: "fdb", link, mac, destination });
+  for (const { destination, link, via, onlink, source, table, protocol } of dump.routes ?? []) {
+    if (!isV4(destination) || (protocol ?? ownProtocol) !== ownProtocol) continue;
+    objects.push({
+      type: "route",
+      table: table ?? mainTable,
+      destination,
+      link: link ?? "",
+      via: via ?? "",
+      onlink: onlink ?? false,
+      source: source ?? "",
+    });
+  }
+  for (const { preference, mark, mask, table, family, protocol } of dump.rules ?? []) {
+    if (family === "ip6" || (protocol ?? ownProtocol) !== ownProtocol) continue;
+    objects.push({ type: "rule", priority: preference, mark: mark ?? 0, mask: mask ?? 0xffffffff, table });
+  }
+  for (const { set, texts } of elements ?? []) {
+    for (const text of texts) {
+      const [key = "", value] = text.split(" : ");
+      objects.push({
+        type: "element",
+        family: familyOf(set.family),
+        table: set.table,
+        set: set.name,
+        key: key.split(" . "),
+        value: value === undefined ? [] : value.split(" . "),
+      });
+    }
+  }
+  for (const name of chains) {
+    const [family = "", table = "", chain = ""] = name.split(" ");
+    objects.push({ type: "chain", family: familyOf(family), table, chain, rules: [] });
+  }
+  return new Map(objects.map((object) => [objectKey(object), object]));
+}
+
+const familyOf = (family: string): "ip" | "inet" | "netdev" =>
+  family === "netdev" || family === "inet" ? family : "ip";
+
+/** Chains without a hook in a table as nft prints it. */
+export function targetChains({ family, table }: NftTableName, printed: string): string[] {
+  const names: string[] = [];
+  for (const [, name = "", body = ""] of printed.matchAll(/\n\s*chain (\S+) \{\n([^}]*)/g)) {
+    if (!/\btype \S+ hook\b/.test(body)) names.push(`${family} ${table} ${name}`);
+  }
+  return names;
+}
