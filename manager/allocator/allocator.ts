@@ -14,7 +14,17 @@ import {
   type View,
   type Watch,
 } from "../store/index.ts";
-import { Ledger, needsEndpoint, type NetworkGrant, type Refusal, type TaskGrant } from "./core/index.ts";
+import {
+  isLow,
+  Ledger,
+  needsEndpoint,
+  NodeNumbers,
+  numbersFull,
+  type NetworkGrant,
+  type Pressure,
+  type Refusal,
+  type TaskGrant,
+} from "./core/index.ts";
 
 export interface AllocatorOptions {
   readonly store: Store<ClusterSchema>;
@@ -51,14 +61,21 @@ export class Allocator {
   readonly #options: AllocatorOptions;
   #watch: Watch<ClusterSchema> | undefined;
   #ledger = new Ledger();
+  #numbers = new NodeNumbers();
   /** Asked for with the next look. */
   readonly #networks = new Set<string>();
   readonly #services = new Set<string>();
   readonly #tasks = new Set<string>();
+  /** Nodes without a number. */
+  readonly #nodes = new Set<string>();
+  /** Networks of which it is said that few addresses are left, and those of which that is being said. */
+  readonly #low = new Set<string>();
+  readonly #saying = new Set<string>();
   /** Refused, until something is given back. */
   readonly #refusedNetworks = new Set<string>();
   readonly #refusedServices = new Set<string>();
   readonly #refusedTasks = new Set<string>();
+  readonly #refusedNodes = new Set<string>();
   #releasesSeen = 0;
   /** Tasks that wait for their service to have what it asks for. */
   readonly #ofService = new Map<string, Set<string>>();
@@ -76,7 +93,7 @@ export class Allocator {
 
   start(): void {
     if (this.#watch !== undefined) return;
-    this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster"] });
+    this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster", "node"] });
     this.#listen();
   }
 
@@ -90,9 +107,12 @@ export class Allocator {
 
   #forget(): void {
     this.#ledger = new Ledger();
+    this.#numbers = new NodeNumbers();
+    for (const set of [this.#nodes, this.#low, this.#saying]) set.clear();
     this.#releasesSeen = 0;
     for (const set of [this.#networks, this.#services, this.#tasks, this.#inFlight, this.#leaving]) set.clear();
     for (const set of [this.#refusedNetworks, this.#refusedServices, this.#refusedTasks]) set.clear();
+    this.#refusedNodes.clear();
     this.#ofService.clear();
     this.#told.clear();
     for (const timer of this.#kept.values()) timer.cancel();
@@ -118,6 +138,7 @@ export class Allocator {
   /** First everything that is given already, so that nothing is given twice. */
   #readView(view: View<ClusterSchema>): void {
     this.#forget();
+    this.#readNodes(view);
     for (const cluster of view.list("cluster")) this.#ledger.setCluster(cluster);
     for (const network of view.list("network")) this.#setNetwork(network);
     const services = [...view.list("service")];
@@ -139,6 +160,7 @@ export class Allocator {
       case "network":
         if (change.after !== undefined) return this.#setNetwork(change.after);
         this.#networks.delete(change.id);
+        this.#low.delete(change.id);
         this.#refusedNetworks.delete(change.id);
         this.#leaving.delete(change.id);
         return this.#ledger.removeNetwork(change.id);
@@ -156,6 +178,7 @@ export class Allocator {
         this.#told.delete(change.id);
         return this.#release(change.id);
       case "node":
+        return this.#setNode(change.id, change.after);
       case "secret":
       case "config":
       case "volume":
@@ -165,7 +188,39 @@ export class Allocator {
     }
   }
 
+  /** Whoever came first keeps its number. */
+  #readNodes(view: View<ClusterSchema>): void {
+    const nodes = [...view.list("node")];
+    nodes.sort((a, b) => (a.meta?.createdAtUs ?? 0) - (b.meta?.createdAtUs ?? 0) || (a.id < b.id ? -1 : 1));
+    for (const node of nodes) this.#setNode(node.id, node);
+  }
+
+  #setNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {
+    if (node === undefined) {
+      this.#nodes.delete(id);
+      this.#told.delete(id);
+      // Then there is one for whoever waits.
+      if (this.#numbers.release(id)) for (const waiting of this.#refusedNodes) this.#nodes.add(waiting);
+      this.#refusedNodes.delete(id);
+      return;
+    }
+    if (this.#numbers.claim(node.number, id)) {
+      this.#nodes.delete(id);
+      this.#refusedNodes.delete(id);
+      return;
+    }
+    if (node.number !== 0) {
+      const owner = this.#numbers.owner(node.number);
+      this.#options.logger.error("a node's number is not its own; it gets another", { id, number: node.number, owner });
+    }
+    this.#nodes.add(id);
+  }
+
   #setNetwork(network: Readonly<skep.objects.Network>): void {
+    if (network.vni !== 0 && !this.#saying.has(network.id)) {
+      if (network.reason?.addressPoolFull != null) this.#low.add(network.id);
+      else this.#low.delete(network.id);
+    }
     if (this.#ledger.setNetwork(network)) this.#networks.add(network.id);
     else this.#refusedNetworks.delete(network.id);
     if (network.pendingDelete) this.#leaving.add(network.id);
@@ -222,10 +277,84 @@ export class Allocator {
       move(this.#refusedServices, this.#services);
       move(this.#refusedTasks, this.#tasks);
     }
+    this.#grantNumbers(view);
     this.#grantNetworks(view);
     this.#grantServices(view);
     this.#grantTasks(view);
+    for (const pressure of this.#ledger.pressures()) this.#warn(view, pressure);
     for (const id of this.#leaving) this.#removeNetwork(view, id);
+  }
+
+  #grantNumbers(view: View<ClusterSchema>): void {
+    const given: { readonly id: string; readonly number: number }[] = [];
+    for (const id of this.#nodes) {
+      if (this.#inFlight.has(id)) continue;
+      this.#nodes.delete(id);
+      const node = view.get("node", id);
+      if (node === undefined || this.#numbers.owner(node.number) === id) continue;
+      const number = this.#numbers.take(id);
+      if (number !== undefined) {
+        this.#refusedNodes.delete(id);
+        this.#told.delete(id);
+        given.push({ id, number });
+        continue;
+      }
+      this.#refusedNodes.add(id);
+      const { used } = this.#numbers;
+      this.#options.logger.warn("a node has no number: every one is in use, so networks cannot reach it", { id, used });
+      const reason = numbersFull(used);
+      const text = "every node number is in use";
+      this.#tell(`node ${id}`, id, { reason, text }, (tx) => refuseNode(tx, id, reason));
+    }
+    if (given.length === 0) return;
+    const write = (tx: Tx<ClusterSchema>): void => {
+      for (const { id, number } of given) {
+        if (!tx.has("node", id)) continue;
+        tx.edit("node", id, (draft) => {
+          draft.number = number;
+          draft.reason = null;
+        });
+      }
+    };
+    const ids = given.map(({ id }) => id);
+    this.#commit(`${given.length} nodes are numbered`, ids, write, () => {
+      for (const id of ids) {
+        this.#numbers.release(id);
+        this.#nodes.add(id);
+      }
+    });
+  }
+
+  /** Said when few addresses are left, and taken back when there are enough again. */
+  #warn(view: View<ClusterSchema>, pressure: Pressure): void {
+    const { networkId: id, name, subnets, size, used } = pressure;
+    const wasLow = this.#low.has(id);
+    const low = isLow(pressure, wasLow);
+    if (low === wasLow || this.#saying.has(id) || this.#inFlight.has(id)) return;
+    const network = view.get("network", id);
+    if (network === undefined || network.vni === 0) return;
+    const { store, logger } = this.#options;
+    const watch = this.#watch;
+    if (low) {
+      this.#low.add(id);
+      logger.warn("few addresses of a network are left", { network: name, subnets, size, used });
+    } else this.#low.delete(id);
+    this.#saying.add(id);
+    const write = (tx: Tx<ClusterSchema>): void => {
+      if (!tx.has("network", id)) return;
+      const addressPoolFull = { networkId: id, subnet: subnets, size, used };
+      tx.edit("network", id, (draft) => {
+        draft.reason = low ? { sinceUs: tx.timeUs, addressPoolFull } : null;
+      });
+    };
+    store.transact(write, { actor, cause: `addresses of network ${id}` }, ({ kind }) => {
+      if (watch !== this.#watch) return;
+      this.#saying.delete(id);
+      if (kind === "committed") return;
+      // Looked at again with the next work.
+      if (low) this.#low.delete(id);
+      else this.#low.add(id);
+    });
   }
 
   #grantNetworks(view: View<ClusterSchema>): void {
@@ -359,6 +488,7 @@ export class Allocator {
     if (this.#refusedTasks.delete(id)) this.#tasks.add(id);
     if (this.#refusedServices.delete(id)) this.#services.add(id);
     if (this.#refusedNetworks.delete(id)) this.#networks.add(id);
+    if (this.#refusedNodes.delete(id)) this.#nodes.add(id);
   }
 
   /** @param undo  it is certain that nothing of it is committed, or at least to be asked for again */
@@ -384,7 +514,7 @@ export class Allocator {
     this.#options.clock.after(ms, () => {
       if (watch !== this.#watch) return;
       before();
-      if (this.#networks.size + this.#services.size + this.#tasks.size > 0) this.#work();
+      if (this.#networks.size + this.#services.size + this.#tasks.size + this.#nodes.size > 0) this.#work();
     });
   }
 
@@ -455,6 +585,14 @@ function openNetwork(tx: Tx<ClusterSchema>, id: string, grant: NetworkGrant): vo
 function refuseNetwork(tx: Tx<ClusterSchema>, id: string, { reason }: Refusal): void {
   if (!tx.has("network", id)) return;
   tx.edit("network", id, (draft) => {
+    draft.reason = { ...reason, sinceUs: draft.reason?.sinceUs ?? tx.timeUs };
+  });
+}
+
+function refuseNode(tx: Tx<ClusterSchema>, id: string, reason: skep.objects.Reason.$Properties): void {
+  if (!tx.has("node", id)) return;
+  tx.edit("node", id, (draft) => {
+    draft.number = 0;
     draft.reason = { ...reason, sinceUs: draft.reason?.sinceUs ?? tx.timeUs };
   });
 }

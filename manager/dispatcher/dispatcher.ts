@@ -16,9 +16,11 @@ import {
   type View,
   type Watch,
 } from "../store/index.ts";
+import { Attachments } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,
+  Drains,
   graceMs,
   isAgentState,
   jittered,
@@ -26,6 +28,7 @@ import {
   orphanedAfterMs,
   periodDefaultMs,
   periodMs,
+  Tables,
   unknownGraceMs,
 } from "./core/index.ts";
 import { SessionInvalid } from "./errors.ts";
@@ -108,6 +111,11 @@ export class Dispatcher {
   readonly #statusWriter: BatchWriter<StatusEdit>;
   readonly #host: SessionHost;
   readonly #listeners = new Set<SessionListener>();
+  readonly #attachments: Attachments;
+  /** Both are made anew with each leadership. */
+  #tables = new Tables();
+  #drains = new Drains();
+  #drainTimer: Timer | undefined;
   #watch: Watch<ClusterSchema> | undefined;
   #periodMs = periodDefaultMs;
   /** Whom every node is told to trust. */
@@ -116,11 +124,21 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     const { store, clock, logger } = options;
     this.#options = options;
+    const tables = (): Tables => this.#tables;
     this.#host = {
       clock,
       view: () => store.current(),
       managers: () => ({ managers: [...options.managers()] }),
+      get tables() {
+        return tables();
+      },
+      isHeld: (taskId) => this.#drains.isHeld(taskId),
+      applied: (reader) => this.#releaseTasks(this.#drains.applied(reader)),
+      gone: (reader) => this.#releaseTasks(this.#drains.gone(reader)),
+      met: (nodeId) => this.#releaseTasks(this.#drains.met(nodeId)),
+      lost: (session) => this.#confirmed(session, () => session.startOver()),
     };
+    this.#attachments = new Attachments({ store, clock, logger, newId: options.newId });
     const common = { store, clock, logger };
     this.#nodeWriter = new BatchWriter<NodeEdit>({
       ...common,
@@ -146,11 +164,17 @@ export class Dispatcher {
   start(): void {
     if (this.#watch !== undefined) return;
     const { store } = this.#options;
-    this.#readCluster(store.current());
-    this.#meetNodes(store.current());
+    const view = store.current();
+    this.#readCluster(view);
+    this.#meetNodes(view);
+    this.#tables = new Tables();
+    this.#drains = new Drains();
+    this.#readTables(view);
+    this.#meetTables(view);
+    this.#attachments.start(view);
     this.#watch = store.watch({
-      kinds: ["task", "node", "cluster", "secret", "config", "network", "volume"],
-      since: store.current().index,
+      kinds: ["task", "node", "cluster", "secret", "config", "network", "volume", "service"],
+      since: view.index,
     });
     this.#listen();
   }
@@ -162,6 +186,9 @@ export class Dispatcher {
     this.#watch = undefined;
     this.#nodeWriter.clear();
     this.#statusWriter.clear();
+    this.#attachments.stop();
+    this.#drainTimer?.cancel();
+    this.#drainTimer = undefined;
     for (const [nodeId, node] of this.#nodes) {
       node.timer?.cancel();
       node.orphanTimer?.cancel();
@@ -286,6 +313,9 @@ export class Dispatcher {
     else if (message.describe != null)
       this.#nodeWriter.add(session.nodeId, { description: checked(session.nodeId, message.describe.description) });
     else if (message.resync != null) this.#confirmed(session, () => session.startOver());
+    else if (message.applied != null) session.applied(message.applied.revision ?? 0);
+    else if (message.attach != null) this.#attachments.attach(session, message.attach);
+    else if (message.detach != null) this.#attachments.detach(session.nodeId, message.detach.taskId ?? "");
     else if (message.leave != null) {
       this.#setState(session.nodeId, NodeState.NODE_DOWN, "the node has left");
       this.#end(session.nodeId, node, (old) => old.goodbye("LEFT", "the node has left"));
@@ -415,7 +445,8 @@ export class Dispatcher {
     for (const { taskId, status } of update.tasks ?? []) {
       if (taskId == null || status == null || !isAgentState(status.state ?? 0)) continue;
       // A look ahead, so that what a node makes up takes no room; what counts is asked again when it is written.
-      if (accepted(view.get("task", taskId), session.nodeId, status) !== undefined) changes.push({ taskId, status });
+      if (accepted(view.get("task", taskId), view.get("node", session.nodeId), status) !== undefined)
+        changes.push({ taskId, status });
     }
     if (changes.length === 0) return session.acknowledge(number);
     const report: Report = { session, number, left: changes.length };
@@ -433,6 +464,7 @@ export class Dispatcher {
         if (event.kind === "view") this.#readView(event.view);
         else for (const change of event.changes) this.#readChange(change);
       }
+      this.#tellTables();
       this.#listen();
     });
   }
@@ -440,6 +472,8 @@ export class Dispatcher {
   /** Changes were missed, so everything is looked at again. */
   #readView(view: View<ClusterSchema>): void {
     this.#readCluster(view);
+    this.#readTables(view);
+    this.#attachments.start(view);
     for (const nodeId of this.#nodes.keys()) this.#nodeChanged(nodeId, view.get("node", nodeId));
     for (const { session } of this.#nodes.values())
       if (session !== undefined) this.#confirmed(session, () => session.startOver());
@@ -459,25 +493,121 @@ export class Dispatcher {
     switch (change.kind) {
       case "task": {
         const { before, after } = change;
+        // First the tables: whether the node may hear of it now depends on them.
+        this.#readTask(change.id, after);
+        if (after !== undefined) this.#attachments.taskChanged(after);
         const nodeId = after?.nodeId ?? before?.nodeId ?? "";
         if (nodeId !== "") this.#nodes.get(nodeId)?.session?.taskChanged(change.id);
         return;
       }
       case "node":
+        this.#readNode(change.id, change.after);
         return this.#nodeChanged(change.id, change.after);
       case "cluster":
         return this.#readCluster(this.#host.view());
+      case "service":
+        if (this.#tables.setService(change.id, change.after)) this.#readTasksOf("service", change.id);
+        return;
+      case "network":
+        if (this.#tables.setNetwork(change.id, change.after)) this.#readMesh();
+        for (const { session } of this.#nodes.values()) session?.needChanged("network", change.id);
+        return;
       case "secret":
       case "config":
-      case "network":
       case "volume":
         for (const { session } of this.#nodes.values()) session?.needChanged(change.kind, change.id);
         return;
-      case "service":
       case "resource":
       case "extension":
         return;
     }
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- tables
+
+  /** Everything as it is now. */
+  #readTables(view: View<ClusterSchema>): void {
+    const known = this.#tables.known();
+    for (const id of known.nodes) if (!view.has("node", id)) this.#tables.setNode(id, undefined);
+    for (const id of known.services) if (!view.has("service", id)) this.#tables.setService(id, undefined);
+    for (const id of known.tasks) if (!view.has("task", id)) this.#readTask(id, undefined);
+    for (const node of view.list("node")) this.#tables.setNode(node.id, node);
+    const { ingress } = this.#tables;
+    if (ingress !== undefined && !view.has("network", ingress)) this.#tables.setNetwork(ingress, undefined);
+    for (const network of view.list("network")) this.#tables.setNetwork(network.id, network);
+    for (const service of view.list("service")) this.#tables.setService(service.id, service);
+    // Those that have, had or may have a record, and not the whole history.
+    for (const id of known.tasks) this.#readTask(id, view.get("task", id));
+    for (const networkId of view.keys("task", "network"))
+      for (const task of view.find("task", "network", networkId)) this.#readTask(task.id, task);
+    for (const id of this.#tables.published())
+      for (const task of view.find("task", "service", id)) this.#readTask(task.id, task);
+    this.#tellTables();
+  }
+
+  /** A leader before this one may have withdrawn tasks of which not every node has heard. */
+  #meetTables(view: View<ClusterSchema>): void {
+    const expected = [...view.list("node")].filter(
+      ({ description, status }) => description?.network != null && status?.state !== NodeState.NODE_DOWN,
+    );
+    this.#drains.expect(expected.map(({ id }) => id));
+    const nowMs = this.#options.clock.monotonicMs();
+    for (const id of this.#tables.known().tasks) {
+      const task = view.get("task", id);
+      if (task?.status?.state === TaskState.RUNNING && task.desiredState >= TaskState.SHUTDOWN)
+        this.#drains.holdForNodes(id, nowMs);
+    }
+    this.#armDrains();
+  }
+
+  #readTask(id: string, task: Readonly<skep.objects.Task> | undefined): void {
+    const withdrawals = this.#tables.setTask(id, task);
+    if (task === undefined || hasEnded(task)) {
+      if (this.#drains.drop(id)) this.#releaseTasks([id]);
+    } else if (withdrawals.length > 0 && isAskedToStop(task)) {
+      if (this.#drains.hold(id, withdrawals, this.#options.clock.monotonicMs())) this.#armDrains();
+    }
+  }
+
+  #readNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {
+    if (this.#tables.setNode(id, node)) this.#readTasksOf("node", id);
+    if (node === undefined || node.status?.state === NodeState.NODE_DOWN) this.#releaseTasks(this.#drains.met(id));
+    if (node === undefined) this.#attachments.nodeRemoved(id);
+    else this.#nodes.get(id)?.session?.dataPlaneChanged();
+  }
+
+  #readTasksOf(index: "service" | "node", key: string): void {
+    for (const task of this.#host.view().find("task", index, key)) this.#readTask(task.id, task);
+  }
+
+  /** The mesh has another network, or none any more. */
+  #readMesh(): void {
+    for (const service of this.#host.view().list("service")) {
+      this.#tables.setService(service.id, service);
+      this.#readTasksOf("service", service.id);
+    }
+    for (const { session } of this.#nodes.values()) session?.dataPlaneChanged();
+  }
+
+  #tellTables(): void {
+    for (const table of this.#tables.takeChanged()) for (const reader of Array.from(table.readers)) reader.changed();
+  }
+
+  /** Nobody sends them connections any more: their nodes may hear that they are to stop. */
+  #releaseTasks(taskIds: readonly string[]): void {
+    const view = this.#host.view();
+    for (const id of taskIds) this.#nodes.get(view.get("task", id)?.nodeId ?? "")?.session?.taskReleased();
+  }
+
+  #armDrains(): void {
+    const { clock } = this.#options;
+    const { nextMs } = this.#drains;
+    if (this.#drainTimer !== undefined || nextMs === undefined) return;
+    this.#drainTimer = clock.after(Math.max(0, nextMs - clock.monotonicMs()), () => {
+      this.#drainTimer = undefined;
+      this.#releaseTasks(this.#drains.expire(clock.monotonicMs()));
+      this.#armDrains();
+    });
   }
 
   #nodeChanged(nodeId: string, now: Readonly<skep.objects.Node> | undefined): void {
@@ -550,7 +680,7 @@ function sameDescription(node: Readonly<skep.objects.Node>, { description }: Nod
 }
 
 function editStatus(tx: Tx<ClusterSchema>, taskId: string, { nodeId, status }: StatusEdit): void {
-  const written = accepted(tx.get("task", taskId), nodeId, status);
+  const written = accepted(tx.get("task", taskId), tx.get("node", nodeId), status);
   if (written === undefined) return;
   tx.edit("task", taskId, (draft) => {
     draft.status = written;
@@ -560,6 +690,17 @@ function editStatus(tx: Tx<ClusterSchema>, taskId: string, { nodeId, status }: S
 function settle(report: Report): void {
   report.left--;
   if (report.left === 0) report.session.acknowledge(report.number);
+}
+
+/** By its node's word, or nobody's any more: whoever sent it connections sends them into nothing. */
+function hasEnded({ status, nodeId }: Readonly<skep.objects.Task>): boolean {
+  const state = status?.state ?? TaskState.NEW;
+  return state > TaskState.RUNNING && (status?.appliedBy === nodeId || state === TaskState.ORPHANED);
+}
+
+/** By what is desired of it, or because a manager has ended it. */
+function isAskedToStop({ status, desiredState }: Readonly<skep.objects.Task>): boolean {
+  return desiredState >= TaskState.SHUTDOWN || (status?.state ?? TaskState.NEW) > TaskState.RUNNING;
 }
 
 function holdsPlace(task: Readonly<skep.objects.Task>): boolean {
@@ -591,8 +732,8 @@ function checked(nodeId: string, description: Description | null | undefined): D
 }
 
 /** What a node has to hear of itself: not its state, which it makes itself. */
-function pushOf({ spec, role, certificate }: Readonly<skep.objects.Node>): string {
-  return JSON.stringify([spec, role, certificate]);
+function pushOf({ spec, role, certificate, number }: Readonly<skep.objects.Node>): string {
+  return JSON.stringify([spec, role, certificate, number]);
 }
 
 function durationOf(ms: number): skep.objects.Duration.$Properties {

@@ -7,3 +7,13 @@ export class SessionInvalid extends ClusterError {
     super(`Cannot serve node ${nodeId}: ${found}`, { fix: "Check that the node runs a compatible release" });
   }
 }
+
+/** The node cannot have this place; its daemon tells whoever asked. */
+export class AttachmentRefused extends ClusterError {
+  readonly code = "ATTACH_REFUSED";
+  constructor(network: string, found: string) {
+    super(`Cannot attach a container to network ${network}: ${found}`, {
+      fix: "Name a network of the cluster that was made with --attachable; `skep network ls` shows those there are",
+    });
+  }
+}

@@ -6,7 +6,7 @@ import type { Clock, Timer } from "../../lib/runtime/index.ts";
 import type { RpcStream } from "../../lib/rpc/index.ts";
 import { skep, trustedRoots } from "../../proto/index.ts";
 import { theCluster, type ClusterSchema, type View } from "../store/index.ts";
-import { NodeAssignments, type Due, type NeedKind } from "./core/index.ts";
+import { NodeAssignments, TableReader, type Due, type NeedKind, type Table, type Tables } from "./core/index.ts";
 
 export type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
 export type AgentStream = Pick<RpcStream<ManagerMessage>, "write" | "end" | "abort" | "pause" | "resume" | "closed">;
@@ -17,12 +17,25 @@ export interface SessionHost {
   readonly clock: Clock;
   view(): View<ClusterSchema>;
   managers(): skep.dispatcher.ManagerList.$Properties;
+  readonly tables: Tables;
+  /** The task goes on for a moment, whatever the store says; see Drains. */
+  isHeld(taskId: string): boolean;
+  /** The node does what this table says, as far as the reader has applied it. */
+  applied(reader: TableReader): void;
+  /** The session does not read this table any more. */
+  gone(reader: TableReader): void;
+  /** The node does what a complete state of this leader says. */
+  met(nodeId: string): void;
+  /** What the session needs is not remembered any more: to be answered with startOver(). */
+  lost(session: Session): void;
 }
 
 /** A batch goes when nothing has come for this long, when it is full, or when its first change is this old. */
 const quietMs = 5;
 const batchMs = 100;
 const batchMax = 100;
+/** Records are small, and come by the thousand. */
+const messageMax = 4000;
 /** Of one message, roughly; a single object may be larger (a config has up to 1000 KiB). */
 const messageBytes = 1024 * 1024;
 /** Acknowledgements that wait because the agent does not read; beyond, it is not read either. */
@@ -35,14 +48,29 @@ export class Session {
   readonly nodeId: string;
   readonly #host: SessionHost;
   readonly #stream: AgentStream;
-  readonly #assignments = new NodeAssignments();
+  readonly #assignments: NodeAssignments;
+  /** Tables that the node is told, by their networks; "": the nodes. */
+  readonly #readers = new Map<string, TableReader>();
+  /** Whose last news are in no message yet that has been numbered. */
+  readonly #read = new Set<TableReader>();
+  #hasDataPlane = false;
+  /** The network of the mesh, which every node is told. */
+  #ingress: string | undefined;
   #revision = 0;
-  /** What is left of a complete state that is being sent. */
-  #complete: readonly Due[] | undefined;
+  /** Of the first complete state. */
+  #firstRevision = 0;
+  #met = false;
+  /** Taken from the assignments, and left over from a message that was full. */
+  #rest: readonly Due[] = [];
+  /** A complete state is being sent. */
+  #completing = false;
+  /** A complete state is asked for: changes go with it. */
+  #asked = false;
   #node = false;
   #managers = false;
   #heartbeat: skep.dispatcher.HeartbeatAck.$Properties | undefined;
   #acks: number[] = [];
+  readonly #answers: skep.dispatcher.AttachAnswer.$Properties[] = [];
   readonly #logs = new Map<string, skep.dispatcher.LogSubscription.$Properties>();
   #begun = false;
   #blocked = false;
@@ -57,6 +85,7 @@ export class Session {
     this.nodeId = nodeId;
     this.#stream = stream;
     this.#host = host;
+    this.#assignments = new NodeAssignments((taskId) => host.isHeld(taskId));
   }
 
   get ended(): boolean {
@@ -84,8 +113,13 @@ export class Session {
     }
     for (const { kind, id } of this.#assignments.complete())
       if (kind === "task" && !seen.has(id)) this.#assignments.setTask(id, undefined);
-    this.#complete = this.#assignments.complete();
+    this.#setDataPlane(view);
+    this.#rest = this.#assignments.complete();
+    this.#completing = true;
+    this.#asked = false;
     this.#revision++;
+    if (this.#firstRevision === 0) this.#firstRevision = this.#revision;
+    this.#readTables(new Set(this.#rest.flatMap(({ kind, id }) => (kind === "network" ? [id] : []))));
     this.#pump();
   }
 
@@ -98,6 +132,42 @@ export class Session {
 
   needChanged(kind: NeedKind, id: string): void {
     if (this.#begun && this.#assignments.touch(kind, id)) this.#schedule();
+  }
+
+  /** The node was told of a task what is true no more: it may hear it now. */
+  taskReleased(): void {
+    if (this.#begun) this.#schedule();
+  }
+
+  tableChanged(): void {
+    if (this.#begun) this.#schedule();
+  }
+
+  /** What this node's data plane can do, or the network of the mesh, is another one. */
+  dataPlaneChanged(): void {
+    if (!this.#begun) return;
+    const view = this.#host.view();
+    const isSame = this.#hasDataPlane === hasDataPlane(view, this.nodeId) && this.#ingress === this.#wantedIngress();
+    if (!isSame) this.#askAnew();
+  }
+
+  /** The node does what the messages up to this one say. */
+  applied(revision: number): void {
+    if (!this.#begun || this.#ended) return;
+    for (const reader of this.#readers.values()) if (reader.acknowledge(revision)) this.#host.applied(reader);
+    if (this.#met || revision < this.#firstRevision || this.#firstRevision === 0 || this.#completing) return;
+    this.#met = true;
+    this.#host.met(this.nodeId);
+  }
+
+  attachAnswer(answer: skep.dispatcher.AttachAnswer.$Properties): void {
+    this.#answers.push(answer);
+    this.#pump();
+  }
+
+  /** Answers to requests of the node that it has not read yet. */
+  get answers(): number {
+    return this.#answers.length;
   }
 
   nodeChanged(): void {
@@ -140,6 +210,7 @@ export class Session {
     this.#ended = true;
     this.#timer?.cancel();
     this.#timer = undefined;
+    for (const id of Array.from(this.#readers.keys())) this.#closeReader(id);
   }
 
   /** The other end reads again. */
@@ -153,8 +224,8 @@ export class Session {
   /** Sends a batch of assignments soon; see quietMs. */
   #schedule(): void {
     const { clock } = this.#host;
-    if (this.#ended || this.#blocked || this.#complete !== undefined) return;
-    const { due } = this.#assignments;
+    if (this.#ended || this.#blocked || this.#completing || this.#asked) return;
+    const due = this.#due;
     if (due === 0) return;
     const nowMs = clock.monotonicMs();
     if (due >= batchMax) return this.#pump();
@@ -188,9 +259,16 @@ export class Session {
       this.#paused = false;
       this.#stream.resume();
     }
-    if (this.#complete !== undefined) this.#sendComplete();
-    else if (this.#assignments.due >= batchMax) this.#sendChanges();
+    if (this.#completing) this.#sendComplete();
+    else if (this.#due >= batchMax) this.#sendChanges();
     else this.#schedule();
+  }
+
+  /** Things that the node has to hear of, or a few more. */
+  get #due(): number {
+    let due = this.#assignments.due + this.#rest.length;
+    for (const reader of this.#readers.values()) if (reader.isBehind) due += reader.lag;
+    return due;
   }
 
   /** The short things go before the assignments. */
@@ -212,6 +290,8 @@ export class Session {
       this.#managers = false;
       return { managers: this.#host.managers() };
     }
+    const attachAnswer = this.#answers.shift();
+    if (attachAnswer !== undefined) return { attachAnswer };
     for (const [id, logs] of this.#logs) {
       this.#logs.delete(id);
       return { logs };
@@ -224,58 +304,170 @@ export class Session {
   }
 
   #sendComplete(): void {
-    while (this.#complete !== undefined && !this.#blocked && !this.#ended) {
-      const { changes, left } = this.#read(this.#complete);
-      this.#complete = left.length === 0 ? undefined : left;
-      const last = this.#complete === undefined;
-      this.#write({ assignments: { kind: AssignmentsKind.COMPLETE, revision: this.#revision, changes, last } });
+    while (this.#completing && !this.#blocked && !this.#ended) {
+      const changes = this.#gather(Infinity, ["records"]);
+      const last = this.#rest.length === 0 && !this.#isBehind;
+      this.#completing = !last;
+      const revision = this.#revision;
+      this.#write({ assignments: { kind: AssignmentsKind.COMPLETE, revision, changes, last } });
+      this.#number(revision);
     }
     if (!this.#blocked) this.#schedule();
   }
 
   #sendChanges(): void {
-    while (!this.#blocked && !this.#ended) {
-      let due = this.#assignments.take(batchMax);
-      if (due.length === 0) return;
-      while (due.length > 0) {
-        const { changes, left } = this.#read(due);
-        due = left;
-        const appliesTo = this.#revision;
-        const revision = ++this.#revision;
-        this.#write({ assignments: { kind: AssignmentsKind.INCREMENTAL, appliesTo, revision, changes, last: true } });
-      }
+    for (const reader of this.#readers.values()) if (reader.isLost) return this.#askAnew();
+    while (!this.#blocked && !this.#ended && !this.#asked) {
+      // A task hears nothing before the node knows what the task needs, and who is in its networks.
+      const changes = this.#gather(batchMax, [
+        () => this.#assignments.takeNeeds(batchMax),
+        "records",
+        () => this.#assignments.takeRest(batchMax),
+      ]);
+      if (changes.length === 0) return;
+      const appliesTo = this.#revision;
+      const revision = ++this.#revision;
+      this.#write({ assignments: { kind: AssignmentsKind.INCREMENTAL, appliesTo, revision, changes, last: true } });
+      this.#number(revision);
     }
   }
 
-  /** The objects as they are now, as many as go into one message. What is gone by now is due for removal already. */
-  #read(due: readonly Due[]): { readonly changes: Assignment[]; readonly left: readonly Due[] } {
-    const view = this.#host.view();
+  #askAnew(): void {
+    if (this.#asked) return;
+    this.#asked = true;
+    this.#host.lost(this);
+  }
+
+  /**
+   * As much as goes into one message, what was left over of the last one first. What comes later in the list comes only
+   * when nothing is left of what is earlier.
+   */
+  #gather(thingsMax: number, sources: readonly ((() => readonly Due[]) | "records")[]): Assignment[] {
     const changes: Assignment[] = [];
     let bytes = 0;
-    let at = 0;
-    for (; at < due.length && bytes < messageBytes; at++) {
-      const { kind, id, removed } = due[at] as Due;
-      const change = removed ? removal(kind, id) : assignment(view, kind, id);
-      if (change === undefined) continue;
+    let things = 0;
+    const add = (change: Assignment): boolean => {
       bytes += roughBytes(change);
       changes.push(change);
+      return bytes < messageBytes && changes.length < messageMax;
+    };
+    /** @returns whether the message is full */
+    const addRest = (): boolean => {
+      let hasRoom = things < thingsMax;
+      let at = 0;
+      for (; at < this.#rest.length && hasRoom; at++) {
+        const due = this.#rest[at] as Due;
+        if (due.kind === "network") this.#readTable(due);
+        // What is gone by now is due for removal already.
+        const change = due.removed ? removal(due.kind, due.id) : this.#assignment(due);
+        if (change !== undefined) hasRoom = add(change) && ++things < thingsMax;
+      }
+      this.#rest = this.#rest.slice(at);
+      return !hasRoom;
+    };
+    if (addRest()) return changes;
+    for (const source of sources) {
+      if (source === "records") {
+        for (const reader of this.#readers.values()) {
+          if (!reader.isBehind) continue;
+          this.#read.add(reader);
+          let hasRoom = true;
+          reader.read((item) => (hasRoom = add(item)));
+          if (!hasRoom) return changes;
+        }
+        continue;
+      }
+      for (this.#rest = source(); this.#rest.length > 0; this.#rest = source()) if (addRest()) return changes;
     }
-    return { changes, left: due.slice(at) };
+    return changes;
   }
+
+  /** What was read is in this message. */
+  #number(revision: number): void {
+    for (const reader of this.#read) reader.sent(revision);
+    this.#read.clear();
+  }
+
+  /** The object as it is now. */
+  #assignment({ kind, id }: Due): Assignment | undefined {
+    const view = this.#host.view();
+    if (kind !== "task") {
+      const object = view.get(kind, id);
+      return object === undefined ? undefined : { [kind]: object };
+    }
+    const task = view.get("task", id);
+    if (task === undefined) return undefined;
+    return { task: withLogDriver(this.#host.isHeld(id) ? asServing(task) : task, view) };
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- tables
+
+  get #isBehind(): boolean {
+    for (const reader of this.#readers.values()) if (reader.isBehind) return true;
+    return false;
+  }
+
+  #wantedIngress(): string | undefined {
+    return this.#hasDataPlane ? this.#host.tables.ingress : undefined;
+  }
+
+  #setDataPlane(view: View<ClusterSchema>): void {
+    this.#hasDataPlane = hasDataPlane(view, this.nodeId);
+    const ingress = this.#wantedIngress();
+    if (ingress === this.#ingress) return;
+    if (ingress !== undefined) this.#assignments.keep("network", ingress);
+    if (this.#ingress !== undefined) this.#assignments.unkeep("network", this.#ingress);
+    this.#ingress = ingress;
+  }
+
+  /** From the beginning, and of these networks only. */
+  #readTables(networkIds: ReadonlySet<string>): void {
+    const wanted = this.#hasDataPlane ? new Set([peersId, ...networkIds]) : new Set<string>();
+    for (const id of Array.from(this.#readers.keys())) if (!wanted.has(id)) this.#closeReader(id);
+    for (const reader of this.#readers.values()) reader.startOver();
+    for (const id of wanted) this.#openReader(id);
+  }
+
+  /** A network is told, or is to be forgotten: the node drops the records of a network with it. */
+  #readTable({ id, removed }: Due): void {
+    if (removed) this.#closeReader(id);
+    else if (this.#hasDataPlane) this.#openReader(id);
+  }
+
+  #openReader(id: string): void {
+    if (this.#readers.has(id)) return;
+    const { tables } = this.#host;
+    const table: Table = id === peersId ? tables.peers : tables.table(id);
+    this.#readers.set(id, new TableReader(table, () => this.tableChanged()));
+  }
+
+  #closeReader(id: string): void {
+    const reader = this.#readers.get(id);
+    if (reader === undefined) return;
+    this.#readers.delete(id);
+    this.#read.delete(reader);
+    reader.close();
+    this.#host.gone(reader);
+  }
+}
+
+const peersId = "";
+
+function hasDataPlane(view: View<ClusterSchema>, nodeId: string): boolean {
+  return view.get("node", nodeId)?.description?.network != null;
+}
+
+/** As its node was told until now. */
+function asServing(task: Readonly<skep.objects.Task>): Readonly<skep.objects.Task> {
+  const { RUNNING, SHUTDOWN } = skep.objects.TaskState;
+  const state = task.status?.state ?? 0;
+  const status = state > RUNNING ? { ...task.status, state: RUNNING } : task.status;
+  const desiredState = task.desiredState >= SHUTDOWN ? RUNNING : task.desiredState;
+  return { ...task, desiredState, status } as Readonly<skep.objects.Task>;
 }
 
 function removal(kind: Due["kind"], id: string): Assignment {
   return { removed: true, [kind]: { id } };
-}
-
-function assignment(view: View<ClusterSchema>, kind: Due["kind"], id: string): Assignment | undefined {
-  if (kind !== "task") {
-    const object = view.get(kind, id);
-    return object === undefined ? undefined : { [kind]: object };
-  }
-  const task = view.get("task", id);
-  if (task === undefined) return undefined;
-  return { task: withLogDriver(task, view) };
 }
 
 /** The cluster's log driver is for tasks whose spec names none. */

@@ -5,6 +5,7 @@
  */
 import { parseAddress, skep } from "../../../proto/index.ts";
 import { PortBook } from "./ports.ts";
+import type { Pressure } from "./pressure.ts";
 import { networkMissing, networkNotReady, poolFull, poolsFull, portInUse, type Refusal } from "./refusal.ts";
 import { AddressPool, formatSubnet, freeSubnet, overlap, parseSubnet, type Subnet } from "./subnet.ts";
 
@@ -226,6 +227,17 @@ export class Ledger {
       return [pool];
     });
     this.#releases++;
+  }
+
+  /** Of each network that has addresses. */
+  *pressures(): IterableIterator<Pressure> {
+    for (const { id, name, pools, isIngress } of this.#networks.values()) {
+      // Nobody waits for an address of the mesh's network.
+      if (pools.length === 0 || isIngress) continue;
+      const size = pools.reduce((sum, pool) => sum + pool.size, 0);
+      const used = pools.reduce((sum, pool) => sum + pool.used, 0);
+      yield { networkId: id, name, subnets: pools.map(({ subnet }) => formatSubnet(subnet)).join(", "), size, used };
+    }
   }
 
   // --------------------------------------------------------------------------------------------------------- services

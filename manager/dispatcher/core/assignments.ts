@@ -57,6 +57,12 @@ export class NodeAssignments {
   readonly #uses = new Map<string, number>();
   readonly #told = new Set<string>();
   readonly #due = new Set<string>();
+  readonly #isHeld: (taskId: string) => boolean;
+
+  /** @param isHeld  of this task the node is not told now what has changed: it becomes due when that is over */
+  constructor(isHeld: (taskId: string) => boolean = () => false) {
+    this.#isHeld = isHeld;
+  }
 
   /** Things that the node has to hear of. */
   get due(): number {
@@ -96,27 +102,61 @@ export class NodeAssignments {
     return true;
   }
 
+  /** The node shall have this, whatever its tasks need. */
+  keep(kind: NeedKind, id: string): void {
+    this.#use(`${kind}/${id}`);
+  }
+
+  /** The other of keep(). */
+  unkeep(kind: NeedKind, id: string): void {
+    this.#release([`${kind}/${id}`]);
+  }
+
   /** Everything, needs before the tasks that need them; all of it counts as told. */
   complete(): readonly Due[] {
     this.#told.clear();
     this.#due.clear();
     for (const key of this.#uses.keys()) this.#told.add(key);
     for (const id of this.#tasks.keys()) this.#told.add(`task/${id}`);
+    // Told as it was, and to be told again.
+    for (const id of this.#tasks.keys()) if (this.#isHeld(id)) this.#due.add(`task/${id}`);
     return [...this.#told].map((key) => dueOf(key, false));
   }
 
-  /** What is due, at most `max` things: needs, then tasks, then what is to be forgotten, tasks first. */
-  take(max: number): readonly Due[] {
-    const needs: Due[] = [];
+  /** What tasks need and the node does not have yet, at most `max` things. It goes before everything else. */
+  takeNeeds(max: number): readonly Due[] {
+    const taken: Due[] = [];
+    for (const key of this.#due) {
+      if (taken.length >= max) break;
+      if (!isTask(key) && this.#uses.has(key)) taken.push(dueOf(key, false));
+    }
+    return this.#taken(taken);
+  }
+
+  /** Tasks, then what is to be forgotten, tasks first: at most `max` things. */
+  takeRest(max: number): readonly Due[] {
     const tasks: Due[] = [];
     const goneTasks: Due[] = [];
     const goneNeeds: Due[] = [];
+    let held = false;
     for (const key of this.#due) {
-      const isTask = key.startsWith("task/");
-      const wanted = isTask ? this.#tasks.has(key.slice(5)) : this.#uses.has(key);
-      (wanted ? (isTask ? tasks : needs) : isTask ? goneTasks : goneNeeds).push(dueOf(key, !wanted));
+      if (!isTask(key)) {
+        if (!this.#uses.has(key)) goneNeeds.push(dueOf(key, true));
+        continue;
+      }
+      const id = key.slice(taskPrefix.length);
+      if (this.#isHeld(id)) {
+        held = true;
+        continue;
+      }
+      if (this.#tasks.has(id)) tasks.push(dueOf(key, false));
+      else goneTasks.push(dueOf(key, true));
     }
-    const taken = [...needs, ...tasks, ...goneTasks, ...goneNeeds].slice(0, max);
+    // One that is held goes on with what it has, also if the managers have ended it already.
+    return this.#taken([...tasks, ...goneTasks, ...(held ? [] : goneNeeds)].slice(0, max));
+  }
+
+  #taken(taken: readonly Due[]): readonly Due[] {
     for (const { kind, id, removed } of taken) {
       const key = `${kind}/${id}`;
       this.#due.delete(key);
@@ -150,6 +190,9 @@ export class NodeAssignments {
     else this.#due.delete(key);
   }
 }
+
+const taskPrefix = "task/";
+const isTask = (key: string): boolean => key.startsWith(taskPrefix);
 
 function dueOf(key: string, removed: boolean): Due {
   const slash = key.indexOf("/");

@@ -11,6 +11,7 @@ import {
   NodeAssignments,
   periodMs,
   unknownGraceMs,
+  type Due,
 } from "./index.ts";
 
 const { TaskState } = skep.objects;
@@ -31,15 +32,20 @@ const task = (id: string, state: skep.objects.TaskState, secrets: readonly strin
 const words = (due: readonly { kind: string; id: string; removed: boolean }[]): string[] =>
   due.map(({ kind, id, removed }) => `${removed ? "-" : "+"}${kind}/${id}`);
 
+const takeDue = (node: NodeAssignments, max: number): readonly Due[] => {
+  const needs = node.takeNeeds(max);
+  return [...needs, ...node.takeRest(max - needs.length)];
+};
+
 test("a task comes after what it needs, and what nobody needs any more goes after the last task", () => {
   const node = new NodeAssignments();
   node.setTask("a", task("a", TaskState.ASSIGNED, ["s1", "s2"]));
   node.setTask("b", task("b", TaskState.ASSIGNED, ["s2"]));
-  assert.deepEqual(words(node.take(100)), ["+secret/s1", "+secret/s2", "+task/a", "+task/b"]);
+  assert.deepEqual(words(takeDue(node, 100)), ["+secret/s1", "+secret/s2", "+task/a", "+task/b"]);
   node.setTask("a", undefined);
-  assert.deepEqual(words(node.take(100)), ["-task/a", "-secret/s1"]);
+  assert.deepEqual(words(takeDue(node, 100)), ["-task/a", "-secret/s1"]);
   node.setTask("b", task("b", TaskState.FAILED, ["s2"]));
-  assert.deepEqual(words(node.take(100)), ["+task/b", "-secret/s2"], "a task that has ended needs nothing");
+  assert.deepEqual(words(takeDue(node, 100)), ["+task/b", "-secret/s2"], "a task that has ended needs nothing");
 });
 
 test("a task that is not placed yet, or that came and went in between, is not told", () => {
@@ -47,17 +53,17 @@ test("a task that is not placed yet, or that came and went in between, is not to
   node.setTask("a", task("a", TaskState.PENDING, ["s"]));
   node.setTask("b", task("b", TaskState.ASSIGNED, ["s"]));
   node.setTask("b", undefined);
-  assert.deepEqual(words(node.take(100)), []);
+  assert.deepEqual(words(takeDue(node, 100)), []);
 });
 
 test("what a node said itself is no news to it; what is asked of the task is", () => {
   const node = new NodeAssignments();
   node.setTask("a", task("a", TaskState.ASSIGNED));
-  node.take(100);
+  takeDue(node, 100);
   node.setTask("a", task("a", TaskState.RUNNING));
   assert.equal(node.due, 0);
   node.setTask("a", task("a", TaskState.RUNNING, [], { desiredState: TaskState.SHUTDOWN }));
-  assert.deepEqual(words(node.take(100)), ["+task/a"]);
+  assert.deepEqual(words(takeDue(node, 100)), ["+task/a"]);
   node.touch("secret", "unknown");
   assert.equal(node.due, 0);
 });
@@ -91,9 +97,9 @@ test("however much changes, a node that is told in batches holds in the end what
         if (complete) {
           held = new Set();
           hear(node.complete());
-        } else if (take !== null) hear(node.take(take));
+        } else if (take !== null) hear(takeDue(node, take));
       }
-      hear(node.take(1000));
+      hear(takeDue(node, 1000));
       const expected = new Set<string>();
       for (const [id, each] of wanted) {
         expected.add(`task/${id}`);
@@ -108,7 +114,7 @@ test("however much changes, a node that is told in batches holds in the end what
 test("a status is taken from the task's own node, of the agent's states, and never goes back", () => {
   const running = task("a", TaskState.RUNNING);
   const say = (state: skep.objects.TaskState, nodeId = "n", of: Task | undefined = running): boolean =>
-    accepted(of, nodeId, { state }) !== undefined;
+    accepted(of, { id: nodeId, number: 1 }, { state }) !== undefined;
   assert.equal(say(TaskState.FAILED), true);
   assert.equal(say(TaskState.RUNNING), true, "a word more on the same state");
   assert.equal(say(TaskState.FAILED, "another node"), false);
@@ -116,13 +122,28 @@ test("a status is taken from the task's own node, of the agent's states, and nev
   assert.equal(say(TaskState.ORPHANED), false);
   assert.equal(say(TaskState.REMOVE), false);
   assert.equal(isAgentState(600), false);
-  assert.equal(accepted(undefined, "n", { state: TaskState.FAILED }), undefined);
+  const node = { id: "n", number: 1 };
+  assert.equal(accepted(running, undefined, { state: TaskState.FAILED }), undefined, "the node was removed");
+  assert.equal(accepted(undefined, node, { state: TaskState.FAILED }), undefined);
   assert.equal(say(TaskState.RUNNING, "n", task("a", TaskState.PENDING)), false, "it is not the node's yet");
   const failed = task("a", TaskState.FAILED);
   assert.equal(say(TaskState.FAILED, "n", failed), false, "the end is said once");
-  const long = accepted(running, "n", { state: TaskState.FAILED, err: "x".repeat(10_000) });
+  const long = accepted(running, node, { state: TaskState.FAILED, err: "x".repeat(10_000) });
   assert.equal(long?.err?.length, 4096);
   assert.equal(long?.appliedBy, "n");
+});
+
+test("a node may name gateway addresses of its own block only", () => {
+  const running = task("a", TaskState.STARTING);
+  const gateways = (number: number, gatewayAddresses: string[]): readonly string[] | null | undefined =>
+    accepted(running, { id: "n", number }, { state: TaskState.RUNNING, networkStatus: { gatewayAddresses } })
+      ?.networkStatus?.gatewayAddresses;
+  assert.deepEqual(gateways(1, ["100.64.4.9"]), ["100.64.4.9"]);
+  assert.equal(gateways(1, ["100.64.8.9"]), undefined, "another node's");
+  assert.equal(gateways(1, ["100.64.4.1"]), undefined, "the node's own");
+  assert.equal(gateways(1, ["10.0.0.1", "100.64.4.9/22", ""]), undefined);
+  assert.equal(gateways(0, ["100.64.0.9"]), undefined, "it has no number");
+  assert.deepEqual(gateways(2, ["100.64.8.9", "100.64.8.10", "100.64.8.11"]), ["100.64.8.9", "100.64.8.10"]);
 });
 
 test("a node is down after three missed heartbeats, and has twice as long after a change of leaders", () => {

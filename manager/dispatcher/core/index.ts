@@ -9,4 +9,8 @@ export {
   periodMs,
   unknownGraceMs,
 } from "./heartbeats.ts";
+export { isLocal } from "./records.ts";
+export { drainMs, Drains } from "./drains.ts";
+export { Table, TableReader, type Withdrawal } from "./table.ts";
+export { Tables } from "./tables.ts";
 export { accepted, isAgentState } from "./statuses.ts";

@@ -1,0 +1,105 @@
+/** What a data plane is told of a task, a service or a node: made from the objects of the store alone. */
+import { isNodeNumber } from "../../../lib/pure/node-number.ts";
+import { parseAddress, skep } from "../../../proto/index.ts";
+
+const { EndpointMode, PublishMode, TaskState } = skep.objects;
+
+type Task = Readonly<skep.objects.Task>;
+type Service = Readonly<skep.objects.Service>;
+type Node = Readonly<skep.objects.Node>;
+type Port = skep.objects.EndpointPortConfig.$Properties;
+
+export type EndpointRecord = skep.dispatcher.EndpointRecord.$Properties;
+export type ServiceRecord = skep.dispatcher.ServiceRecord.$Properties;
+export type PeerRecord = skep.dispatcher.PeerRecord.$Properties;
+
+const stateOf = (task: Task): skep.objects.TaskState => task.status?.state ?? TaskState.NEW;
+
+/** It can be routed to: placed, and not known to have ended. */
+export const hasPlace = (task: Task): boolean =>
+  task.nodeId !== "" && stateOf(task) >= TaskState.ASSIGNED && stateOf(task) <= TaskState.RUNNING;
+
+/** New connections may be given to it: it runs, is healthy, and nobody has asked it to stop. */
+export const isServing = (task: Task): boolean =>
+  stateOf(task) === TaskState.RUNNING && task.desiredState < TaskState.SHUTDOWN;
+
+/** @param serving  false also when its node is down, which the task itself does not say */
+export function endpointRecords(task: Task, serving: boolean): EndpointRecord[] {
+  if (!hasPlace(task)) return [];
+  return task.networksAttachments.flatMap(({ networkId, addresses, aliases }) =>
+    (networkId ?? "") === "" || (addresses ?? []).length === 0
+      ? []
+      : [{ ...common(task, serving), networkId: networkId ?? "", addresses: addresses ?? [], aliases: aliases ?? [] }],
+  );
+}
+
+/** Where published ports of any host lead to. @returns undefined while its node has not told a gateway address */
+export function ingressEndpoint(task: Task, networkId: string, serving: boolean): EndpointRecord | undefined {
+  const record = common(task, serving);
+  if (stateOf(task) !== TaskState.RUNNING || record.gatewayAddress === "") return undefined;
+  return { ...record, networkId, addresses: [], aliases: [] };
+}
+
+function common(task: Task, serving: boolean): EndpointRecord & { readonly gatewayAddress: string } {
+  const { id, serviceId, nodeId, name, slot } = task;
+  const [gatewayAddress = ""] = task.status?.networkStatus?.gatewayAddresses ?? [];
+  return { taskId: id, serviceId, nodeId, name, slot, gatewayAddress, serving };
+}
+
+/** @param ingressId  of the network of the mesh, if there is one */
+export function serviceRecords(service: Service, ingressId: string | undefined): ServiceRecord[] {
+  const { id, spec, endpoint } = service;
+  const name = spec?.name ?? "";
+  const mode = spec?.endpointSpec?.mode ?? EndpointMode.VIP;
+  const own = spec?.taskTemplate?.networks ?? [];
+  const configs = own.length > 0 ? own : (spec?.networks ?? []);
+  const virtualIps = new Map((endpoint?.virtualIps ?? []).map(({ networkId, addr }) => [networkId ?? "", addr ?? ""]));
+  const records: ServiceRecord[] = configs.flatMap(({ target, aliases }) =>
+    (target ?? "") === ""
+      ? []
+      : [
+          {
+            networkId: target ?? "",
+            serviceId: id,
+            name,
+            aliases: aliases ?? [],
+            virtualIp: virtualIps.get(target ?? "") ?? "",
+            mode,
+            ports: [],
+          },
+        ],
+  );
+  const ports = ingressPorts(service);
+  if (ingressId !== undefined && ports.length > 0)
+    records.push({ networkId: ingressId, serviceId: id, name, aliases: [], virtualIp: "", mode, ports: [...ports] });
+  return records;
+}
+
+/** What the mesh opens for it; a port is there once the allocator has given its number. */
+export const ingressPorts = ({ endpoint }: Service): readonly Port[] =>
+  (endpoint?.ports ?? []).filter(
+    ({ publishMode, publishedPort }) =>
+      (publishMode ?? PublishMode.INGRESS) === PublishMode.INGRESS && (publishedPort ?? 0) > 0,
+  );
+
+/** Of each node's own (host, none, a bridge). */
+export function isLocal({ spec }: Readonly<skep.objects.Network>): boolean {
+  const driver = spec?.driver?.name ?? "";
+  return (driver !== "" && driver !== "overlay") || spec?.scope === "local" || spec?.scope === "node";
+}
+
+/** @returns undefined if nothing can be sent to it: it has no number or no address yet */
+export function peerRecord(node: Node): PeerRecord | undefined {
+  const network = node.description?.network;
+  if (network == null || !isNodeNumber(node.number)) return undefined;
+  const said = network.dataPathAddr ?? "";
+  const addr = said === "" ? (node.status?.addr ?? "") : said;
+  if (parseAddress(addr) === undefined) return undefined;
+  return {
+    nodeId: node.id,
+    number: node.number,
+    addr,
+    mtu: network.mtu ?? 0,
+    publicKey: network.wireguardPublicKey ?? new Uint8Array(),
+  };
+}
