@@ -451,7 +451,11 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
   for (const [key, before] of have) {
     // What something else made is its maker's to remove.
     if (before.type === "link" && before.how.kind === "existing") continue;
-    if (before.type === "chain" && namespace.get(tableKey(before)) === undefined) continue;
+    if (before.type === "chain") {
+      // Its table's text may have chains of its own.
+      const table = namespace.get(tableKey(before));
+      if (table?.type !== "table" || table.text.includes(`chain ${before.chain} {`)) continue;
+    }
     const isOnLink = before.type === "address" || before.type === "neighbour" || before.type === "fdb";
     if (isOnLink && !ours.has(before.link)) continue;
     changes.push({ key, before, after: undefined });

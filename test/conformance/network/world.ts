@@ -1,0 +1,145 @@
+/**
+ * Hosts, clients and containers in network namespaces: three hosts on one switch behind a router, a client on the same
+ * switch and one behind the router. Nothing of the machine's own network is touched; `tearDown` leaves nothing.
+ */
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export class NetWorld {
+  readonly prefix: string;
+  readonly folder: string;
+  readonly probe: string;
+  readonly #children = new Set<ChildProcess>();
+
+  /** @param prefix  of all namespaces; no other test has it */
+  constructor(prefix: string) {
+    this.prefix = prefix;
+    this.folder = mkdtempSync(join(tmpdir(), `${prefix}-`));
+    this.probe = join(this.folder, "net-probe");
+    const source = join(import.meta.dirname, "../../support/net-probe.c");
+    run(["cc", "-O1", "-o", this.probe, source]);
+    this.#removeNamespaces();
+  }
+
+  namespace(name: string): string {
+    return `${this.prefix}-${name}`;
+  }
+
+  path(name: string): string {
+    return `/run/netns/${this.namespace(name)}`;
+  }
+
+  add(name: string): void {
+    run(["ip", "netns", "add", this.namespace(name)]);
+    this.ip(name, "link set lo up");
+  }
+
+  /** 10.99.0.1 to .N are h1 to hN, .100 is near, .254 the router; 10.98.0.2 is far, behind it. */
+  build(hosts: number): void {
+    this.add("sw");
+    this.sysctl("sw", "net.ipv4.ip_forward=1");
+    this.ip("sw", "link add br0 type bridge");
+    this.ip("sw", "addr add 10.99.0.254/24 dev br0");
+    this.ip("sw", "link set br0 up");
+    const names = Array.from({ length: hosts }, (_, at) => ({ name: `h${at + 1}`, address: `10.99.0.${at + 1}` }));
+    for (const { name, address } of [...names, { name: "near", address: "10.99.0.100" }]) {
+      this.add(name);
+      this.ip("sw", `link add ${name} type veth peer name eth0 netns ${this.namespace(name)}`);
+      this.ip("sw", `link set ${name} master br0 up`);
+      this.ip(name, `addr add ${address}/24 dev eth0`);
+      this.ip(name, "link set eth0 up");
+      this.ip(name, "route add default via 10.99.0.254");
+      // As distributions have it; what is ours must work with it.
+      this.sysctl(name, "net.ipv4.conf.all.rp_filter=1");
+    }
+    this.add("far");
+    this.ip("sw", `link add far type veth peer name eth0 netns ${this.namespace("far")}`);
+    this.ip("sw", "addr add 10.98.0.1/24 dev far");
+    this.ip("sw", "link set far up");
+    this.ip("far", "addr add 10.98.0.2/24 dev eth0");
+    this.ip("far", "link set eth0 up");
+    this.ip("far", "route add default via 10.98.0.1");
+  }
+
+  ip(name: string, words: string): string {
+    return run(["ip", "-n", this.namespace(name), ...words.split(" ")]);
+  }
+
+  sysctl(name: string, ...settings: readonly string[]): void {
+    this.exec(name, ["sysctl", "-qw", ...settings]);
+  }
+
+  exec(name: string, command: readonly string[], input = ""): string {
+    return run(this.#inside(name, command), input);
+  }
+
+  /** The output of a command that may fail. */
+  attempt(name: string, command: readonly string[]): string {
+    const [program = "", ...args] = this.#inside(name, command);
+    const { stdout, stderr } = spawnSync(program, args, { encoding: "utf8", timeout: 20_000 });
+    return `${stdout}${stderr}`.trim();
+  }
+
+  #inside(name: string, command: readonly string[]): string[] {
+    return ["nsenter", `--net=${this.path(name)}`, "--", ...command];
+  }
+
+  start(name: string, command: readonly string[]): ChildProcess {
+    const [program = "", ...args] = this.#inside(name, command);
+    const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+    this.#children.add(child);
+    child.once("exit", () => this.#children.delete(child));
+    return child;
+  }
+
+  /** Answers with its name on tcp and udp, until the world ends. */
+  async serve(name: string, port: number, address = "0.0.0.0"): Promise<ChildProcess> {
+    const child = this.start(name, [this.probe, "serve", name, String(port), address]);
+    await output(child);
+    return child;
+  }
+
+  /** What `name` gets from there: `NAME peer=ADDRESS:PORT` or `ERR ...`. */
+  get(name: string, address: string, port: number, ...more: readonly string[]): string {
+    return this.attempt(name, [this.probe, "get", address, String(port), ...more]);
+  }
+
+  end(child: ChildProcess): void {
+    if (child.pid === undefined || child.exitCode !== null) return;
+    try {
+      process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  }
+
+  async tearDown(): Promise<void> {
+    const children = [...this.#children];
+    const ended = children.map((child) => new Promise((resolve) => child.once("exit", resolve)));
+    for (const child of children) this.end(child);
+    await Promise.all(ended);
+    this.#removeNamespaces();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #removeNamespaces(): void {
+    const names = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
+    for (const name of names) if (name.startsWith(`${this.prefix}-`)) run(["ip", "netns", "delete", name]);
+  }
+}
+
+/** The next piece of output. */
+export function output(child: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    child.stdout?.once("data", (chunk: Buffer) => resolve(chunk.toString()));
+    child.once("exit", (code) => reject(new Error(`ended with ${code}`)));
+  });
+}
+
+export function run([program = "", ...args]: readonly string[], input = ""): string {
+  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: "utf8", input, timeout: 20_000 });
+  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
+  return stdout;
+}

@@ -1,0 +1,225 @@
+/*
+ * What network tests ask of a namespace: answer with one's name and the address that was seen, ask somebody, hold a
+ * connection open, send a datagram. One small program, since a process is started for every question.
+ *
+ *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready"
+ *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS]
+ *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step
+ *   net-probe hold ADDRESS PORT [-u] [-p SOURCEPORT]
+ *                                              asks again on the same connection for each line of input; prints each answer
+ *   net-probe send ADDRESS PORT TEXT [-s SOURCEADDRESS]
+ *                                              one datagram
+ *   net-probe receive PORT                     prints each datagram that arrives, until it is killed
+ *   net-probe bind PORT                        holds a tcp port that listens, until it is killed; prints "ready"
+ *   net-probe many ADDRESS PORT COUNT          connections one after the other; prints each answer or ERR
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define WAIT_MS 700
+
+static const char *source_address;
+static int source_port, is_udp;
+
+static int failed(const char *what)
+{
+    printf("ERR %s: %s\n", what, strerror(errno));
+    return 1;
+}
+
+static struct sockaddr_in address_of(const char *text, int port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    if (inet_pton(AF_INET, text, &address.sin_addr) != 1)
+        exit(2);
+    return address;
+}
+
+static int ready(int fd, short events)
+{
+    struct pollfd one = { .fd = fd, .events = events };
+    int count = poll(&one, 1, WAIT_MS);
+    if (count == 0)
+        errno = ETIMEDOUT;
+    return count == 1 ? 0 : -1;
+}
+
+static int bound(int type, const char *address, int port)
+{
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0), on = 1;
+    struct sockaddr_in own = address_of(address, port);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&own, sizeof own) < 0)
+        return -1;
+    return fd;
+}
+
+static int open_to(const char *address, int port)
+{
+    int fd = bound(is_udp ? SOCK_DGRAM : SOCK_STREAM, source_address ? source_address : "0.0.0.0", source_port);
+    struct sockaddr_in there = address_of(address, port);
+    if (fd < 0)
+        return -1;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    if (connect(fd, (struct sockaddr *)&there, sizeof there) < 0) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        if (errno != EINPROGRESS || ready(fd, POLLOUT) < 0)
+            return -1;
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error != 0) {
+            errno = error;
+            return -1;
+        }
+    }
+    return fd;
+}
+
+static int ask(int fd)
+{
+    char answer[256];
+    ssize_t got;
+    if (send(fd, "?", 1, MSG_NOSIGNAL) != 1)
+        return failed("send");
+    if (ready(fd, POLLIN) < 0)
+        return failed("answer");
+    got = recv(fd, answer, sizeof answer - 1, 0);
+    if (got <= 0) {
+        if (got == 0)
+            errno = ECONNRESET;
+        return failed("receive");
+    }
+    answer[got] = '\0';
+    fputs(answer, stdout);
+    fflush(stdout);
+    return 0;
+}
+
+static void answer(int fd, const char *name, int datagrams)
+{
+    for (;;) {
+        struct sockaddr_in peer;
+        socklen_t size = sizeof peer;
+        char text[256], buffer[2048], from[INET_ADDRSTRLEN];
+        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &size);
+        if (got <= 0 && !datagrams)
+            exit(0);
+        if (got < 0)
+            continue;
+        if (!datagrams) {
+            size = sizeof peer;
+            getpeername(fd, (struct sockaddr *)&peer, &size);
+        }
+        inet_ntop(AF_INET, &peer.sin_addr, from, sizeof from);
+        int length = snprintf(text, sizeof text, "%s peer=%s:%d\n", name, from, ntohs(peer.sin_port));
+        if (sendto(fd, text, (size_t)length, MSG_NOSIGNAL, (struct sockaddr *)&peer, datagrams ? size : 0) < 0 && !datagrams)
+            exit(0);
+    }
+}
+
+static int serve(const char *name, int port, const char *address)
+{
+    int tcp = bound(SOCK_STREAM, address, port), udp = bound(SOCK_DGRAM, address, port), on = 1;
+    if (tcp < 0 || udp < 0 || listen(tcp, 512) < 0)
+        return failed("serve");
+    if (fork() == 0)
+        answer(udp, name, 1);
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        int fd = accept4(tcp, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            continue;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        if (fork() == 0)
+            answer(fd, name, 0);
+        close(fd);
+    }
+}
+
+int main(int count, char **words)
+{
+    char *plain[8] = { 0 };
+    int at = 0, fd;
+    for (int i = 1; i < count && at < 7; i++) {
+        if (strcmp(words[i], "-u") == 0)
+            is_udp = 1;
+        else if (strcmp(words[i], "-p") == 0 && i + 1 < count)
+            source_port = atoi(words[++i]);
+        else if (strcmp(words[i], "-s") == 0 && i + 1 < count)
+            source_address = words[++i];
+        else
+            plain[at++] = words[i];
+    }
+    /* Children of `serve` go with it: the test kills the group. */
+    if (at >= 3 && strcmp(plain[0], "serve") == 0) {
+        setpgid(0, 0);
+        signal(SIGCHLD, SIG_IGN);
+        return serve(plain[1], atoi(plain[2]), at > 3 ? plain[3] : "0.0.0.0");
+    }
+    if (at == 3 && strcmp(plain[0], "get") == 0) {
+        fd = open_to(plain[1], atoi(plain[2]));
+        return fd < 0 ? failed("connect") : ask(fd);
+    }
+    if (at == 3 && strcmp(plain[0], "hold") == 0) {
+        char line[16];
+        fd = open_to(plain[1], atoi(plain[2]));
+        if (fd < 0)
+            return failed("connect");
+        while (fgets(line, sizeof line, stdin))
+            if (ask(fd) != 0)
+                return 1;
+        return 0;
+    }
+    if (at == 4 && strcmp(plain[0], "many") == 0) {
+        for (int left = atoi(plain[3]); left > 0; left--) {
+            fd = open_to(plain[1], atoi(plain[2]));
+            if (fd < 0)
+                failed("connect");
+            else
+                ask(fd);
+            if (fd >= 0)
+                close(fd);
+        }
+        return 0;
+    }
+    if (at == 4 && strcmp(plain[0], "send") == 0) {
+        is_udp = 1;
+        fd = open_to(plain[1], atoi(plain[2]));
+        return fd < 0 || send(fd, plain[3], strlen(plain[3]), 0) < 0 ? failed("send") : 0;
+    }
+    if (at == 2 && strcmp(plain[0], "receive") == 0) {
+        char buffer[2048];
+        ssize_t got;
+        fd = bound(SOCK_DGRAM, "0.0.0.0", atoi(plain[1]));
+        if (fd < 0)
+            return failed("receive");
+        puts("ready");
+        fflush(stdout);
+        while ((got = recv(fd, buffer, sizeof buffer - 1, 0)) >= 0) {
+            buffer[got] = '\0';
+            puts(buffer);
+            fflush(stdout);
+        }
+        return 0;
+    }
+    if (at == 2 && strcmp(plain[0], "bind") == 0) {
+        fd = bound(SOCK_STREAM, "0.0.0.0", atoi(plain[1]));
+        if (fd < 0 || listen(fd, 8) < 0)
+            return failed("bind");
+        puts("ready");
+        fflush(stdout);
+        pause();
+    }
+    return 2;
+}

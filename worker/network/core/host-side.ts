@@ -1,0 +1,248 @@
+/**
+ * The host's namespace as a part of the model: this node and its peers, the mesh, and of each sandbox the veths that end
+ * here and the ports that lead to it. It is made anew when the node itself changes; what must outlive that (which ports
+ * this node may take, the local networks) is with its owner, `HostSide`.
+ */
+import { bridgeObjects, type BridgeNetwork } from "./bridges.ts";
+import { addressOf, parseCidr } from "./cidr.ts";
+import { gatewayOf, hostObjects, ownGateway, peerObjects } from "./host.ts";
+import { IngressMesh } from "./mesh.ts";
+import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
+import type { NetObject } from "./objects.ts";
+import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
+import { subnetText } from "./pools.ts";
+import type { EndpointRecord, PeerRecord, PublishedPort, ServiceRecord } from "./records.ts";
+import { routedVeth, type RoutedVeth } from "./routed-veth.ts";
+import { boundElements, connectionsOf, portElement, slotElement, SlotChains, type PortKey } from "./slots.ts";
+import { macOfAddress } from "./cidr.ts";
+
+/** Outer Ethernet, IPv4, UDP and VXLAN headers. */
+const vxlanOverheadBytes = 50;
+const linkMtu = 1500;
+const hostPath = "";
+const insideGroup = "host side";
+
+export interface HostSideOptions {
+  /** UDP port of VXLAN. */
+  readonly dataPort: number;
+  /** As of now; a network is there before its first sandbox. */
+  readonly bridge: (networkId: string) => BridgeNetwork | undefined;
+}
+
+/** Owns the part through its lives. */
+export class HostSide {
+  readonly #options: HostSideOptions;
+  #open: ReadonlySet<string> = new Set();
+  #forwardsForOthers = true;
+  #part: HostPart | undefined;
+
+  constructor(options: HostSideOptions) {
+    this.#options = options;
+  }
+
+  readonly make: MakePart = (self, placement) => {
+    this.#part = new HostPart(self, placement, { ...this.#options, forwardsForOthers: this.#forwardsForOthers });
+    this.#part.setOpen(this.#open);
+    return this.#part;
+  };
+
+  /** Ports of the mesh that this node should take. */
+  wantedPorts(): readonly PortKey[] {
+    return this.#part?.wantedPorts() ?? [];
+  }
+
+  /** Those that it may take, by `portText`: the others are a process's of the host. */
+  setOpen(open: ReadonlySet<string>): void {
+    this.#open = open;
+    this.#part?.setOpen(open);
+  }
+
+  /** Whether what is not ours is routed between foreign links. @param forwards  false: it was not before we came */
+  setForwardsForOthers(forwards: boolean): void {
+    this.#forwardsForOthers = forwards;
+    this.#part?.setForwardsForOthers(forwards);
+  }
+}
+
+type PartOptions = HostSideOptions & { readonly forwardsForOthers: boolean };
+
+class HostPart implements Part {
+  readonly #self: Self;
+  readonly #placement: Placement;
+  readonly #options: PartOptions;
+  readonly #mesh: IngressMesh;
+  readonly #chains: SlotChains;
+  /** Sandboxes on each local network. */
+  readonly #onBridge = new Map<string, Set<string>>();
+
+  constructor(self: Self, placement: Placement, options: PartOptions) {
+    this.#self = self;
+    this.#placement = placement;
+    this.#options = options;
+    const groups = {
+      set: (group: string, objects: readonly NetObject[]) => placement.set(hostPath, group, objects),
+      forget: (connections: { destination: string; replySource: string }) => placement.forget(hostPath, connections),
+    };
+    this.#chains = new SlotChains(groups);
+    this.#mesh = new IngressMesh(groups, this.#chains);
+    this.setForwardsForOthers(options.forwardsForOthers);
+  }
+
+  setForwardsForOthers(forwardsForOthers: boolean): void {
+    const { number, addr, underlayMtu } = this.#self;
+    const mtu = underlayMtu - vxlanOverheadBytes;
+    const { dataPort } = this.#options;
+    this.#set("host", hostObjects({ number, underlay: addr, dataPort, mtu, forwardsForOthers }));
+  }
+
+  wantedPorts(): readonly PortKey[] {
+    return this.#mesh.wantedPorts();
+  }
+
+  setOpen(open: ReadonlySet<string>): void {
+    this.#mesh.setOpen(open);
+  }
+
+  #set(group: string, objects: readonly NetObject[]): void {
+    this.#placement.set(hostPath, group, objects);
+  }
+
+  peer(key: string, after: PeerRecord | undefined): void {
+    const wanted = after !== undefined && this.#self.number !== 0;
+    this.#set(`peer ${key}`, wanted ? peerObjects(after, this.#self.number) : []);
+  }
+
+  endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
+    // Endpoints of the ingress network have no address in it.
+    if ((after ?? before)?.addresses.length === 0) this.#mesh.setEndpoint(key, after);
+  }
+
+  service(_key: string, after: ServiceRecord | undefined, before: ServiceRecord | undefined): void {
+    // Only the ingress network's have ports.
+    const ports = (after?.ports.length ?? 0) + (before?.ports.length ?? 0);
+    const serviceId = (after ?? before)?.serviceId ?? "";
+    if (ports > 0) this.#mesh.setService(serviceId, after);
+  }
+
+  sandbox(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
+    for (const { wish } of before?.bridges ?? []) this.#leaveBridge(wish.networkId, id, after);
+    for (const { wish } of after?.bridges ?? []) this.#joinBridge(wish.networkId, id);
+    const veths = after === undefined ? [] : this.#veths(after);
+    this.#set(
+      `sandbox ${id}`,
+      veths.flatMap((veth) => routedVeth(veth).host),
+    );
+    const namespacePath = (after ?? before)?.namespacePath;
+    if (namespacePath !== undefined) {
+      this.#placement.set(
+        namespacePath,
+        insideGroup,
+        veths.flatMap((veth) => routedVeth(veth).inside),
+      );
+    }
+    this.#ports(id, after);
+    for (const address of addressesOf(before)) {
+      if (!addressesOf(after).includes(address)) this.#placement.forget(hostPath, connectionsOf(address));
+    }
+  }
+
+  #joinBridge(networkId: string, sandboxId: string): void {
+    const sandboxes = this.#onBridge.get(networkId);
+    if (sandboxes !== undefined) {
+      sandboxes.add(sandboxId);
+      return;
+    }
+    const network = this.#options.bridge(networkId);
+    if (network === undefined) return;
+    this.#onBridge.set(networkId, new Set([sandboxId]));
+    this.#set(`network ${networkId}`, bridgeObjects(network));
+  }
+
+  #leaveBridge(networkId: string, sandboxId: string, after: SandboxFacts | undefined): void {
+    if (after?.bridges.some(({ wish }) => wish.networkId === networkId) === true) return;
+    const sandboxes = this.#onBridge.get(networkId);
+    sandboxes?.delete(sandboxId);
+    if (sandboxes?.size !== 0) return;
+    this.#onBridge.delete(networkId);
+    this.#set(`network ${networkId}`, []);
+  }
+
+  #veths(facts: SandboxFacts): RoutedVeth[] {
+    const { id, namespacePath: namespace, gatewayAddress } = facts;
+    const veths: RoutedVeth[] = [];
+    if (gatewayAddress !== "") {
+      const inSwarm = nodeOfGateway(gatewayAddress) !== undefined;
+      veths.push({
+        sandboxId: id,
+        namespace,
+        interfaceName: "gw0",
+        kind: "gateway",
+        address: gatewayAddress,
+        subnet: "",
+        gateway: inSwarm ? gatewayOf(this.#self.number) : ownGateway,
+        mac: macOfAddress(gatewayAddress),
+        mtu: inSwarm ? this.#self.underlayMtu - vxlanOverheadBytes : linkMtu,
+        // Also for one that is isolated: answers to who came through the mesh go this way, and nothing else may.
+        isDefaultRoute: true,
+        isIsolated: facts.internal,
+      });
+    }
+    const outward = facts.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
+    for (const endpoint of facts.bridges) {
+      const veth = this.#bridgeVeth(facts, endpoint, gatewayAddress === "" && endpoint === outward);
+      if (veth !== undefined) veths.push(veth);
+    }
+    return veths;
+  }
+
+  #bridgeVeth(facts: SandboxFacts, endpoint: BridgeEndpoint, isDefaultRoute: boolean): RoutedVeth | undefined {
+    const network = this.#options.bridge(endpoint.wish.networkId);
+    const cidr = parseCidr(endpoint.address);
+    if (network === undefined || cidr === undefined) return undefined;
+    return {
+      sandboxId: facts.id,
+      namespace: facts.namespacePath,
+      interfaceName: endpoint.interfaceName,
+      kind: "local",
+      address: cidr.address,
+      subnet: subnetText(cidr),
+      gateway: endpoint.gateway,
+      mac: endpoint.macAddress,
+      mtu: network.mtu === 0 ? linkMtu : network.mtu,
+      isDefaultRoute,
+      isIsolated: network.internal,
+    };
+  }
+
+  #ports(id: string, facts: SandboxFacts | undefined): void {
+    const target = facts === undefined ? "" : this.#targetOf(facts);
+    const ports = target === "" ? [] : (facts?.ports ?? []).filter(isCarried);
+    const anywhere = ports.filter(({ hostAddress }) => hostAddress === "");
+    this.#chains.use(`ports ${id}`, anywhere.length === 0 ? 0 : 1);
+    this.#set(
+      `ports ${id}`,
+      ports.flatMap(({ protocol, publishedPort, targetPort, hostAddress }) => {
+        const key: PortKey = { protocol, port: publishedPort };
+        if (hostAddress !== "") return boundElements(hostAddress, key, target, targetPort);
+        return [slotElement(key, 0, target, targetPort), portElement(key, 1)];
+      }),
+    );
+  }
+
+  /** Where its ports lead: gw0, or the first network that is open to the outside. Empty: nowhere. */
+  #targetOf({ gatewayAddress, internal, bridges }: SandboxFacts): string {
+    if (gatewayAddress !== "") return internal ? "" : gatewayAddress;
+    const outward = bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
+    return outward === undefined ? "" : (addressOf(outward.address) ?? "");
+  }
+}
+
+type CarriedPort = PublishedPort & { readonly protocol: "tcp" | "udp" };
+const isCarried = (port: PublishedPort): port is CarriedPort => port.protocol !== "sctp";
+
+/** At which the host answers for it. */
+function addressesOf(facts: SandboxFacts | undefined): string[] {
+  if (facts === undefined) return [];
+  const local = facts.bridges.map(({ address }) => addressOf(address) ?? "");
+  return [facts.gatewayAddress, ...local].filter((address) => address !== "");
+}

@@ -1,0 +1,276 @@
+/**
+ * The host's namespace: its addresses in the blocks, the mesh's VXLAN and its way back, and the two nft tables whose maps
+ * the other files fill. What is here changes only when the node joins, leaves or gets another address.
+ */
+import { gatewayRange, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
+
+import { formatAddress, parseCidr } from "./cidr.ts";
+import { gatewayLink, gatewayPattern, hostTable, linkPattern, localPattern, meshLink } from "./names.ts";
+import type { ElementObject, NetObject, SetFields } from "./objects.ts";
+import type { Range } from "./pools.ts";
+import type { PeerRecord } from "./records.ts";
+
+export interface HostFacts {
+  /** Of this node; 0: in no swarm, or none given yet. */
+  readonly number: number;
+  /** Where this node's VXLAN frames leave and arrive; empty with number 0. */
+  readonly underlay: string;
+  /** UDP port of VXLAN. */
+  readonly dataPort: number;
+  /** Of the mesh: what the underlay carries less VXLAN's 50 bytes. */
+  readonly mtu: number;
+  /** The host routed for others before we switched forwarding on: what is not ours is none of our business. */
+  readonly forwardsForOthers: boolean;
+}
+
+/**
+ * Below all that an allocator gives (it begins with 4096): no network of a user's can have it.
+ */
+const meshVni = 4095;
+const replyTable = 5300;
+const replyPriority = 5300;
+const markText = (mark: number): string => `0x${mark.toString(16).padStart(8, "0")}`;
+
+/** A next hop that nobody is: egress puts the entry node's hardware address in place of its own. */
+const replyHop = "169.254.255.254";
+const replyHopMac = "02:fe:00:00:00:00";
+
+/**
+ * The block of number 0. Every node has it for itself, whether in a swarm or not, and no other node routes to it:
+ * containers of the user's get their gateway addresses here and keep them when the node joins, leaves or joins another swarm.
+ */
+const ownFirst = parseCidr(gatewayRange)?.first ?? 0;
+const ownBlock = `${formatAddress(ownFirst)}/22`;
+export const ownGateway = formatAddress(ownFirst + 1);
+
+/** The node's address for what goes into the mesh, and for the names that its tasks ask for. */
+export const gatewayOf = (number: number): string => (number === 0 ? ownGateway : nodeAddresses(number).gatewayAddress);
+
+/** What sandboxes of this node may have: neither the first address, the node's own, nor one of no host. */
+export function gatewayAddresses(number: number): Range {
+  const first = ownFirst + number * 1024;
+  return { first: first + 2, last: first + 1022 };
+}
+
+export function hostObjects(facts: HostFacts): NetObject[] {
+  return [
+    // A bridge without ports: a link of our own for addresses, on every kernel. On lo they would be picked as source for
+    // others' unnumbered links.
+    { type: "link", name: gatewayLink, how: { kind: "bridge" }, owner: "host", mac: "", mtu: 0, master: "" },
+    { type: "address", link: gatewayLink, address: `${ownGateway}/32` },
+    { type: "sysctl", path: "net/ipv4/ip_forward", value: "1" },
+    { type: "table", family: "ip", table: hostTable, text: hostTableText(facts), sets: hostSets },
+    element("gateways", [ownGateway]),
+    element("blocks", [ownBlock]),
+    element("leaving", [ownBlock]),
+    element("behind", [ownBlock]),
+    ...(facts.number === 0 ? [] : meshObjects(facts)),
+  ];
+}
+
+function meshObjects({ number, underlay, dataPort, mtu }: HostFacts): NetObject[] {
+  const { mac, gatewayAddress, gatewayBlock } = nodeAddresses(number);
+  const conf = `net/ipv4/conf/${meshLink}`;
+  return [
+    {
+      type: "link",
+      name: meshLink,
+      how: { kind: "vxlan", vni: meshVni, local: underlay, port: dataPort },
+      owner: "mesh",
+      mac,
+      mtu,
+      master: "",
+    },
+    // Loose reverse path filtering still drops on a link without an address; clients are behind no link in particular.
+    { type: "address", link: meshLink, address: `${gatewayAddress}/32` },
+    { type: "sysctl", path: `${conf}/rp_filter`, value: "2" },
+    { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
+    { type: "neighbour", link: meshLink, address: replyHop, mac: replyHopMac },
+    {
+      type: "route",
+      table: replyTable,
+      destination: "0.0.0.0/0",
+      link: meshLink,
+      via: replyHop,
+      onlink: true,
+      source: "",
+    },
+    { type: "rule", priority: replyPriority, mark: nodeMarkBase, mask: nodeMarkMask, table: replyTable },
+    { type: "table", family: "netdev", table: hostTable, text: netdevTableText, sets: netdevSets },
+    element("gateways", [gatewayAddress]),
+    element("leaving", [gatewayBlock]),
+  ];
+}
+
+/** One node of the cluster, this one included. */
+export function peerObjects(peer: PeerRecord, ownNumber: number): NetObject[] {
+  const { mac, mark, zone, gatewayAddress, gatewayBlock } = nodeAddresses(peer.number);
+  const known: NetObject[] = [
+    element("peers", [peer.addr]),
+    element("blocks", [gatewayBlock]),
+    element("bounce", [peer.addr, gatewayBlock]),
+    element("entry", [mac], [markText(mark)]),
+    element("zones", [mac], [String(zone)]),
+    { ...element("nodemac", [markText(mark)], [mac]), family: "netdev" },
+  ];
+  if (peer.number === ownNumber) return known;
+  return [
+    ...known,
+    { type: "fdb", link: meshLink, mac, destination: peer.addr },
+    { type: "neighbour", link: meshLink, address: gatewayAddress, mac },
+    {
+      type: "route",
+      table: 254,
+      destination: gatewayBlock,
+      link: meshLink,
+      via: gatewayAddress,
+      onlink: true,
+      source: "",
+    },
+  ];
+}
+
+export const element = (set: string, key: readonly string[], value: readonly string[] = []): ElementObject => ({
+  type: "element",
+  family: "ip",
+  table: hostTable,
+  set,
+  key,
+  value,
+});
+
+const netdevSets: Readonly<Record<string, SetFields>> = { nodemac: { key: ["mark"], data: ["ether_addr"] } };
+
+/** The reply to a connection that came through another node goes back there; the mark then goes, since VXLAN would route by it. */
+const netdevTableText = `
+  map nodemac { type mark : ether_addr; }
+  chain back {
+    type filter hook egress device "${meshLink}" priority 0; policy accept;
+    meta mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} ether daddr set meta mark map @nodemac meta mark set 0
+  }
+`;
+
+/**
+ * Sets and maps, and who fills them:
+ * ports, bound    published ports on all addresses and on one           (mesh.ts, host-side.ts)
+ * tcpbe .. udpto  their tasks by slot, and by address                   (same)
+ * self            local addresses, each beside itself: hairpins         (routed-veth.ts)
+ * isolated        addresses that may leave only to their own network    (routed-veth.ts)
+ * gateways        addresses of this node in blocks and local networks   (here, bridge.ts)
+ * blocks          what nobody outside may send to                       (here, bridge.ts)
+ * lan             local networks, each beside itself                    (bridge.ts)
+ * leaving         what is masqueraded on its way out                    (here, bridge.ts)
+ * behind          what other nodes cannot answer to                     (here, bridge.ts)
+ * peers .. zones  nodes of the cluster                                  (peerObjects)
+ */
+const hostSets: Readonly<Record<string, SetFields>> = {
+  ports: { key: ["inet_proto", "inet_service"], data: ["verdict"] },
+  bound: { key: ["ipv4_addr", "inet_proto", "inet_service"], data: ["verdict"] },
+  tcpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
+  udpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
+  tcpto: { key: ["ipv4_addr", "inet_service"], data: ["ipv4_addr", "inet_service"] },
+  udpto: { key: ["ipv4_addr", "inet_service"], data: ["ipv4_addr", "inet_service"] },
+  self: { key: ["ipv4_addr", "ipv4_addr"] },
+  isolated: { key: ["ipv4_addr"] },
+  gateways: { key: ["ipv4_addr"] },
+  blocks: { key: ["ipv4_addr"], interval: true },
+  lan: { key: ["ipv4_addr", "ipv4_addr"], interval: true },
+  leaving: { key: ["ipv4_addr"], interval: true },
+  behind: { key: ["ipv4_addr"], interval: true },
+  peers: { key: ["ipv4_addr"] },
+  bounce: { key: ["ipv4_addr", "ipv4_addr"], interval: true },
+  entry: { key: ["ether_addr"], data: ["mark"] },
+  zones: { key: ["ether_addr"], data: ["ct_zone"] },
+};
+
+export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts): string {
+  const inSwarm = number > 0;
+  const gateway = gatewayOf(number);
+  const swarm = (...lines: readonly string[]): string => (inSwarm ? lines.map((line) => `    ${line}\n`).join("") : "");
+  return `
+  map ports { type inet_proto . inet_service : verdict; }
+  map bound { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map tcpbe { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
+  map udpbe { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
+  map tcpto { typeof ip daddr . tcp dport : ip daddr . tcp dport; }
+  map udpto { typeof ip daddr . udp dport : ip daddr . udp dport; }
+  set self { type ipv4_addr . ipv4_addr; }
+  set isolated { type ipv4_addr; }
+  set gateways { type ipv4_addr; }
+  set blocks { type ipv4_addr; flags interval; }
+  set lan { type ipv4_addr . ipv4_addr; flags interval; }
+  set leaving { type ipv4_addr; flags interval; }
+  set behind { type ipv4_addr; flags interval; }
+  set peers { type ipv4_addr; }
+  set bounce { type ipv4_addr . ipv4_addr; flags interval; }
+  map entry { type ether_addr : mark; }
+  map zones { typeof ether saddr : ct zone; }
+  chain raw {
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    iifname "${linkPattern}" ip saddr 127.0.0.0/8 drop
+${swarm(
+  `udp dport ${dataPort} fib daddr type local ip saddr != @peers drop`,
+  `udp dport ${dataPort} fib daddr type local iifname "${linkPattern}" drop`,
+  `udp dport ${dataPort} fib daddr type local notrack`,
+)}    ip daddr @blocks iifname != { "${linkPattern}", "lo" } drop
+${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
+  chain rawout {
+    type filter hook output priority raw; policy accept;
+${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
+  chain fenced {
+    ct direction reply accept
+    ip saddr . ip daddr @lan accept
+    ip daddr @gateways icmp type echo-request accept
+    ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    reject with icmp type net-prohibited
+  }
+  chain premark {
+    type filter hook prerouting priority mangle; policy accept;
+${swarm(
+  `iifname "${meshLink}" ether saddr != @entry drop`,
+  `iifname "${meshLink}" ct direction original ct mark 0 ct mark set ether saddr map @entry`,
+  `iifname "${linkPattern}" ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
+)}    iifname "${linkPattern}" ip saddr @isolated jump fenced
+  }
+  chain tcpone {
+    dnat ip to ip daddr . tcp dport map @tcpto
+  }
+  chain udpone {
+    dnat ip to ip daddr . udp dport map @udpto
+  }
+  chain pre {
+    type nat hook prerouting priority dstnat; policy accept;
+    ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    iifname != "${meshLink}" fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
+    iifname != "${meshLink}" fib daddr type local meta l4proto . th dport vmap @ports
+  }
+  chain out {
+    type nat hook output priority -100; policy accept;
+    ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
+    fib daddr type local meta l4proto . th dport vmap @ports
+  }
+  chain post {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "${linkPattern}" ip saddr 127.0.0.0/8 snat to ${gateway}
+    ip saddr . ip daddr @self snat to ${gateway}
+${swarm(
+  `oifname "${meshLink}" ip saddr . ip daddr @bounce snat to ${gateway}`,
+  `oifname "${meshLink}" ip saddr @behind snat to ${gateway}`,
+)}    oifname != { "${linkPattern}", "lo" } ip saddr @leaving masquerade
+  }
+  chain flt {
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    ct status dnat accept
+${swarm(
+  `iifname "${meshLink}" oifname "${gatewayPattern}" accept`,
+  `iifname "${linkPattern}" udp dport ${dataPort} drop`,
+)}    iifname "${localPattern}" oifname "${localPattern}" ip saddr . ip daddr @lan accept
+    iifname "${linkPattern}" oifname "${linkPattern}" drop
+    oifname "${linkPattern}" drop
+    ip daddr @blocks reject with icmp type host-unreachable
+${forwardsForOthers ? "" : `    iifname != "${linkPattern}" oifname != "${linkPattern}" drop\n`}  }
+`;
+}

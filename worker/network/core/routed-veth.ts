@@ -1,0 +1,90 @@
+/**
+ * A veth from a sandbox to the host's namespace, routed and not bridged: gw0, and the interfaces of local networks. The
+ * host has one /32 route to it, both ends know each other's hardware address for good, and strict reverse path filtering on
+ * the host's end lets no other source address through. So nobody asks by ARP and nobody can answer in another's name.
+ */
+import { element, ownGateway } from "./host.ts";
+import { hostRouterMac, linkNameOf } from "./names.ts";
+import type { NetObject } from "./objects.ts";
+
+export interface RoutedVeth {
+  readonly sandboxId: string;
+  /** Path of the sandbox's namespace. */
+  readonly namespace: string;
+  /** In the sandbox: gw0, eth0, ... */
+  readonly interfaceName: string;
+  readonly kind: "gateway" | "local";
+  /** Plain. */
+  readonly address: string;
+  /** CIDR of the network that it sees itself in; empty: only itself. */
+  readonly subnet: string;
+  /** The host's address in it, its next hop. */
+  readonly gateway: string;
+  readonly mac: string;
+  readonly mtu: number;
+  readonly isDefaultRoute: boolean;
+  /** Nothing but its own network and the resolver may be reached from it. */
+  readonly isIsolated: boolean;
+}
+
+/** Groups of both namespaces. */
+export interface VethObjects {
+  readonly host: readonly NetObject[];
+  readonly inside: readonly NetObject[];
+}
+
+export function routedVeth(veth: RoutedVeth): VethObjects {
+  const { sandboxId, namespace, interfaceName, address, subnet, gateway, mac, mtu } = veth;
+  const link = linkNameOf(veth.kind, address);
+  const conf = `net/ipv4/conf/${link}`;
+  const host: NetObject[] = [
+    {
+      type: "link",
+      name: link,
+      how: { kind: "veth", peerNamespace: namespace, peerName: interfaceName, peerMac: mac, peerMtu: mtu },
+      owner: sandboxId,
+      mac: hostRouterMac,
+      mtu,
+      master: "",
+    },
+    { type: "sysctl", path: `${conf}/rp_filter`, value: "1" },
+    // Answers to what this host asked from 127.0.0.1 come back here; who else may use 127.0.0.0/8 is the table's business.
+    { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
+    { type: "neighbour", link, address, mac },
+    mainRoute(`${address}/32`, link, "", gateway),
+    element("self", [address, address]),
+    ...(veth.isIsolated ? [element("isolated", [address])] : []),
+  ];
+  const prefix = subnet === "" ? "32" : (subnet.split("/")[1] ?? "32");
+  const inside: NetObject[] = [
+    {
+      type: "link",
+      name: interfaceName,
+      how: { kind: "existing" },
+      owner: "",
+      mac,
+      mtu,
+      master: "",
+    },
+    { type: "address", link: interfaceName, address: `${address}/${prefix}` },
+    { type: "neighbour", link: interfaceName, address: gateway, mac: hostRouterMac },
+    mainRoute(`${gateway}/32`, interfaceName, "", ""),
+    ...(subnet === "" ? [] : [mainRoute(subnet, interfaceName, gateway, address)]),
+    // The resolver, where no default route leads to it.
+    ...(gateway === ownGateway || veth.isDefaultRoute
+      ? []
+      : [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)]),
+    ...(veth.isDefaultRoute ? [mainRoute("0.0.0.0/0", interfaceName, gateway, "")] : []),
+  ];
+  return { host, inside };
+}
+
+const mainRoute = (destination: string, link: string, via: string, source: string): NetObject => ({
+  type: "route",
+  table: 254,
+  destination,
+  link,
+  via,
+  onlink: false,
+  source,
+});

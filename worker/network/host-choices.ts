@@ -1,0 +1,196 @@
+/**
+ * What the sandboxes of one node share, and what each has of it: gateway addresses, addresses in local networks, ports of
+ * the host. What was chosen is kept until the sandbox is released; asked again for the same, the answer is the same.
+ */
+import { gatewayRange, nodeOfGateway } from "../../lib/pure/node-number.ts";
+import type { AddressBook } from "./address-book.ts";
+import type { SandboxRequest } from "./contract.ts";
+import { bridgeAddresses, type BridgeNetwork } from "./core/bridges.ts";
+import { macOfAddress, parseAddress, parseCidr } from "./core/cidr.ts";
+import { gatewayAddresses, gatewayOf } from "./core/host.ts";
+import { defaultBridgeName } from "./core/local-network.ts";
+import { contains } from "./core/pools.ts";
+import type { BridgeEndpoint, SandboxFacts } from "./core/part.ts";
+import type { BridgeWish, PublishedPort } from "./core/records.ts";
+import { GatewayAddressesUsedUp } from "./errors.ts";
+import {
+  LocalAddressesExhausted,
+  LocalAddressInUse,
+  LocalNetworkInvalid,
+  LocalNetworkNotFound,
+} from "./host-errors.ts";
+import type { LocalNetworks } from "./local-networks.ts";
+import type { PublishedPorts } from "./published-ports.ts";
+import type { HostChoices } from "./sandboxes.ts";
+
+export interface HostChooserOptions {
+  readonly book: AddressBook;
+  readonly ports: PublishedPorts;
+  readonly networks: LocalNetworks;
+  /** Of this node, as of now; 0 outside a swarm. */
+  readonly nodeNumber: () => number;
+}
+
+interface Choice {
+  /** Empty: none. */
+  readonly gatewayAddress: string;
+  readonly bridges: readonly BridgeEndpoint[];
+  readonly ports: readonly PublishedPort[];
+}
+
+type NamedWish = { readonly wish: BridgeWish; readonly interfaceName: string };
+
+export class HostChooser implements HostChoices {
+  readonly #options: HostChooserOptions;
+  readonly #choices = new Map<string, Choice>();
+
+  constructor(options: HostChooserOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * All of it or nothing. What the sandbox has already is kept as far as it is still asked for.
+   * @throws GatewayAddressesUsedUp, LocalNetworkNotFound, LocalAddressesExhausted, LocalAddressInUse, LocalNetworkInvalid,
+   *         PortInUse, PortRangeFull, ProtocolNotCarried
+   */
+  async choose(id: string, request: SandboxRequest, wishes: readonly NamedWish[]): Promise<Choice> {
+    const before = this.#choices.get(id);
+    const { book, networks } = this.#options;
+    const taken: string[] = [];
+    try {
+      const gatewayAddress = this.#gateway(id, request, before?.gatewayAddress ?? "", taken);
+      const bridges = wishes.map(({ wish, interfaceName }) => {
+        const kept = before?.bridges.find(({ wish: old }) => old.networkId === wish.networkId);
+        if (kept !== undefined && sameWish(kept.wish, wish)) return { ...kept, wish, interfaceName };
+        return { ...this.#bridge(id, wish, taken), interfaceName };
+      });
+      const choice: Choice = {
+        gatewayAddress,
+        bridges,
+        ports: before !== undefined && before.ports.length > 0 ? before.ports : await this.#ports(id, request, bridges),
+      };
+      this.#choices.set(id, choice);
+      networks.setUser(
+        id,
+        bridges.map(({ wish }) => wish.networkId),
+      );
+      const kept = new Set(addressesOf(choice));
+      for (const address of before === undefined ? [] : addressesOf(before)) {
+        if (!kept.has(address)) book.release(id, address);
+      }
+      return choice;
+    } catch (error) {
+      const kept = new Set(before === undefined ? [] : addressesOf(before));
+      for (const address of taken) if (!kept.has(address)) book.release(id, address);
+      throw error;
+    }
+  }
+
+  /** Tasks are reached from other nodes; containers of the user's are not, and outlive the node's time in a swarm. */
+  #gateway(id: string, request: SandboxRequest, before: string, taken: string[]): string {
+    const { networks, ports, gateway, taskId } = request;
+    const needed =
+      gateway ||
+      networks.some(({ kind }) => kind === "overlay") ||
+      // An end of a local network leads to the host as gw0 does.
+      (ports.length > 0 && networks.length === 0);
+    if (!needed) return "";
+    if (before !== "") return before;
+    const block = taskId === "" ? 0 : this.#options.nodeNumber();
+    const range = gatewayAddresses(block);
+    const address = this.#options.book.choose(id, `gateway ${block}`, range, []);
+    if (address === undefined) throw new GatewayAddressesUsedUp(`its part of ${gatewayRange}`);
+    taken.push(address);
+    return address;
+  }
+
+  #bridge(id: string, wish: BridgeWish, taken: string[]): Omit<BridgeEndpoint, "interfaceName"> {
+    const { book, networks } = this.#options;
+    const network = networks.bridge(wish.networkId);
+    if (network === undefined) throw new LocalNetworkNotFound(wish.networkName);
+    const address = wish.address === "" ? this.#choose(id, network) : this.#fixed(id, network, wish.address);
+    taken.push(address);
+    if (book.ownerOf(address) !== id) throw new LocalAddressInUse(address);
+    const prefix = parseCidr(network.subnet)?.prefixLength ?? 32;
+    return {
+      wish,
+      macAddress: wish.macAddress === "" ? macOfAddress(address) : wish.macAddress,
+      address: `${address}/${prefix}`,
+      gateway: network.gateway,
+    };
+  }
+
+  #choose(id: string, network: BridgeNetwork): string {
+    const reserved = [network.gateway, ...network.reserved];
+    const address = this.#options.book.choose(id, network.id, bridgeAddresses(network), reserved);
+    if (address === undefined) throw new LocalAddressesExhausted(network.name, network.subnet);
+    return address;
+  }
+
+  #fixed(id: string, network: BridgeNetwork, text: string): string {
+    const address = parseCidr(text)?.address ?? text;
+    const value = parseAddress(address);
+    if (value === undefined || !contains(bridgeAddresses({ subnet: network.subnet, ipRange: "" }), value)) {
+      throw new LocalNetworkInvalid(`no configured subnet contains IP address ${text.slice(0, 64)}`);
+    }
+    if (address === network.gateway || !this.#options.book.take(id, address)) throw new LocalAddressInUse(address);
+    return address;
+  }
+
+  #ports(id: string, request: SandboxRequest, bridges: readonly BridgeEndpoint[]): Promise<readonly PublishedPort[]> {
+    const { networks, ports } = this.#options;
+    // An option of the first network says where ports go that name no address.
+    const binding = networks.bridge(bridges[0]?.wish.networkId ?? "")?.hostAddress ?? "";
+    return ports.claim(
+      id,
+      request.ports.map((port) => (port.hostAddress === "" ? { ...port, hostAddress: binding } : port)),
+    );
+  }
+
+  /** A sandbox of an earlier life of the daemon has what its record says. */
+  async hold(facts: SandboxFacts): Promise<void> {
+    const { id, gatewayAddress, bridges, ports } = facts;
+    const { book, networks } = this.#options;
+    if (gatewayAddress !== "") {
+      const block = Math.floor(((parseAddress(gatewayAddress) ?? 0) - (gatewayAddresses(0).first - 2)) / 1024);
+      book.adopt(id, `gateway ${block}`, gatewayAddresses(block), gatewayAddress);
+    }
+    for (const { wish, address } of bridges) {
+      const network = networks.bridge(wish.networkId);
+      const plain = parseCidr(address)?.address;
+      if (network !== undefined && plain !== undefined) book.adopt(id, network.id, bridgeAddresses(network), plain);
+    }
+    networks.setUser(
+      id,
+      bridges.map(({ wish }) => wish.networkId),
+    );
+    this.#choices.set(id, { gatewayAddress, bridges, ports });
+    await this.#options.ports.adopt(id, ports);
+  }
+
+  /** Its veths are gone from the kernel. Again is fine. */
+  async release(id: string): Promise<void> {
+    const choice = this.#choices.get(id);
+    this.#choices.delete(id);
+    for (const address of choice === undefined ? [] : addressesOf(choice)) this.#options.book.release(id, address);
+    this.#options.networks.setUser(id, []);
+    await this.#options.ports.release(id);
+  }
+
+  /** The node answers for names of the networks that users make; the network `bridge` never had names. */
+  resolverOf({ gatewayAddress, overlays, bridges }: SandboxFacts): string | undefined {
+    const { networks, nodeNumber } = this.#options;
+    const named = bridges.some(({ wish }) => networks.bridge(wish.networkId)?.name !== defaultBridgeName);
+    if (overlays.length === 0 && !named) return undefined;
+    const inSwarm = gatewayAddress !== "" && nodeOfGateway(gatewayAddress) !== undefined;
+    return gatewayOf(inSwarm ? nodeNumber() : 0);
+  }
+}
+
+/** A wish without an address is met by whatever it was given. */
+const sameWish = (a: BridgeWish, b: BridgeWish): boolean => a.address === b.address && a.macAddress === b.macAddress;
+
+const addressesOf = ({ gatewayAddress, bridges }: Choice): string[] => [
+  ...(gatewayAddress === "" ? [] : [gatewayAddress]),
+  ...bridges.map(({ address }) => parseCidr(address)?.address ?? address),
+];

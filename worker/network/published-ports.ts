@@ -1,0 +1,173 @@
+/**
+ * Ports of the host that lead to containers. Each is claimed among ourselves, then held by a socket, so that no process of
+ * the host takes it and none that has it is shadowed: what is sent to a port goes to whoever bound it first.
+ */
+import { type Logger } from "../../lib/runtime/index.ts";
+import { PortClaims, type HostPort } from "./core/port-claims.ts";
+import { nextFree, type Range } from "./core/pools.ts";
+import type { PublishedPort } from "./core/records.ts";
+import { portText, type PortKey } from "./core/slots.ts";
+import { PortInUse, PortRangeFull, ProtocolNotCarried } from "./host-errors.ts";
+
+/** What holds ports in the host's namespace: netplane. */
+export interface PortHolder {
+  /** @returns false: a process of the host has it. Again for what is held is fine. */
+  reserve(port: HostPort): Promise<boolean>;
+  release(port: HostPort): Promise<void>;
+}
+
+/** Where ports are chosen: what Linux gives to those who do not care (ip_local_port_range). */
+const chosenRange: Range = { first: 32_768, last: 60_999 };
+/** Tries before giving up on a port of the range: others of the host take theirs from it, too. */
+const triesMax = 64;
+const meshOwner = "the ingress mesh";
+
+export class PublishedPorts {
+  readonly #holder: PortHolder;
+  readonly #logger: Logger;
+  readonly #claims = new PortClaims();
+  readonly #ofOwner = new Map<string, readonly HostPort[]>();
+  readonly #mesh = new Map<string, PortKey>();
+  /** Told already that somebody else has it. */
+  readonly #warned = new Set<string>();
+  #open: ReadonlySet<string> = new Set();
+  #lastChosen: number | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(holder: PortHolder, logger: Logger) {
+    this.#holder = holder;
+    this.#logger = logger;
+  }
+
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work, work);
+    this.#turn = mine.catch(() => undefined); // the failure is the caller's; the queue only waits for the end
+    return mine;
+  }
+
+  /**
+   * Takes all of them or none.
+   * @param owner  said to others who want one of them
+   * @returns the ports with those that were chosen
+   * @throws PortInUse, PortRangeFull, ProtocolNotCarried
+   */
+  claim(owner: string, wishes: readonly PublishedPort[]): Promise<readonly PublishedPort[]> {
+    return this.#exclusively(async () => {
+      const taken: PublishedPort[] = [];
+      try {
+        for (const wish of wishes) taken.push(await this.#claimOne(owner, wish, taken));
+      } catch (error) {
+        for (const port of taken) await this.#letGo(owner, hostPortOf(port));
+        throw error;
+      }
+      this.#ofOwner.set(owner, taken.map(hostPortOf));
+      return taken;
+    });
+  }
+
+  async #claimOne(owner: string, wish: PublishedPort, taken: readonly PublishedPort[]): Promise<PublishedPort> {
+    if (wish.protocol === "sctp") throw new ProtocolNotCarried(wish.targetPort, "sctp");
+    const { publishedPortLast, ...fixed } = wish;
+    const range = { first: wish.publishedPort, last: publishedPortLast ?? wish.publishedPort };
+    if (range.first !== 0 && range.last === range.first) {
+      await this.#hold(owner, hostPortOf(wish));
+      return fixed;
+    }
+    const isFree = range.first === 0;
+    const choosing = isFree ? chosenRange : range;
+    const tried = new Set<number>(taken.map(({ publishedPort }) => publishedPort));
+    const triesMost = isFree ? triesMax : range.last - range.first + 1;
+    for (let tries = 0; tries < triesMost; tries += 1) {
+      const port = nextFree(choosing, isFree ? this.#lastChosen : undefined, (value) => tried.has(value));
+      if (port === undefined) break;
+      tried.add(port);
+      if (isFree) this.#lastChosen = port;
+      const chosen = { ...fixed, publishedPort: port };
+      try {
+        await this.#hold(owner, hostPortOf(chosen));
+        return chosen;
+      } catch (error) {
+        if (!(error instanceof PortInUse)) throw error;
+      }
+    }
+    throw new PortRangeFull(wish.protocol, choosing);
+  }
+
+  async #hold(owner: string, port: HostPort): Promise<void> {
+    const other = this.#claims.holds(owner, port) ? owner : this.#claims.conflict(owner, port);
+    if (other !== undefined) throw new PortInUse(port, other);
+    if (!(await this.#holder.reserve(port))) throw new PortInUse(port, "a process of this host");
+    this.#claims.claim(owner, port);
+  }
+
+  async #letGo(owner: string, port: HostPort): Promise<void> {
+    if (!this.#claims.holds(owner, port)) return;
+    this.#claims.release(owner, port);
+    await this.#holder.release(port);
+  }
+
+  /** Ports of a sandbox of an earlier life of the daemon. One that somebody else has by now stays ours: connections go on. */
+  adopt(owner: string, ports: readonly PublishedPort[]): Promise<void> {
+    return this.#exclusively(async () => {
+      const held = ports.filter(({ protocol }) => protocol !== "sctp").map(hostPortOf);
+      for (const port of held) {
+        this.#claims.claim(owner, port);
+        if (await this.#holder.reserve(port)) continue;
+        this.#logger.warn("a process of the host has a port that is published", { port: portText(port), owner });
+      }
+      this.#ofOwner.set(owner, held);
+    });
+  }
+
+  /** Again is fine. */
+  release(owner: string): Promise<void> {
+    return this.#exclusively(async () => {
+      const ports = this.#ofOwner.get(owner) ?? [];
+      this.#ofOwner.delete(owner);
+      for (const port of ports) await this.#letGo(owner, port);
+    });
+  }
+
+  /**
+   * Holds what the mesh wants, lets go of what it does not, and tries again what somebody else had.
+   * @returns the ports that it may take, by `portText`
+   */
+  settleMesh(wanted: readonly PortKey[]): Promise<ReadonlySet<string>> {
+    return this.#exclusively(async () => {
+      const texts = new Map(wanted.map((port) => [portText(port), port]));
+      for (const [text, port] of this.#mesh) {
+        if (texts.has(text)) continue;
+        this.#mesh.delete(text);
+        await this.#letGo(meshOwner, { ...port, hostAddress: "" });
+      }
+      for (const text of this.#warned) if (!texts.has(text)) this.#warned.delete(text);
+      for (const [text, port] of texts) {
+        if (this.#mesh.has(text)) continue;
+        try {
+          await this.#hold(meshOwner, { ...port, hostAddress: "" });
+          this.#mesh.set(text, port);
+          this.#warned.delete(text);
+        } catch (error) {
+          if (!(error instanceof PortInUse)) throw error;
+          if (!this.#warned.has(text)) {
+            this.#warned.add(text);
+            this.#logger.warn("a published port is not served on this node", { port: text, found: error.message });
+          }
+        }
+      }
+      this.#open = new Set(this.#mesh.keys());
+      return this.#open;
+    });
+  }
+
+  /** What the mesh wants and cannot have on this node. */
+  get refused(): readonly string[] {
+    return [...this.#warned];
+  }
+}
+
+const hostPortOf = ({ protocol, publishedPort, hostAddress }: PublishedPort): HostPort => ({
+  protocol: protocol === "udp" ? "udp" : "tcp",
+  port: publishedPort,
+  hostAddress,
+});
