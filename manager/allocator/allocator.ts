@@ -626,7 +626,8 @@ function pass(tx: Tx<ClusterSchema>, { id, grant }: Placed): void {
       state: TaskState.PENDING,
       timestampUs: tx.timeUs,
       message: "pending task scheduling",
-      reason: draft.hold ?? null,
+      // One that is asked to run waits for nothing: its hold is over, and kept for its attempt number.
+      reason: draft.desiredState === TaskState.READY ? (draft.hold ?? null) : null,
     };
     if (grant === undefined) return;
     draft.networksAttachments = [...grant.attachments];

@@ -81,6 +81,19 @@ test("a task that keeps failing is tried less and less, and its history stays bo
   await world.stop();
 });
 
+test("a task that keeps failing is tried less and less without a restart delay, too", async () => {
+  const world = new LoopWorld();
+  const restartPolicy = { delay: {} };
+  world.service("web", { ...replicated(1), taskTemplate: { containerSpec: { image: "crash" }, restartPolicy } });
+  let created = 0;
+  world.check((change) => (created += Number(change.kind === "task" && change.act === "create")));
+  await world.run(600_000);
+  assert.ok(created > 8 && created < 40, `${created} attempts in ten minutes`);
+  for (const task of world.tasks("web"))
+    if (task.desiredState === TaskState.RUNNING) assert.equal(task.status?.reason, null, "it waits for nothing");
+  await world.stop();
+});
+
 test("a lost node's tasks run elsewhere, and its old ones are stopped when it is back", async () => {
   const world = new LoopWorld({ nodes: 3 });
   world.service("web", replicated(3));

@@ -15,6 +15,7 @@ export function newTask(
   const job = spec?.mode?.replicatedJob != null || spec?.mode?.globalJob != null;
   const name = spec?.name ?? "";
   const hold = holdReason(plan.hold, by.nowUs, spec?.taskTemplate?.restartPolicy?.maxAttempts ?? 0);
+  const held = plan.desired === skep.objects.TaskState.READY;
   return {
     id: by.id,
     name: `${name}.${plan.nodeId === "" ? plan.slot : plan.nodeId}.${by.id}`,
@@ -22,7 +23,12 @@ export function newTask(
     serviceId: service.id ?? "",
     slot: plan.slot,
     nodeId: plan.nodeId,
-    status: { state: skep.objects.TaskState.NEW, timestampUs: by.nowUs, message: "created", reason: hold },
+    status: {
+      state: skep.objects.TaskState.NEW,
+      timestampUs: by.nowUs,
+      message: "created",
+      reason: held ? hold : null,
+    },
     desiredState: plan.desired,
     specVersion: service.specVersion ?? 0,
     serviceAnnotations: { name, labels: spec?.labels ?? {} },

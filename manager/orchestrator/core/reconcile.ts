@@ -185,7 +185,8 @@ class Round {
     const { service } = this.#situation;
     const last = slot.tasks.find((task) => task.specVersion === service.specVersion && !isAlive(task));
     if (slot.old.length === 0 || slot.resting.length > 0 || last === undefined || !slot.dirty) return;
-    steps.push(this.#create(this.#delayOf(slot, last) ?? this.#waitForOld(slot), 0, slot));
+    const delay = this.#delayOf(slot, last);
+    steps.push(this.#create(delay === undefined || this.#isOver(delay) ? this.#waitForOld(slot) : delay, 0, slot));
   }
 
   #replace(slot: Slot, steps: Step[], stop: (tasks: readonly TaskFacts[]) => void, spare: TaskFacts | undefined): void {
@@ -238,7 +239,7 @@ class Round {
   }
 
   #create(hold: Hold | undefined, updateId: number, slot: Slot): Step {
-    const desired = hold === undefined ? this.#goal : TaskState.READY;
+    const desired = hold === undefined || this.#isOver(hold) ? this.#goal : TaskState.READY;
     const nodeId = isGlobal(this.#situation) ? slot.nodeId : "";
     return { kind: "create", task: { slot: slot.number, nodeId, desired, updateId, hold } };
   }
@@ -248,9 +249,14 @@ class Round {
     const [last] = slot.tasks;
     if (last === undefined) return undefined;
     const delay = this.#delayOf(slot, last);
-    if (delay !== undefined) return delay;
+    if (delay !== undefined && !this.#isOver(delay)) return delay;
     const leaves = this.#leaver(slot);
-    return leaves && this.#waitFor(leaves);
+    // A delay that is over already holds nothing; it goes with the task for its attempt number.
+    return leaves === undefined ? delay : this.#waitFor(leaves);
+  }
+
+  #isOver({ kind, untilUs }: Hold): boolean {
+    return kind === "delay" && untilUs <= this.#nowUs;
   }
 
   /** A task that still may run and is asked to stop: before, or in this round, since its node is drained. */
@@ -281,7 +287,6 @@ class Round {
     const heldUntilUs = last.hold?.kind === "delay" ? last.hold.untilUs : 0;
     const endUs = Math.min(Math.max(last.stateSinceUs, heldUntilUs), this.#nowUs);
     const untilUs = endUs + backOffUs(service.restart.delayUs, attempt);
-    if (untilUs <= this.#nowUs) return undefined;
     const used = attemptsUsed(slot.tasks, last, service.restart);
     return { kind: "delay", untilUs, taskId: "", attempt: Math.max(attempt, used) };
   }
