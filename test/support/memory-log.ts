@@ -115,6 +115,13 @@ export class MemoryLogGroup {
     for (const done of answers) done?.({ kind: "unknown", cause: "leadership was lost" });
   }
 
+  /** Forgets what every member has applied: for lives that are longer than any log could be. */
+  compact(): void {
+    const applied = Math.min(...this.members.map((member) => member.appliedIndex));
+    const first = this.entries.findIndex(({ index }) => index > applied);
+    this.entries.splice(0, first < 0 ? this.entries.length : first);
+  }
+
   take(waiting: Waiting): void {
     this.#waiting.push(waiting);
     this.#schedule();
@@ -188,6 +195,10 @@ export class MemoryLog implements ReplicatedLog {
 
   announce(): void {
     for (const listener of this.#listeners) listener(this.leadership());
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
   }
 
   /** Applies what is committed; @returns what the last entry gave */

@@ -36,6 +36,8 @@ export interface SwarmOptions {
   readonly cluster?: skep.objects.ClusterSpec.$Properties;
   readonly addressPools?: readonly string[];
   readonly subnetSize?: number;
+  /** What the stores keep for watches that resume. */
+  readonly watchLimits?: { readonly changesMax: number; readonly bytesMax: number };
 }
 
 const by = { actor: "test", cause: "test" };
@@ -55,7 +57,11 @@ export class SwarmWorld {
     this.options = options;
     const seed = options.seed ?? 1;
     this.random = Random.stream(seed, "world");
-    this.cluster = new StoreCluster({ auto: false, members: options.managers ?? 1 });
+    this.cluster = new StoreCluster({
+      auto: false,
+      members: options.managers ?? 1,
+      ...(options.watchLimits === undefined ? {} : { watchLimits: options.watchLimits }),
+    });
     for (const member of this.cluster.members) this.managers.push(new SimManager(this, member));
     for (const manager of this.managers) manager.start();
     this.write((tx) =>
@@ -355,6 +361,11 @@ export class SimNode {
 
   heal(): void {
     this.cutFrom.clear();
+  }
+
+  /** Tasks that its agent would find again after a restart. */
+  async remembered(): Promise<number> {
+    return (await this.#memory.load()).length;
   }
 
   /** Containers that run on this machine now, whatever anybody believes. */
