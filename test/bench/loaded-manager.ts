@@ -3,13 +3,9 @@
  * the store's own interface, as the control loops are.
  */
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
-import { parseArgs } from "node:util";
-import { readFileSync } from "node:fs";
 
-import { createLogger } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
-import { Manager, type Start } from "../../manager/manager.ts";
-import { lanTimings } from "../../manager/raft/index.ts";
+import { carryOutOrders, openForBench } from "./bench-manager.ts";
 
 export type Order =
   | { readonly kind: "propose"; readonly proposers: number; readonly ms: number; readonly bytes: number }
@@ -28,50 +24,8 @@ export interface Done {
   readonly rssBytes: number;
 }
 
-const { values } = parseArgs({
-  options: {
-    "data-dir": { type: "string" },
-    listen: { type: "string" },
-    cert: { type: "string" },
-    key: { type: "string" },
-    ca: { type: "string" },
-    init: { type: "boolean", default: false },
-    join: { type: "string" },
-    "election-ms": { type: "string" },
-  },
-});
-const read = (file: string | undefined): string => readFileSync(file!, "utf8");
-const start: Start =
-  values.join === undefined ? { kind: "init" } : { kind: "join", addresses: [values.join], replaces: 0 };
-const stop = new AbortController();
-const manager = await Manager.open(
-  {
-    dataDir: values["data-dir"]!,
-    listen: values.listen!,
-    tls: { certificatePem: read(values.cert), privateKeyPem: read(values.key), rootsPem: read(values.ca) },
-    start,
-    consensusOnly: true,
-    timings: { ...lanTimings, electionMs: Number(values["election-ms"] ?? lanTimings.electionMs) },
-    logger: createLogger({ level: "info" }),
-    onFatal: (error, code) => {
-      console.error(error);
-      process.exit(code);
-    },
-  },
-  stop.signal,
-);
-process.stdout.write(`${JSON.stringify({ serving: manager.port })}\n`);
-process.on("SIGTERM", () => void manager[Symbol.asyncDispose]().then(() => process.exit(0)));
-process.on("disconnect", () => process.exit(0));
-process.on("message", (order: Order) => {
-  carryOut(order).then(
-    (done) => process.send!(done),
-    (error: unknown) => {
-      console.error(error);
-      process.exit(1);
-    },
-  );
-});
+const manager = await openForBench({ consensusOnly: true });
+carryOutOrders((order) => carryOut(order as Order));
 
 const { store } = manager;
 const why = { actor: "bench", cause: "load" };

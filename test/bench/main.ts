@@ -14,6 +14,15 @@ interface Bench {
 const benches: Readonly<Record<string, Bench>> = {
   raft: { about: "consensus and store: P1 to P11, beside etcd", load: () => import("./raft.ts") },
   start: { about: "container start, exec, monitors: S1 to S7, beside runc and crun", load: () => import("./start.ts") },
+  service: {
+    about: "services from create to gone, lost workers and leaders: V1 to V5, beside dockerd in swarm mode",
+    load: () => import("./service.ts"),
+  },
+  scheduler: {
+    about: "tasks onto nodes through store and consensus: X1 to X3",
+    load: () => import("./scheduler.ts"),
+  },
+  idle: { about: "memory and processor at rest, start of the command line: I1 to I4", load: () => import("./idle.ts") },
 };
 
 const usage = `usage: npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]

@@ -121,9 +121,9 @@ export class World {
     return world;
   }
 
-  /** One swarm of all hosts, with short heartbeats, and the images hello:1 and hello:2 on each. */
-  async form(): Promise<void> {
-    const [first, ...rest] = this.hosts as [Host, ...Host[]];
+  /** One swarm of all hosts, or of those wanted, with short heartbeats, and the images hello:1 and hello:2 on each. */
+  async form(isWanted: (host: Host) => boolean = () => true): Promise<void> {
+    const [first, ...rest] = this.hosts.filter(isWanted) as [Host, ...Host[]];
     await this.init(first);
     const { body } = await ask<{ JoinTokens: { Worker: string; Manager: string } }>(first, "GET", "/swarm");
     for (const host of rest) {

@@ -43,6 +43,18 @@ export class TestAuthority {
     return { certificatePem, privateKeyPem, rootsPem: this.rootsPem };
   }
 
+  /** Workers by the thousand, all with one key: to make keys takes longer than all else of it. */
+  async issueWorkers(nodeIds: readonly string[]): Promise<{ privateKeyPem: string; certificates: string[] }> {
+    const privateKeyPem = await generatePrivateKey();
+    const request = await createRequest(privateKeyPem);
+    const certificates: string[] = [];
+    for (const nodeId of nodeIds) {
+      const identity = { nodeId, clusterId: this.clusterId, role: "worker", memberId: undefined } as const;
+      certificates.push(await this.#authority.issue(request, identity, { nowMs: Date.now() }));
+    }
+    return { privateKeyPem, certificates };
+  }
+
   /** Writes what a process is told by file name. */
   async issueFiles(folder: string, nodeId: string, memberId: number | undefined): Promise<CertificateFiles> {
     const material = await this.issue(nodeId, memberId);

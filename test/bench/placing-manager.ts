@@ -1,0 +1,167 @@
+/**
+ * A manager process of `bench -- scheduler`: when its parent asks, it makes nodes and services through its own store, and
+ * watches until every task of them has a node, or runs. `--loops placing` runs of a leader's loops those that tasks go
+ * through on their way to a node; `all` runs a whole manager's.
+ */
+import { createHistogram, monitorEventLoopDelay, performance } from "node:perf_hooks";
+import { randomFillSync } from "node:crypto";
+
+import { newId } from "../../lib/pure/id.ts";
+import { createLogger, realClock } from "../../lib/runtime/index.ts";
+import { Allocator } from "../../manager/allocator/index.ts";
+import { LeaderLoops } from "../../manager/leadership.ts";
+import { Orchestrator } from "../../manager/orchestrator/index.ts";
+import { Scheduler } from "../../manager/scheduler/index.ts";
+import type { Change, ClusterSchema } from "../../manager/store/index.ts";
+import { skep } from "../../proto/index.ts";
+import { carryOutOrders, openForBench } from "./bench-manager.ts";
+import { nodeName, type Placed, type PlacingOrder } from "./placing-names.ts";
+
+const whole = process.argv.includes("--loops-all");
+process.argv = process.argv.filter((word) => !word.startsWith("--loops-"));
+const manager = await openForBench({ consensusOnly: !whole });
+carryOutOrders((order) => carryOut(order as PlacingOrder));
+
+const { store } = manager;
+const by = { actor: "bench", cause: "load" };
+const { NodeState, TaskState } = skep.objects;
+let services = 0;
+
+if (!whole) {
+  const parts = { store, clock: realClock, logger: createLogger({ level: "warn" }) };
+  const fresh = (): string => newId((bytes) => void randomFillSync(bytes));
+  new LeaderLoops(store, [
+    new Allocator({ ...parts, newId: fresh }),
+    new Orchestrator({ ...parts, newId: fresh }),
+    new Scheduler({ ...parts, seed: 1 }),
+  ]).open();
+}
+
+async function carryOut(order: PlacingOrder): Promise<Placed | object> {
+  switch (order.kind) {
+    case "nodes":
+      await makeNodes(order.nodes, order.ready);
+      return {};
+    case "ready":
+      while ([...store.current().find("node", "state", String(NodeState.NODE_READY))].length < order.nodes)
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      return {};
+    case "place":
+      return await place(order);
+    case "memory":
+      globalThis.gc?.();
+      return { rssBytes: process.memoryUsage.rss() };
+  }
+}
+
+async function makeNodes(count: number, ready: boolean): Promise<void> {
+  const state = ready ? NodeState.NODE_READY : NodeState.NODE_UNKNOWN;
+  for (let first = 0; first < count; first += 200)
+    await store.update((tx) => {
+      for (let at = first; at < Math.min(count, first + 200); at++)
+        tx.create("node", {
+          id: nodeName(at),
+          spec: { name: nodeName(at), labels: { zone: `z${at % 3}`, tier: "web" } },
+          status: { state },
+          description: {
+            hostname: nodeName(at),
+            platform: { os: "linux", architecture: "x86_64" },
+            resources: { nanoCpus: 64e9, memoryBytes: 256 * 2 ** 30 },
+          },
+        });
+    }, by);
+}
+
+async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<Placed> {
+  const tasks = order.services * order.replicas;
+  const loop = monitorEventLoopDelay({ resolution: 5 });
+  loop.enable();
+  const assignMs = createHistogram();
+  const runMs = createHistogram();
+  const writeMs = createHistogram();
+  const watch = store.watch({ kinds: ["task"], since: store.current().index });
+  const startMs = performance.now();
+  let assigned = 0;
+  let running = 0;
+  let assignedMs = 0;
+  const read = (change: Change<ClusterSchema>): void => {
+    if (change.kind !== "task" || change.after === undefined) return;
+    const { status, meta } = change.after;
+    const before = change.before?.status?.state ?? TaskState.NEW;
+    const state = status?.state ?? TaskState.NEW;
+    const sinceMs = ((meta?.updatedAtUs ?? 0) - (meta?.createdAtUs ?? 0)) / 1000;
+    if (before < TaskState.ASSIGNED && state >= TaskState.ASSIGNED) {
+      assignMs.record(Math.max(1, Math.round(sinceMs)));
+      if (++assigned === tasks) assignedMs = performance.now() - startMs;
+    }
+    if (before < TaskState.RUNNING && state === TaskState.RUNNING) {
+      runMs.record(Math.max(1, Math.round(sinceMs)));
+      running++;
+    }
+  };
+  const over = (): boolean => (order.until === "assigned" ? assigned : running) >= tasks;
+  let done = false;
+  const writer = setInterval(() => {
+    const askedMs = performance.now();
+    store.transact(
+      (tx) => tx.put("resource", { id: "other", kind: "kv", payload: Buffer.alloc(64) }),
+      by,
+      () => writeMs.record(Math.max(1, Math.round(performance.now() - askedMs))),
+    );
+  }, 100);
+  const limit = setTimeout(() => {
+    done = true;
+    watch.close();
+  }, order.limitMs);
+  const teller = setInterval(() => process.send!({ progress: { assigned, running } }), 5000);
+  try {
+    for (let at = 0; at < order.services; at++) {
+      const id = `service${++services}`;
+      store.transact(
+        (tx) => tx.create("service", { id, specVersion: 1, spec: specOf(id, order.replicas) }),
+        by,
+        (outcome) => {
+          if (outcome.kind !== "committed") throw outcome.error;
+        },
+      );
+    }
+    for await (const event of watch) {
+      if (event.kind === "view") throw new Error("the bench's own watch fell behind");
+      for (const change of event.changes) read(change);
+      if (over() || done) break;
+    }
+  } finally {
+    clearInterval(writer);
+    clearInterval(teller);
+    clearTimeout(limit);
+    loop.disable();
+  }
+  return {
+    tasks,
+    assigned,
+    running,
+    assignedMs: assignedMs === 0 ? performance.now() - startMs : assignedMs,
+    ms: performance.now() - startMs,
+    assignP99Ms: assignMs.percentile(99),
+    runP99Ms: runMs.percentile(99),
+    writeP50Ms: writeMs.percentile(50),
+    writeP99Ms: writeMs.percentile(99),
+    loopMaxMs: Math.max(0, loop.max / 1e6 - 5),
+    rssBytes: process.memoryUsage.rss(),
+  };
+}
+
+function specOf(name: string, replicas: number): skep.objects.ServiceSpec.$Properties {
+  return {
+    name,
+    mode: { replicated: { replicas } },
+    taskTemplate: {
+      containerSpec: { image: "registry.example/app:1", env: ["A=1", "B=2"], labels: { tier: "web" } },
+      resources: { reservations: { nanoCpus: 1e7, memoryBytes: 16 * 2 ** 20 } },
+      placement: {
+        constraints: ["node.labels.tier==web"],
+        preferences: [{ spread: { spreadDescriptor: "node.labels.zone" } }],
+      },
+    },
+  };
+}

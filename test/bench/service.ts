@@ -1,0 +1,347 @@
+/**
+ * Services beside Debian's dockerd in swarm mode: the same requests of the Engine API to both, the same image, in turns.
+ * Tasks end at once when they are asked to (stop signal KILL), and have no network (swarms.ts says why).
+ *
+ *   V1  create 5, 20 and 50 replicas until the manager knows all of them to run; one node
+ *   V2  update 20 replicas to another image, five at a time, no delay, until the new ones run and no old one is wanted
+ *   V3  remove 20 replicas until no container is left
+ *   V4  a worker is lost (kill -9 of all of it) until its tasks run elsewhere; three managers, two workers
+ *   V5  kill -9 of the leader's daemon until the next command is accepted
+ */
+import { setTimeout as wait } from "node:timers/promises";
+
+import type { Host } from "../../deploy/quickstart/hosts.ts";
+import { until, type Versioned } from "./engine.ts";
+import { median, type BenchOptions, type Report } from "./report.ts";
+import { boxImage, buildAll, DockerSwarm, form, SkepSwarm, type Swarm } from "./swarms.ts";
+
+/** By the name of the figure. */
+type Samples = Map<string, { ours: number[]; peer: number[] }>;
+
+const secondNs = 1_000_000_000;
+
+export async function run(options: BenchOptions, report: Report): Promise<void> {
+  if (process.getuid?.() !== 0) throw new Error("bench service needs root: hosts are network namespaces");
+  buildAll();
+  const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
+  if (DockerSwarm.hindrance !== undefined) report.note(`service: ours alone, ${DockerSwarm.hindrance}`);
+  if (["V1", "V2", "V3"].some(wants)) await onOneNode(options, wants, report);
+  if (["V4", "V5"].some(wants)) await onFiveNodes(options, wants, report);
+}
+
+/** Both, or ours alone where there is no docker.io. Whatever happens, nothing of them stays. */
+async function withSwarms(
+  options: { readonly nodes: number; readonly managers: number; readonly heartbeatSeconds: number },
+  act: (ours: Swarm, peer: Swarm | undefined, images: readonly string[]) => Promise<void>,
+): Promise<void> {
+  const opened: Swarm[] = [];
+  try {
+    opened.push(await SkepSwarm.open("skepbo", options.nodes));
+    if (DockerSwarm.hindrance === undefined) opened.push(await DockerSwarm.open("skepbd", options.nodes));
+    const images = [await boxImage("1"), await boxImage("2")];
+    for (const swarm of opened) await form(swarm, options.managers, images, options.heartbeatSeconds);
+    const [ours, peer] = opened as [Swarm, Swarm | undefined];
+    await act(ours, peer, await imageIds(ours));
+  } finally {
+    for (const swarm of opened) await swarm.close();
+  }
+}
+
+/** By id: a name would make dockerd ask a registry for each task, which is not what is measured. */
+async function imageIds(swarm: Swarm): Promise<string[]> {
+  const [host] = swarm.hosts as [Host];
+  const ids: string[] = [];
+  for (const version of ["1", "2"]) {
+    const { Id } = await swarm.engine(host).done<{ Id: string }>("GET", `/images/box:${version}/json`);
+    ids.push(Id);
+  }
+  return ids;
+}
+
+let services = 0;
+
+function specOf(image: string, replicas: number, constraints: readonly string[] = []): Record<string, unknown> {
+  return {
+    Name: `bench${++services}`,
+    TaskTemplate: {
+      ContainerSpec: { Image: image, StopSignal: "SIGKILL" },
+      RestartPolicy: { Condition: "any", Delay: secondNs },
+      Placement: { Constraints: constraints },
+    },
+    Mode: { Replicated: { Replicas: replicas } },
+    UpdateConfig: { Parallelism: 5, Delay: 0, Monitor: secondNs, FailureAction: "continue", Order: "stop-first" },
+  };
+}
+
+interface Running {
+  readonly id: string;
+  readonly ms: number;
+}
+
+async function create(swarm: Swarm, host: Host, spec: Record<string, unknown>, replicas: number): Promise<Running> {
+  const engine = swarm.engine(host);
+  const startMs = performance.now();
+  const { ID: id } = await engine.done<{ ID: string }>("POST", "/services/create", spec);
+  const ms = await until(
+    `${replicas} replicas on ${swarm.name}`,
+    async () => (await running(swarm, host, id)).length === replicas,
+    startMs,
+  );
+  return { id, ms };
+}
+
+async function running(
+  swarm: Swarm,
+  host: Host,
+  id: string,
+): Promise<readonly { readonly NodeID?: string; readonly image: string }[]> {
+  const tasks = await swarm.engine(host).tasks(id);
+  return tasks
+    .filter(({ DesiredState, Status }) => DesiredState === "running" && Status.State === "running")
+    .map(({ NodeID, Spec }) => ({ ...(NodeID === undefined ? {} : { NodeID }), image: Spec.ContainerSpec.Image }));
+}
+
+/** @returns ms until no container is left on any of the hosts */
+async function remove(swarm: Swarm, at: Host, id: string, on: readonly Host[]): Promise<number> {
+  const startMs = performance.now();
+  await swarm.engine(at).done("DELETE", `/services/${id}`);
+  return until(
+    `no container on ${swarm.name}`,
+    async () => {
+      for (const host of on)
+        if ((await swarm.engine(host).done<unknown[]>("GET", "/containers/json?all=1")).length > 0) return false;
+      return true;
+    },
+    startMs,
+  );
+}
+
+// ---- One node: V1 to V3 ----------------------------------------------------------------------------------------------------
+
+async function onOneNode(options: BenchOptions, wants: (id: string) => boolean, report: Report): Promise<void> {
+  const samples: Samples = new Map();
+  const counts = options.quick ? [3] : [5, 20, 50];
+  const updated = options.quick ? 4 : 20;
+  await withSwarms({ nodes: 1, managers: 1, heartbeatSeconds: 5 }, async (ours, peer, images) => {
+    const [first, second] = images as [string, string];
+    for (let round = 0; round < options.rounds; round++) {
+      report.note(`service: round ${round + 1} of ${options.rounds}`);
+      for (const swarm of inTurn(round, ours, peer)) {
+        const [host] = swarm.hosts as [Host];
+        for (const count of wants("V1") ? counts : []) {
+          const { id, ms } = await create(swarm, host, specOf(first, count), count);
+          note(samples, report, `V1 create ${count} replicas until all run`, swarm, ours, ms);
+          await remove(swarm, host, id, [host]);
+        }
+        if (!wants("V2") && !wants("V3")) continue;
+        const spec = specOf(first, updated);
+        const { id } = await create(swarm, host, spec, updated);
+        if (wants("V2")) {
+          const ms = await update(swarm, host, id, second, updated);
+          note(samples, report, `V2 update ${updated} replicas, five at a time`, swarm, ours, ms);
+        }
+        const ms = await remove(swarm, host, id, [host]);
+        if (wants("V3")) note(samples, report, `V3 remove ${updated} replicas until none is left`, swarm, ours, ms);
+      }
+    }
+  });
+  for (const name of samples.keys()) tell(report, samples, name, name.startsWith("V1") ? { ratio: 0.1 } : {});
+}
+
+async function update(swarm: Swarm, host: Host, id: string, image: string, replicas: number): Promise<number> {
+  const engine = swarm.engine(host);
+  const { Version, Spec } = await engine.done<Versioned>("GET", `/services/${id}`);
+  const spec = structuredClone(Spec) as { TaskTemplate: { ContainerSpec: { Image: string } } };
+  spec.TaskTemplate.ContainerSpec.Image = image;
+  const startMs = performance.now();
+  await engine.done("POST", `/services/${id}/update?version=${Version.Index}`, spec);
+  return until(
+    `the update on ${swarm.name}`,
+    async () => {
+      const now = await running(swarm, host, id);
+      return now.length === replicas && now.every((task) => task.image === image);
+    },
+    startMs,
+  );
+}
+
+// ---- Five nodes: V4, V5 ----------------------------------------------------------------------------------------------------
+
+const managers = 3;
+
+async function onFiveNodes(options: BenchOptions, wants: (id: string) => boolean, report: Report): Promise<void> {
+  const samples: Samples = new Map();
+  await withSwarms({ nodes: managers + 2, managers, heartbeatSeconds: 5 }, async (ours, peer, images) => {
+    const [image] = images as [string];
+    if (wants("V4")) {
+      // Swarm's 5 s take its twenty seconds each time: one round tells.
+      for (const [heartbeatSeconds, rounds] of options.quick
+        ? ([[1, 1]] as const)
+        : ([
+            [5, 1],
+            [1, options.rounds],
+          ] as const)) {
+        for (const swarm of inTurn(0, ours, peer)) await setHeartbeat(swarm, heartbeatSeconds);
+        for (let round = 0; round < rounds; round++)
+          for (const swarm of inTurn(round, ours, peer)) {
+            const ms = await loseWorker(swarm, image);
+            note(
+              samples,
+              report,
+              `V4 worker lost until replaced, heartbeats of ${heartbeatSeconds} s`,
+              swarm,
+              ours,
+              ms,
+            );
+          }
+      }
+    }
+    for (let round = 0; wants("V5") && round < (options.quick ? 1 : options.rounds); round++)
+      for (const swarm of inTurn(round, ours, peer)) {
+        // Ours takes a fraction of the other's time: more of them tell how bad the worst one is.
+        for (let time = 0; time < (swarm === ours && !options.quick ? 5 : 1); time++)
+          note(
+            samples,
+            report,
+            "V5 leader killed until the next accepted command",
+            swarm,
+            ours,
+            await killLeader(swarm),
+          );
+      }
+  });
+  for (const name of samples.keys()) {
+    if (name.startsWith("V4")) tell(report, samples, name, name.endsWith("1 s") ? { most: 3000 } : { ratio: 1 });
+    else {
+      tell(report, samples, name, { most: 600 });
+      const all = samples.get(name);
+      if (all !== undefined) {
+        const worst = { ours: [Math.max(...all.ours)], peer: all.peer.length === 0 ? [] : [Math.max(...all.peer)] };
+        tell(
+          report,
+          new Map([[`${name}, worst of ${all.ours.length}`, worst]]),
+          `${name}, worst of ${all.ours.length}`,
+          { most: 1200 },
+        );
+      }
+    }
+  }
+}
+
+async function setHeartbeat(swarm: Swarm, seconds: number): Promise<void> {
+  const engine = swarm.engine(swarm.hosts[0] as Host);
+  const { Version, Spec } = await engine.done<Versioned>("GET", "/swarm");
+  const spec = { ...Spec, Dispatcher: { HeartbeatPeriod: seconds * secondNs } };
+  await engine.done("POST", `/swarm/update?version=${Version.Index}`, spec);
+  // Agents learn it with the next heartbeat of the old period.
+  await wait(7000);
+}
+
+/** As when its power fails: nothing says goodbye. @returns ms until all replicas run elsewhere */
+async function loseWorker(swarm: Swarm, image: string): Promise<number> {
+  const at = swarm.hosts[0] as Host;
+  const [victim, other] = swarm.hosts.slice(managers) as [Host, Host];
+  const victimId = await idOf(swarm, victim);
+  const { id } = await create(swarm, at, specOf(image, 4, ["node.role==worker"]), 4);
+  const startMs = performance.now();
+  victim.setLink(false);
+  await swarm.crash(victim);
+  const ms = await until(
+    `four tasks elsewhere on ${swarm.name}`,
+    async () => {
+      const now = await running(swarm, at, id);
+      return now.length === 4 && now.every(({ NodeID }) => NodeID !== victimId);
+    },
+    startMs,
+  );
+  victim.setLink(true);
+  await swarm.start(victim);
+  await untilReady(swarm, at);
+  await remove(swarm, at, id, [victim, other]);
+  return ms;
+}
+
+async function idOf(swarm: Swarm, host: Host): Promise<string> {
+  const info = await swarm.engine(host).done<{ Swarm: { NodeID: string } }>("GET", "/info");
+  return info.Swarm.NodeID;
+}
+
+async function untilReady(swarm: Swarm, at: Host): Promise<void> {
+  await until(`all nodes of ${swarm.name} to be ready`, async () => {
+    const { status, body } = await swarm
+      .engine(at)
+      .ask<Awaited<ReturnType<ReturnType<Swarm["engine"]>["nodes"]>>>("GET", "/nodes");
+    if (status !== 200) return false;
+    const reachable = body.filter(({ ManagerStatus }) => ManagerStatus?.Reachability === "reachable").length;
+    return reachable === managers && body.every(({ Status }) => Status.State === "ready");
+  });
+}
+
+/** The command is a new config. Both survivors are asked, over and over. @returns ms until one of them has accepted one */
+async function killLeader(swarm: Swarm): Promise<number> {
+  const all = swarm.hosts.slice(0, managers);
+  const nodes = await swarm.engine(all[0] as Host).nodes();
+  const name = nodes.find(({ ManagerStatus }) => ManagerStatus?.Leader === true)?.Description.Hostname;
+  const leader = all.find((host) => host.name === name);
+  if (leader === undefined) throw new Error(`${swarm.name} has no leader`);
+  const survivors = all.filter((host) => host !== leader);
+  const startMs = performance.now();
+  await swarm.killDaemon(leader);
+  let accepted = false;
+  const ask = async (host: Host): Promise<number> => {
+    for (;;) {
+      const body = { Name: `c${++services}`, Data: "eA==" };
+      const answer = await swarm
+        .engine(host)
+        .ask("POST", "/configs/create", body, 2000)
+        .catch(() => undefined);
+      if (answer?.status === 201 || accepted) break;
+      if (performance.now() - startMs > 60_000) throw new Error(`${swarm.name} accepts no command`);
+      await wait(5);
+    }
+    accepted = true;
+    return performance.now() - startMs;
+  };
+  const ms = await Promise.race(survivors.map(ask));
+  await swarm.start(leader);
+  await untilReady(swarm, survivors[0] as Host);
+  // What fails in practice is a cluster that has settled.
+  await wait(2000);
+  return ms;
+}
+
+// ---- Telling ----------------------------------------------------------------------------------------------------------------
+
+function inTurn(round: number, ours: Swarm, peer: Swarm | undefined): readonly Swarm[] {
+  if (peer === undefined) return [ours];
+  return round % 2 === 0 ? [ours, peer] : [peer, ours];
+}
+
+function note(samples: Samples, report: Report, name: string, swarm: Swarm, ours: Swarm, ms: number): void {
+  const found = samples.get(name) ?? { ours: [], peer: [] };
+  samples.set(name, found);
+  (swarm === ours ? found.ours : found.peer).push(ms);
+  report.note(`${name}: ${swarm.name} ${ms.toFixed(0)} ms`);
+}
+
+function tell(
+  report: Report,
+  samples: Samples,
+  name: string,
+  gate: { readonly ratio?: number; readonly most?: number },
+): void {
+  const found = samples.get(name);
+  if (found === undefined) return;
+  const ours = median(found.ours);
+  const peer = found.peer.length > 0 ? median(found.peer) : undefined;
+  const ratio = peer === undefined ? undefined : ours / peer;
+  report.add({
+    name,
+    unit: "ms",
+    ours,
+    peer,
+    ratio,
+    gate: gate.most !== undefined ? `<= ${gate.most}` : gate.ratio === undefined ? "-" : `<= ${gate.ratio}x`,
+    pass: !(gate.most !== undefined && ours > gate.most) && !(gate.ratio !== undefined && (ratio ?? 0) > gate.ratio),
+  });
+}
