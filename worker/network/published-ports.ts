@@ -160,6 +160,12 @@ export class PublishedPorts {
     });
   }
 
+  /** Whether `settleMesh` would do anything: the mesh wants other ports, or some that somebody else had. */
+  isUnsettled(wanted: readonly PortKey[]): boolean {
+    const texts = new Set(wanted.map(portText));
+    return texts.size !== this.#mesh.size || [...texts].some((text) => !this.#mesh.has(text));
+  }
+
   /** What the mesh wants and cannot have on this node. */
   get refused(): readonly string[] {
     return [...this.#warned];

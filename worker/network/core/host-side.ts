@@ -46,6 +46,11 @@ export class HostSide {
     return this.#part;
   };
 
+  /** Of this node; 0: in no swarm. */
+  get number(): number {
+    return this.#part?.number ?? 0;
+  }
+
   /** Ports of the mesh that this node should take. */
   wantedPorts(): readonly PortKey[] {
     return this.#part?.wantedPorts() ?? [];
@@ -59,6 +64,7 @@ export class HostSide {
 
   /** Whether what is not ours is routed between foreign links. @param forwards  false: it was not before we came */
   setForwardsForOthers(forwards: boolean): void {
+    if (forwards === this.#forwardsForOthers) return;
     this.#forwardsForOthers = forwards;
     this.#part?.setForwardsForOthers(forwards);
   }
@@ -93,6 +99,10 @@ class HostPart implements Part {
     const mtu = underlayMtu - vxlanOverheadBytes;
     const { dataPort } = this.#options;
     this.#set("host", hostObjects({ number, underlay: addr, dataPort, mtu, forwardsForOthers }));
+  }
+
+  get number(): number {
+    return this.#self.number;
   }
 
   wantedPorts(): readonly PortKey[] {

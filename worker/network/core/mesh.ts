@@ -43,7 +43,7 @@ export class IngressMesh {
 
   /** Ports that services want of this node. */
   wantedPorts(): PortKey[] {
-    return [...this.#services.values()].flatMap(({ ports }) => meshPorts(ports).map(keyOf));
+    return [...this.#services.values()].flatMap(({ ports }) => portsOfMesh(ports));
   }
 
   /** The ports that this node may take, by `portText`. Others stay with whoever has them. */
@@ -167,5 +167,8 @@ const meshPorts = (ports: readonly ServicePort[]): MeshPort[] =>
   ports.filter(
     (port): port is MeshPort => port.mode === "ingress" && port.protocol !== "sctp" && port.publishedPort !== 0,
   );
+
+/** What a service wants of every node. */
+export const portsOfMesh = (ports: readonly ServicePort[]): PortKey[] => meshPorts(ports).map(keyOf);
 
 const keyOf = (port: MeshPort): PortKey => ({ protocol: port.protocol, port: port.publishedPort });

@@ -1,0 +1,196 @@
+/**
+ * The host's side of the room, put together: its part of the model, what is chosen for sandboxes, networks of this node,
+ * ports of the host, and peace with other firewalls. `Networks` builds what it wants; after records changed it holds or
+ * lets go of the mesh's ports.
+ */
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
+import { AddressBook } from "./address-book.ts";
+import type { DataPlane, NetworkRecords, RecordChange } from "./contract.ts";
+import { HostSide } from "./core/host-side.ts";
+import { portsOfMesh } from "./core/mesh.ts";
+import type { MakePart } from "./core/part.ts";
+import type { HostPort } from "./core/port-claims.ts";
+import type { ServiceRecord } from "./core/records.ts";
+import type { PortKey } from "./core/slots.ts";
+import type { Kernel } from "./engine.ts";
+import { Firewall, type FirewallOptions } from "./firewall.ts";
+import { HostChooser } from "./host-choices.ts";
+import { LocalNetworks } from "./local-networks.ts";
+import type { Dump } from "./netplane-types.ts";
+import { PublishedPorts, type PortHolder } from "./published-ports.ts";
+
+export interface HostNetworkOptions {
+  readonly kernel: Kernel;
+  /** Records that outlive a reboot. */
+  readonly dataDirectory: string;
+  /** What is true until the next boot. */
+  readonly runDirectory: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Other than the host's own programs: tests. */
+  readonly firewall?: Omit<FirewallOptions, "logger">;
+}
+
+/** UDP port of VXLAN (RFC 7348). */
+const dataPort = 4789;
+const checkMs = 60_000;
+
+export class HostNetwork implements AsyncDisposable {
+  readonly networks: LocalNetworks;
+  readonly choices: HostChooser;
+  readonly #side: HostSide;
+  readonly #ports: PublishedPorts;
+  readonly #firewall: Firewall;
+  readonly #tasks: TaskGroup;
+  readonly #clock: Clock;
+  #routed = true;
+  #timer: Timer | undefined;
+
+  private constructor(options: HostNetworkOptions, networks: LocalNetworks, routed: boolean) {
+    const { kernel, clock, logger } = options;
+    this.networks = networks;
+    this.#clock = clock;
+    this.#routed = routed;
+    this.#side = new HostSide({ dataPort, bridge: (id) => networks.bridge(id) });
+    this.#side.setForwardsForOthers(routed);
+    this.#ports = new PublishedPorts(new KernelPorts(kernel), logger);
+    this.choices = new HostChooser({
+      book: new AddressBook(),
+      ports: this.#ports,
+      networks,
+      nodeNumber: () => this.#side.number,
+    });
+    this.#firewall = new Firewall({ ...options.firewall, logger });
+    this.#tasks = new TaskGroup((name, error) =>
+      logger.error("work on the host's network failed", { work: name, error }),
+    );
+  }
+
+  static async open(options: HostNetworkOptions): Promise<HostNetwork> {
+    const { kernel, clock, logger, dataDirectory, runDirectory } = options;
+    const routed = await routedBefore(kernel, runDirectory);
+    const networks = await LocalNetworks.open({
+      folder: join(dataDirectory, "local"),
+      clock,
+      logger,
+      hostRanges: () => hostRanges(kernel),
+    });
+    return new HostNetwork(options, networks, routed);
+  }
+
+  /** For `Networks`. */
+  get parts(): readonly MakePart[] {
+    return [this.#side.make];
+  }
+
+  /** Ports of services that this node does not serve, since a process of the host has them. */
+  get refusedPorts(): readonly string[] {
+    return this.#ports.refused;
+  }
+
+  /**
+   * Records go through it. A port of the mesh is held before anything is sent to it, and let go when nothing is; with what
+   * was held before a restart nothing changes in between.
+   */
+  around(plane: DataPlane): DataPlane {
+    const around = async (
+      services: readonly (ServiceRecord | undefined)[],
+      act: () => Promise<void>,
+    ): Promise<void> => {
+      const told = services.flatMap((service) => portsOfMesh(service?.ports ?? []));
+      await this.#settlePorts([...this.#side.wantedPorts(), ...told]);
+      await act();
+      await this.#settlePorts(this.#side.wantedPorts());
+    };
+    return {
+      replace: (records: NetworkRecords) => around(records.services, () => plane.replace(records)),
+      change: (changes: readonly RecordChange[]) => {
+        const services = changes.flatMap((change) => (change.kind === "service" ? [change.record] : []));
+        return services.length === 0 ? plane.change(changes) : around(services, () => plane.change(changes));
+      },
+    };
+  }
+
+  async #settlePorts(wanted: readonly PortKey[]): Promise<void> {
+    if (this.#ports.isUnsettled(wanted)) this.#side.setOpen(await this.#ports.settleMesh(wanted));
+  }
+
+  /** Other firewalls, and ports that somebody had: now, and every minute. */
+  async start(plane: { settle(): Promise<void> }): Promise<void> {
+    const check = async (): Promise<void> => {
+      const report = await this.#firewall.settle(this.#side.number === 0 ? undefined : dataPort);
+      this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
+      await this.#settlePorts(this.#side.wantedPorts());
+      await plane.settle();
+    };
+    this.#timer = this.#clock.every(checkMs, () => this.#tasks.start("check of the host's network", check));
+    await check();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#timer?.cancel();
+    await this.#tasks[Symbol.asyncDispose]();
+    await this.networks[Symbol.asyncDispose]();
+  }
+}
+
+/**
+ * Whether the host routed for others before we switched forwarding on, remembered until the next boot. If it did not,
+ * nobody expects it to, and what is not ours is dropped as before.
+ */
+async function routedBefore(kernel: Kernel, runDirectory: string): Promise<boolean> {
+  const file = join(runDirectory, "routed-before");
+  const known = await readFile(file, "utf8").catch(() => undefined);
+  if (known !== undefined) return known.trim() === "1";
+  const [value] = await kernel
+    .run("", [{ op: "sysctl-read", name: "net/ipv4/ip_forward" }])
+    // Without netplane nothing is built, and nothing needs to be known.
+    .catch(() => ["1"]);
+  const routed = value === "1";
+  await mkdir(runDirectory, { recursive: true, mode: 0o711 });
+  await writeFile(file, routed ? "1\n" : "0\n", { mode: 0o600 });
+  return routed;
+}
+
+async function hostRanges(kernel: Kernel): Promise<readonly string[]> {
+  const [found] = await kernel
+    .run("", [{ op: "dump", what: ["addresses", "routes"], all: true }])
+    // As above; a subnet is chosen as if nothing were in its way.
+    .catch(() => [{}]);
+  const { addresses = [], routes = [] } = found as Dump;
+  return [...addresses.map(({ address }) => address), ...routes.map(({ destination }) => destination)].filter(
+    (range) => !range.includes(":") && !/^(0\.0\.0\.0\/0|127\.)/u.test(range),
+  );
+}
+
+/** Ports of the host's namespace, held by netplane. */
+class KernelPorts implements PortHolder {
+  readonly #kernel: Kernel;
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+  }
+
+  async reserve(port: HostPort): Promise<boolean> {
+    try {
+      await this.#kernel.run("", [{ op: "port-reserve", ...reservedPort(port) }]);
+      return true;
+    } catch (error) {
+      if ((error as { errno?: unknown }).errno === "EADDRINUSE") return false;
+      throw error;
+    }
+  }
+
+  async release(port: HostPort): Promise<void> {
+    await this.#kernel.run("", [{ op: "port-release", ...reservedPort(port) }]);
+  }
+}
+
+const reservedPort = ({ protocol, port, hostAddress }: HostPort) => ({
+  protocol,
+  port,
+  ...(hostAddress === "" ? {} : { address: hostAddress }),
+});
