@@ -3,7 +3,7 @@
  * kernel hears of it, and is taken up after a restart of skepd without touching what runs.
  */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, rm, statfs } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { Logger } from "../../lib/runtime/index.ts";
@@ -58,11 +58,10 @@ export interface SandboxKeeperOptions {
   readonly abilities: NetworkAbilities;
   /** `<exec-root>/netns`. */
   readonly folder: string;
+  readonly isNamespaceFile: (path: string) => Promise<boolean>;
   readonly logger: Logger;
 }
 
-/** linux/magic.h: a namespace file is one only while it is mounted. */
-const nsfsMagic = 0x6e736673;
 const interfacesMax = 64;
 
 export class SandboxKeeper implements Sandboxes {
@@ -79,11 +78,11 @@ export class SandboxKeeper implements Sandboxes {
   static async open(options: SandboxKeeperOptions): Promise<SandboxKeeper> {
     const keeper = new SandboxKeeper(options);
     const { folder, records, model, choices, abilities } = options;
-    await mkdir(folder, { recursive: true, mode: 0o711 });
     const live = new Set<string>();
-    for (const name of await readdir(folder)) {
+    // Without a folder there is nothing that could be taken up.
+    for (const name of await readdir(folder).catch(() => [])) {
       const path = join(folder, name);
-      if (await isNamespace(path)) live.add(name);
+      if (await options.isNamespaceFile(path)) live.add(name);
       else await rm(path, { force: true });
     }
     for (const record of await records.all()) {
@@ -274,9 +273,4 @@ export const overlayPath = (folder: string, vni: number): string => join(folder,
 function split(cidr: string): { address: string; prefixLength: number } {
   const parsed = parseCidr(cidr);
   return { address: parsed?.address ?? "", prefixLength: parsed?.prefixLength ?? 0 };
-}
-
-async function isNamespace(path: string): Promise<boolean> {
-  const found = await statfs(path).catch(() => undefined);
-  return found?.type === nsfsMagic;
 }

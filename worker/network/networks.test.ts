@@ -1,0 +1,328 @@
+import assert from "node:assert/strict";
+import { rmSync, writeFileSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "node:test";
+
+import { Random } from "../../lib/pure/prng.ts";
+import { silentLogger } from "../../lib/runtime/index.ts";
+import { VirtualClock } from "../../lib/runtime/virtual-clock.ts";
+import type {
+  EndpointRecord,
+  NetworkRecords,
+  OverlayNetwork,
+  PeerRecord,
+  SandboxRequest,
+  ServiceRecord,
+} from "./contract.ts";
+import { Networks } from "./networks.ts";
+import type { HostChoices } from "./sandboxes.ts";
+import { MemoryKernel } from "./testing/memory-kernel.ts";
+
+const peer = (number: number): PeerRecord => ({
+  nodeId: `node${number}`,
+  number,
+  addr: `10.99.0.${number}`,
+  mtu: 1500,
+  publicKey: "",
+});
+
+const network: OverlayNetwork = {
+  id: "net1",
+  name: "backend",
+  vni: 4097,
+  subnet: "10.0.1.0/24",
+  gateway: "10.0.1.1",
+  internal: false,
+  encrypted: false,
+  mtu: 0,
+};
+
+const service: ServiceRecord = {
+  networkId: "net1",
+  serviceId: "web",
+  name: "web",
+  aliases: [],
+  virtualIp: "10.0.1.200/24",
+  mode: "vip",
+  ports: [],
+};
+
+const endpoint = (task: number, node: number, serving = true): EndpointRecord => ({
+  networkId: "net1",
+  taskId: `task${task}`,
+  serviceId: "web",
+  nodeId: `node${node}`,
+  name: `web.${task}`,
+  slot: task,
+  addresses: [`10.0.1.${10 + task}/24`],
+  gatewayAddress: "",
+  aliases: [],
+  serving,
+});
+
+const request = (task: number, more: Partial<OverlayNetwork> = {}): SandboxRequest => ({
+  networks: [
+    { kind: "overlay", network: { ...network, ...more }, address: `10.0.1.${10 + task}/24`, aliases: ["www"] },
+  ],
+  gateway: false,
+  ports: [],
+  containerName: `web.${task}`,
+  hostname: "",
+  dns: [],
+  serviceId: "web",
+  taskId: `task${task}`,
+});
+
+const records = (...endpoints: readonly EndpointRecord[]): NetworkRecords => ({
+  nodeId: "node1",
+  peers: [peer(1), peer(2)],
+  endpoints,
+  services: [service],
+});
+
+/** A host side that chooses nothing: gw0, bridges and ports have tests of their own. */
+const noChoices: HostChoices = {
+  choose: async () => ({ bridges: [], ports: [], gatewayAddress: "" }),
+  hold: async () => undefined,
+  release: async () => undefined,
+  resolverOf: () => undefined,
+};
+
+const taskId = "0123456789abcdefghijklmn1";
+const otherId = "0123456789abcdefghijklmn2";
+const never = new AbortController().signal;
+
+describe("networks on a kernel in memory", () => {
+  let folder = "";
+  let kernel = new MemoryKernel();
+  let clock = new VirtualClock();
+  const opened: Networks[] = [];
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "skeppl-"));
+    kernel = new MemoryKernel();
+    kernel.onNamespace = (file, isThere) => (isThere ? writeFileSync(file, "") : rmSync(file, { force: true }));
+    clock = new VirtualClock();
+  });
+  afterEach(async () => {
+    for (const networks of opened.splice(0)) await networks[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  async function open(): Promise<Networks> {
+    const networks = await Networks.open({
+      kernel,
+      dataDirectory: join(folder, "data"),
+      namespaceDirectory: join(folder, "netns"),
+      isNamespaceFile: async (path) => kernel.namespaces.has(path),
+      parts: [],
+      choices: noChoices,
+      clock,
+      random: new Random("networks"),
+      logger: silentLogger,
+    });
+    opened.push(networks);
+    return networks;
+  }
+
+  const path = (name: string): string => join(folder, "netns", name);
+  /** Everything that was asked of the kernel since the last call. */
+  const asked = (): string[] => kernel.log.splice(0);
+
+  test("a sandbox is built whole before attach() answers, and nothing is left after release()", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    const sandbox = await networks.sandboxes.attach(taskId, request(1), never);
+    assert.deepEqual(sandbox, {
+      id: taskId,
+      namespacePath: path(taskId),
+      resolver: undefined,
+      gatewayAddress: undefined,
+      endpoints: [
+        {
+          kind: "overlay",
+          networkId: "net1",
+          networkName: "backend",
+          interfaceName: "eth0",
+          address: "10.0.1.11",
+          prefixLength: 24,
+          gateway: "10.0.1.1",
+          macAddress: "02:42:0a:00:01:0b",
+          aliases: ["www"],
+        },
+      ],
+      ports: [],
+    });
+    const overlay = kernel.get(path("n-4097"));
+    assert.deepEqual([...overlay.routes.keys()].sort(), ["254 10.0.1.11/32", "254 10.0.1.12/32"]);
+    assert.deepEqual([...(overlay.elements.get("ip skep vips") ?? [])], [["10.0.1.200", "goto lb1"]]);
+    assert.equal(kernel.get(path(taskId)).links.get("eth0")?.mac, "02:42:0a:00:01:0b");
+    assert.deepEqual([...kernel.get(path(taskId)).routes.keys()].sort(), ["254 10.0.1.0/24", "254 10.0.1.1/32"]);
+    await networks.sandboxes.release(taskId);
+    assert.deepEqual([...kernel.namespaces.keys()], [""]);
+    assert.deepEqual(await networks.sandboxes.held(), []);
+    assert.deepEqual(await readdir(join(folder, "data", "sandboxes")), []);
+  });
+
+  test("attach() again is the same sandbox and asks nothing of the kernel", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    const first = await networks.sandboxes.attach(taskId, request(1), never);
+    asked();
+    assert.deepEqual(await networks.sandboxes.attach(taskId, request(1), never), first);
+    assert.deepEqual(asked(), []);
+  });
+
+  test("a new life takes up what runs: rules are defined again in place, nothing else is touched", async () => {
+    const first = await open();
+    await first.replace(records(endpoint(2, 2)));
+    const sandbox = await first.sandboxes.attach(taskId, request(1), never);
+    await first[Symbol.asyncDispose]();
+    asked();
+    const second = await open();
+    assert.deepEqual(second.sandboxes.get(taskId), sandbox);
+    // Before the managers have told anything, what they told in the earlier life stays.
+    assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.12/32"));
+    assert.ok(kernel.get(path("n-4097")).tables.has("ip skep"));
+    await second.replace(records(endpoint(2, 2)));
+    const overlay = path("n-4097");
+    const touched = asked().filter((one) => !/sysctl-write|\/probe|^ namespace/.test(one));
+    assert.deepEqual(touched, [`${overlay} ruleset`]);
+    assert.deepEqual([...(kernel.get(overlay).elements.get("ip skep vips") ?? [])], [["10.0.1.200", "goto lb1"]]);
+  });
+
+  test("what went while skepd was away is removed once managers have told what there is", async () => {
+    const first = await open();
+    await first.replace(records(endpoint(2, 2), endpoint(3, 2)));
+    await first.sandboxes.attach(taskId, request(1), never);
+    await first[Symbol.asyncDispose]();
+    const second = await open();
+    await second.replace(records(endpoint(2, 2)));
+    const overlay = kernel.get(path("n-4097"));
+    assert.deepEqual([...overlay.routes.keys()].sort(), ["254 10.0.1.11/32", "254 10.0.1.12/32"]);
+    assert.deepEqual([...(overlay.elements.get("ip skep be") ?? [])], [["10.0.1.200 . 0", "10.0.1.12"]]);
+    assert.deepEqual([...(overlay.tables.get("ip skep")?.chains.keys() ?? [])], ["lb1"]);
+  });
+
+  test("namespaces and files that are nobody's are cleared away at start", async () => {
+    await mkdir(join(folder, "netns"), { recursive: true });
+    for (const name of ["n-9999", otherId]) {
+      await kernel.run("", [{ op: "namespace-add", path: path(name) }]);
+    }
+    await writeFile(path("not-mounted"), "");
+    await open();
+    assert.deepEqual([...kernel.namespaces.keys()], [""]);
+    assert.ok(!(await readdir(join(folder, "netns"))).includes("not-mounted"));
+  });
+
+  test("what somebody else breaks is repaired, and what is not ours stays", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const overlay = kernel.get(path("n-4097"));
+    const before = structuredClone({ routes: overlay.routes, elements: overlay.elements, tables: overlay.tables });
+    overlay.tables.clear();
+    overlay.elements.clear();
+    overlay.routes.delete("254 10.0.1.12/32");
+    overlay.routes.set("254 10.7.0.0/16", { destination: "10.7.0.0/16", link: "vx", protocol: 3 } as never);
+    overlay.routes.set("254 10.0.1.99/32", { destination: "10.0.1.99/32", link: "vx" });
+    kernel.tell({ namespace: path("n-4097"), kinds: ["route", "nft"] });
+    await clock.run(200);
+    await networks.settle();
+    assert.deepEqual([...overlay.routes.keys()].sort(), [...before.routes.keys(), "254 10.7.0.0/16"].sort());
+    assert.deepEqual(overlay.elements, before.elements);
+    assert.deepEqual(overlay.tables, before.tables);
+  });
+
+  test("a link that is gone is made again with all that was on it, on both ends", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const [veth = ""] = [...kernel.get(path("n-4097")).links.keys()].filter(
+      (name) => name.startsWith("v0") || /^v[0-9a-f]{10}$/.test(name),
+    );
+    await kernel.run(path("n-4097"), [{ op: "link-delete", name: veth }]);
+    assert.equal(kernel.get(path(taskId)).routes.size, 0);
+    await clock.run(60_000);
+    await networks.settle();
+    await clock.run(1_000);
+    await networks.settle();
+    assert.deepEqual([...kernel.get(path(taskId)).routes.keys()].sort(), ["254 10.0.1.0/24", "254 10.0.1.1/32"]);
+    assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.11/32"));
+  });
+
+  test("a refusal of the kernel is told, and tried again until it goes", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    await networks.sandboxes.attach(taskId, request(1), never);
+    let broken = true;
+    kernel.beforeEach = (_namespace, { op }) => {
+      if (broken && op === "route-replace") throw Object.assign(new Error("no memory"), { errno: "ENOMEM" });
+    };
+    const change = { kind: "endpoint", key: "net1/task2", record: endpoint(2, 2) } as const;
+    await assert.rejects(networks.change([change]), { code: "NETWORK_NOT_APPLIED" });
+    broken = false;
+    await clock.run(60_000);
+    await networks.settle();
+    assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.12/32"));
+    assert.deepEqual(
+      [...(kernel.get(path("n-4097")).elements.get("ip skep vips") ?? [])],
+      [["10.0.1.200", "goto lb1"]],
+    );
+  });
+
+  test("a task that has ended leaves no connection behind", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    await networks.sandboxes.attach(taskId, request(1), never);
+    await networks.change([{ kind: "endpoint", key: "net1/task2", record: undefined }]);
+    assert.deepEqual(kernel.get(path("n-4097")).forgotten, ["10.0.1.200 10.0.1.12"]);
+  });
+
+  test("a record that makes no sense is left out", async () => {
+    const networks = await open();
+    await networks.replace({
+      ...records(),
+      peers: [peer(1), { ...peer(2), number: 70_000 }, { ...peer(3), addr: "x" }],
+    });
+    await networks.sandboxes.attach(taskId, request(1), never);
+    await networks.change([
+      { kind: "endpoint", key: "net1/task2", record: { ...endpoint(2, 2), addresses: ["10.0.1.12/24; drop"] } },
+    ]);
+    assert.deepEqual([...kernel.get(path("n-4097")).routes.keys()], ["254 10.0.1.11/32"]);
+  });
+
+  test("an encrypted network is refused, never sent in clear text", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    await assert.rejects(networks.sandboxes.attach(taskId, request(1, { encrypted: true }), never), {
+      code: "NETWORK_ENCRYPTION_UNAVAILABLE",
+    });
+    assert.deepEqual([...kernel.namespaces.keys()], [""]);
+  });
+
+  test("before the node has its number an attachment is refused for now, and an address outside of the network for good", async () => {
+    const networks = await open();
+    await assert.rejects(networks.sandboxes.attach(taskId, request(1), never), {
+      code: "NETWORK_NOT_READY",
+      temporary: true,
+    });
+    await networks.replace(records());
+    await assert.rejects(networks.sandboxes.attach(taskId, request(1, { subnet: "10.0.2.0/24" }), never), {
+      code: "SANDBOX_INVALID",
+    });
+  });
+
+  test("where the kernel has no networks for us, what asks for one is refused and the rest goes on", async () => {
+    kernel.beforeEach = (_namespace, { op }) => {
+      if (op === "namespace-add") throw Object.assign(new Error("Operation not permitted"), { errno: "EPERM" });
+    };
+    const networks = await open();
+    assert.equal(networks.abilities.refusal?.code, "NETWORK_UNAVAILABLE");
+    await networks.replace(records(endpoint(2, 2)));
+    await networks.change([{ kind: "endpoint", key: "net1/task2", record: undefined }]);
+    await assert.rejects(networks.sandboxes.attach(taskId, request(1), never), { code: "NETWORK_UNAVAILABLE" });
+  });
+});

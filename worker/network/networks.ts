@@ -1,0 +1,175 @@
+/** Introduces the parts of the room to each other: model, engine, netplane, sandboxes. Without netplane it only refuses. */
+import { mkdir, statfs } from "node:fs/promises";
+import { join } from "node:path";
+
+import type { Random } from "../../lib/pure/prng.ts";
+import type { Clock, Logger } from "../../lib/runtime/index.ts";
+import type { DataPlane, NetworkAbilities, NetworkRecords, RecordChange } from "./contract.ts";
+import { wrongChange, wrongEndpoint, wrongPeer, wrongService } from "./core/checked.ts";
+import { Model } from "./core/model.ts";
+import { Overlays } from "./core/overlays.ts";
+import type { MakePart, Self } from "./core/part.ts";
+import { Engine, type Kernel } from "./engine.ts";
+import { NetworkUnavailable } from "./errors.ts";
+import { SandboxRecords } from "./sandbox-records.ts";
+import { overlayPath, SandboxKeeper, type HostChoices } from "./sandboxes.ts";
+
+export interface NetworksOptions {
+  readonly kernel: Kernel;
+  /** Records that outlive a restart. */
+  readonly dataDirectory: string;
+  /** `<exec-root>/netns`. */
+  readonly namespaceDirectory: string;
+  /** Whether a namespace is bound there, or just a file left over. */
+  readonly isNamespaceFile: (path: string) => Promise<boolean>;
+  /** What else is wanted of the kernel: the host side. */
+  readonly parts: readonly MakePart[];
+  readonly choices: HostChoices;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
+
+export class Networks implements DataPlane, AsyncDisposable {
+  readonly sandboxes: SandboxKeeper;
+  readonly abilities: NetworkAbilities;
+  readonly #model: Model;
+  readonly #engine: Engine;
+  readonly #records: SandboxRecords;
+  readonly #logger: Logger;
+  #remembered: Self | undefined;
+
+  private constructor(
+    parts: { model: Model; engine: Engine; records: SandboxRecords; sandboxes: SandboxKeeper },
+    abilities: NetworkAbilities,
+    logger: Logger,
+  ) {
+    this.#model = parts.model;
+    this.#engine = parts.engine;
+    this.#records = parts.records;
+    this.sandboxes = parts.sandboxes;
+    this.abilities = abilities;
+    this.#logger = logger;
+  }
+
+  /** Takes up what is there. Nothing is removed before `replace` has told what is wanted. */
+  static async open(options: NetworksOptions): Promise<Networks> {
+    const { kernel, dataDirectory, namespaceDirectory: folder, parts, choices, clock, random, logger } = options;
+    const records = await SandboxRecords.open(dataDirectory, logger);
+    const abilities = await probe(kernel, folder);
+    const overlays: MakePart = (self, placement) =>
+      new Overlays({ self, placement, namespacePath: ({ vni }) => overlayPath(folder, vni) });
+    const model = new Model([...parts, overlays], (await records.self()) ?? nowhere);
+    const isSandbox = (path: string): boolean => path !== "" && !/\/n-\d+$/.test(path);
+    const engine = new Engine({ kernel, model, isSandbox, clock, random, logger });
+    const { isNamespaceFile } = options;
+    const sandboxes = await SandboxKeeper.open({
+      kernel,
+      model,
+      engine,
+      records,
+      choices,
+      abilities,
+      folder,
+      isNamespaceFile,
+      logger,
+    });
+    const networks = new Networks({ model, engine, records, sandboxes }, abilities, logger);
+    if (abilities.refusal === undefined) {
+      await engine.settle().catch((error: unknown) => logger.warn("networks are not yet as they were", { error }));
+    }
+    return networks;
+  }
+
+  get model(): Model {
+    return this.#model;
+  }
+
+  async replace(records: NetworkRecords): Promise<void> {
+    const keep = <Value>(list: readonly Value[], wrong: (value: Value) => string | undefined): Value[] =>
+      list.filter((value) => this.#isRight(wrong(value)));
+    this.#model.replace({
+      nodeId: records.nodeId,
+      peers: keep(records.peers, wrongPeer),
+      endpoints: keep(records.endpoints, wrongEndpoint),
+      services: keep(records.services, wrongService),
+    });
+    await this.#apply(true);
+  }
+
+  async change(changes: readonly RecordChange[]): Promise<void> {
+    this.#model.change(
+      changes.map((change) => (this.#isRight(wrongChange(change)) ? change : { ...change, record: undefined })),
+    );
+    await this.#apply(false);
+  }
+
+  #isRight(wrong: string | undefined): boolean {
+    if (wrong !== undefined) this.#logger.warn("a record of a network is left out", { found: wrong });
+    return wrong === undefined;
+  }
+
+  async #apply(complete: boolean): Promise<void> {
+    if (this.abilities.refusal !== undefined) return;
+    const { self } = this.#model;
+    if (self !== this.#remembered) await this.#records.putSelf(self);
+    this.#remembered = self;
+    if (complete) this.#engine.confirm();
+    await this.#engine.settle();
+  }
+
+  /** For what changes beside records and sandboxes: ports that became free, networks of this node. */
+  async settle(): Promise<void> {
+    await this.#engine.settle();
+  }
+
+  /** Everything goes on without us. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#engine[Symbol.asyncDispose]();
+  }
+}
+
+/** linux/magic.h */
+const nsfsMagic = 0x6e736673;
+
+/** A namespace's file is one only while it is mounted. */
+export async function isNamespaceFile(path: string): Promise<boolean> {
+  const found = await statfs(path).catch(() => undefined);
+  return found?.type === nsfsMagic;
+}
+
+/** Does once, in a namespace of its own, what networks need; so a missing right or module is known before a task comes. */
+async function probe(kernel: Kernel, folder: string): Promise<NetworkAbilities> {
+  const path = join(folder, "probe");
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o711 });
+    await kernel.run("", [
+      { op: "namespace-delete", path, ignore: ["ENOENT", "EINVAL"] },
+      { op: "namespace-add", path },
+    ]);
+    try {
+      await kernel.run(path, [
+        { op: "link-add", name: "a", kind: "veth", peer: { name: "b" } },
+        { op: "link-add", name: "vx", kind: "vxlan", vni: 1, local: "127.0.0.1" },
+        {
+          op: "ruleset",
+          text: "table ip skep {\nchain pre {\ntype nat hook prerouting priority -100; policy accept;\n}\n}\n",
+        },
+      ]);
+      const [wireguard] = await kernel.run(path, [{ op: "wireguard-probe" }]);
+      // Encryption itself is not built yet: whatever the kernel has, traffic is never sent in clear text instead.
+      const found = wireguard === true ? "this version of skep does not encrypt" : "the kernel has no WireGuard";
+      return { refusal: undefined, encryptionRefusal: new NetworkUnavailable(found) };
+    } finally {
+      await kernel.run("", [{ op: "namespace-delete", path, ignore: ["ENOENT"] }]);
+    }
+  } catch (error) {
+    const refusal =
+      error instanceof NetworkUnavailable
+        ? error
+        : new NetworkUnavailable(error instanceof Error ? error.message : String(error), error);
+    return { refusal, encryptionRefusal: refusal };
+  }
+}
