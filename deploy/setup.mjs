@@ -34,6 +34,7 @@ const packages = {
     ["libfaketime", "/usr/share/doc/libfaketime"],
     ["valgrind", "/usr/bin/valgrind"],
     ["clang-tools", "/usr/bin/scan-build"],
+    ["bind9-dnsutils", "/usr/bin/dig"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],

@@ -2,7 +2,7 @@
  * The wire contracts and the objects of the cluster, with the checks that belong to the shapes.
  * Messages are generated into gen/ by `npm run proto`.   Used by: every room above lib.
  */
-export { formatAddress, parseAddress, parseRange, type Address } from "./address.ts";
+export { addressInRange, formatAddress, parseAddress, parseRange, type Address } from "./address.ts";
 export {
   ConstraintInvalid,
   parseConstraint,

@@ -95,24 +95,7 @@ export interface Sandboxes {
 
 // ------------------------------------------------------------------------------------------------------------- names
 
-/** Names and who may ask for them, for the resolver. Answers are of this instant. */
-export interface Names {
-  /** Who asks from this address: gw0's or one of a bridge network. undefined: nobody of ours. */
-  asker(address: string): Asker | undefined;
-}
-
-export interface Asker {
-  /** Of the sandbox. */
-  readonly id: string;
-  /** Names that are not ours may be asked for outside: it is on some network that is not internal. */
-  readonly forwards: boolean;
-  /** Servers to forward to; empty: the host's. */
-  readonly dns: readonly string[];
-  /** Addresses of a name on the asker's networks; empty: the name is ours and has none now; undefined: not ours. */
-  addresses(name: string): readonly string[] | undefined;
-  /** Name of an address on the asker's networks, without a dot at its end. */
-  nameOf(address: string): string | undefined;
-}
+export type { Asker, Names } from "./dns/core/names.ts";
 
 // ------------------------------------------------------------------------------------------------------------- abilities
 
