@@ -35,6 +35,7 @@ import type { SeccompProfile } from "./core/seccomp.ts";
 import type {
   ContainerId,
   ContainerRecord,
+  EndpointSettings,
   ExecId,
   ExitStatus,
   HostConfig,
@@ -75,7 +76,7 @@ import {
   type PathStat,
   type RootPlace,
 } from "./root-access.ts";
-import type { ContainerSettings } from "./settings.ts";
+import type { ContainerNetwork, ContainerSettings } from "./settings.ts";
 import { readPids, readStats, type CgroupPaths, type ContainerStats } from "./stats.ts";
 import { Attachment, ExecStream, type AttachOptions } from "./streams.ts";
 import type { VolumeProvider } from "./volumes.ts";
@@ -228,6 +229,7 @@ export class Container {
       });
       await this.#clearState();
       await this.#host.volumes.unmount(this.id);
+      await this.#releaseNetwork();
       for (const attachment of this.#attachments) attachment.abandon();
       this.#attachments.clear();
       this.#wake("exit");
@@ -249,15 +251,16 @@ export class Container {
       groupAdd: record.hostConfig.GroupAdd ?? [],
     });
     if (record.state.startedAtMs === 0) await this.#fillNewVolumes(layers);
+    const network = await this.#attachNetwork();
     const spec = buildSpec({
       record,
       facts: { ...this.#host.facts, devices: await this.#devices() },
       user,
       rootfs: layers.target,
       cgroupsPath: this.#cgroupPath(),
-      files: await this.#networkFiles(),
+      files: await this.#networkFiles(network),
       initProgram: settings.programs.init,
-      namespaces: this.#namespaces(),
+      namespaces: this.#namespaces(network),
       seccomp: this.#seccomp(),
     });
     const bundle = join(this.directory, "bundle");
@@ -354,7 +357,23 @@ export class Container {
     return join("/", parent, this.id);
   }
 
-  #networkFiles(): Promise<Record<string, string>> {
+  /** Undefined: its network is nobody's to make. */
+  async #attachNetwork(): Promise<ContainerNetwork | undefined> {
+    const mode = this.#record.hostConfig.NetworkMode ?? "none";
+    const { networks } = this.#host.settings;
+    if (networks === undefined || ["host", "none"].includes(mode) || /^(container|ns):/.test(mode)) return undefined;
+    return networks.attach(this.#record);
+  }
+
+  async #releaseNetwork(): Promise<void> {
+    const { networks, logger } = this.#host.settings;
+    // Nothing of the container depends on it, and what is left of it goes when the worker starts.
+    await networks
+      ?.release(this.id)
+      .catch((error: unknown) => logger.error("a container's network was not released", { container: this.id, error }));
+  }
+
+  #networkFiles(network: ContainerNetwork | undefined): Promise<Record<string, string>> {
     const { config, hostConfig } = this.#record;
     return writeNetworkFiles({
       directory: this.directory,
@@ -362,10 +381,11 @@ export class Container {
       domainname: config.Domainname ?? "",
       hostConfig,
       sharesHostNetwork: hostConfig.NetworkMode === "host",
+      network,
     });
   }
 
-  #namespaces(): Parameters<typeof buildSpec>[0]["namespaces"] {
+  #namespaces(network: ContainerNetwork | undefined): Parameters<typeof buildSpec>[0]["namespaces"] {
     const { hostConfig } = this.#record;
     type How = "private" | "host" | { path: string };
     const how = (mode: string | undefined, file: string, fallback: How): How => {
@@ -378,7 +398,7 @@ export class Container {
       return { path: `/proc/${other.#life.pid}/ns/${file}` };
     };
     return {
-      network: how(hostConfig.NetworkMode, "net", "private"),
+      network: network === undefined ? how(hostConfig.NetworkMode, "net", "private") : { path: network.namespacePath },
       ipc: how(hostConfig.IpcMode, "ipc", "private"),
       pid: how(hostConfig.PidMode, "pid", "private"),
       uts: how(hostConfig.UTSMode, "uts", hostConfig.NetworkMode === "host" ? "host" : "private"),
@@ -528,7 +548,10 @@ export class Container {
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
     await this.#clearState();
-    if (!decision.restart) await this.#host.volumes.unmount(this.id);
+    if (!decision.restart) {
+      await this.#host.volumes.unmount(this.id);
+      await this.#releaseNetwork();
+    }
     if (decision.restart) this.#restartLater(decision.delayMs);
     else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing")
       await this.#eraseAfterClients();
@@ -602,6 +625,7 @@ export class Container {
       if (this.#pendingRestart !== undefined && this.#life === undefined) {
         this.#cancelRestart();
         await this.#update({ status: "exited", restarting: false, stoppedByUser: byUser });
+        await this.#releaseNetwork();
         this.#wake("exit");
         return undefined;
       }
@@ -710,6 +734,30 @@ export class Container {
     });
   }
 
+  /**
+   * Changes what networks it is on, at once when it runs: it goes on, and its other connections do too.
+   * @param change  from the networks that it has to those that it shall have; may refuse
+   */
+  changeNetworks(
+    change: (
+      now: Readonly<Record<string, EndpointSettings>>,
+      record: ContainerRecord,
+    ) => Readonly<Record<string, EndpointSettings>>,
+  ): Promise<void> {
+    return this.#locked(async () => {
+      this.#refuseWhen(["removing", "dead"], "change the networks of");
+      const before = this.#record;
+      await this.#put({ ...before, networks: change(before.networks ?? {}, before) });
+      if (this.#life === undefined && !before.state.restarting) return;
+      try {
+        await this.#networkFiles(await this.#attachNetwork());
+      } catch (error) {
+        await this.#put(before);
+        throw error;
+      }
+    });
+  }
+
   /** Changes limits and restart policy, at once when it runs. */
   update(wish: Resources & { readonly RestartPolicy?: RestartPolicy }): Promise<void> {
     return this.#locked(async () => {
@@ -763,6 +811,7 @@ export class Container {
     await this.#update({ status: "removing" });
     await this.#clearState();
     await this.#host.volumes.unmount(this.id);
+    await this.#releaseNetwork();
     this.#host.volumes.release(this.id);
     if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
     // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.

@@ -8,7 +8,14 @@ import { noHealth } from "./core/health.ts";
 import { planMounts } from "./core/mounts.ts";
 import { inventName } from "./core/names.ts";
 import { restartAtBoot } from "./core/restart.ts";
-import type { ContainerConfig, ContainerId, ContainerRecord, HostConfig, ResolvedMount } from "./core/types.ts";
+import type {
+  ContainerConfig,
+  ContainerId,
+  ContainerRecord,
+  EndpointSettings,
+  HostConfig,
+  ResolvedMount,
+} from "./core/types.ts";
 import { wrongConfig, wrongName } from "./core/validate.ts";
 import { Container, type ContainerHost, type ExecConfig, type ExecSession } from "./container.ts";
 import {
@@ -34,6 +41,8 @@ export interface CreateRequest {
   readonly name?: string;
   readonly config: ContainerConfig;
   readonly hostConfig?: HostConfig;
+  /** By name or id, the first one first. */
+  readonly networks?: Readonly<Record<string, EndpointSettings>>;
 }
 
 export interface RecoveryReport {
@@ -143,6 +152,7 @@ export class Containers implements AsyncDisposable {
     );
     const leftovers = await clearLeftovers(this.#settings, new Set(this.#containers.keys()), running);
     this.recovery = { ...outcome, leftovers };
+    await this.#settings.networks?.keep(running);
     await this.#host.volumes.settled();
     for (const container of this.list()) {
       const last = before.get(container.id);
@@ -190,6 +200,7 @@ export class Containers implements AsyncDisposable {
         image: prepared.config,
         mounts,
         anonymousVolumes: anonymous,
+        ...(request.networks === undefined ? {} : { networks: request.networks }),
         state: {
           status: "created",
           pid: 0,

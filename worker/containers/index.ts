@@ -15,18 +15,20 @@ export type {
   ContainerId,
   ContainerRecord,
   ContainerStatus,
+  EndpointSettings,
   ExecId,
   ExitStatus,
   HealthState,
   HostConfig,
   ImageConfig,
+  PortBinding,
   Resources,
 } from "./core/types.ts";
 export * from "./errors.ts";
 export type { ContainerEvent } from "./events.ts";
 export type { LogOptions } from "./log-reader.ts";
 export { DirectoryRootfs, type CommitRequest, type PreparedRootfs, type RootfsProvider } from "./rootfs.ts";
-export type { ContainerSettings, Programs } from "./settings.ts";
+export type { ContainerNetwork, ContainerSettings, NetworkProvider, Programs } from "./settings.ts";
 export type { ContainerStats } from "./stats.ts";
 export type { Attachment, AttachOptions, ExecStream, OutputChunk } from "./streams.ts";
 export type { VolumeProvider, VolumeWish } from "./volumes.ts";

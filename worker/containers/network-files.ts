@@ -3,6 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { HostConfig } from "./core/types.ts";
+import type { ContainerNetwork } from "./settings.ts";
 
 const hostsHead = [
   "127.0.0.1\tlocalhost",
@@ -13,30 +14,45 @@ const hostsHead = [
   "ff02::2\tip6-allrouters",
 ];
 
+/** @param hostAddress  what `host-gateway` stands for; entries with it are left out where there is none */
 export function hostsText(
   extra: readonly string[],
-  own: { readonly address: string; readonly names: string } | undefined,
+  own: { readonly addresses: readonly string[]; readonly names: string } | undefined,
+  hostAddress?: string,
 ): string {
   const lines = extra.flatMap((entry) => {
     const colon = entry.search(/[:=]/);
-    return colon < 0 ? [] : [`${entry.slice(colon + 1).replace(/^\[|\]$/g, "")}\t${entry.slice(0, colon)}`];
+    const told = entry.slice(colon + 1).replace(/^\[|\]$/g, "");
+    const address = told === "host-gateway" ? hostAddress : told;
+    return colon < 0 || address === undefined ? [] : [`${address}\t${entry.slice(0, colon)}`];
   });
-  const self = own === undefined ? [] : [`${own.address}\t${own.names}`];
+  const self = (own?.addresses ?? []).map((address) => `${address}\t${own?.names ?? ""}`);
   return `${[...hostsHead, ...lines, ...self].join("\n")}\n`;
 }
 
-/** The host's own, with what the container sets in place of it. A resolver on the host's loopback cannot be reached from inside. */
-export function resolvText(host: string, config: HostConfig, sharesNetwork: boolean): string {
+/**
+ * The host's own, with what the container sets in place of it. A resolver on the host's loopback cannot be reached from inside.
+ * @param resolver  the node's, which asks the container's servers or the host's itself
+ */
+export function resolvText(
+  host: string,
+  config: HostConfig,
+  { sharesHost, resolver }: { readonly sharesHost: boolean; readonly resolver: string | undefined },
+): string {
   const lines = host.split("\n");
   const of = (word: string): string[] =>
     lines.filter((line) => line.startsWith(`${word} `) || line.startsWith(`${word}\t`));
-  const inherited = of("nameserver").filter((line) => sharesNetwork || !/^nameserver\s+(127\.|::1\b)/.test(line));
-  const servers =
-    (config.Dns ?? []).length > 0 ? (config.Dns ?? []).map((server) => `nameserver ${server}`) : inherited;
-  const search = (config.DnsSearch ?? []).length > 0 ? [`search ${(config.DnsSearch ?? []).join(" ")}`] : of("search");
-  const options =
-    (config.DnsOptions ?? []).length > 0 ? [`options ${(config.DnsOptions ?? []).join(" ")}`] : of("options");
-  return [...search, ...servers, ...options].map((line) => `${line}\n`).join("");
+  const inherited = of("nameserver").filter((line) => sharesHost || !/^nameserver\s+(127\.|::1\b)/.test(line));
+  const own = (config.Dns ?? []).map((server) => `nameserver ${server}`);
+  const servers = resolver !== undefined ? [`nameserver ${resolver}`] : own.length > 0 ? own : inherited;
+  const wanted = config.DnsSearch ?? [];
+  // A dot alone: none at all (resolv.conf(5) has no other way to say so).
+  const search = wanted.length === 0 ? of("search") : wanted.includes(".") ? [] : [`search ${wanted.join(" ")}`];
+  const asked = config.DnsOptions ?? [];
+  const options = asked.length > 0 ? [`options ${asked.join(" ")}`] : of("options");
+  // Names of services have no dot, and are to be tried as they are before the search list.
+  const ndots = options.some((line) => /\bndots:/.test(line)) || resolver === undefined ? [] : ["options ndots:0"];
+  return [...search, ...servers, ...options, ...ndots].map((line) => `${line}\n`).join("");
 }
 
 export interface NetworkFilesInput {
@@ -45,26 +61,28 @@ export interface NetworkFilesInput {
   readonly domainname: string;
   readonly hostConfig: HostConfig;
   readonly sharesHostNetwork: boolean;
+  /** Undefined: it is on no network that was made for it. */
+  readonly network: Pick<ContainerNetwork, "resolver" | "addresses" | "hostAddress"> | undefined;
 }
 
-/** Writes the three files; gives the binds: destination to host path. */
+/** Writes the three files, in place where they are; gives the binds: destination to host path. */
 export async function writeNetworkFiles(input: NetworkFilesInput): Promise<Record<string, string>> {
-  const { directory, hostConfig } = input;
+  const { directory, hostConfig, network } = input;
+  const sharesHost = input.sharesHostNetwork;
   const hostname = join(directory, "hostname");
   const hosts = join(directory, "hosts");
   const resolv = join(directory, "resolv.conf");
   const full = input.domainname === "" ? input.hostname : `${input.hostname}.${input.domainname}`;
   const names = full === input.hostname ? full : `${full} ${input.hostname}`;
-  const hostHosts = input.sharesHostNetwork ? await readFile("/etc/hosts", "utf8").catch(() => undefined) : undefined;
-  const extra = hostConfig.ExtraHosts ?? [];
+  const hostHosts = sharesHost ? await readFile("/etc/hosts", "utf8").catch(() => undefined) : undefined;
+  const addresses = network === undefined || network.addresses.length === 0 ? ["127.0.1.1"] : network.addresses;
   await writeFile(hostname, `${input.hostname}\n`);
   await writeFile(
     hosts,
-    hostHosts ?? hostsText(extra, input.sharesHostNetwork ? undefined : { address: "127.0.1.1", names }),
+    hostHosts ??
+      hostsText(hostConfig.ExtraHosts ?? [], sharesHost ? undefined : { addresses, names }, network?.hostAddress),
   );
-  await writeFile(
-    resolv,
-    resolvText(await readFile("/etc/resolv.conf", "utf8").catch(() => ""), hostConfig, input.sharesHostNetwork),
-  );
+  const hostResolv = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
+  await writeFile(resolv, resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }));
   return { "/etc/hostname": hostname, "/etc/hosts": hosts, "/etc/resolv.conf": resolv };
 }

@@ -33,10 +33,16 @@ test("mounts below a directory are found, deepest first, with spaces in their na
 test("hosts and resolv.conf hold what was asked for, and no resolver that cannot be reached", () => {
   assert.match(hostsText(["a:1.2.3.4", "b=::1"], undefined), /1\.2\.3\.4\ta\n::1\tb\n$/);
   const host = "nameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch home\noptions edns0\n";
-  assert.equal(resolvText(host, {}, false), "search home\nnameserver 9.9.9.9\noptions edns0\n");
-  assert.equal(resolvText(host, {}, true), "search home\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0\n");
   assert.equal(
-    resolvText(host, { Dns: ["1.1.1.1"], DnsSearch: ["x"] }, false),
+    resolvText(host, {}, { sharesHost: false, resolver: undefined }),
+    "search home\nnameserver 9.9.9.9\noptions edns0\n",
+  );
+  assert.equal(
+    resolvText(host, {}, { sharesHost: true, resolver: undefined }),
+    "search home\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0\n",
+  );
+  assert.equal(
+    resolvText(host, { Dns: ["1.1.1.1"], DnsSearch: ["x"] }, { sharesHost: false, resolver: undefined }),
     "search x\nnameserver 1.1.1.1\noptions edns0\n",
   );
 });

@@ -133,7 +133,7 @@ test("privileged opens all of it; host namespaces are left out; paths are joined
   );
   const shared = spec(
     { Cmd: ["x"] },
-    {},
+    { NetworkMode: "container:other" },
     { namespaces: { network: { path: "/run/n" }, ipc: "host", pid: "host", uts: "host", cgroup: "private" } },
   );
   assert.deepEqual(shared.linux.namespaces.map(({ type, path }) => `${type} ${path ?? ""}`).sort(), [

@@ -394,9 +394,10 @@ function namespacesOf(input: SpecInput): unknown[] {
 
 function sysctlsOf(input: SpecInput): Record<string, string> {
   const own = input.record.hostConfig.Sysctls ?? {};
+  const mode = input.record.hostConfig.NetworkMode ?? "";
   // Ping without CAP_NET_RAW and low ports without CAP_NET_BIND_SERVICE, in a network of the container's own only.
   const network =
-    input.namespaces.network === "private"
+    mode !== "host" && !mode.startsWith("container:")
       ? { "net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0" }
       : {};
   return { ...network, ...own };

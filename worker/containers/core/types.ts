@@ -122,6 +122,28 @@ export interface Resources {
   readonly OomKillDisable?: boolean | null;
 }
 
+export interface PortBinding {
+  /** Empty: every address of the host. */
+  readonly HostIp?: string;
+  /** A port, a range of which one is taken, or empty for any. */
+  readonly HostPort?: string;
+}
+
+/** What a container wishes of one of its networks. */
+export interface EndpointSettings {
+  readonly IPAMConfig?: {
+    readonly IPv4Address?: string;
+    readonly IPv6Address?: string;
+    readonly LinkLocalIPs?: readonly string[] | null;
+  } | null;
+  readonly Links?: readonly string[] | null;
+  readonly Aliases?: readonly string[] | null;
+  readonly MacAddress?: string;
+  readonly DriverOpts?: Readonly<Record<string, string>> | null;
+  /** The network with the highest one gives the way out. */
+  readonly GwPriority?: number;
+}
+
 export interface HostConfig extends Resources {
   readonly Binds?: readonly string[] | null;
   readonly Mounts?: readonly MountConfig[] | null;
@@ -130,6 +152,12 @@ export interface HostConfig extends Resources {
   readonly Tmpfs?: Readonly<Record<string, string>> | null;
   readonly LogConfig?: { readonly Type?: string; readonly Config?: Readonly<Record<string, string>> | null };
   readonly NetworkMode?: string;
+  /** By `PORT/PROTOCOL`, and what of it is published where; no list: the port is published where there is room. */
+  readonly PortBindings?: Readonly<Record<string, readonly PortBinding[] | null>> | null;
+  /** Every exposed port that has no binding of its own, too. */
+  readonly PublishAllPorts?: boolean;
+  /** `CONTAINER:ALIAS` */
+  readonly Links?: readonly string[] | null;
   readonly IpcMode?: string;
   readonly PidMode?: string;
   readonly UTSMode?: string;
@@ -231,6 +259,8 @@ export interface ContainerRecord {
   readonly mounts: readonly ResolvedMount[];
   /** Volumes that were made for this container and have no name of the user's; gone with `remove` when asked. */
   readonly anonymousVolumes: readonly string[];
+  /** By the network's name or id, as it was asked for, the first one first; absent: what the network mode says alone. */
+  readonly networks?: Readonly<Record<string, EndpointSettings>>;
   readonly state: RecordedState;
 }
 

@@ -67,6 +67,12 @@ function wrongMode(kind: string, mode: string | undefined, words: readonly strin
   return `invalid ${kind} mode: ${mode}`;
 }
 
+/** The name or id of a network, or a mode; whether there is such a network is found when it is joined. */
+function wrongNetworkMode(mode: string): string | undefined {
+  if (mode.startsWith("ns:/") || /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(mode)) return undefined;
+  return wrongMode("network", mode, []);
+}
+
 export function wrongHostConfig(host: HostConfig): string | undefined {
   const policy = host.RestartPolicy ?? {};
   const names = ["", "no", "on-failure", "always", "unless-stopped"];
@@ -119,7 +125,7 @@ export function wrongHostConfig(host: HostConfig): string | undefined {
     wrongMode("IPC", host.IpcMode, ["host", "private", "shareable", "none"]) ??
     wrongMode("UTS", host.UTSMode, ["host"]) ??
     wrongMode("cgroup namespace", host.CgroupnsMode, ["host", "private"]) ??
-    (network.startsWith("ns:/") ? undefined : wrongMode("network", network, ["default", "bridge", "none", "host"])) ??
+    wrongNetworkMode(network) ??
     (host.CgroupParent !== undefined && /(^|\/)\.\.(\/|$)/.test(host.CgroupParent)
       ? "a cgroup parent may not hold '..'"
       : undefined) ??
