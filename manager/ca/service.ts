@@ -149,8 +149,9 @@ export class AuthorityService {
     const addr = request.addr ? hostOf(request.addr) : caller;
     await store.update(
       (tx) => {
-        if (tx.has("node", nodeId)) certify(tx, nodeId, identity, issued);
-        else tx.create("node", newNode(request, identity, issued, addr));
+        const now = tx.get("node", nodeId);
+        if (now === undefined) tx.create("node", newNode(request, identity, issued, addr));
+        else certify(tx, now, identity, issued);
       },
       { actor: "ca", cause: `a ${role} joins`, signal },
     );
@@ -191,9 +192,7 @@ export class AuthorityService {
       (tx) => {
         const now = tx.get("node", nodeId);
         if (now === undefined) throw new NodeUnknown(nodeId);
-        // Signing took a moment: what was issued must still be what the node is to be.
-        if (roleNumber(identity.role) !== certificateRole(now)) throw new CaNotReady();
-        certify(tx, nodeId, identity, issued);
+        certify(tx, now, identity, issued);
       },
       { actor: "ca", cause: "a certificate is renewed", signal },
     );
@@ -256,9 +255,15 @@ function newNode(
   };
 }
 
-/** What the node's certificate says from now on. */
-function certify(tx: Tx<ClusterSchema>, nodeId: string, identity: NodeIdentity, issued: Issued): void {
-  tx.edit("node", nodeId, (draft) => {
+/**
+ * What the node's certificate says from now on. Signing took a moment: what was issued must still be what the node is to
+ * be, and of two requests of one node that ran side by side the second must not make another member of it.
+ */
+function certify(tx: Tx<ClusterSchema>, now: Node, identity: NodeIdentity, issued: Issued): void {
+  if (roleNumber(identity.role) !== certificateRole(now)) throw new CaNotReady();
+  const memberId = now.managerStatus?.memberId;
+  if (memberId && identity.memberId !== undefined && memberId !== identity.memberId) throw new CaNotReady();
+  tx.edit("node", now.id, (draft) => {
     draft.role = roleNumber(identity.role);
     draft.certificate = certificateRecord(draft.role, issued);
     if (identity.memberId !== undefined && draft.managerStatus?.memberId !== identity.memberId)

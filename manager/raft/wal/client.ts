@@ -209,14 +209,18 @@ export class WalClient implements LogStorage {
     this.#recovered.resolve({ hardState, snapshot, entries });
   }
 
-  /** Calls back what the thread has counted as done, in order. */
-  #settle(): void {
-    for (let done = this.#ring.done; this.#settled !== done; this.#settled = (this.#settled + 1) >>> 0) {
+  /**
+   * Calls back what the thread has counted as done, in order.
+   * @returns the count that was looked at: the thread may have counted further while callbacks ran
+   */
+  #settle(): number {
+    const done = this.#ring.done;
+    for (; this.#settled !== done; this.#settled = (this.#settled + 1) >>> 0) {
       const pending = this.#inRing[this.#inRingFrom];
-      if (this.#failure !== undefined) return;
+      if (this.#failure !== undefined) return done;
       invariant(pending !== undefined, "what is done was given");
       const answer = pending.isOrder ? this.#answers.shift() : undefined;
-      if (pending.isOrder && answer === undefined) return;
+      if (pending.isOrder && answer === undefined) return done;
       this.#inRing[this.#inRingFrom++] = undefined;
       if (answer?.error === undefined) pending.done(undefined, answer?.answer);
       else pending.done(unpackError(answer.error));
@@ -226,13 +230,11 @@ export class WalClient implements LogStorage {
       this.#inRingFrom = 0;
     }
     this.#refill();
+    return done;
   }
 
   async #watch(): Promise<void> {
-    for (let seen = this.#ring.done; this.#failure === undefined; seen = this.#ring.done) {
-      await this.#ring.whenDone(seen);
-      this.#settle();
-    }
+    for (let seen = this.#settled; this.#failure === undefined; seen = this.#settle()) await this.#ring.whenDone(seen);
   }
 
   #refill(): void {
