@@ -5,6 +5,7 @@
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 import {
+  follow,
   Backpressure,
   Conflict,
   type Change,
@@ -13,6 +14,7 @@ import {
   type Tx,
   type View,
   type Watch,
+  type WatchEvent,
 } from "../store/index.ts";
 import {
   isLow,
@@ -94,7 +96,7 @@ export class Allocator {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster", "node"] });
-    this.#listen();
+    follow(this.#watch, this.#read, () => this.#work());
   }
 
   stop(): void {
@@ -120,20 +122,12 @@ export class Allocator {
     this.#predefinedDue = true;
   }
 
-  #listen(): void {
-    const watch = this.#watch;
-    watch?.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
-        if (event.kind === "view") this.#readView(event.view);
-        else for (const change of event.changes) this.#readChange(change);
-      }
-      this.#work();
-      this.#listen();
-    });
-  }
-
   // ---------------------------------------------------------------------------------------------------------- reading
+
+  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
+    if (event.kind === "view") this.#readView(event.view);
+    else for (const change of event.changes) this.#readChange(change);
+  };
 
   /** First everything that is given already, so that nothing is given twice. */
   #readView(view: View<ClusterSchema>): void {

@@ -9,7 +9,7 @@
  */
 import { formatUnlockKey, isSealed, openPrivateKey } from "../../lib/pki/index.ts";
 import type { Logger } from "../../lib/runtime/index.ts";
-import { theCluster, type ClusterSchema, type Store, type Watch } from "../store/index.ts";
+import { follow, theCluster, type ClusterSchema, type Store, type Watch } from "../store/index.ts";
 
 /** The unlock key as people carry it; undefined: not locked. */
 export type Lock = string | undefined;
@@ -47,7 +47,7 @@ export class LockKeeper implements Disposable {
     this.#inForce = options.inForce;
     this.#keyPem = options.keyPem;
     this.#watch = options.store.watch({ kinds: ["cluster"] });
-    this.#listen();
+    follow(this.#watch, undefined, () => this.#look());
   }
 
   /** Those that may open the node's key file now. */
@@ -68,15 +68,6 @@ export class LockKeeper implements Disposable {
 
   [Symbol.dispose](): void {
     this.#watch.close();
-  }
-
-  #listen(): void {
-    this.#watch.whenReady(() => {
-      if (this.#watch.closed) return;
-      while (this.#watch.poll() !== undefined);
-      this.#look();
-      this.#listen();
-    });
   }
 
   #look(): void {

@@ -1,6 +1,14 @@
 /** Who is refused at every call: nodes that were removed, by what this manager knows now. */
 import type { NodeIdentity } from "../../lib/pki/index.ts";
-import { isRevoked, revokedMax, theCluster, type ClusterSchema, type Store, type Watch } from "../store/index.ts";
+import {
+  follow,
+  isRevoked,
+  revokedMax,
+  theCluster,
+  type ClusterSchema,
+  type Store,
+  type Watch,
+} from "../store/index.ts";
 import { NodeRevoked } from "./errors.ts";
 
 export class Revocations implements Disposable {
@@ -11,7 +19,10 @@ export class Revocations implements Disposable {
   constructor(store: Store<ClusterSchema>) {
     this.#store = store;
     this.#watch = store.watch({ kinds: ["cluster"] });
-    this.#listen();
+    const read = (): void => {
+      this.#revoked = new Set((theCluster(store.current())?.revokedNodes ?? []).map(({ nodeId }) => nodeId ?? ""));
+    };
+    follow(this.#watch, undefined, read);
   }
 
   /** @throws NodeRevoked */
@@ -24,15 +35,5 @@ export class Revocations implements Disposable {
 
   [Symbol.dispose](): void {
     this.#watch.close();
-  }
-
-  #listen(): void {
-    this.#watch.whenReady(() => {
-      if (this.#watch.closed) return;
-      while (this.#watch.poll() !== undefined);
-      const cluster = theCluster(this.#store.current());
-      this.#revoked = new Set((cluster?.revokedNodes ?? []).map(({ nodeId }) => nodeId ?? ""));
-      this.#listen();
-    });
   }
 }

@@ -7,7 +7,15 @@ import { ClusterError } from "../../lib/pure/errors.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
-import { theCluster, withRevoked, type ClusterSchema, type Store, type Tx, type Watch } from "../store/index.ts";
+import {
+  follow,
+  theCluster,
+  withRevoked,
+  type ClusterSchema,
+  type Store,
+  type Tx,
+  type Watch,
+} from "../store/index.ts";
 import { reconcileRoles, type MemberFacts, type RoleStep } from "./core/index.ts";
 
 /** Consensus, as this room needs it. Callbacks run once each, never inside the call. */
@@ -68,7 +76,7 @@ export class RoleManager {
     this.#unsubscribe = members.onChange(() => this.#reconcile());
     this.#looking = clock.every(lookMs, () => this.#look());
     this.#pruning = clock.every(pruneMs, () => this.#prune());
-    this.#listen(this.#watch);
+    follow(this.#watch, undefined, () => this.#reconcile());
   }
 
   stop(): void {
@@ -79,15 +87,6 @@ export class RoleManager {
     this.#changing = false;
     this.#writing = false;
     this.#misses.clear();
-  }
-
-  #listen(watch: Watch<ClusterSchema>): void {
-    watch.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      while (watch.poll() !== undefined);
-      this.#reconcile();
-      this.#listen(watch);
-    });
   }
 
   #look(): void {

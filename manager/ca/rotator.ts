@@ -3,7 +3,7 @@ import { digestOfRoot, publicKeyOfRoot, type AuthorityMaterial, type DrawBytes }
 import { ClusterError } from "../../lib/pure/errors.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
-import { theCluster, type ClusterSchema, type Store, type Tx, type View, type Watch } from "../store/index.ts";
+import { follow, theCluster, type ClusterSchema, type Store, type Tx, type View, type Watch } from "../store/index.ts";
 import { joinTokens } from "./bootstrap.ts";
 import { nextRound, whatBegins, type NodeProgress } from "./core/index.ts";
 
@@ -56,7 +56,7 @@ export class Rotator {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["cluster"] });
-    this.#listen(this.#watch);
+    follow(this.#watch, undefined, () => this.#look());
   }
 
   stop(): void {
@@ -66,15 +66,6 @@ export class Rotator {
     this.#rounds = undefined;
     this.#again?.cancel();
     this.#busy = false;
-  }
-
-  #listen(watch: Watch<ClusterSchema>): void {
-    watch.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      while (watch.poll() !== undefined);
-      this.#look();
-      this.#listen(watch);
-    });
   }
 
   #look(): void {

@@ -7,6 +7,7 @@ import type { RpcServer, StreamEvents } from "../../lib/rpc/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { sessionMethod, skep, trustedRoots } from "../../proto/index.ts";
 import {
+  follow,
   supportedLevel,
   theCluster,
   type Change,
@@ -15,6 +16,7 @@ import {
   type Tx,
   type View,
   type Watch,
+  type WatchEvent,
 } from "../store/index.ts";
 import { Attachments } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
@@ -176,7 +178,7 @@ export class Dispatcher {
       kinds: ["task", "node", "cluster", "secret", "config", "network", "volume", "service"],
       since: view.index,
     });
-    this.#listen();
+    follow(this.#watch, this.#read, () => this.#tellTables());
   }
 
   /** Every agent is told to look for the next leader. */
@@ -456,18 +458,10 @@ export class Dispatcher {
 
   // ------------------------------------------------------------------------------------------------------------- store
 
-  #listen(): void {
-    const watch = this.#watch;
-    watch?.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
-        if (event.kind === "view") this.#readView(event.view);
-        else for (const change of event.changes) this.#readChange(change);
-      }
-      this.#tellTables();
-      this.#listen();
-    });
-  }
+  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
+    if (event.kind === "view") this.#readView(event.view);
+    else for (const change of event.changes) this.#readChange(change);
+  };
 
   /** Changes were missed, so everything is looked at again. */
   #readView(view: View<ClusterSchema>): void {

@@ -6,6 +6,8 @@
 import type { skep } from "../../proto/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import {
+  drain,
+  follow,
   Backpressure,
   Conflict,
   type Change,
@@ -15,6 +17,7 @@ import {
   type Tx,
   type View,
   type Watch,
+  type WatchEvent,
 } from "../store/index.ts";
 import {
   dismantle,
@@ -76,7 +79,7 @@ export class Orchestrator {
     if (this.#watch !== undefined) return;
     this.#time = new LeaderTime(clock, store.current().timeUs);
     this.#watch = store.watch({ kinds: ["service", "task", "node", "cluster"] });
-    this.#listen();
+    follow(this.#watch, this.#read, () => this.#work());
   }
 
   /** What is in flight may still be committed; nothing new is decided. */
@@ -92,23 +95,12 @@ export class Orchestrator {
     this.#wakes.clear();
   }
 
-  #listen(): void {
-    const watch = this.#watch;
-    watch?.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      this.#work();
-      this.#listen();
-    });
-  }
-
   // --------------------------------------------------------------------------------------------------------- reading
 
-  #read(): void {
-    for (let event = this.#watch?.poll(); event !== undefined; event = this.#watch?.poll()) {
-      if (event.kind === "view") this.#readView(event.view);
-      else for (const change of event.changes) this.#readChange(change);
-    }
-  }
+  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
+    if (event.kind === "view") this.#readView(event.view);
+    else for (const change of event.changes) this.#readChange(change);
+  };
 
   #readView(view: View<ClusterSchema>): void {
     const nowUs = this.#nowUs;
@@ -245,7 +237,7 @@ export class Orchestrator {
 
   #work(): void {
     if (this.#watch === undefined) return;
-    this.#read();
+    drain(this.#watch, this.#read);
     const nowUs = this.#nowUs;
     for (const [id, atUs] of this.#wakes) if (atUs <= nowUs) this.#due.add(id);
     // What settles at once may add to it; that is for the next round.

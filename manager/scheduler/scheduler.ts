@@ -7,6 +7,7 @@ import { skep } from "../../proto/index.ts";
 import type { Constraint } from "../../proto/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import {
+  follow,
   Backpressure,
   Conflict,
   type Change,
@@ -15,6 +16,7 @@ import {
   type Tx,
   type View,
   type Watch,
+  type WatchEvent,
 } from "../store/index.ts";
 import {
   Board,
@@ -80,7 +82,7 @@ export class Scheduler {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service"] });
-    this.#listen();
+    follow(this.#watch, this.#read, () => this.#planWithin(quietMs));
   }
 
   stop(): void {
@@ -92,24 +94,12 @@ export class Scheduler {
     this.#forget();
   }
 
-  #listen(): void {
-    const watch = this.#watch;
-    watch?.whenReady(() => {
-      if (watch !== this.#watch || watch.closed) return;
-      this.#read();
-      this.#listen();
-    });
-  }
-
   // --------------------------------------------------------------------------------------------------------- reading
 
-  #read(): void {
-    for (let event = this.#watch?.poll(); event !== undefined; event = this.#watch?.poll()) {
-      if (event.kind === "view") this.#readView(event.view);
-      else for (const change of event.changes) this.#readChange(change);
-    }
-    this.#planWithin(quietMs);
-  }
+  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
+    if (event.kind === "view") this.#readView(event.view);
+    else for (const change of event.changes) this.#readChange(change);
+  };
 
   #forget(): void {
     this.#board = new Board();

@@ -41,6 +41,7 @@ export {
   UpdateFailed,
   VersionConflict,
 } from "./core/errors.ts";
+export { drain, follow } from "./follow.ts";
 export { isRevoked, removeNode, revokedMax, theCluster, withRevoked } from "./membership.ts";
 export { clusterSchema, slotKey, type ClusterSchema } from "./schema.ts";
 export type { ChangeAct } from "./core/transaction.ts";
