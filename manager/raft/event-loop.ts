@@ -17,7 +17,8 @@ export interface LoopWindow {
 }
 
 const windowMs = 10_000;
-const resolutionMs = 5;
+/** Like the ticks: with the 5 ms of the page an idle process woke 200 times a second for nothing else (docs/benchmarks.md). */
+const resolutionMs = 25;
 const sickWindowsMax = 3;
 
 export class EventLoopMonitor implements Disposable {

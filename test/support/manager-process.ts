@@ -336,11 +336,7 @@ export class ManagerCluster implements AsyncDisposable {
   }
 
   async get(manager: ManagerProcess, key: string): Promise<string | undefined> {
-    let { items, failure } = await this.keys(manager).ask({ get: { key } });
-    // A manager that is busy for a second loses its callers' connections; a read is asked again on the next one.
-    for (let tries = 0; failure?.code === "RPC_UNAVAILABLE" && tries < 3; tries++) {
-      ({ items, failure } = await this.keys(manager).ask({ get: { key } }));
-    }
+    const { items, failure } = await this.keys(manager).ask({ get: { key } });
     if (failure) throw new Error(`${failure.code}: ${failure.message}`);
     const item = items?.[0];
     return item?.found === true ? Buffer.from(item.value ?? []).toString() : undefined;
