@@ -328,7 +328,9 @@ async function untilCommitted(
     const { failure } = await withTimeout(cluster.keys(manager).ask({ put: { key, value } }), 500);
     if (!failure) return;
     if (performance.now() > untilMs) {
-      const states = managers.map((each) => `${each.options.name} ${each.running ? "runs" : "has ended"}: ${each.tail()}`);
+      const states = managers.map(
+        (each) => `${each.options.name} ${each.running ? "runs" : "has ended"}: ${each.tail()}`,
+      );
       throw new Error(`nothing was committed: ${failure.code} ${failure.message}\n${states.join("\n")}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 2));
