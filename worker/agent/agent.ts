@@ -6,7 +6,20 @@ import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 import type { Executor, Needs, NodeFacts, TaskController } from "../executor/index.ts";
-import { AssignmentSet, ManagerChoice, SessionBackoff, takenUp, TaskState } from "./core/index.ts";
+import { AttachmentController, isAttachment } from "./attachment.ts";
+import { Attacher } from "./attacher.ts";
+import {
+  AssignmentSet,
+  changeOf,
+  ManagerChoice,
+  recordsOf,
+  SessionBackoff,
+  takenUp,
+  TaskState,
+  type DataPlane,
+  type RecordNews,
+} from "./core/index.ts";
+import { DataFeed } from "./data-feed.ts";
 import { TaskLost } from "./errors.ts";
 import { LogShipper } from "./log-shipper.ts";
 import { AgentSession, type AgentChannel } from "./session.ts";
@@ -20,6 +33,8 @@ export interface AgentOptions {
   readonly nodeId: string;
   readonly memory: TaskMemory;
   readonly executor: Executor;
+  /** Is told who is in the networks of this node's tasks; unset: the node has none, and managers tell it nothing. */
+  readonly dataPlane?: DataPlane;
   /** Opens a channel to the manager at this address, with the node's certificate. */
   readonly openChannel: (address: string) => AgentChannel;
   /** HOST:PORT or unix:PATH; what managers tell later is asked first. */
@@ -53,6 +68,11 @@ export class Agent implements AsyncDisposable {
   readonly #backoff: SessionBackoff;
   readonly #reporter: StatusReporter;
   readonly #shipper: LogShipper;
+  readonly #feed: DataFeed | undefined;
+  /** Places of this node's own containers in networks of the cluster. */
+  readonly attacher: Attacher;
+  /** Tasks that wait until the data plane was told what came before this ticket. */
+  readonly #routes = new Map<string, number>();
   /** Called with each change of a task's status, for those who wait for one. */
   readonly #listeners = new Set<(taskId: string) => void>();
   readonly #runners = new Map<string, TaskRunner>();
@@ -63,6 +83,8 @@ export class Agent implements AsyncDisposable {
   #description: NodeDescription = {};
   #session: AgentSession | undefined;
   #informed = false;
+  /** Of what the data plane was told last. */
+  #ticket = 0;
   #leaving = false;
   /** The managers know that this node leaves: nothing more is said. */
   #parting = false;
@@ -90,6 +112,23 @@ export class Agent implements AsyncDisposable {
       logger: options.logger,
       started: (taskId, wait, signal) => this.#whenStarted(taskId, wait, signal),
     });
+    const { dataPlane, clock, logger, nodeId } = options;
+    if (dataPlane !== undefined) {
+      this.#feed = new DataFeed({
+        plane: dataPlane,
+        clock,
+        logger,
+        records: () => recordsOf(nodeId, this.#assigned.records),
+        applied: (revision) => void this.#session?.send({ applied: { revision } }),
+        settled: () => this.#routed(),
+      });
+    }
+    this.attacher = new Attacher({
+      clock,
+      send: (message) => this.#session?.welcomed === true && (this.#session.send(message), true),
+      tasks: () => this.tasks,
+      network: (id) => this.#assigned.network(id),
+    });
     this.#reporter = new StatusReporter({
       clock: options.clock,
       send: (statusUpdate) => this.#session?.send({ statusUpdate }) ?? false,
@@ -104,6 +143,9 @@ export class Agent implements AsyncDisposable {
     const { memory, executor } = this.#options;
     await this.#describe();
     this.#held = new Set(await executor.held());
+    this.#assigned.restore(await memory.loadRecords());
+    // Also with nothing to tell: the data plane begins with what it is told first.
+    this.#ticket = this.#feed?.replace(undefined) ?? 0;
     for (const { task, status, acknowledged } of await memory.load()) {
       const held = this.#held.delete(task.id);
       this.#takeUp(task, status, held, acknowledged);
@@ -157,6 +199,8 @@ export class Agent implements AsyncDisposable {
     this.#reporter.end();
     await this.#following;
     await Promise.all([...this.#runners.values()].map((runner) => runner.close()));
+    this.attacher.close();
+    await this.#feed?.close();
     await this.#writing;
     await this.#options.memory.close();
   }
@@ -225,6 +269,7 @@ export class Agent implements AsyncDisposable {
       this.#reporter.end();
       this.#shipper.endAll();
       this.#assigned.sessionEnded();
+      this.#feed?.sessionEnded();
       channel[Symbol.dispose]();
       if (session.welcomed) this.#options.onSession?.(false);
     }
@@ -260,14 +305,16 @@ export class Agent implements AsyncDisposable {
     this.#choice.succeeded(address);
     this.#options.logger.info("a manager is reached", { address });
     this.#reporter.begin();
+    this.attacher.begin();
     this.#options.onSession?.(true);
   }
 
   #receive(message: skep.dispatcher.ManagerMessage.$Properties, channel: AgentChannel): void {
-    const { assignments, statusAck, managers, node, logs } = message;
+    const { assignments, statusAck, managers, node, logs, attachAnswer } = message;
     if (assignments != null) this.#assign(assignments);
     else if (statusAck != null) this.#reporter.acknowledge(statusAck.number ?? 0);
     else if (logs != null) this.#shipper.take(logs, channel);
+    else if (attachAnswer != null) this.attacher.answered(attachAnswer);
     else if (managers != null) {
       const list = managers.managers ?? [];
       const leader = list.find((each) => each.leader === true)?.addr ?? undefined;
@@ -290,7 +337,10 @@ export class Agent implements AsyncDisposable {
   async #describe(): Promise<boolean> {
     const { executor, describe, nodeId } = this.#options;
     const found = await executor.describe();
-    const description = describe?.(found) ?? found;
+    const described = describe?.(found) ?? found;
+    // By this managers know that records may be told, and that it is worth waiting until they are applied.
+    const network = described.network ?? { capabilities: ["overlay"] };
+    const description = this.#feed === undefined ? { ...described, network: null } : { ...described, network };
     const { NodeDescription } = skep.objects;
     const before = NodeDescription.encode(this.#description).finish();
     const isNews = Buffer.compare(before, NodeDescription.encode(description).finish()) !== 0;
@@ -348,15 +398,18 @@ export class Agent implements AsyncDisposable {
         this.#session?.send({ resync: {} });
         return;
       case "changes":
+        this.#feedChanges(told.records, message.revision ?? 0);
         for (const task of told.tasks) this.#setTask(task);
         for (const taskId of told.removed) this.#runners.get(taskId)?.drop();
         return;
       case "complete": {
         const wanted = new Set(told.tasks.map(({ id }) => id));
         this.#informed = true;
+        for (const { key, item } of told.records) this.#note({ kind: "record", key, item });
+        this.#ticket = this.#feed?.replace(message.revision ?? 0) ?? 0;
         for (const task of told.tasks) this.#setTask(task, true);
         for (const [taskId, runner] of this.#runners) {
-          if (wanted.has(taskId)) runner.informed();
+          if (wanted.has(taskId)) runner.lookAgain();
           else runner.drop();
         }
         // Left over from a life that is not remembered.
@@ -367,8 +420,27 @@ export class Agent implements AsyncDisposable {
     }
   }
 
+  #feedChanges(records: readonly RecordNews[], revision: number): void {
+    if (this.#feed === undefined || records.length === 0) return;
+    for (const { key, item } of records) this.#note({ kind: "record", key, item });
+    const changes = records.map(({ key, item }) => changeOf(key, item));
+    this.#ticket = this.#feed.change(changes, revision);
+  }
+
+  /** The data plane was told more: tasks that waited for that may go on. */
+  #routed(): void {
+    for (const [taskId, ticket] of this.#routes) {
+      if (this.#feed?.hasSettled(ticket) !== true) continue;
+      this.#routes.delete(taskId);
+      this.#runners.get(taskId)?.lookAgain();
+    }
+    this.attacher.look();
+  }
+
   /** @param isComplete  the managers' view of the task is as fresh as it gets */
   #setTask(task: Task, isComplete = false): void {
+    if (task.networksAttachments.length > 0 && this.#feed?.hasSettled(this.#ticket) === false)
+      this.#routes.set(task.id, this.#ticket);
     const runner = this.#runners.get(task.id);
     if (runner === undefined) return this.#takeUp(task, undefined, this.#held.delete(task.id), true);
     this.#note({ kind: "task", task });
@@ -381,7 +453,9 @@ export class Agent implements AsyncDisposable {
   /** @param known  what this node remembers of it */
   #takeUp(task: Task, known: Status | undefined, held: boolean, acknowledged: boolean): void {
     const told = task.status ?? {};
-    const state = takenUp(told.state ?? TaskState.NEW, known?.state ?? undefined, held);
+    // Of a mere place in a network nothing can be lost.
+    const isHere = held || (isAttachment(task) && known !== undefined);
+    const state = takenUp(told.state ?? TaskState.NEW, known?.state ?? undefined, isHere);
     const status: Status = state === "lost" ? this.#lost(task.id) : { ...(known ?? told), state };
     this.#note({ kind: "task", task });
     const isNews = !acknowledged || state === "lost";
@@ -394,7 +468,9 @@ export class Agent implements AsyncDisposable {
         clock,
         logger,
         informed: () => this.#informed,
-        controller: (each) => executor.controller(each, this.#needs, this.#facts),
+        routed: (taskId) => !this.#routes.has(taskId),
+        controller: (each) =>
+          isAttachment(each) ? new AttachmentController() : executor.controller(each, this.#needs, this.#facts),
         report: (taskId, now) => this.#report(taskId, now),
         gone: (taskId) => this.#gone(taskId),
       }),
@@ -411,12 +487,15 @@ export class Agent implements AsyncDisposable {
   #report(taskId: string, status: Status): Promise<void> {
     this.#reporter.add(taskId, status);
     for (const listener of Array.from(this.#listeners)) listener(taskId);
+    this.attacher.look();
     return this.#remember([{ kind: "status", taskId, status, acknowledged: false }]);
   }
 
   async #gone(taskId: string): Promise<void> {
     this.#runners.delete(taskId);
+    this.#routes.delete(taskId);
     this.#reporter.forget(taskId);
+    this.attacher.gone(taskId);
     for (const listener of Array.from(this.#listeners)) listener(taskId);
     await this.#remember([{ kind: "forget", taskId }]);
   }

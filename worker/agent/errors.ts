@@ -49,3 +49,11 @@ export class SessionBroken extends ClusterError {
     });
   }
 }
+
+/** The managers' word, and their advice. */
+export class AttachmentRefused extends ClusterError {
+  readonly code = "ATTACH_REFUSED";
+  constructor(message: string, fix: string) {
+    super(message, { fix });
+  }
+}

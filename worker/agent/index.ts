@@ -6,5 +6,7 @@
  * Uses:  executor, proto, lib, level.   Used by: daemon.   Design: docs/design/agent.md
  */
 export { Agent, type AgentOptions } from "./agent.ts";
+export type { Attached, Attacher, AttachRequest } from "./attacher.ts";
+export type { DataPlane, NetworkRecords, RecordChange } from "./core/index.ts";
 export type { AgentChannel } from "./session.ts";
 export { LevelMemory, MapMemory, type TaskMemory } from "./task-memory.ts";

@@ -1,6 +1,6 @@
 /**
- * What an agent remembers across its restarts: the tasks of this node, how far each has come, and what the managers have
- * not acknowledged yet. No secret is in it: what pulls an image is taken out, secrets and configs are never given here.
+ * What an agent remembers across its restarts: the tasks of this node, how far each has come, what the managers have not
+ * acknowledged yet, and the records of the data plane. No secret is in it: what pulls an image is taken out, secrets and configs are never given here.
  */
 import { Level } from "level";
 
@@ -8,6 +8,8 @@ import { skep } from "../../proto/index.ts";
 
 export type Task = Readonly<skep.objects.Task>;
 export type Status = skep.objects.TaskStatus.$Properties;
+
+export type RecordItem = skep.dispatcher.Assignment.$Properties;
 
 export interface Remembered {
   readonly task: Task;
@@ -18,16 +20,22 @@ export interface Remembered {
 export type MemoryChange =
   | { readonly kind: "task"; readonly task: Task }
   | { readonly kind: "status"; readonly taskId: string; readonly status: Status; readonly acknowledged: boolean }
-  | { readonly kind: "forget"; readonly taskId: string };
+  | { readonly kind: "forget"; readonly taskId: string }
+  /** Of the data plane; without `item` it is gone. */
+  | { readonly kind: "record"; readonly key: string; readonly item: RecordItem | undefined };
 
 /** Changes are kept in the order of the calls. A crash loses the last ones at most, and never half of a call. */
 export interface TaskMemory {
   load(): Promise<readonly Remembered[]>;
+  /** Of the data plane, by key. */
+  loadRecords(): Promise<readonly (readonly [string, RecordItem])[]>;
   write(changes: readonly MemoryChange[]): Promise<void>;
   close(): Promise<void>;
 }
 
 const { Task: TaskMessage, TaskStatus } = skep.objects;
+const { Assignment: RecordMessage } = skep.dispatcher;
+const recordPrefix = "record/";
 type Row =
   | { readonly type: "put"; readonly key: string; readonly value: Uint8Array }
   | { readonly type: "del"; readonly key: string };
@@ -63,6 +71,15 @@ export class LevelMemory implements TaskMemory {
     return found;
   }
 
+  async loadRecords(): Promise<readonly (readonly [string, RecordItem])[]> {
+    const found: (readonly [string, RecordItem])[] = [];
+    for await (const [row, value] of this.#level.iterator({ gte: recordPrefix, lt: "record0" })) {
+      const item = readable(() => RecordMessage.decode(value));
+      if (item !== undefined) found.push([row.slice(recordPrefix.length), item]);
+    }
+    return found;
+  }
+
   async write(changes: readonly MemoryChange[]): Promise<void> {
     await this.#level.batch(changes.flatMap(rowsOf));
   }
@@ -90,6 +107,11 @@ function rowsOf(change: MemoryChange): Row[] {
         { type: "del", key: `task/${change.taskId}` },
         { type: "del", key: `status/${change.taskId}` },
       ];
+    case "record": {
+      const key = `${recordPrefix}${change.key}`;
+      if (change.item === undefined) return [{ type: "del", key }];
+      return [{ type: "put", key, value: RecordMessage.encode(change.item).finish() }];
+    }
   }
 }
 
@@ -112,15 +134,23 @@ function readable<T>(decode: () => T): T | undefined {
 /** For tests and the simulator: what was written is there in the next life. */
 export class MapMemory implements TaskMemory {
   readonly #rows = new Map<string, Remembered>();
+  readonly #records = new Map<string, RecordItem>();
 
   load(): Promise<readonly Remembered[]> {
     return Promise.resolve([...this.#rows.values()]);
   }
 
+  loadRecords(): Promise<readonly (readonly [string, RecordItem])[]> {
+    return Promise.resolve([...this.#records]);
+  }
+
   write(changes: readonly MemoryChange[]): Promise<void> {
     for (const change of changes) {
       if (change.kind === "forget") this.#rows.delete(change.taskId);
-      else if (change.kind === "task") {
+      else if (change.kind === "record") {
+        if (change.item === undefined) this.#records.delete(change.key);
+        else this.#records.set(change.key, change.item);
+      } else if (change.kind === "task") {
         const before = this.#rows.get(change.task.id);
         this.#rows.set(change.task.id, {
           task: change.task,

@@ -15,6 +15,8 @@ export interface RunnerHost {
   readonly logger: Logger;
   /** Whether a manager has told, in this life, what tasks need. */
   informed(): boolean;
+  /** Whether the data plane was told who is in the task's networks. */
+  routed(taskId: string): boolean;
   controller(task: Task): TaskController;
   /** The task's status is another one now. @returns when it is remembered */
   report(taskId: string, status: Status): Promise<void>;
@@ -82,8 +84,8 @@ export class TaskRunner {
     this.#wake?.();
   }
 
-  /** A manager has told what tasks need. */
-  informed(): void {
+  /** What it needs is told, or the data plane knows its networks: it may go on. */
+  lookAgain(): void {
     this.#wake?.();
   }
 
@@ -109,6 +111,7 @@ export class TaskRunner {
         desired: desiredOf(this.#task),
         dropped: this.#dropped,
         informed: this.#host.informed(),
+        routed: this.#host.routed(this.#task.id),
       });
       if (act.kind === "hold") {
         await new Promise<void>((resolve) => (this.#wake = resolve));
@@ -196,6 +199,7 @@ export class TaskRunner {
       containerStatus:
         container === undefined ? null : { ...container, ...(exitCode === undefined ? {} : { exitCode }) },
       portStatus: this.#controller?.portStatus() ?? null,
+      networkStatus: this.#controller?.networkStatus() ?? null,
     });
   }
 

@@ -62,6 +62,8 @@ export interface TaskController {
   containerStatus(): skep.objects.ContainerStatus.$Properties | undefined;
   /** Host ports that are really taken. */
   portStatus(): skep.objects.PortStatus.$Properties | undefined;
+  /** What the node chose for it: its gateway address, in the node's own block. Undefined before it has one. */
+  networkStatus(): skep.objects.NetworkStatus.$Properties | undefined;
   /** Output of the task for the log broker. */
   logs(options: TaskLogOptions, signal: AbortSignal): AsyncIterable<TaskLogLine>;
 }

@@ -249,6 +249,10 @@ export class ContainerTask implements TaskController {
     return undefined;
   }
 
+  networkStatus(): skep.objects.NetworkStatus.$Properties | undefined {
+    return undefined;
+  }
+
   async *logs(options: TaskLogOptions, signal: AbortSignal): AsyncGenerator<TaskLogLine, void, undefined> {
     const { stdout, stderr, follow, tail, sinceNs } = options;
     const wish = {

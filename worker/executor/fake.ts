@@ -75,6 +75,8 @@ export interface FakeHostOptions {
   readonly clock: Clock;
   readonly behaviour: (task: Task) => FakeBehaviour;
   readonly description: skep.objects.NodeDescription.$Properties;
+  /** Of a task's way out; undefined: the machine has no data plane. */
+  readonly gatewayAddress?: (task: Task) => string | undefined;
 }
 
 /** A machine: its containers go on without the daemon. */
@@ -263,6 +265,11 @@ class FakeController implements TaskController {
 
   portStatus(): skep.objects.PortStatus.$Properties | undefined {
     return undefined;
+  }
+
+  networkStatus(): skep.objects.NetworkStatus.$Properties | undefined {
+    const address = this.#host.options.gatewayAddress?.(this.#task);
+    return address === undefined ? undefined : { gatewayAddresses: [address] };
   }
 
   async *logs(options: TaskLogOptions, signal: AbortSignal): AsyncIterable<TaskLogLine> {

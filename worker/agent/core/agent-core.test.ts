@@ -17,7 +17,7 @@ import {
 const { AssignmentsKind } = skep.dispatcher;
 
 const act = (observed: TaskState, desired: TaskState, more = {}): string => {
-  const next = nextAct({ observed, desired, dropped: false, informed: true, ...more });
+  const next = nextAct({ observed, desired, dropped: false, informed: true, routed: true, ...more });
   return next.kind === "move" ? `move ${TaskState[next.state]}` : next.kind;
 };
 
@@ -25,7 +25,7 @@ test("a task is taken through its states in order, and held at READY as long as 
   const path: string[] = [];
   let observed: TaskState = TaskState.ASSIGNED;
   for (let step = 0; step < 8; step++) {
-    const next = nextAct({ observed, desired: TaskState.RUNNING, dropped: false, informed: true });
+    const next = nextAct({ observed, desired: TaskState.RUNNING, dropped: false, informed: true, routed: true });
     path.push(next.kind);
     if (next.kind === "move") observed = next.state;
     else if (next.kind === "prepare" || next.kind === "start") observed = reached(next.kind);

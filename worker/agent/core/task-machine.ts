@@ -15,6 +15,8 @@ export interface Position {
   readonly dropped: boolean;
   /** A manager has told what the task needs, in this life of the agent: secrets are never on disk. */
   readonly informed: boolean;
+  /** The data plane of this node was told who is in the task's networks. */
+  readonly routed: boolean;
 }
 
 export type Act =
@@ -25,13 +27,13 @@ export type Act =
   | { readonly kind: "stop" }
   | { readonly kind: "remove" };
 
-export function nextAct({ observed, desired, dropped, informed }: Position): Act {
+export function nextAct({ observed, desired, dropped, informed, routed }: Position): Act {
   if (observed > TaskState.RUNNING) return dropped ? { kind: "remove" } : { kind: "hold" };
   if (dropped || desired >= TaskState.SHUTDOWN)
     return observed < TaskState.PREPARING ? moved(TaskState.SHUTDOWN) : { kind: "stop" };
   if (observed < TaskState.ACCEPTED) return moved(TaskState.ACCEPTED);
   if (observed < TaskState.PREPARING) return moved(TaskState.PREPARING);
-  if (observed < TaskState.READY) return informed ? { kind: "prepare" } : { kind: "hold" };
+  if (observed < TaskState.READY) return informed && routed ? { kind: "prepare" } : { kind: "hold" };
   if (observed < TaskState.STARTING)
     return informed && desired >= TaskState.RUNNING ? moved(TaskState.STARTING) : { kind: "hold" };
   return { kind: observed < TaskState.RUNNING ? "start" : "wait" };
