@@ -48,6 +48,8 @@ export interface SandboxRequest {
   readonly hostname: string;
   /** Servers for names that are not of the swarm; empty: the host's. */
   readonly dns: readonly string[];
+  /** Names that only it knows (`--link`), and what each stands for. */
+  readonly links?: Readonly<Record<string, string>>;
   /** The service and task it belongs to; empty for a container of the user's. */
   readonly serviceId: string;
   readonly taskId: string;
