@@ -2,6 +2,7 @@
 import { cpus, hostname, totalmem } from "node:os";
 import { arch } from "node:process";
 
+import { isId } from "../../lib/pure/id.ts";
 import { type skep } from "../../proto/index.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { Container, Containers } from "../containers/index.ts";
@@ -11,6 +12,7 @@ import { ContainerTask, removeTask, type ControllerHost } from "./controller.ts"
 import { logDrivers, taskIdLabel } from "./core/container-of-task.ts";
 import { ImagePulls } from "./image-pulls.ts";
 import { SecretFiles } from "./secret-files.ts";
+import type { TaskNetworks } from "./task-networks.ts";
 
 export interface ExecutorSettings {
   readonly containers: Containers;
@@ -21,6 +23,8 @@ export interface ExecutorSettings {
   readonly labels: () => Readonly<Record<string, string>>;
   readonly genericResources: readonly skep.objects.GenericResource.$Properties[];
   readonly engineVersion: string;
+  /** Absent: tasks run in the host's network or in none. */
+  readonly networks?: TaskNetworks;
   /** Do not ask a registry for an image that is here. */
   readonly preferOfflineImage: boolean;
   readonly clock: Clock;
@@ -38,11 +42,12 @@ export class ContainerExecutor implements Executor {
 
   private constructor(settings: ExecutorSettings, files: SecretFiles) {
     this.#settings = settings;
-    const { containers, images, clock, logger, preferOfflineImage: preferOffline } = settings;
+    const { containers, images, networks, clock, logger, preferOfflineImage: preferOffline } = settings;
     this.#host = {
       containers,
       pulls: new ImagePulls(images, { clock, logger, preferOffline }),
       files,
+      ...(networks === undefined ? {} : { networks }),
       clock,
       find: (taskId) => containers.withLabel(taskIdLabel, taskId),
     };
@@ -57,7 +62,7 @@ export class ContainerExecutor implements Executor {
     const { labels, genericResources, engineVersion } = this.#settings;
     const plugins = [
       ...logDrivers.map((name) => ({ type: "Log", name })),
-      ...["host", "null"].map((name) => ({ type: "Network", name })),
+      ...this.#networkDrivers().map((name) => ({ type: "Network", name })),
       { type: "Volume", name: "local" },
     ];
     return {
@@ -77,7 +82,14 @@ export class ContainerExecutor implements Executor {
       .list()
       .map((container) => taskIdOf(container))
       .filter((id) => id !== undefined);
-    return [...new Set([...contained, ...(await this.#host.files.tasks())])].sort();
+    const connected = (await this.#settings.networks?.sandboxes.held()) ?? [];
+    return [...new Set([...contained, ...(await this.#host.files.tasks()), ...connected.filter(isId)])].sort();
+  }
+
+  #networkDrivers(): readonly string[] {
+    const { networks } = this.#settings;
+    const built = networks !== undefined && networks.abilities.refusal === undefined;
+    return built ? ["bridge", "host", "null", "overlay"] : ["host", "null"];
   }
 
   controller(task: skep.objects.Task, needs: Needs, facts: NodeFacts): TaskController {

@@ -1,5 +1,6 @@
 /** One task on this node: its container, and what has to be there before it. Contract: contract.ts. */
 import type { Container, Containers, HostConfig } from "../containers/index.ts";
+import { ClusterError } from "../../lib/pure/errors.ts";
 import type { skep } from "../../proto/index.ts";
 import type { Clock } from "../../lib/runtime/index.ts";
 import type { ExitReport, Needs, NodeFacts, TaskController, TaskLogLine, TaskLogOptions } from "./contract.ts";
@@ -13,9 +14,13 @@ import {
   type TaskContainerPlan,
 } from "./core/container-of-task.ts";
 import { expandTemplate } from "./core/template.ts";
-import { NetworkNotReady, TaskContainerGone, TaskDependencyMissing, TaskExitedEarly, TaskUnhealthy } from "./errors.ts";
+import { TaskContainerGone, TaskDependencyMissing, TaskExitedEarly, TaskUnhealthy } from "./errors.ts";
 import type { ImagePulls, PullReport } from "./image-pulls.ts";
 import type { SecretFile, SecretFiles } from "./secret-files.ts";
+import { planTaskNetwork, portStatusOf, type TaskNetworks } from "./task-networks.ts";
+
+/** Of containers in a sandbox; which, their task's id tells. As the reference has it for tasks. */
+const sandboxMode = "default";
 
 type Report = (reason: skep.objects.Reason.$Properties) => void;
 
@@ -24,6 +29,8 @@ export interface ControllerHost {
   readonly containers: Containers;
   readonly pulls: ImagePulls;
   readonly files: SecretFiles;
+  /** Absent: this node has no networks of its own. */
+  readonly networks?: TaskNetworks;
   readonly clock: Clock;
   /** The container that was made for a task, if there is one. */
   find(taskId: string): Container | undefined;
@@ -58,7 +65,8 @@ export class ContainerTask implements TaskController {
   async prepare(signal: AbortSignal, report: Report): Promise<void> {
     signal.throwIfAborted();
     if (this.#host.find(this.#task.id) !== undefined) return;
-    const { spec, plan } = await this.#plan(report);
+    const networkMode = await this.#connect(report, signal);
+    const { spec, plan } = await this.#plan(networkMode, report);
     const sinceUs = Math.round(this.#host.clock.wallMs() * 1000);
     await this.#host.pulls.ensure(
       plan.config.Image,
@@ -71,10 +79,33 @@ export class ContainerTask implements TaskController {
     await this.#host.containers.create({ name, config, hostConfig: { ...(hostConfig as HostConfig), Mounts: mounts } });
   }
 
+  /** Builds the networks that the container will start in; the same again when it is called again. @returns its network mode */
+  async #connect(report: Report, signal: AbortSignal): Promise<string> {
+    const { networks } = this.#host;
+    try {
+      const plan = planTaskNetwork(this.#task, this.#needs, networks?.abilities);
+      if (plan.mode !== "sandbox") return plan.mode;
+      await networks?.sandboxes.attach(this.#task.id, plan.request, signal);
+      return sandboxMode;
+    } catch (error) {
+      if (error instanceof ClusterError) report(this.#networkReason(error));
+      throw error;
+    }
+  }
+
+  /** Some errors say themselves why a task cannot run: a port that is in use. */
+  #networkReason(error: ClusterError): skep.objects.Reason.$Properties {
+    const { reason } = error as { reason?: skep.objects.Reason.$Properties };
+    const networkId = this.#task.spec?.networks?.[0]?.target ?? "";
+    return { ...(reason ?? { networkNotReady: { networkId, detail: error.message } }), sinceUs: this.#nowUs() };
+  }
+
   /** Decides everything and puts the secrets in place; the same again when it is called again. */
-  async #plan(report: Report): Promise<{ spec: skep.objects.ContainerSpec.$Properties; plan: TaskContainerPlan }> {
+  async #plan(
+    networkMode: string,
+    report: Report,
+  ): Promise<{ spec: skep.objects.ContainerSpec.$Properties; plan: TaskContainerPlan }> {
     const spec = containerSpecOf(this.#task);
-    const networkMode = this.#networkMode(report);
     const wishes = this.#fileWishes(spec, report);
     const paths = await this.#host.files.write(
       this.#task.id,
@@ -82,25 +113,6 @@ export class ContainerTask implements TaskController {
     );
     const files = wishes.map(({ target }, at) => ({ source: paths[at] ?? "", target }));
     return { spec, plan: planContainer(this.#task, this.#facts, networkMode, files) };
-  }
-
-  /** `host` and `none` are all that this node can build; a service without networks, or with published ports only, gets none. */
-  #networkMode(report: Report): string {
-    let mode = "none";
-    for (const wanted of this.#task.spec?.networks ?? []) {
-      const target = wanted.target ?? "";
-      const network = this.#needs.network(target);
-      const driver = network?.spec?.driver?.name ?? "";
-      const name = network?.spec?.name ?? target;
-      if (driver === "host" || name === "host") mode = "host";
-      else if (driver === "null" || name === "none") mode = "none";
-      else if (network?.spec?.ingress !== true) {
-        const detail = "this worker attaches tasks to the networks host and none only";
-        report({ networkNotReady: { networkId: target, detail }, sinceUs: this.#nowUs() });
-        throw new NetworkNotReady(name, detail);
-      }
-    }
-    return mode;
   }
 
   #fileWishes(spec: skep.objects.ContainerSpec.$Properties, report: Report): FileWish[] {
@@ -161,8 +173,8 @@ export class ContainerTask implements TaskController {
     const container = this.#container();
     // A task lives once: one that ended is never started again, `wait` tells how it ended.
     if (container.record.state.startedAtMs === 0) {
-      // After a reboot the container is still here and its secrets are not.
-      await this.#plan(report);
+      // After a reboot the container is still here; its secrets and its namespace are not.
+      await this.#plan(await this.#connect(report, signal), report);
       await container.start();
     }
     await this.#untilHealthy(container, signal, report);
@@ -244,9 +256,15 @@ export class ContainerTask implements TaskController {
     return { containerId: container.id, pid, exitCode: exit?.code ?? 0 };
   }
 
-  /** None are published by this worker: a task in the host's network opens its ports itself. */
+  /** A task in the host's network opens its ports itself. */
   portStatus(): skep.objects.PortStatus.$Properties | undefined {
-    return undefined;
+    const sandbox = this.#host.networks?.sandboxes.get(this.#task.id);
+    return sandbox === undefined ? undefined : portStatusOf(sandbox);
+  }
+
+  networkStatus(): skep.objects.NetworkStatus.$Properties | undefined {
+    const address = this.#host.networks?.sandboxes.get(this.#task.id)?.gatewayAddress;
+    return address === undefined ? undefined : { gatewayAddresses: [address] };
   }
 
   networkStatus(): skep.objects.NetworkStatus.$Properties | undefined {
@@ -278,16 +296,19 @@ export class ContainerTask implements TaskController {
   }
 }
 
-/** Secrets first: what is left after a crash in between has none any more. */
-export async function removeTask(host: Pick<ControllerHost, "files" | "find">, taskId: string): Promise<void> {
+/** Secrets first: what is left after a crash in between has none any more. Its networks last: nothing of it uses them then. */
+export async function removeTask(
+  host: Pick<ControllerHost, "files" | "find" | "networks">,
+  taskId: string,
+): Promise<void> {
   await host.files.remove(taskId);
   const container = host.find(taskId);
-  if (container === undefined) return;
   try {
-    await container.remove({ force: true, volumes: true });
+    await container?.remove({ force: true, volumes: true });
   } catch (error) {
     if (host.find(taskId) !== undefined) throw error; // else somebody else removed it meanwhile
   }
+  await host.networks?.sandboxes.release(taskId);
 }
 
 /** Leaves the work to itself when the signal aborts; it goes on to its end. */

@@ -13,15 +13,6 @@ export class TaskDependencyMissing extends ClusterError implements Temporary {
   }
 }
 
-export class NetworkNotReady extends ClusterError {
-  readonly code = "NETWORK_NOT_READY";
-  constructor(network: string, found: string) {
-    super(`Cannot attach the task to network ${network}: ${found}`, {
-      fix: "Use the network host or none on this node",
-    });
-  }
-}
-
 export class TaskUnhealthy extends ClusterError {
   readonly code = "TASK_UNHEALTHY";
   constructor(failingStreak: number) {

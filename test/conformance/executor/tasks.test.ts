@@ -7,7 +7,6 @@ import { after, afterEach, before, describe, test } from "node:test";
 import { skep } from "../../../proto/index.ts";
 import {
   isTemporary,
-  NetworkNotReady,
   SecretsStoreFailed,
   TaskContainerGone,
   TaskDependencyMissing,
@@ -17,6 +16,7 @@ import {
   type TaskController,
 } from "../../../worker/executor/index.ts";
 import { ContainerExecutor } from "../../../worker/executor/index.ts";
+import { NetworkUnavailable } from "../../../worker/network/index.ts";
 import { realClock, silentLogger } from "../../../lib/runtime/index.ts";
 import { whySkipped } from "../containers/host.ts";
 import { facts, never, quiet, testTask, TestNeeds } from "./contract.ts";
@@ -289,7 +289,7 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
     assert.equal(text, "DOCKER_RESOURCE_GPU=uuid1,uuid2\nDOCKER_RESOURCE_SSD=3\n");
   });
 
-  test("host and none are built, published ports alone need nothing, any other network is NETWORK_NOT_READY", async () => {
+  test("host and none are built, published ports alone need nothing, any other network needs a node that builds networks", async () => {
     needs.networks.set("h", networkOf("h", "host", "host"));
     needs.networks.set("i", networkOf("i", "ingress", "overlay", true));
     needs.networks.set("o", networkOf("o", "front", "overlay"));
@@ -301,7 +301,7 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
     const controller = make(sh("true"), { spec: { networks: [{ target: "o" }] } });
     await assert.rejects(
       controller.prepare(never, (reason) => reasons.push(reason)),
-      (error) => error instanceof NetworkNotReady && error.code === "NETWORK_NOT_READY",
+      (error) => error instanceof NetworkUnavailable && error.code === "NETWORK_UNAVAILABLE",
     );
     assert.equal(reasons[0]?.networkNotReady?.networkId, "o");
   });
