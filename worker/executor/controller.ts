@@ -267,10 +267,6 @@ export class ContainerTask implements TaskController {
     return address === undefined ? undefined : { gatewayAddresses: [address] };
   }
 
-  networkStatus(): skep.objects.NetworkStatus.$Properties | undefined {
-    return undefined;
-  }
-
   async *logs(options: TaskLogOptions, signal: AbortSignal): AsyncGenerator<TaskLogLine, void, undefined> {
     const { stdout, stderr, follow, tail, sinceNs } = options;
     const wish = {

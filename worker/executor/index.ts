@@ -9,6 +9,7 @@ export { ContainerExecutor, machineName, type ExecutorSettings } from "./contain
 export { TaskSpecInvalid } from "./core/container-of-task.ts";
 export { TemplateInvalid } from "./core/template.ts";
 export * from "./errors.ts";
+export { TaskNetworkProvider } from "./network-provider.ts";
 export type { TaskNetworks } from "./task-networks.ts";
 export {
   isTemporary,
