@@ -1,0 +1,182 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import type { BridgeNetwork } from "./bridges.ts";
+import { HostSide } from "./host-side.ts";
+import { Model } from "./model.ts";
+import { objectKey } from "./objects.ts";
+import type { SandboxFacts, Self } from "./part.ts";
+import type { PublishedPort } from "./records.ts";
+
+const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
+const blue: BridgeNetwork = {
+  id: "blue",
+  name: "blue",
+  subnet: "172.18.0.0/16",
+  gateway: "172.18.0.1",
+  ipRange: "",
+  reserved: [],
+  internal: false,
+  masquerade: true,
+  interContainer: true,
+  mtu: 0,
+  hostAddress: "",
+};
+const dark: BridgeNetwork = {
+  ...blue,
+  id: "dark",
+  name: "dark",
+  subnet: "172.19.0.0/16",
+  gateway: "172.19.0.1",
+  internal: true,
+};
+const networks: readonly BridgeNetwork[] = [blue, dark];
+
+function build(self: Self = nowhere): { model: Model; side: HostSide; keys: (path?: string) => string[] } {
+  const side = new HostSide({ dataPort: 4789, bridge: (id) => networks.find((network) => network.id === id) });
+  const model = new Model([side.make], self);
+  const keys = (path = ""): string[] => [...(model.namespaces.get(path)?.objects() ?? [])].map(objectKey).sort();
+  return { model, side, keys };
+}
+
+const sandbox = (facts: Partial<SandboxFacts>): SandboxFacts => ({
+  id: "c1",
+  tag: "t1",
+  namespacePath: "/ns/c1",
+  gatewayAddress: "",
+  internal: false,
+  overlays: [],
+  bridges: [],
+  ports: [],
+  ...facts,
+});
+const onBridge = (network: BridgeNetwork, host: number, at = 0): SandboxFacts["bridges"][number] => ({
+  wish: { kind: "bridge", networkId: network.id, networkName: network.name, address: "", macAddress: "", aliases: [] },
+  interfaceName: `eth${at}`,
+  macAddress: "02:42:ac:12:00:02",
+  address: `${network.gateway.slice(0, -1)}${host}/16`,
+  gateway: network.gateway,
+});
+const publish = (port: Partial<PublishedPort>): PublishedPort => ({
+  protocol: "tcp",
+  targetPort: 80,
+  publishedPort: 8080,
+  hostAddress: "",
+  ...port,
+});
+
+describe("the host's side of the model", () => {
+  test("outside a swarm there is no mesh, and nothing is told of VXLAN", () => {
+    const { keys, model } = build();
+    assert.ok(keys().every((key) => !key.includes("skepmesh")));
+    const table = model.namespaces.get("")?.get("table ip skep");
+    assert.ok(table?.type === "table" && !table.text.includes("4789"));
+  });
+
+  test("joining adds the mesh and leaving takes it away, and the sandboxes' ends are not touched", () => {
+    const { model, keys } = build();
+    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2", bridges: [onBridge(blue, 2)] }));
+    const before = keys();
+    const told = model.namespaces.get("")?.take();
+    assert.ok(told);
+    const peers = [1, 2].map((number) => ({
+      nodeId: `n${number}`,
+      number,
+      addr: `10.99.0.${number}`,
+      mtu: 1400,
+      publicKey: "",
+    }));
+    model.replace({ nodeId: "n1", peers, endpoints: [], services: [] });
+    assert.ok(keys().includes("link skepmesh"));
+    assert.ok(keys().includes("route 254 100.64.8.0/22"));
+    const changed =
+      model.namespaces
+        .get("")
+        ?.take()
+        .changes.map(({ key }) => key) ?? [];
+    assert.deepEqual(
+      changed.filter((key) => /skep[gl]/.test(key)),
+      [],
+      "links of sandboxes stay as they are",
+    );
+    model.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
+    assert.deepEqual(keys(), before);
+  });
+
+  test("a network of this node is in the kernel while a sandbox is on it", () => {
+    const { model, keys } = build();
+    const empty = keys();
+    model.sandbox("c1", sandbox({ bridges: [onBridge(blue, 2)] }));
+    model.sandbox("c2", sandbox({ id: "c2", namespacePath: "/ns/c2", bridges: [onBridge(blue, 3)] }));
+    assert.ok(keys().includes("address skep0 172.18.0.1/32"));
+    model.sandbox("c1", undefined);
+    assert.ok(keys().includes("address skep0 172.18.0.1/32"));
+    model.sandbox("c2", undefined);
+    assert.deepEqual(keys(), empty);
+    assert.deepEqual(keys("/ns/c1"), []);
+  });
+
+  test("the way out is gw0, or else the first network that is not internal", () => {
+    const defaultRoute = (facts: Partial<SandboxFacts>): string | undefined => {
+      const { model } = build();
+      model.sandbox("c1", sandbox(facts));
+      const route = model.namespaces.get("/ns/c1")?.get("route 254 0.0.0.0/0");
+      return route?.type === "route" ? route.link : undefined;
+    };
+    assert.equal(defaultRoute({ bridges: [onBridge(dark, 2)] }), undefined);
+    assert.equal(defaultRoute({ bridges: [onBridge(dark, 2), onBridge(blue, 2, 1)] }), "eth1");
+    assert.equal(defaultRoute({ gatewayAddress: "100.64.0.2", bridges: [onBridge(blue, 2)] }), "gw0");
+  });
+
+  test("ports lead to gw0 or to the first open network; an internal one has none", () => {
+    const targets = (facts: Partial<SandboxFacts>): string[] => {
+      const { model } = build();
+      model.sandbox(
+        "c1",
+        sandbox({ ...facts, ports: [publish({}), publish({ protocol: "udp", hostAddress: "10.99.0.1" })] }),
+      );
+      return [...(model.namespaces.get("")?.objects() ?? [])].flatMap((object) =>
+        object.type === "element" && /^(tcp|udp)(be|to)$/.test(object.set)
+          ? [`${object.set} ${object.key.join(" ")} > ${object.value.join(":")}`]
+          : [],
+      );
+    };
+    assert.deepEqual(targets({ gatewayAddress: "100.64.0.9", bridges: [onBridge(blue, 2)] }), [
+      "tcpbe 8080 0 > 100.64.0.9:80",
+      "udpto 10.99.0.1 8080 > 100.64.0.9:80",
+    ]);
+    assert.deepEqual(targets({ bridges: [onBridge(dark, 2), onBridge(blue, 2, 1)] }), [
+      "tcpbe 8080 0 > 172.18.0.2:80",
+      "udpto 10.99.0.1 8080 > 172.18.0.2:80",
+    ]);
+    assert.deepEqual(targets({ bridges: [onBridge(dark, 2)] }), []);
+  });
+
+  test("connections of a sandbox are forgotten when its address goes", () => {
+    const { model } = build();
+    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2", bridges: [onBridge(blue, 2)] }));
+    model.namespaces.get("")?.take();
+    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2" }));
+    assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "172.18.0.2" }]);
+    model.sandbox("c1", undefined);
+    assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "100.64.0.2" }]);
+  });
+
+  test("a host that did not route before drops what is not ours between its links", () => {
+    const { model, side } = build();
+    const drops = (): boolean => {
+      const table = model.namespaces.get("")?.get("table ip skep");
+      return table?.type === "table" && table.text.includes('iifname != "skep*" oifname != "skep*" drop');
+    };
+    assert.equal(drops(), false);
+    side.setForwardsForOthers(false);
+    assert.equal(drops(), true);
+    model.replace({
+      nodeId: "n1",
+      peers: [{ nodeId: "n1", number: 1, addr: "10.99.0.1", mtu: 0, publicKey: "" }],
+      endpoints: [],
+      services: [],
+    });
+    assert.equal(drops(), true, "it is known after the part was made anew");
+  });
+});
