@@ -49,7 +49,7 @@ await build({ ...options, entryPoints: cutEntryPoints, splitting: true, chunkNam
 for (const { out: name } of cutEntryPoints) chmodSync(join(out, `${name}.js`), 0o755);
 copyFileSync(join(root, "api", "skep-v1.yaml"), join(out, "skep-v1.yaml"));
 // The daemon looks for the native programs beside itself.
-for (const name of ["isolate", "archive", "init"]) {
+for (const name of ["isolate", "archive", "init", "netplane"]) {
   const source = join(root, "native", "build", name);
   if (existsSync(source)) copyFileSync(source, join(out, name));
 }

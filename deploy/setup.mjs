@@ -19,6 +19,7 @@ const packages = {
     ["libc6-dev", "/usr/include/stdio.h"],
     ["libseccomp-dev", "/usr/include/seccomp.h"],
     ["libjson-c-dev", "/usr/include/json-c/json.h"],
+    ["libnftables-dev", "/usr/include/nftables/libnftables.h"],
     ["iproute2", "/sbin/ip"],
     ["nftables", "/usr/sbin/nft"],
     ["busybox-static", "/bin/busybox"],
@@ -35,6 +36,7 @@ const packages = {
     ["valgrind", "/usr/bin/valgrind"],
     ["clang-tools", "/usr/bin/scan-build"],
     ["bind9-dnsutils", "/usr/bin/dig"],
+    ["conntrack", "/usr/sbin/conntrack"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],

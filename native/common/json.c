@@ -58,11 +58,11 @@ static void free_tokener(struct json_tokener **tokener)
         json_tokener_free(*tokener);
 }
 
-int json_parse(const char *text, size_t length, struct json_object **out, struct error *error)
+int json_parse_within(const char *text, size_t length, size_t bytes_max, struct json_object **out, struct error *error)
 {
     size_t members;
-    if (length > JSON_BYTES_MAX)
-        return fail(error, 0, "JSON of %zu bytes: at most %d are accepted", length, JSON_BYTES_MAX);
+    if (length > bytes_max)
+        return fail(error, 0, "JSON of %zu bytes: at most %zu are accepted", length, bytes_max);
     if (scan_text(text, length, &members, error) < 0)
         return -1;
     __attribute__((cleanup(free_tokener))) struct json_tokener *tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
@@ -90,6 +90,11 @@ int json_parse(const char *text, size_t length, struct json_object **out, struct
     *out = parsed;
     parsed = NULL;
     return 0;
+}
+
+int json_parse(const char *text, size_t length, struct json_object **out, struct error *error)
+{
+    return json_parse_within(text, length, JSON_BYTES_MAX, out, error);
 }
 
 int json_load_at(int dir_fd, const char *name, struct json_object **out, struct error *error)

@@ -28,6 +28,9 @@ static inline void put_json_at_exit(struct json_object **object)
 /* Parses an untrusted text. The caller owns `*out`. */
 int json_parse(const char *text, size_t length, struct json_object **out, struct error *error);
 
+/* json_parse() with another bound on the bytes. */
+int json_parse_within(const char *text, size_t length, size_t bytes_max, struct json_object **out, struct error *error);
+
 /* json_parse() of a file below `dir_fd`. */
 int json_load_at(int dir_fd, const char *name, struct json_object **out, struct error *error);
 

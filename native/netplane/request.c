@@ -1,0 +1,614 @@
+#include "netplane/request.h"
+#include "common/fd.h"
+
+#include <linux/fib_rules.h>
+#include <linux/netfilter.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <string.h>
+
+/*
+ * Reads the members of one object. The first mistake is remembered and the rest then reads as missing, so that a decoder is
+ * a list of its fields; `finish` refuses members that nobody asked for, which would otherwise be mistakes without a sign.
+ */
+struct reader {
+    struct json_object *object;
+    int taken;
+    bool failed;
+    struct error *error;
+};
+
+#define wrong(reader, ...) ((reader)->failed ? (void)0 : ((reader)->failed = true, (void)fail((reader)->error, EINVAL, __VA_ARGS__)))
+
+static struct json_object *take(struct reader *reader, const char *key, enum json_type type, bool required)
+{
+    struct json_object *member = NULL;
+    if (reader->failed)
+        return NULL;
+    if (!json_object_object_get_ex(reader->object, key, &member)) {
+        if (required)
+            wrong(reader, "property %s is required", key);
+        return NULL;
+    }
+    reader->taken++;
+    if (!json_object_is_type(member, type)) {
+        wrong(reader, "property %s must be of type %s", key, json_type_to_name(type));
+        return NULL;
+    }
+    return member;
+}
+
+static void finish(struct reader *reader)
+{
+    if (!reader->failed && json_object_object_length(reader->object) != reader->taken)
+        wrong(reader, "it has a property that is not known, or not for this kind");
+}
+
+/* A string of `min` to `max` bytes, or NULL. */
+static const char *take_text(struct reader *reader, const char *key, size_t min, size_t max, bool required)
+{
+    struct json_object *member = take(reader, key, json_type_string, required);
+    if (member == NULL)
+        return NULL;
+    size_t length = (size_t)json_object_get_string_len(member);
+    if (length >= min && length <= max)
+        return json_object_get_string(member);
+    wrong(reader, "property %s has %zu bytes: from %zu to %zu are accepted", key, length, min, max);
+    return NULL;
+}
+
+static uint64_t take_number(struct reader *reader, const char *key, uint64_t min, uint64_t max, uint64_t otherwise, bool required)
+{
+    struct json_object *member = take(reader, key, json_type_int, required);
+    if (member == NULL)
+        return otherwise;
+    uint64_t value = json_object_get_uint64(member);
+    if (json_object_get_int64(member) >= 0 && value >= min && value <= max)
+        return value;
+    wrong(reader, "property %s must be from %llu to %llu", key, (unsigned long long)min, (unsigned long long)max);
+    return otherwise;
+}
+
+static int8_t take_flag(struct reader *reader, const char *key, int8_t otherwise)
+{
+    struct json_object *member = take(reader, key, json_type_boolean, false);
+    return member == NULL ? otherwise : json_object_get_boolean(member) != 0;
+}
+
+/* netdevice(7), dev_valid_name(): no slash, colon or white space, not "." or "..". Ours are printable besides. */
+static bool link_name_valid(const char *name)
+{
+    size_t length = strlen(name);
+    if (length == 0 || length >= IFNAMSIZ || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (name[i] <= ' ' || name[i] == 0x7f || strchr("/:%", name[i]) != NULL)
+            return false;
+    return true;
+}
+
+static const char *take_link(struct reader *reader, const char *key, bool required)
+{
+    const char *name = take_text(reader, key, 1, IFNAMSIZ - 1, required);
+    if (name != NULL && !link_name_valid(name))
+        wrong(reader, "property %s is no name of a link", key);
+    return name;
+}
+
+/* An absolute path without `..`: a namespace file of ours, whose folder only root can write. */
+static const char *take_path(struct reader *reader, const char *key, bool own, bool required)
+{
+    const char *path = take_text(reader, key, own ? 0 : 1, NAMESPACE_PATH_MAX, required);
+    if (path == NULL || *path == '\0')
+        return path;
+    if (*path != '/' || strstr(path, "/../") != NULL || path[strlen(path) - 1] == '/')
+        wrong(reader, "property %s must be an absolute path", key);
+    return path;
+}
+
+static struct ip take_ip(struct reader *reader, const char *key, bool required)
+{
+    struct ip ip = {0};
+    const char *text = take_text(reader, key, 1, INET6_ADDRSTRLEN, required);
+    if (text != NULL && !ip_from_text(text, &ip))
+        wrong(reader, "property %s is no address: \"%.50s\"", key, text);
+    return ip;
+}
+
+static struct prefix take_prefix(struct reader *reader, const char *key, bool required)
+{
+    struct prefix prefix = {0};
+    const char *text = take_text(reader, key, 1, PREFIX_TEXT_MAX, required);
+    if (text != NULL && !prefix_from_text(text, &prefix))
+        wrong(reader, "property %s is no prefix: \"%.50s\"", key, text);
+    return prefix;
+}
+
+static struct mac take_mac(struct reader *reader, const char *key, bool required)
+{
+    struct mac mac = {0};
+    const char *text = take_text(reader, key, 1, MAC_TEXT_MAX, required);
+    if (text != NULL && !mac_from_text(text, &mac))
+        wrong(reader, "property %s is no hardware address: \"%.50s\"", key, text);
+    return mac;
+}
+
+/* The place of a string in a list of names that ends with NULL, or -1. */
+static int take_choice(struct reader *reader, const char *key, const char *const *names, bool required)
+{
+    const char *text = take_text(reader, key, 1, 32, required);
+    if (text == NULL)
+        return -1;
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(names[i], text) == 0)
+            return i;
+    wrong(reader, "property %s cannot be \"%s\"", key, text);
+    return -1;
+}
+
+static uint8_t take_family(struct reader *reader)
+{
+    static const char *const names[] = {"ip", "ip6", "inet", "netdev", "bridge", "arp", NULL};
+    static const uint8_t numbers[] = {NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_INET, NFPROTO_NETDEV, NFPROTO_BRIDGE, NFPROTO_ARP};
+    int choice = take_choice(reader, "family", names, true);
+    return choice < 0 ? 0 : numbers[choice];
+}
+
+static const char *take_nft_name(struct reader *reader, const char *key)
+{
+    const char *name = take_text(reader, key, 1, NFT_NAME_BYTES - 1, true);
+    if (name != NULL && !nft_name_valid(name))
+        wrong(reader, "property %s is no name of nftables", key);
+    return name;
+}
+
+static void decode_peer(struct reader *outer, struct link_fields *link)
+{
+    struct json_object *object = take(outer, "peer", json_type_object, true);
+    if (object == NULL)
+        return;
+    struct reader reader = {.object = object, .error = outer->error};
+    link->peer_name = take_link(&reader, "name", true);
+    link->peer_namespace = take_path(&reader, "namespace", true, false);
+    link->peer_mac = take_mac(&reader, "mac", false);
+    link->peer_mtu = (uint32_t)take_number(&reader, "mtu", 68, 65535, 0, false);
+    finish(&reader);
+    outer->failed = reader.failed;
+}
+
+static void decode_link(struct reader *reader, struct link_fields *link, bool adds)
+{
+    static const char *const kinds[] = {"dummy", "bridge", "wireguard", "veth", "vxlan", NULL};
+    link->name = take_link(reader, "name", true);
+    link->mtu = (uint32_t)take_number(reader, "mtu", 68, 65535, 0, false);
+    link->mac = take_mac(reader, "mac", false);
+    link->up = take_flag(reader, "up", -1);
+    link->alias = take_text(reader, "alias", 0, ALIAS_MAX, false);
+    link->master = take_text(reader, "master", adds ? 1 : 0, IFNAMSIZ - 1, false);
+    if (link->master != NULL && *link->master != '\0' && !link_name_valid(link->master))
+        wrong(reader, "property master is no name of a link");
+    if (!adds) {
+        link->rename = take_link(reader, "rename", false);
+        return;
+    }
+    int kind = take_choice(reader, "kind", kinds, true);
+    link->kind = kind < 0 ? LINK_DUMMY : (enum link_kind)kind;
+    if (link->kind == LINK_VETH) {
+        decode_peer(reader, link);
+        return;
+    }
+    link->target = take_path(reader, "target", true, false);
+    if (link->target != NULL && (link->alias != NULL || link->master != NULL || link->up == 1))
+        wrong(reader, "alias, master and up are set in the target namespace afterwards");
+    if (link->kind != LINK_VXLAN)
+        return;
+    link->vni = (uint32_t)take_number(reader, "vni", 1, 0xffffff, 0, true);
+    link->local = take_ip(reader, "local", true);
+    link->port = (uint16_t)take_number(reader, "port", 1, 65535, 4789, false);
+    link->learning = take_flag(reader, "learning", 0) == 1;
+}
+
+static void decode_route(struct reader *reader, struct route_fields *route)
+{
+    static const char *const types[] = {"blackhole", "unreachable", "prohibit", "local", NULL};
+    static const uint8_t type_numbers[] = {RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_LOCAL};
+    static const char *const scopes[] = {"global", "link", "host", NULL};
+    static const uint8_t scope_numbers[] = {RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST};
+    route->destination = take_prefix(reader, "destination", true);
+    int type = take_choice(reader, "type", types, false);
+    route->type = type < 0 ? RTN_UNICAST : type_numbers[type];
+    route->link = take_link(reader, "link", false);
+    route->via = take_ip(reader, "via", false);
+    route->onlink = take_flag(reader, "onlink", 0) == 1;
+    route->source = take_ip(reader, "source", false);
+    int scope = take_choice(reader, "scope", scopes, false);
+    route->scope_set = scope >= 0;
+    route->scope = scope < 0 ? 0 : scope_numbers[scope];
+    route->table = (uint32_t)take_number(reader, "table", 1, UINT32_MAX, RT_TABLE_MAIN, false);
+    route->metric = (uint32_t)take_number(reader, "metric", 0, UINT32_MAX, 0, false);
+    uint8_t family = route->destination.ip.family;
+    if ((route->via.family != 0 && route->via.family != family) || (route->source.family != 0 && route->source.family != family))
+        wrong(reader, "its addresses are not of one family");
+}
+
+static void decode_rule(struct reader *reader, struct rule_fields *rule)
+{
+    static const char *const families[] = {"ip6", NULL};
+    rule->preference = (uint32_t)take_number(reader, "preference", 1, UINT32_MAX, 0, true);
+    rule->family = take_choice(reader, "family", families, false) == 0 ? AF_INET6 : AF_INET;
+    rule->marked = json_get(reader->object, "mark") != NULL;
+    rule->mark = (uint32_t)take_number(reader, "mark", 0, UINT32_MAX, 0, false);
+    rule->mask = UINT32_MAX;
+    if (rule->marked)
+        rule->mask = (uint32_t)take_number(reader, "mask", 0, UINT32_MAX, UINT32_MAX, false);
+    rule->from = take_prefix(reader, "from", false);
+    rule->to = take_prefix(reader, "to", false);
+    rule->input_link = take_link(reader, "inputLink", false);
+    rule->output_link = take_link(reader, "outputLink", false);
+    rule->table = (uint32_t)take_number(reader, "table", 1, UINT32_MAX, 0, true);
+    if ((rule->from.ip.family != 0 && rule->from.ip.family != rule->family) ||
+        (rule->to.ip.family != 0 && rule->to.ip.family != rule->family))
+        wrong(reader, "its addresses are not of its family");
+}
+
+static const char *take_sysctl(struct reader *reader)
+{
+    const char *name = take_text(reader, "name", 5, SYSCTL_NAME_MAX, true);
+    if (name == NULL)
+        return NULL;
+    bool valid = strncmp(name, "net/", 4) == 0;
+    for (const char *part = name; valid;) {
+        size_t length = strcspn(part, "/");
+        if (length == 0 || (length == 1 && part[0] == '.') || (length == 2 && part[0] == '.' && part[1] == '.'))
+            valid = false;
+        if (part[length] == '\0')
+            break;
+        part += length + 1;
+    }
+    if (!valid)
+        wrong(reader, "property name must be a path that begins with net/");
+    return name;
+}
+
+static uint8_t decode_fields(struct reader *reader, const char *key, bool required, uint8_t *out)
+{
+    struct json_object *array = take(reader, key, json_type_array, required);
+    if (array == NULL)
+        return 0;
+    size_t count = json_object_array_length(array);
+    if (count == 0 || count > FIELDS_MAX) {
+        wrong(reader, "property %s has %zu fields: from 1 to %d are accepted", key, count, FIELDS_MAX);
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *name = json_object_array_get_idx(array, i);
+        int field = json_object_is_type(name, json_type_string) ? field_from_text(json_object_get_string(name)) : -1;
+        if (field < 0) {
+            wrong(reader, "property %s[%zu] is no type of a field", key, i);
+            return 0;
+        }
+        out[i] = (uint8_t)field;
+    }
+    return (uint8_t)count;
+}
+
+static const struct element_set *decode_set(struct reader *outer, struct request *request)
+{
+    struct json_object *object = take(outer, "set", json_type_object, true);
+    if (object == NULL)
+        return NULL;
+    struct set_list *item = calloc(1, sizeof *item);
+    if (item == NULL) {
+        outer->failed = true;
+        fail(outer->error, ENOMEM, "read a set");
+        return NULL;
+    }
+    item->next = request->sets;
+    request->sets = item;
+    struct element_set *set = &item->set;
+    struct reader reader = {.object = object, .error = outer->error};
+    set->family = take_family(&reader);
+    set->table = take_nft_name(&reader, "table");
+    set->name = take_nft_name(&reader, "name");
+    set->key_count = decode_fields(&reader, "key", true, set->key);
+    set->data_count = decode_fields(&reader, "data", false, set->data);
+    set->interval = take_flag(&reader, "interval", 0) == 1;
+    finish(&reader);
+    if (!reader.failed && element_set_check(set, reader.error) < 0)
+        reader.failed = true;
+    outer->failed = reader.failed;
+    return set;
+}
+
+/* Each element is parsed here only to be refused in time: it is parsed again, straight into the message to the kernel. */
+static struct json_object *decode_elements(struct reader *reader, const char *key, const struct element_set *set, bool with_data)
+{
+    struct json_object *array = take(reader, key, json_type_array, false);
+    if (array == NULL)
+        return NULL;
+    size_t count = json_object_array_length(array);
+    if (count > ELEMENTS_MAX)
+        wrong(reader, "property %s has %zu entries, at most %d are accepted", key, count, ELEMENTS_MAX);
+    struct element element;
+    for (size_t i = 0; i < count && !reader->failed; i++) {
+        struct json_object *item = json_object_array_get_idx(array, i);
+        if (!json_object_is_type(item, json_type_string))
+            wrong(reader, "property %s[%zu] must be a string", key, i);
+        else if (element_parse(set, json_object_get_string(item), with_data, &element, reader->error) < 0)
+            reader->failed = true;
+    }
+    return array;
+}
+
+static uint8_t take_protocol(struct reader *reader, bool all, bool required)
+{
+    static const char *const names[] = {"tcp", "udp", "sctp", "icmp", NULL};
+    static const char *const ports[] = {"tcp", "udp", NULL};
+    static const uint8_t numbers[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_ICMP};
+    int choice = take_choice(reader, "protocol", all ? names : ports, required);
+    return choice < 0 ? 0 : numbers[choice];
+}
+
+static void decode_connection(struct reader *reader, struct connection_fields *connection)
+{
+    connection->original_destination = take_ip(reader, "originalDestination", false);
+    connection->original_source = take_ip(reader, "originalSource", false);
+    connection->reply_source = take_ip(reader, "replySource", false);
+    connection->protocol = take_protocol(reader, true, false);
+    connection->port = (uint16_t)take_number(reader, "port", 1, 65535, 0, false);
+    uint8_t families[] = {connection->original_destination.family, connection->original_source.family,
+                          connection->reply_source.family};
+    uint8_t family = 0;
+    for (size_t i = 0; i < sizeof families; i++) {
+        if (families[i] != 0 && family != 0 && family != families[i])
+            wrong(reader, "its addresses are not of one family");
+        family = families[i] != 0 ? families[i] : family;
+    }
+    if (family == 0)
+        wrong(reader, "one address at least is required");
+}
+
+static void decode_dump(struct reader *reader, struct operation *operation)
+{
+    static const char *const parts[] = {"links", "addresses", "routes", "neighbours", "fdb", "rules", NULL};
+    struct json_object *array = take(reader, "what", json_type_array, true);
+    operation->dump.all = take_flag(reader, "all", 0) == 1;
+    for (size_t i = 0; array != NULL && i < json_object_array_length(array); i++) {
+        struct json_object *item = json_object_array_get_idx(array, i);
+        const char *name = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
+        int part = 0;
+        while (parts[part] != NULL && strcmp(parts[part], name) != 0)
+            part++;
+        if (parts[part] == NULL)
+            wrong(reader, "property what[%zu] is no part of a dump", i);
+        operation->dump.parts |= 1u << part;
+    }
+}
+
+static void decode_ignored(struct reader *reader, uint8_t *out)
+{
+    struct json_object *array = take(reader, "ignore", json_type_array, false);
+    size_t count = array == NULL ? 0 : json_object_array_length(array);
+    if (count > IGNORED_MAX)
+        wrong(reader, "property ignore has %zu entries, at most %d are accepted", count, IGNORED_MAX);
+    for (size_t i = 0; i < count && !reader->failed; i++) {
+        struct json_object *item = json_object_array_get_idx(array, i);
+        const char *name = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
+        for (int number = 1; number < 134 && out[i] == 0; number++) {
+            const char *known = strerrorname_np(number);
+            if (known != NULL && strcmp(known, name) == 0)
+                out[i] = (uint8_t)number;
+        }
+        if (out[i] == 0)
+            wrong(reader, "property ignore[%zu] is no name of an error", i);
+    }
+}
+
+static const char *const operation_names[] = {
+    [OP_NAMESPACE_ADD] = "namespace-add", [OP_NAMESPACE_DELETE] = "namespace-delete",
+    [OP_LINK_ADD] = "link-add",           [OP_LINK_SET] = "link-set",
+    [OP_LINK_DELETE] = "link-delete",     [OP_ADDRESS_SET] = "address-set",
+    [OP_ADDRESS_DELETE] = "address-delete", [OP_ROUTE_ADD] = "route-add",
+    [OP_ROUTE_REPLACE] = "route-replace", [OP_ROUTE_DELETE] = "route-delete",
+    [OP_NEIGHBOUR_SET] = "neighbour-set", [OP_NEIGHBOUR_DELETE] = "neighbour-delete",
+    [OP_FDB_SET] = "fdb-set",             [OP_FDB_DELETE] = "fdb-delete",
+    [OP_RULE_ADD] = "rule-add",           [OP_RULE_DELETE] = "rule-delete",
+    [OP_SYSCTL_WRITE] = "sysctl-write",   [OP_SYSCTL_READ] = "sysctl-read",
+    [OP_RULESET] = "ruleset",             [OP_RULESET_LIST] = "ruleset-list",
+    [OP_ELEMENTS] = "elements",           [OP_ELEMENTS_LIST] = "elements-list",
+    [OP_GENERATION] = "generation",       [OP_CONNECTIONS_DELETE] = "connections-delete",
+    [OP_PORT_RESERVE] = "port-reserve",   [OP_PORT_RELEASE] = "port-release",
+    [OP_DUMP] = "dump",                   [OP_WATCH] = "watch",
+    [OP_UNWATCH] = "unwatch",             [OP_WIREGUARD_PROBE] = "wireguard-probe",
+    [OP_COUNT] = NULL,
+};
+
+const char *operation_name(enum operation_kind kind)
+{
+    return operation_names[kind];
+}
+
+static void decode_fields_of(struct reader *reader, struct request *request, struct operation *operation)
+{
+    switch (operation->kind) {
+    case OP_NAMESPACE_ADD:
+    case OP_NAMESPACE_DELETE:
+        operation->path = take_path(reader, "path", false, true);
+        break;
+    case OP_LINK_ADD:
+    case OP_LINK_SET:
+        decode_link(reader, &operation->link, operation->kind == OP_LINK_ADD);
+        break;
+    case OP_LINK_DELETE:
+        operation->link.name = take_link(reader, "name", true);
+        break;
+    case OP_ADDRESS_SET:
+    case OP_ADDRESS_DELETE:
+        operation->address.address = take_prefix(reader, "address", true);
+        operation->address.link = take_link(reader, "link", true);
+        if (operation->kind == OP_ADDRESS_SET)
+            operation->address.no_prefix_route = take_flag(reader, "noPrefixRoute", 0) == 1;
+        break;
+    case OP_ROUTE_ADD:
+    case OP_ROUTE_REPLACE:
+    case OP_ROUTE_DELETE:
+        decode_route(reader, &operation->route);
+        break;
+    case OP_NEIGHBOUR_SET:
+    case OP_NEIGHBOUR_DELETE:
+        operation->neighbour.address = take_ip(reader, "address", true);
+        operation->neighbour.link = take_link(reader, "link", true);
+        if (operation->kind == OP_NEIGHBOUR_SET)
+            operation->neighbour.mac = take_mac(reader, "mac", true);
+        break;
+    case OP_FDB_SET:
+    case OP_FDB_DELETE:
+        operation->neighbour.mac = take_mac(reader, "mac", true);
+        operation->neighbour.link = take_link(reader, "link", true);
+        operation->neighbour.address = take_ip(reader, "destination", true);
+        break;
+    case OP_RULE_ADD:
+    case OP_RULE_DELETE:
+        decode_rule(reader, &operation->rule);
+        break;
+    case OP_SYSCTL_WRITE:
+    case OP_SYSCTL_READ:
+        operation->sysctl.name = take_sysctl(reader);
+        if (operation->kind == OP_SYSCTL_WRITE)
+            operation->sysctl.value = take_text(reader, "value", 1, SYSCTL_VALUE_MAX, true);
+        break;
+    case OP_RULESET:
+        operation->ruleset.text = take_text(reader, "text", 1, RULESET_BYTES_MAX, true);
+        break;
+    case OP_RULESET_LIST:
+        operation->ruleset.family = take_family(reader);
+        operation->ruleset.table = take_nft_name(reader, "table");
+        break;
+    case OP_ELEMENTS:
+    case OP_ELEMENTS_LIST: {
+        const struct element_set *set = decode_set(reader, request);
+        operation->elements.set = set;
+        if (operation->kind == OP_ELEMENTS_LIST || set == NULL)
+            break;
+        operation->elements.flush = take_flag(reader, "flush", 0) == 1;
+        operation->elements.remove = decode_elements(reader, "delete", set, false);
+        operation->elements.add = decode_elements(reader, "add", set, true);
+        break;
+    }
+    case OP_CONNECTIONS_DELETE:
+        decode_connection(reader, &operation->connection);
+        break;
+    case OP_PORT_RESERVE:
+    case OP_PORT_RELEASE:
+        operation->port.protocol = take_protocol(reader, false, true);
+        operation->port.port = (uint16_t)take_number(reader, "port", 1, 65535, 0, true);
+        operation->port.address = take_ip(reader, "address", false);
+        break;
+    case OP_DUMP:
+        decode_dump(reader, operation);
+        break;
+    case OP_GENERATION:
+    case OP_WATCH:
+    case OP_UNWATCH:
+    case OP_WIREGUARD_PROBE:
+    case OP_COUNT:
+        break;
+    }
+}
+
+static int decode_operation(struct json_object *object, struct request *request, struct operation *operation, struct error *error)
+{
+    struct reader reader = {.object = object, .error = error};
+    if (!json_object_is_type(object, json_type_object))
+        return fail(error, EINVAL, "an operation must be an object");
+    int kind = take_choice(&reader, "op", operation_names, true);
+    if (kind < 0)
+        return -1;
+    operation->kind = (enum operation_kind)kind;
+    decode_ignored(&reader, operation->ignored);
+    decode_fields_of(&reader, request, operation);
+    finish(&reader);
+    return reader.failed ? fail_in(error, "%s", operation_name(operation->kind)) : 0;
+}
+
+/* The operations of a batch, or NULL; `batch` gets its path. */
+static struct json_object *decode_batch(struct json_object *object, struct batch *batch, struct error *error)
+{
+    struct reader reader = {.object = object, .error = error};
+    if (!json_object_is_type(object, json_type_object)) {
+        fail(error, EINVAL, "a batch must be an object");
+        return NULL;
+    }
+    batch->namespace_path = take_path(&reader, "namespace", true, true);
+    struct json_object *operations = take(&reader, "operations", json_type_array, true);
+    finish(&reader);
+    return reader.failed ? NULL : operations;
+}
+
+static int decode_batches(struct json_object *array, struct request *request, struct error *error)
+{
+    request->batches_count = json_object_array_length(array);
+    if (request->batches_count > BATCHES_MAX)
+        return fail(error, EINVAL, "%zu batches, at most %d are accepted", request->batches_count, BATCHES_MAX);
+    request->batches = calloc(request->batches_count + 1, sizeof *request->batches);
+    cleanup_free struct json_object **lists = calloc(request->batches_count + 1, sizeof(void *));
+    if (request->batches == NULL || lists == NULL)
+        return fail(error, ENOMEM, "read a request");
+    for (size_t i = 0; i < request->batches_count; i++) {
+        struct batch *batch = &request->batches[i];
+        request->failed_batch = i;
+        lists[i] = decode_batch(json_object_array_get_idx(array, i), batch, error);
+        if (lists[i] == NULL)
+            return -1;
+        batch->first = request->operations_count;
+        batch->count = json_object_array_length(lists[i]);
+        request->operations_count += batch->count;
+        if (request->operations_count > OPERATIONS_MAX)
+            return fail(error, EINVAL, "more than %d operations", OPERATIONS_MAX);
+    }
+    request->operations = calloc(request->operations_count + 1, sizeof *request->operations);
+    if (request->operations == NULL)
+        return fail(error, ENOMEM, "read a request");
+    for (size_t i = 0; i < request->batches_count; i++)
+        for (size_t j = 0; j < request->batches[i].count; j++) {
+            request->failed_batch = i;
+            request->failed_operation = j;
+            struct operation *operation = &request->operations[request->batches[i].first + j];
+            if (decode_operation(json_object_array_get_idx(lists[i], j), request, operation, error) < 0)
+                return -1;
+        }
+    return 0;
+}
+
+int request_decode(const char *text, size_t length, struct request *request, struct error *error)
+{
+    *request = (struct request){0};
+    if (json_parse_within(text, length, REQUEST_BYTES_MAX, &request->json, error) < 0) {
+        error->number = error->number == 0 ? EBADMSG : error->number;
+        return -1;
+    }
+    struct reader reader = {.object = request->json, .error = error};
+    if (!json_object_is_type(request->json, json_type_object))
+        return fail(error, EBADMSG, "a request must be an object");
+    /* 2^53 - 1: what JavaScript counts exactly. */
+    request->id = take_number(&reader, "id", 1, (1ull << 53) - 1, 0, true);
+    struct json_object *batches = take(&reader, "batches", json_type_array, true);
+    finish(&reader);
+    if (reader.failed)
+        return -1;
+    return decode_batches(batches, request, error);
+}
+
+void request_release(struct request *request)
+{
+    while (request->sets != NULL) {
+        struct set_list *item = request->sets;
+        request->sets = item->next;
+        free(item);
+    }
+    free(request->batches);
+    free(request->operations);
+    json_object_put(request->json);
+    *request = (struct request){0};
+}

@@ -1,0 +1,216 @@
+/*
+ * Requests, decoded and checked whole before anything is done. worker/network/netplane-types.ts is their reference.
+ * Strings belong to the parsed JSON, which the request owns.
+ */
+#ifndef NETPLANE_REQUEST_H
+#define NETPLANE_REQUEST_H
+
+#include "common/error.h"
+#include "common/json.h"
+#include "netplane/address.h"
+#include "netplane/element.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    REQUEST_BYTES_MAX = 16 * 1024 * 1024,
+    BATCHES_MAX = 1024,       /* in a request */
+    OPERATIONS_MAX = 100000,  /* in a request */
+    ELEMENTS_MAX = 300000,    /* in an operation */
+    IGNORED_MAX = 4,          /* errors that are fine, an operation */
+    NAMESPACE_PATH_MAX = 1000,
+    ALIAS_MAX = 255, /* IFALIASZ */
+    SYSCTL_NAME_MAX = 200,
+    SYSCTL_VALUE_MAX = 255,
+    RULESET_BYTES_MAX = 4 * 1024 * 1024,
+};
+
+enum operation_kind {
+    OP_NAMESPACE_ADD,
+    OP_NAMESPACE_DELETE,
+    OP_LINK_ADD,
+    OP_LINK_SET,
+    OP_LINK_DELETE,
+    OP_ADDRESS_SET,
+    OP_ADDRESS_DELETE,
+    OP_ROUTE_ADD,
+    OP_ROUTE_REPLACE,
+    OP_ROUTE_DELETE,
+    OP_NEIGHBOUR_SET,
+    OP_NEIGHBOUR_DELETE,
+    OP_FDB_SET,
+    OP_FDB_DELETE,
+    OP_RULE_ADD,
+    OP_RULE_DELETE,
+    OP_SYSCTL_WRITE,
+    OP_SYSCTL_READ,
+    OP_RULESET,
+    OP_RULESET_LIST,
+    OP_ELEMENTS,
+    OP_ELEMENTS_LIST,
+    OP_GENERATION,
+    OP_CONNECTIONS_DELETE,
+    OP_PORT_RESERVE,
+    OP_PORT_RELEASE,
+    OP_DUMP,
+    OP_WATCH,
+    OP_UNWATCH,
+    OP_WIREGUARD_PROBE,
+    OP_COUNT,
+};
+
+enum link_kind { LINK_DUMMY, LINK_BRIDGE, LINK_WIREGUARD, LINK_VETH, LINK_VXLAN };
+
+struct link_fields {
+    const char *name;
+    const char *master; /* "": out of its bridge */
+    const char *alias;
+    const char *rename;
+    const char *target;         /* namespace; NULL: the batch's */
+    const char *peer_name;      /* veth */
+    const char *peer_namespace; /* NULL: the batch's */
+    enum link_kind kind;
+    uint32_t mtu; /* 0: not given */
+    uint32_t peer_mtu;
+    uint32_t vni;
+    uint16_t port;
+    int8_t up; /* -1: not given */
+    bool learning;
+    struct mac mac;
+    struct mac peer_mac;
+    struct ip local;
+};
+
+struct address_fields {
+    const char *link;
+    struct prefix address;
+    bool no_prefix_route;
+};
+
+struct route_fields {
+    const char *link;
+    struct prefix destination;
+    struct ip via;
+    struct ip source;
+    uint32_t table;
+    uint32_t metric;
+    uint8_t type; /* RTN_* */
+    uint8_t scope;
+    bool scope_set;
+    bool onlink;
+};
+
+/* Neighbours, and FDB entries with their destination. */
+struct neighbour_fields {
+    const char *link;
+    struct ip address;
+    struct mac mac;
+};
+
+struct rule_fields {
+    const char *input_link;
+    const char *output_link;
+    struct prefix from; /* family 0: any */
+    struct prefix to;
+    uint32_t preference;
+    uint32_t mark;
+    uint32_t mask;
+    uint32_t table;
+    uint8_t family;
+    bool marked;
+};
+
+struct connection_fields {
+    struct ip original_destination;
+    struct ip original_source;
+    struct ip reply_source;
+    uint16_t port;    /* 0: any */
+    uint8_t protocol; /* 0: any */
+};
+
+struct port_fields {
+    struct ip address; /* family 0: all */
+    uint16_t port;
+    uint8_t protocol;
+};
+
+enum dump_part {
+    DUMP_LINKS = 1,
+    DUMP_ADDRESSES = 2,
+    DUMP_ROUTES = 4,
+    DUMP_NEIGHBOURS = 8,
+    DUMP_FDB = 16,
+    DUMP_RULES = 32,
+};
+
+struct element_fields {
+    const struct element_set *set; /* in the request's own list */
+    struct json_object *add;       /* arrays of strings that are elements of the set, or NULL */
+    struct json_object *remove;
+    bool flush;
+};
+
+struct operation {
+    enum operation_kind kind;
+    uint8_t ignored[IGNORED_MAX]; /* errno values, 0: none */
+    union {
+        const char *path;
+        struct link_fields link;
+        struct address_fields address;
+        struct route_fields route;
+        struct neighbour_fields neighbour;
+        struct rule_fields rule;
+        struct connection_fields connection;
+        struct port_fields port;
+        struct element_fields elements;
+        struct {
+            const char *name;
+            const char *value;
+        } sysctl;
+        struct {
+            const char *text;
+            const char *table;
+            uint8_t family;
+        } ruleset;
+        struct {
+            unsigned parts;
+            bool all;
+        } dump;
+    };
+};
+
+struct batch {
+    const char *namespace_path; /* "": netplane's own */
+    size_t first;               /* of request.operations */
+    size_t count;
+};
+
+struct set_list {
+    struct set_list *next;
+    struct element_set set;
+};
+
+struct request {
+    uint64_t id; /* 0 when it could not be read */
+    size_t batches_count;
+    size_t operations_count;
+    struct batch *batches;
+    struct operation *operations;
+    struct set_list *sets;
+    struct json_object *json;
+    /* Where the first mistake is, when decoding fails. */
+    size_t failed_batch;
+    size_t failed_operation;
+};
+
+/* On failure `request` tells its id and place if these could be read, and `error.number` is EBADMSG or EINVAL. */
+int request_decode(const char *text, size_t length, struct request *request, struct error *error);
+void request_release(struct request *request);
+#define cleanup_request __attribute__((cleanup(request_release)))
+
+/* "link-add" and so on. */
+const char *operation_name(enum operation_kind kind);
+
+#endif

@@ -1,0 +1,484 @@
+#include "netplane/run.h"
+#include "common/fd.h"
+#include "netplane/conntrack.h"
+#include "netplane/events.h"
+#include "netplane/links.h"
+#include "netplane/nft.h"
+#include "netplane/ruleset.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/netfilter.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+
+enum {
+    SENT_TOGETHER_MAX = 4096, /* messages: their refusals must fit into the socket's queue */
+    SENT_BYTES_MAX = 1024 * 1024,
+    SYSCTL_READ_MAX = 4096,
+    TOUCHED_MAX = 64, /* other namespaces that a batch reaches into, as far as events care */
+};
+
+/* One batch under way. Owners of messages are places in the request's operations. */
+struct run {
+    struct runner *runner;
+    struct namespace *namespace;
+    const struct request *request;
+    const struct batch *batch;
+    size_t batch_index;
+    uint32_t current;    /* the operation being done */
+    uint32_t failed;     /* the one at fault */
+    bool links_change;   /* among what is not sent yet are operations that make, rename or delete links */
+    struct text *answer; /* results, as they come */
+    struct namespace *touched[TOUCHED_MAX];
+    size_t touched_count;
+    struct error *error;
+};
+
+static const struct operation *operation_of(const struct run *run, uint32_t owner)
+{
+    return &run->request->operations[owner];
+}
+
+static bool is_fine(const struct operation *operation, int number)
+{
+    for (size_t i = 0; i < IGNORED_MAX; i++)
+        if (number != 0 && operation->ignored[i] == number)
+            return true;
+    return false;
+}
+
+struct judgement {
+    struct run *run;
+    bool refused;
+};
+
+static bool judge_refusal(void *context, const struct refusal *refusal)
+{
+    struct judgement *judgement = context;
+    const struct operation *operation = operation_of(judgement->run, refusal->owner);
+    if (is_fine(operation, refusal->number))
+        return true;
+    if (!judgement->refused) {
+        judgement->refused = true;
+        judgement->run->failed = refusal->owner;
+        fail(judgement->run->error, refusal->number, "%s%s%s", operation_name(operation->kind),
+             refusal->explanation == NULL ? "" : ": ", refusal->explanation == NULL ? "" : refusal->explanation);
+    }
+    return false;
+}
+
+/* What follows from our own doing is not news. */
+static void read_touched(struct run *run, bool ours)
+{
+    watch_read(&run->runner->namespaces, run->namespace, ours);
+    for (size_t i = 0; i < run->touched_count; i++)
+        watch_read(&run->runner->namespaces, run->touched[i], ours);
+    if (ours)
+        run->touched_count = 0;
+}
+
+static int send_messages(struct run *run)
+{
+    struct outgoing *out = &run->runner->route;
+    struct netlink *route;
+    if (out->count == 0 && !out->failed)
+        return 0;
+    struct judgement judgement = {.run = run};
+    struct error told = {0};
+    int result = namespace_route(&run->runner->namespaces, run->namespace, &route, run->error);
+    if (result == 0) {
+        out_flag_last(out, NLM_F_ACK);
+        read_touched(run, false);
+        result = netlink_exchange(route, out, out->count - 1, judge_refusal, &judgement, &told);
+        read_touched(run, true);
+        if (result < 0 && !judgement.refused)
+            *run->error = told;
+    }
+    out_clear(out);
+    run->links_change = false;
+    return result;
+}
+
+static int commit_elements(struct run *run)
+{
+    struct outgoing *out = &run->runner->elements;
+    struct netlink *filter;
+    if (out->count == 0 && !out->failed)
+        return 0;
+    run->failed = run->current;
+    int result = namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error);
+    if (result == 0)
+        result = nft_commit(filter, out, run->request->operations, &run->failed, run->error);
+    out_shrink(out);
+    return result;
+}
+
+static int flush(struct run *run)
+{
+    return send_messages(run) < 0 || commit_elements(run) < 0 ? -1 : 0;
+}
+
+/* The index of a link: what was asked for before it must be done first, since it may have made the link. */
+static int resolve(struct run *run, const char *name, uint32_t *out)
+{
+    struct namespaces *namespaces = &run->runner->namespaces;
+    if (name == NULL || *name == '\0')
+        return 0;
+    return (run->links_change && send_messages(run) < 0) ? -1 : namespace_link_index(namespaces, run->namespace, name, out, run->error);
+}
+
+static int open_other(struct run *run, const char *path, int *out)
+{
+    struct namespace *other;
+    if (strcmp(path, run->batch->namespace_path) == 0)
+        other = run->namespace;
+    else if (namespaces_open(&run->runner->namespaces, path, &other, run->error) < 0)
+        return -1;
+    *out = other->fd;
+    if (other->watch != NULL && run->touched_count < TOUCHED_MAX)
+        run->touched[run->touched_count++] = other;
+    return 0;
+}
+
+static int add_link(struct run *run, const struct link_fields *link)
+{
+    struct message_context context = {.owner = run->current, .namespace_fd = -1};
+    const char *other = link->kind == LINK_VETH ? link->peer_namespace : link->target;
+    if (resolve(run, link->master, &context.master) < 0 || (other != NULL && open_other(run, other, &context.namespace_fd) < 0))
+        return -1;
+    namespace_forget_link(run->namespace, link->name);
+    if (link->peer_name != NULL)
+        namespace_forget_link(run->namespace, link->peer_name);
+    put_link_add(&run->runner->route, link, &context);
+    run->links_change = true;
+    /* The descriptor of the other namespace is only good until another one is opened. */
+    return context.namespace_fd < 0 ? 0 : send_messages(run);
+}
+
+static int set_link(struct run *run, const struct link_fields *link)
+{
+    struct message_context context = {.owner = run->current, .namespace_fd = -1};
+    if (resolve(run, link->master, &context.master) < 0 || (link->rename != NULL && resolve(run, link->name, &context.link) < 0))
+        return -1;
+    put_link_set(&run->runner->route, link, &context);
+    if (link->rename == NULL)
+        return 0;
+    namespace_forget_link(run->namespace, link->name);
+    namespace_forget_link(run->namespace, link->rename);
+    return send_messages(run);
+}
+
+static int delete_link(struct run *run, const char *name)
+{
+    namespace_forget_link(run->namespace, NULL); /* a veth takes its other end along */
+    put_link_delete(&run->runner->route, name, run->current);
+    run->links_change = true;
+    return 0;
+}
+
+/* Operations that name a link and become one message. */
+static int put_message(struct run *run, const struct operation *operation)
+{
+    struct message_context context = {.owner = run->current, .namespace_fd = -1};
+    struct outgoing *out = &run->runner->route;
+    switch (operation->kind) {
+    case OP_ADDRESS_SET:
+    case OP_ADDRESS_DELETE:
+        if (resolve(run, operation->address.link, &context.link) < 0)
+            return -1;
+        put_address(out, &operation->address, operation->kind == OP_ADDRESS_DELETE, &context);
+        return 0;
+    case OP_ROUTE_ADD:
+    case OP_ROUTE_REPLACE:
+    case OP_ROUTE_DELETE:
+        if (resolve(run, operation->route.link, &context.link) < 0)
+            return -1;
+        put_route(out, &operation->route, operation->kind, &context);
+        return 0;
+    case OP_NEIGHBOUR_SET:
+    case OP_NEIGHBOUR_DELETE:
+        if (resolve(run, operation->neighbour.link, &context.link) < 0)
+            return -1;
+        put_neighbour(out, &operation->neighbour, operation->kind == OP_NEIGHBOUR_DELETE, &context);
+        return 0;
+    case OP_FDB_SET:
+    case OP_FDB_DELETE:
+        if (resolve(run, operation->neighbour.link, &context.link) < 0)
+            return -1;
+        put_fdb(out, &operation->neighbour, operation->kind == OP_FDB_DELETE, &context);
+        return 0;
+    default:
+        put_rule(out, &operation->rule, operation->kind == OP_RULE_DELETE, &context);
+        return 0;
+    }
+}
+
+/* /proc/sys/net shows the namespace of the thread that opens it. */
+static int write_sysctl(struct run *run, const char *name, const char *value)
+{
+    char path[SYSCTL_NAME_MAX + 16];
+    snprintf(path, sizeof path, "/proc/sys/%s", name);
+    if (namespace_enter(run->namespace, run->error) < 0)
+        return -1;
+    int result = write_control_at(AT_FDCWD, path, value, run->error);
+    namespace_leave(&run->runner->namespaces);
+    return result;
+}
+
+static int read_sysctl(struct run *run, const char *name, struct text *out)
+{
+    char path[SYSCTL_NAME_MAX + 16];
+    cleanup_free char *value = NULL;
+    size_t length = 0;
+    snprintf(path, sizeof path, "/proc/sys/%s", name);
+    if (namespace_enter(run->namespace, run->error) < 0)
+        return -1;
+    int result = read_file_at(AT_FDCWD, path, SYSCTL_READ_MAX, &value, &length, run->error);
+    namespace_leave(&run->runner->namespaces);
+    if (result < 0)
+        return -1;
+    while (length > 0 && value[length - 1] == '\n')
+        length--;
+    text_quote(out, value, length);
+    return 0;
+}
+
+static int list_ruleset(struct run *run, uint8_t family, const char *table, struct text *out)
+{
+    static const char *const names[NFPROTO_NUMPROTO] = {
+        [NFPROTO_IPV4] = "ip",         [NFPROTO_IPV6] = "ip6",     [NFPROTO_INET] = "inet",
+        [NFPROTO_NETDEV] = "netdev",   [NFPROTO_BRIDGE] = "bridge", [NFPROTO_ARP] = "arp",
+    };
+    char command[NFT_NAME_BYTES + 32];
+    snprintf(command, sizeof command, "list table %s %s", names[family], table);
+    return ruleset_run(run->namespace, command, out, run->error);
+}
+
+static int change_ruleset(struct run *run, const char *text)
+{
+    watch_read(&run->runner->namespaces, run->namespace, false);
+    int result = ruleset_run(run->namespace, text, NULL, run->error);
+    watch_read(&run->runner->namespaces, run->namespace, true);
+    return result;
+}
+
+/* Made and taken away again. EEXIST means that one could be made before. */
+static int probe_wireguard(struct run *run, struct text *out)
+{
+    static const struct link_fields probe = {.name = "skepwgprobe", .kind = LINK_WIREGUARD, .up = -1};
+    struct message_context context = {.owner = run->current, .namespace_fd = -1};
+    struct error refused = {0};
+    struct run silent = *run;
+    silent.error = &refused;
+    put_link_add(&run->runner->route, &probe, &context);
+    int made = send_messages(&silent);
+    if (made < 0 && refused.number != EOPNOTSUPP && refused.number != EEXIST) {
+        *run->error = refused;
+        return -1;
+    }
+    text_puts(out, made == 0 || refused.number == EEXIST ? "true" : "false");
+    if (made < 0)
+        return 0;
+    put_link_delete(&run->runner->route, probe.name, run->current);
+    return send_messages(run);
+}
+
+static int delete_connections(struct run *run, const struct connection_fields *wanted, struct text *out)
+{
+    struct netlink *filter;
+    uint64_t deleted = 0;
+    if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
+        connections_delete(filter, wanted, &deleted, run->error) < 0)
+        return -1;
+    text_format(out, "%" PRIu64, deleted);
+    return 0;
+}
+
+static int read_generation(struct run *run, struct text *out)
+{
+    struct netlink *filter;
+    uint32_t generation = 0;
+    if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
+        nft_generation(filter, &generation, run->error) < 0)
+        return -1;
+    text_format(out, "%" PRIu32, generation);
+    return 0;
+}
+
+static int list_elements(struct run *run, const struct element_set *set, struct text *out)
+{
+    struct netlink *filter;
+    if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0)
+        return -1;
+    return nft_list_elements(filter, set, out, run->error);
+}
+
+static int write_dump(struct run *run, const struct operation *operation, struct text *out)
+{
+    struct netlink *route;
+    if (namespace_route(&run->runner->namespaces, run->namespace, &route, run->error) < 0)
+        return -1;
+    return dump_write(route, operation->dump.parts, operation->dump.all, out, run->error);
+}
+
+/* Operations that answer something: `out` gets the value. */
+static int ask(struct run *run, const struct operation *operation, struct text *out)
+{
+    switch (operation->kind) {
+    case OP_SYSCTL_READ:
+        return read_sysctl(run, operation->sysctl.name, out);
+    case OP_RULESET_LIST:
+        return list_ruleset(run, operation->ruleset.family, operation->ruleset.table, out);
+    case OP_ELEMENTS_LIST:
+        return list_elements(run, operation->elements.set, out);
+    case OP_GENERATION:
+        return read_generation(run, out);
+    case OP_CONNECTIONS_DELETE:
+        return delete_connections(run, &operation->connection, out);
+    case OP_DUMP:
+        return write_dump(run, operation, out);
+    default:
+        return probe_wireguard(run, out);
+    }
+}
+
+static int answer_question(struct run *run, const struct operation *operation)
+{
+    struct text *answer = run->answer;
+    size_t start = answer->length;
+    text_comma(answer);
+    text_format(answer, "{\"batch\":%zu,\"operation\":%zu,\"value\":", run->batch_index, run->current - run->batch->first);
+    if (ask(run, operation, answer) < 0) {
+        answer->length = start; /* the failure may be fine, and then nothing is answered */
+        return -1;
+    }
+    text_put(answer, "}", 1);
+    return answer->failed ? fail(run->error, EMSGSIZE, "%s: the answer is too long", operation_name(operation->kind)) : 0;
+}
+
+static int change_namespaces(struct run *run, const struct operation *operation)
+{
+    struct namespaces *namespaces = &run->runner->namespaces;
+    if (strcmp(operation->path, run->batch->namespace_path) == 0)
+        return fail(run->error, EINVAL, "%s: it is the namespace of the batch itself", operation_name(operation->kind));
+    int result = operation->kind == OP_NAMESPACE_ADD ? namespaces_add(namespaces, operation->path, run->error)
+                                                     : namespaces_delete(namespaces, operation->path, run->error);
+    return result;
+}
+
+static int do_alone(struct run *run, const struct operation *operation)
+{
+    struct namespaces *namespaces = &run->runner->namespaces;
+    if (flush(run) < 0)
+        return -1;
+    run->failed = run->current;
+    switch (operation->kind) {
+    case OP_NAMESPACE_ADD:
+    case OP_NAMESPACE_DELETE:
+        return change_namespaces(run, operation);
+    case OP_SYSCTL_WRITE:
+        return write_sysctl(run, operation->sysctl.name, operation->sysctl.value);
+    case OP_RULESET:
+        return change_ruleset(run, operation->ruleset.text);
+    case OP_PORT_RESERVE:
+        return namespace_reserve(namespaces, run->namespace, &operation->port, run->error);
+    case OP_PORT_RELEASE:
+        return namespace_release_port(namespaces, run->namespace, &operation->port, run->error);
+    case OP_WATCH:
+        return watch_begin(namespaces, run->namespace, run->runner->epoll_fd, run->error);
+    case OP_UNWATCH:
+        watch_end(run->namespace);
+        return 0;
+    default:
+        return answer_question(run, operation);
+    }
+}
+
+/* What must not be sent together with what was collected so far is preceded by sending that. */
+static int do_operation(struct run *run, const struct operation *operation)
+{
+    switch (operation->kind) {
+    case OP_LINK_ADD:
+        return commit_elements(run) < 0 ? -1 : add_link(run, &operation->link);
+    case OP_LINK_SET:
+        return commit_elements(run) < 0 ? -1 : set_link(run, &operation->link);
+    case OP_LINK_DELETE:
+        return commit_elements(run) < 0 ? -1 : delete_link(run, operation->link.name);
+    case OP_ADDRESS_SET:
+    case OP_ADDRESS_DELETE:
+    case OP_ROUTE_ADD:
+    case OP_ROUTE_REPLACE:
+    case OP_ROUTE_DELETE:
+    case OP_NEIGHBOUR_SET:
+    case OP_NEIGHBOUR_DELETE:
+    case OP_FDB_SET:
+    case OP_FDB_DELETE:
+    case OP_RULE_ADD:
+    case OP_RULE_DELETE:
+        return commit_elements(run) < 0 ? -1 : put_message(run, operation);
+    case OP_ELEMENTS:
+        if (send_messages(run) < 0)
+            return -1;
+        return nft_put_elements(&run->runner->elements, operation, run->current, run->error);
+    default:
+        return do_alone(run, operation);
+    }
+}
+
+static int do_batch(struct run *run)
+{
+    struct outgoing *route = &run->runner->route;
+    if (namespaces_open(&run->runner->namespaces, run->batch->namespace_path, &run->namespace, run->error) < 0)
+        return -1;
+    namespace_forget_link(run->namespace, NULL);
+    for (size_t i = 0; i < run->batch->count; i++) {
+        run->current = (uint32_t)(run->batch->first + i);
+        run->failed = run->current;
+        const struct operation *operation = operation_of(run, run->current);
+        if (do_operation(run, operation) < 0) {
+            bool own = run->failed == run->current;
+            if (!own || !is_fine(operation, run->error->number))
+                return -1;
+            *run->error = (struct error){0};
+        }
+        if ((route->count >= SENT_TOGETHER_MAX || route->length >= SENT_BYTES_MAX) && send_messages(run) < 0)
+            return -1;
+    }
+    return flush(run);
+}
+
+static void write_failure(struct text *answer, const struct request *request, size_t batch, size_t operation, const struct error *error)
+{
+    const char *name = error->number == 0 ? "EIO" : strerrorname_np(error->number);
+    answer->length = 0;
+    answer->failed = false;
+    text_format(answer, "{\"id\":%" PRIu64 ",\"failed\":{\"batch\":%zu,\"operation\":%zu,\"errno\":\"%s\",\"text\":", request->id, batch,
+                operation, name == NULL ? "EIO" : name);
+    text_quote(answer, error->text, strlen(error->text));
+    text_puts(answer, "}}");
+}
+
+void run_request(struct runner *runner, const char *bytes, size_t length, struct text *answer)
+{
+    cleanup_request struct request request;
+    struct error error = {0};
+    if (request_decode(bytes, length, &request, &error) < 0) {
+        write_failure(answer, &request, request.failed_batch, request.failed_operation, &error);
+        return;
+    }
+    text_format(answer, "{\"id\":%" PRIu64 ",\"results\":[", request.id);
+    for (size_t i = 0; i < request.batches_count; i++) {
+        struct run run = {
+            .runner = runner, .request = &request, .batch = &request.batches[i], .batch_index = i, .answer = answer, .error = &error};
+        run.current = run.failed = (uint32_t)run.batch->first;
+        if (do_batch(&run) < 0) {
+            out_shrink(&runner->route);
+            out_shrink(&runner->elements);
+            write_failure(answer, &request, i, run.failed - run.batch->first, &error);
+            return;
+        }
+    }
+    out_shrink(&runner->route);
+    text_puts(answer, "]}");
+}
