@@ -295,10 +295,10 @@ test("C13: a member outside its own configuration never campaigns", () => {
   }
 });
 
-test("C14: a single voter leads without a message and commits after its own durability only", () => {
+test("C14: a single voter leads without a message or a wait, and commits after its own durability only", () => {
   const lone = new Lone(bootstrapState([1]), fast);
   lone.holdDisk = true;
-  lone.tick(2 * T);
+  lone.tick(1);
   assert.equal(lone.status.role, "candidate");
   lone.persist(1);
   assert.equal(lone.status.role, "leader");

@@ -17,7 +17,14 @@ export function tick(raft: Raft): void {
 
 function tickOthers(raft: Raft): void {
   raft.electionElapsed++;
-  if (raft.electionElapsed >= raft.randomizedElectionTicks && isPromotable(raft)) campaign(raft, false);
+  const due = raft.electionElapsed >= raft.randomizedElectionTicks || waitsForNobody(raft);
+  if (due && isPromotable(raft)) campaign(raft, false);
+}
+
+/** The only voter has no leader to hear from and no rival to give way to: it begins at once, as etcd's does. */
+function waitsForNobody(raft: Raft): boolean {
+  const { voters, votersOutgoing } = raft.conf;
+  return raft.role === "follower" && voters.length === 1 && votersOutgoing.length === 0;
 }
 
 function tickLeader(raft: Raft): void {
