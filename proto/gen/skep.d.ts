@@ -10835,6 +10835,9 @@ export namespace skep {
             /** NoSuitableNode nearestMiss. */
             nearestMiss: string[];
 
+            /** NoSuitableNode nearestFix. */
+            nearestFix: string[];
+
             /**
              * Creates a new NoSuitableNode instance using the specified properties.
              * @param [properties] Properties to set
@@ -10906,6 +10909,9 @@ export namespace skep {
 
                 /** NoSuitableNode nearestMiss */
                 nearestMiss?: (string[]|null);
+
+                /** NoSuitableNode nearestFix */
+                nearestFix?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

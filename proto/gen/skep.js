@@ -19330,6 +19330,7 @@ export const skep = $root.skep = (() => {
             const NoSuitableNode = function (properties) {
                 this.refusals = [];
                 this.nearestMiss = [];
+                this.nearestFix = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -19340,6 +19341,7 @@ export const skep = $root.skep = (() => {
             NoSuitableNode.prototype.refusals = $util.emptyArray;
             NoSuitableNode.prototype.nearestNodeId = "";
             NoSuitableNode.prototype.nearestMiss = $util.emptyArray;
+            NoSuitableNode.prototype.nearestFix = $util.emptyArray;
 
             NoSuitableNode.create = function(properties) {
                 return new NoSuitableNode(properties);
@@ -19362,6 +19364,9 @@ export const skep = $root.skep = (() => {
                 if (message.nearestMiss != null && message.nearestMiss.length)
                     for (let i = 0; i < message.nearestMiss.length; ++i)
                         writer.uint32(34).string(message.nearestMiss[i]);
+                if (message.nearestFix != null && message.nearestFix.length)
+                    for (let i = 0; i < message.nearestFix.length; ++i)
+                        writer.uint32(42).string(message.nearestFix[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -19429,6 +19434,14 @@ export const skep = $root.skep = (() => {
                             message.nearestMiss.push(reader.stringVerify());
                             continue;
                         }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.nearestFix && message.nearestFix.length))
+                                message.nearestFix = [];
+                            message.nearestFix.push(reader.stringVerify());
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -19486,6 +19499,13 @@ export const skep = $root.skep = (() => {
                     for (let i = 0; i < object.nearestMiss.length; ++i)
                         message.nearestMiss[i] = $String(object.nearestMiss[i]);
                 }
+                if (object.nearestFix) {
+                    if (!$Array.isArray(object.nearestFix))
+                        throw $TypeError(".skep.objects.NoSuitableNode.nearestFix: array expected");
+                    message.nearestFix = $Array(object.nearestFix.length);
+                    for (let i = 0; i < object.nearestFix.length; ++i)
+                        message.nearestFix[i] = $String(object.nearestFix[i]);
+                }
                 return message;
             };
 
@@ -19500,6 +19520,7 @@ export const skep = $root.skep = (() => {
                 if (options.arrays || options.defaults) {
                     object.refusals = [];
                     object.nearestMiss = [];
+                    object.nearestFix = [];
                 }
                 if (options.defaults) {
                     if ($util.Long) {
@@ -19527,6 +19548,11 @@ export const skep = $root.skep = (() => {
                     object.nearestMiss = $Array(message.nearestMiss.length);
                     for (let j = 0; j < message.nearestMiss.length; ++j)
                         object.nearestMiss[j] = message.nearestMiss[j];
+                }
+                if (message.nearestFix && message.nearestFix.length) {
+                    object.nearestFix = $Array(message.nearestFix.length);
+                    for (let j = 0; j < message.nearestFix.length; ++j)
+                        object.nearestFix[j] = message.nearestFix[j];
                 }
                 return object;
             };

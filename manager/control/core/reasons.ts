@@ -136,7 +136,7 @@ export function explain(reason: Reason, names: Names): Explanation | undefined {
 }
 
 function noSuitableNode(
-  { nodes, refusals, nearestNodeId, nearestMiss }: skep.objects.NoSuitableNode.$Properties,
+  { nodes, refusals, nearestNodeId, nearestMiss, nearestFix }: skep.objects.NoSuitableNode.$Properties,
   names: Names,
 ): Explanation {
   const counts = (refusals ?? []).map(({ filter, nodes: count, detail }) => {
@@ -155,9 +155,14 @@ function noSuitableNode(
       (nodes ?? 0) === 0
         ? "no node is suitable: there is none"
         : `none of ${nodes ?? 0} nodes is suitable; refused by ${counts.join(", ")}`,
-    fix: nearest === "" ? "Add a node, or make the service ask for less" : `${nearest} would do if: ${miss}`,
+    fix: nearest === "" ? "Add a node, or make the service ask for less" : nearestText(nearest, miss, nearestFix ?? []),
     facts,
   };
+}
+
+function nearestText(nearest: string, miss: string, fixes: readonly string[]): string {
+  const commands = fixes.map((command) => `${command} ${nearest}`).join(", ");
+  return `${nearest} comes nearest: ${miss}${commands === "" ? "" : `. To change that: ${commands}`}`;
 }
 
 function progress(done: number, total: number): string {

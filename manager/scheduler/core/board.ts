@@ -200,7 +200,7 @@ export class Board {
     const node = this.#nodes.get(known.nodeId);
     if (node === undefined) {
       const miss = { filter: "ready" as const, detail: "the node is not known" };
-      const nearest = { nodeId: known.nodeId, misses: [miss] };
+      const nearest = { nodeId: known.nodeId, misses: [miss], fixes: [] };
       refused.push({ taskId: known.id, reason: { nodes: 1, counts: [{ ...miss, nodes: 1 }], nearest } });
       return;
     }
@@ -212,7 +212,7 @@ export class Board {
       if (!("taskId" in answer)) this.#account(known.replaces);
     }
     if ("taskId" in answer) return this.#book(answer, known.group, into);
-    const nearest = { nodeId: known.nodeId, misses: [answer] };
+    const nearest = { nodeId: known.nodeId, misses: [answer], fixes: [] };
     refused.push({ taskId: known.id, reason: { nodes: 1, counts: [{ ...answer, nodes: 1 }], nearest } });
   }
 

@@ -8,7 +8,7 @@ import type { NodeState } from "./node-state.ts";
 
 export type FilterName = "ready" | "resource" | "plugin" | "constraint" | "platform" | "hostPort" | "maxReplicas";
 
-/** What stands in the way, and in its words what would have to change. */
+/** What stands in the way. */
 export interface Refusal {
   readonly filter: FilterName;
   readonly detail: string;
@@ -94,6 +94,26 @@ const details: Readonly<Record<FilterName, (node: NodeState, group: GroupFacts) 
       ? `it runs ${node.tasksOf(serviceId)} of at most ${maxReplicasPerNode} replicas`
       : undefined,
 };
+
+/** Commands, but for the node's name behind them, after which these filters let the task in; only where a command can. */
+export function fixesFor(node: NodeState, group: GroupFacts, misses: readonly Refusal[]): readonly string[] {
+  const { availability, state } = node.facts;
+  return misses.flatMap(({ filter }) => {
+    if (filter === "ready" && state === "ready" && availability !== "active")
+      return ["skep node update --availability active"];
+    if (filter !== "constraint") return [];
+    return group.constraints
+      .filter((constraint) => !satisfies(node.facts, constraint))
+      .flatMap((constraint) => labelOf(constraint) ?? [])
+      .map((label) => `skep node update --label-add ${label}`);
+  });
+}
+
+/** KEY=VALUE of the label that the constraint demands. */
+function labelOf({ text }: { readonly text: string }): string | undefined {
+  const [, key, value] = /^\s*node\.labels\.([\w.-]+)\s*==\s*([\w.-]+)\s*$/.exec(text) ?? [];
+  return key === undefined ? undefined : `${key}=${value}`;
+}
 
 function formatCpus(nanoCpus: number): string {
   return String(Math.max(0, Math.round(nanoCpus / 1e6) / 1000));

@@ -13,7 +13,7 @@ import { Heap } from "../../../lib/pure/heap.ts";
 import type { Random } from "../../../lib/pure/prng.ts";
 import { valueOf } from "../../../proto/index.ts";
 import type { GroupFacts, TaskFacts } from "./facts.ts";
-import { allRefusals, type FilterName, firstRefusal, type Refusal, resourceRefusal } from "./filters.ts";
+import { allRefusals, type FilterName, firstRefusal, fixesFor, type Refusal, resourceRefusal } from "./filters.ts";
 import type { NodeState } from "./node-state.ts";
 
 export interface Placement {
@@ -28,7 +28,15 @@ export interface NoSuitableNode {
   readonly nodes: number;
   /** Most frequent first. */
   readonly counts: readonly { readonly filter: FilterName; readonly nodes: number; readonly detail: string }[];
-  readonly nearest: { readonly nodeId: string; readonly misses: readonly Refusal[] } | undefined;
+  readonly nearest: Nearest | undefined;
+}
+
+/** The node that fails the fewest filters. */
+export interface Nearest {
+  readonly nodeId: string;
+  readonly misses: readonly Refusal[];
+  /** Of `fixesFor`. */
+  readonly fixes: readonly string[];
 }
 
 export interface Plan {
@@ -90,7 +98,14 @@ export function explain(nodes: readonly NodeState[], group: GroupFacts): NoSuita
     counts: [...counts]
       .map(([filter, count]) => ({ filter, ...count }))
       .sort((a, b) => b.nodes - a.nodes || (a.filter < b.filter ? -1 : 1)),
-    nearest: nearest === undefined ? undefined : { nodeId: nearest.node.facts.id, misses: nearest.misses },
+    nearest:
+      nearest === undefined
+        ? undefined
+        : {
+            nodeId: nearest.node.facts.id,
+            misses: nearest.misses,
+            fixes: fixesFor(nearest.node, group, nearest.misses),
+          },
   };
 }
 

@@ -14,6 +14,7 @@ export function reasonOf(why: NoSuitableNode, sinceUs: number): skep.objects.Rea
       refusals: why.counts.map(({ filter, nodes, detail }) => ({ filter, nodes, detail: detail.slice(0, detailMax) })),
       nearestNodeId: why.nearest?.nodeId ?? "",
       nearestMiss: (why.nearest?.misses ?? []).map(({ detail }) => detail.slice(0, detailMax)),
+      nearestFix: (why.nearest?.fixes ?? []).filter(({ length }) => length <= detailMax),
     },
   };
 }

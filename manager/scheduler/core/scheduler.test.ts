@@ -254,6 +254,17 @@ test("a task without a node is told the counts and the nearest miss", () => {
   assert.equal(explain([], wants).nearest, undefined);
 });
 
+test("the nearest miss comes with the commands that mend it, where commands can", () => {
+  const wants = group({ constraints: [parseConstraint("node.labels.disk == ssd"), parseConstraint("node.id != x")] });
+  const drained = new NodeState(node("a", { availability: "drain" }));
+  assert.deepEqual(explain([drained], wants).nearest?.fixes, [
+    "skep node update --availability active",
+    "skep node update --label-add disk=ssd",
+  ]);
+  const full = group({ reserved: { ...nothing, memoryBytes: 2 ** 40 } });
+  assert.deepEqual(explain([new NodeState(node("b"))], full).nearest?.fixes, []);
+});
+
 test("a preassigned task is only asked for its resources", () => {
   const state = new NodeState(node("a", { availability: "drain" }));
   assert.ok("nodeId" in confirm(state, group(), "t0"));
