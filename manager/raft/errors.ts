@@ -76,9 +76,10 @@ export class MemberQuarantined extends ClusterError {
     const joins = (through.length > 0 ? through : ["HOST:PORT"]).map((address) => `--join ${address}`).join(" ");
     super(`Cannot let member ${id} take part in the cluster: ${reason}`, {
       fix:
-        "Keep its data folder until you know the cause, check its disk and memory, and give a new manager, with a " +
-        `certificate and an empty data folder of its own, its place: manager ${joins} --replace ${id} ` +
-        "--data-dir DIR --listen HOST:PORT --cert FILE --key FILE --ca FILE",
+        "Keep a copy of its data folder until you know the cause, and check its disk and memory. A node of a swarm: " +
+        "`skep swarm leave --force` on it, `skep node rm --force NODE` on another manager, then join it again. A manager " +
+        "that runs by itself: give a new one, with a certificate and an empty data folder of its own, its place: manager " +
+        `${joins} --replace ${id} --data-dir DIR --listen HOST:PORT --cert FILE --key FILE --ca FILE`,
       cause,
     });
   }
