@@ -68,12 +68,17 @@ static int listen_to(int fd, struct text *out, struct error *error)
 /* The library answers with words alone; the kernel's refusal stands in them as strerror(3) says it. EINVAL: it is nft's own. */
 static int errno_of(const char *said)
 {
-    static const char mark[] = "Could not process rule: ";
-    const char *reason = strstr(said, mark);
+    static const char *const marks[] = { "Could not process rule: ", "Error: " };
+    const char *reason = NULL;
+    for (size_t i = 0; reason == NULL && i < sizeof marks / sizeof marks[0]; i++) {
+        reason = strstr(said, marks[i]);
+        if (reason != NULL)
+            reason += strlen(marks[i]);
+    }
     if (reason == NULL)
         return EINVAL;
-    reason += sizeof mark - 1;
-    size_t length = strcspn(reason, "\n");
+    /* What the library itself does not find it says with a full stop or a question behind it. */
+    size_t length = strcspn(reason, "\n;.");
     for (int number = 1; number < 134; number++) {
         const char *known = strerrordesc_np(number);
         if (known != NULL && strlen(known) == length && strncmp(known, reason, length) == 0)

@@ -183,11 +183,17 @@ const ownTables: readonly NftTableName[] = [
   { family: "netdev", table: "skep" },
 ];
 
+/** A table as the kernel printed it after it was installed, and which state of the model that was. */
+interface PrintedTable {
+  readonly printed: string;
+  readonly revision: number;
+}
+
 class NamespaceWorker {
   readonly namespace: Namespace;
   readonly #options: WorkerOptions;
-  /** Of tables, as the kernel printed them after we had installed them. */
-  readonly #printed = new Map<string, string>();
+  /** By `table FAMILY NAME`. */
+  readonly #printed = new Map<string, PrintedTable>();
   #running: Promise<unknown> = Promise.resolve();
   #next: Promise<readonly string[]> | undefined;
   #exists: boolean;
@@ -283,14 +289,16 @@ class NamespaceWorker {
     const { changes: unsaid, forgotten } = namespace.take();
     const changes = found === undefined ? unsaid : compare(namespace, found, prunes());
     const plan = planChanges(namespace, changes, recreates);
+    const installed = plan.tables.map((name) => namespace.rulesRevision(name));
     for (const { namespace: where, operations } of plan.batches) {
       for (const part of parts(operations)) await kernel.run(where, part);
     }
     if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
     this.#recreates = false;
-    for (const { family, table } of plan.tables) {
+    for (const [at, { family, table }] of plan.tables.entries()) {
       const [printed] = await kernel.run(namespace.path, [{ op: "ruleset-list", family, table, ignore: ["ENOENT"] }]);
-      if (typeof printed === "string") this.#printed.set(`table ${family} ${table}`, printed);
+      if (typeof printed !== "string") continue;
+      this.#printed.set(`table ${family} ${table}`, { printed, revision: installed[at] ?? 0 });
     }
     return plan.disturbed;
   }
@@ -315,7 +323,9 @@ class NamespaceWorker {
       const key = `table ${name.family} ${name.table}`;
       if (typeof printed !== "string") return;
       tables.push(key);
-      if (!this.#recreates && this.#printed.get(key) === printed) intact.add(key);
+      const known = this.#printed.get(key);
+      const isAsInstalled = known?.printed === printed && known.revision === namespace.rulesRevision(name);
+      if (!this.#recreates && isAsInstalled) intact.add(key);
       for (const chain of targetChains(name, printed)) chains.add(chain);
     });
     const elements = sets.map((set, at) => {

@@ -182,7 +182,14 @@ const isNft = (object: NetObject): object is NftObject =>
 function addition(object: PlainObject): Operation[] {
   switch (object.type) {
     case "sysctl":
-      return [{ op: "sysctl-write", name: object.path, value: object.value }];
+      return [
+        {
+          op: "sysctl-write",
+          name: object.path,
+          value: object.value,
+          ...(object.optional === true ? { ignore: ["ENOENT"] } : {}),
+        },
+      ];
     case "address":
       return [{ op: "address-set", address: object.address, link: object.link, noPrefixRoute: true }];
     case "neighbour":

@@ -12,6 +12,8 @@ export class NetWorld {
   readonly folder: string;
   readonly probe: string;
   readonly #children = new Set<ChildProcess>();
+  /** Namespaces that others made, by name. */
+  readonly #known = new Map<string, string>();
 
   /** @param prefix  of all namespaces; no other test has it */
   constructor(prefix: string) {
@@ -28,7 +30,12 @@ export class NetWorld {
   }
 
   path(name: string): string {
-    return `/run/netns/${this.namespace(name)}`;
+    return this.#known.get(name) ?? `/run/netns/${this.namespace(name)}`;
+  }
+
+  /** A namespace that somebody else made. */
+  know(name: string, path: string): void {
+    this.#known.set(name, path);
   }
 
   add(name: string): void {
@@ -64,7 +71,7 @@ export class NetWorld {
   }
 
   ip(name: string, words: string): string {
-    return run(["ip", "-n", this.namespace(name), ...words.split(" ")]);
+    return this.exec(name, ["ip", ...words.split(" ")]);
   }
 
   sysctl(name: string, ...settings: readonly string[]): void {

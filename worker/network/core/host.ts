@@ -85,6 +85,7 @@ function meshObjects({ number, underlay, dataPort, mtu }: HostFacts): NetObject[
     { type: "address", link: meshLink, address: `${gatewayAddress}/32` },
     { type: "sysctl", path: `${conf}/rp_filter`, value: "2" },
     { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
+    { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "1", optional: true },
     { type: "neighbour", link: meshLink, address: replyHop, mac: replyHopMac },
     {
       type: "route",

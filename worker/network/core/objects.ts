@@ -94,6 +94,8 @@ export interface SysctlObject {
   readonly type: "sysctl";
   readonly path: string;
   readonly value: string;
+  /** A kernel without it does without it. */
+  readonly optional?: true;
 }
 
 /** How a part of an element reads: integer is u32 in decimal, mark hexadecimal, inet_proto a name. */

@@ -50,6 +50,8 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     { type: "sysctl", path: `${conf}/rp_filter`, value: "1" },
     // Answers to what this host asked from 127.0.0.1 come back here; who else may use 127.0.0.0/8 is the table's business.
     { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
+    // Our table is for IPv4: by link-local IPv6 a container would pass it by and reach what listens on this host.
+    { type: "sysctl", path: `net/ipv6/conf/${link}/disable_ipv6`, value: "1", optional: true },
     { type: "neighbour", link, address, mac },
     mainRoute(`${address}/32`, link, "", gateway),
     element("self", [address, address]),
@@ -57,6 +59,7 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
   ];
   const prefix = subnet === "" ? "32" : (subnet.split("/")[1] ?? "32");
   const inside: NetObject[] = [
+    { type: "link", name: "lo", how: { kind: "existing" }, owner: "", mac: "", mtu: 0, master: "" },
     {
       type: "link",
       name: interfaceName,

@@ -1,0 +1,187 @@
+/** One host of a NetWorld with all that skepd does for its network: netplane as its child, model, engine, host's side. */
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+
+import { Random } from "../../../lib/pure/prng.ts";
+import { realClock, silentLogger, type Logger } from "../../../lib/runtime/index.ts";
+import type { DataPlane, PublishedPort, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
+import type {
+  BridgeWish,
+  EndpointRecord,
+  NetworkRecords,
+  PeerRecord,
+  ServicePort,
+  ServiceRecord,
+} from "../../../worker/network/contract.ts";
+import type { CommandOutcome } from "../../../worker/network/firewall.ts";
+import { HostNetwork } from "../../../worker/network/host-network.ts";
+import { Netplane } from "../../../worker/network/netplane.ts";
+import { isNamespaceFile, Networks } from "../../../worker/network/networks.ts";
+import { spawnSync } from "node:child_process";
+import type { NetWorld } from "./world.ts";
+
+export const netplaneProgram = process.env["NETPLANE"] ?? join(import.meta.dirname, "../../../native/build/netplane");
+
+export class NetHost implements AsyncDisposable {
+  readonly world: NetWorld;
+  readonly name: string;
+  readonly folder: string;
+  readonly logger: Logger;
+  netplane!: Netplane;
+  host!: HostNetwork;
+  networks!: Networks;
+  plane!: DataPlane;
+
+  private constructor(world: NetWorld, name: string, logger: Logger) {
+    this.world = world;
+    this.name = name;
+    this.folder = join(world.folder, name);
+    this.logger = logger;
+    mkdirSync(this.folder, { recursive: true });
+  }
+
+  static async open(world: NetWorld, name: string, logger: Logger = silentLogger): Promise<NetHost> {
+    const host = new NetHost(world, name, logger);
+    await host.start();
+    return host;
+  }
+
+  async start(): Promise<void> {
+    const { world, name, logger } = this;
+    const clock = realClock;
+    const random = new Random(7);
+    this.netplane = await Netplane.open({
+      program: "/usr/bin/nsenter",
+      args: [`--net=${world.path(name)}`, "--", netplaneProgram],
+      clock,
+      random,
+      logger,
+    });
+    const directories = { dataDirectory: join(this.folder, "data"), runDirectory: join(this.folder, "run") };
+    this.host = await HostNetwork.open({
+      kernel: this.netplane,
+      ...directories,
+      clock,
+      logger,
+      firewall: { run: async (program, args) => this.#run(program, args) },
+    });
+    this.networks = await Networks.open({
+      kernel: this.netplane,
+      dataDirectory: directories.dataDirectory,
+      namespaceDirectory: join(this.folder, "netns"),
+      isNamespaceFile,
+      parts: this.host.parts,
+      choices: this.host.choices,
+      clock,
+      random,
+      logger,
+    });
+    if (this.networks.abilities.refusal !== undefined) throw this.networks.abilities.refusal;
+    this.plane = this.host.around(this.networks);
+    await this.host.start(this.networks);
+  }
+
+  /** A program of the host, in its namespace. */
+  #run(program: string, args: readonly string[]): CommandOutcome {
+    const inside = [`--net=${this.world.path(this.name)}`, "--", program, ...args];
+    const { status, stdout, stderr } = spawnSync("nsenter", inside, { encoding: "utf8", timeout: 10_000 });
+    return status === 127 ? { status: undefined, output: "" } : { status: status ?? 1, output: `${stdout}${stderr}` };
+  }
+
+  /** As skepd ends: the kernel's state stays. */
+  async stop(): Promise<void> {
+    await this.host[Symbol.asyncDispose]();
+    await this.networks[Symbol.asyncDispose]();
+    await this.netplane[Symbol.asyncDispose]();
+  }
+
+  async attach(id: string, request: Partial<SandboxRequest>): Promise<Sandbox> {
+    const sandbox = await this.networks.sandboxes.attach(
+      id,
+      {
+        networks: [],
+        gateway: false,
+        ports: [],
+        containerName: id,
+        hostname: id,
+        dns: [],
+        links: {},
+        serviceId: "",
+        taskId: "",
+        ...request,
+      },
+      new AbortController().signal,
+    );
+    this.world.know(id, sandbox.namespacePath);
+    return sandbox;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const id of await this.networks.sandboxes.held()) await this.networks.sandboxes.release(id);
+    await this.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export const peerOf = (number: number): PeerRecord => ({
+  nodeId: `n${number}`,
+  number,
+  addr: `10.99.0.${number}`,
+  mtu: 1500,
+  publicKey: "",
+});
+
+export const taskOf = (taskId: string, number: number, gatewayAddress: string, serviceId = "web"): EndpointRecord => ({
+  networkId: "ingress",
+  taskId,
+  serviceId,
+  nodeId: `n${number}`,
+  name: taskId,
+  slot: 1,
+  addresses: [],
+  gatewayAddress,
+  aliases: [],
+  serving: true,
+});
+
+export const ingressService = (ports: readonly ServicePort[], serviceId = "web"): ServiceRecord => ({
+  networkId: "ingress",
+  serviceId,
+  name: serviceId,
+  aliases: [],
+  virtualIp: "",
+  mode: "vip",
+  ports,
+});
+
+export const meshPort = (protocol: "tcp" | "udp", publishedPort: number, targetPort = 80): ServicePort => ({
+  protocol,
+  targetPort,
+  publishedPort,
+  mode: "ingress",
+});
+
+export const recordsOf = (
+  number: number,
+  peers: readonly PeerRecord[],
+  endpoints: readonly EndpointRecord[],
+  services: readonly ServiceRecord[],
+): NetworkRecords => ({ nodeId: `n${number}`, peers, endpoints, services });
+
+export const bridgeWish = (networkId: string, networkName: string, more: Partial<BridgeWish> = {}): BridgeWish => ({
+  kind: "bridge",
+  networkId,
+  networkName,
+  address: "",
+  macAddress: "",
+  aliases: [],
+  ...more,
+});
+
+export const published = (publishedPort: number, more: Partial<PublishedPort> = {}): PublishedPort => ({
+  protocol: "tcp",
+  targetPort: 80,
+  publishedPort,
+  hostAddress: "",
+  ...more,
+});
