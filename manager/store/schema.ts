@@ -2,7 +2,14 @@
  * The kinds of a cluster and the keys by which rooms look them up.
  * Numbers stand in the log and in snapshots: never reuse one. A changed key needs a higher feature level.
  */
-import { encodeBriefly, encodeMessage, skep, type Encodable } from "../../proto/index.ts";
+import {
+  decodeSharing,
+  encodeBriefly,
+  encodeMessage,
+  skep,
+  type Encodable,
+  type SharedField,
+} from "../../proto/index.ts";
 import type { Codec, IndexSchema, Meta, TableSchema } from "./core/schema.ts";
 
 /** What protobufjs generates for a message. */
@@ -13,12 +20,12 @@ interface MessageType<Out, In> extends Encodable<In> {
 function codec<
   Out extends { id: string; meta?: skep.objects.Meta.$Properties | null },
   In extends { id?: string | null; meta?: skep.objects.Meta.$Properties | null },
->(message: MessageType<Out, In>): Codec<Out, In> {
+>(message: MessageType<Out, In>, shared?: ReadonlyMap<number, SharedField>): Codec<Out, In> {
   return {
     encode: (object) => encodeMessage(message, { ...object, id: undefined, meta: undefined }),
     encodeBriefly: (object) => encodeBriefly(message, { ...object, id: undefined, meta: undefined }),
     decode: (bytes: Uint8Array, id: string, meta: Meta) => {
-      const object = message.decode(bytes);
+      const object = shared === undefined ? message.decode(bytes) : decodeSharing(message, shared, bytes);
       object.id = id;
       object.meta = meta;
       return object;
@@ -75,6 +82,13 @@ export const slotKey = (serviceId: string, slot: number, nodeId: string): string
 
 type TaskKeys = skep.store.TaskKeys;
 
+/** What the tasks of a service have in common. Whoever edits a task replaces these as a whole, if at all. */
+const sharedByTasks: ReadonlyMap<number, SharedField> = new Map<number, SharedField>([
+  [5, { name: "spec", type: skep.objects.TaskSpec }],
+  [15, { name: "serviceAnnotations", type: skep.objects.Annotations }],
+  [16, { name: "endpoint", type: skep.objects.Endpoint }],
+]);
+
 const { objects } = skep;
 
 /** The keys by which rooms look objects up, besides the id. Numbers (states, roles) are keys in decimal. */
@@ -121,7 +135,7 @@ export const clusterSchema = {
   ),
   task: table(
     4,
-    codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task),
+    codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task, sharedByTasks),
     {},
     {
       service: (task: TaskKeys) => text(task.serviceId),

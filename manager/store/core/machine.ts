@@ -38,7 +38,7 @@ export const defaultLimits: MachineLimits = {
   hashEvery: 1024,
   scrubObjects: 2048,
   scrubBytes: 2 * 1024 * 1024,
-  decodedMax: 2048,
+  decodedMax: 8192,
 };
 
 /** Expired sessions that one entry removes at most; the rest wait for the next, and are refused meanwhile. */

@@ -1,0 +1,89 @@
+/**
+ * Messages of which many have equal parts: the tasks of a service all carry its spec. Equal parts are decoded once and
+ * shared, frozen, so that a task costs its own few fields, in time and in memory.
+ */
+import protobuf from "protobufjs/minimal.js";
+
+interface Decoder<M> {
+  decode(bytes: Uint8Array): M;
+}
+
+/** A field that holds a message, by its number. */
+export interface SharedField {
+  readonly name: string;
+  readonly type: Decoder<unknown>;
+}
+
+interface Kept {
+  readonly type: Decoder<unknown>;
+  readonly bytes: Uint8Array;
+  readonly decoded: unknown;
+}
+
+const keptMax = 1024;
+/** Larger ones are rare, and would keep too much. */
+const keptBytesMax = 8192;
+const kept: (Kept | undefined)[] = Array.from({ length: keptMax }, () => undefined);
+
+/**
+ * As `type.decode(bytes)`, but the fields in `shared` are frozen at every depth and may belong to other messages, too: whoever
+ * changes one replaces it.
+ * @throws what `decode` throws
+ */
+export function decodeSharing<M extends object>(
+  type: Decoder<M>,
+  shared: ReadonlyMap<number, SharedField>,
+  bytes: Uint8Array,
+): M {
+  const reader = protobuf.Reader.create(bytes);
+  const own: Uint8Array[] = [];
+  const found = new Map<SharedField, Uint8Array>();
+  let from = 0;
+  while (reader.pos < bytes.length) {
+    const start = reader.pos;
+    const tag = reader.uint32();
+    const field = (tag & 7) === 2 ? shared.get(tag >>> 3) : undefined;
+    if (field === undefined) {
+      reader.skipType(tag & 7);
+      continue;
+    }
+    // A field that stands there twice is merged, which is for the whole decoder.
+    if (found.has(field)) return type.decode(bytes);
+    const length = reader.uint32();
+    if (start > from) own.push(bytes.subarray(from, start));
+    found.set(field, bytes.subarray(reader.pos, reader.pos + length));
+    reader.skip(length);
+    from = reader.pos;
+  }
+  if (found.size === 0) return type.decode(bytes);
+  if (bytes.length > from) own.push(bytes.subarray(from));
+  const message = type.decode(own.length === 1 ? (own[0] as Uint8Array) : Buffer.concat(own));
+  for (const [field, part] of found) (message as Record<string, unknown>)[field.name] = decodeShared(field.type, part);
+  return message;
+}
+
+function decodeShared(type: Decoder<unknown>, bytes: Uint8Array): unknown {
+  if (bytes.length > keptBytesMax) return freeze(type.decode(bytes));
+  const at = hashOf(bytes) % keptMax;
+  const known = kept[at];
+  if (known?.type === type && Buffer.compare(known.bytes, bytes) === 0) return known.decoded;
+  // A copy of the bytes: decoded byte fields lie in it, and what it was read from is not to be kept alive.
+  const copy = Uint8Array.from(bytes);
+  const decoded = freeze(type.decode(copy));
+  kept[at] = { type, bytes: copy, decoded };
+  return decoded;
+}
+
+function hashOf(bytes: Uint8Array): number {
+  let hash = bytes.length;
+  for (let at = 0; at < bytes.length; at++) hash = Math.imul(hash ^ (bytes[at] as number), 0x01000193);
+  return (hash ^ (hash >>> 15)) >>> 0;
+}
+
+/** Typed arrays cannot be frozen; those who read one must not write it. */
+function freeze<T>(value: T): T {
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return value;
+  Object.freeze(value);
+  for (const inner of Object.values(value)) freeze(inner);
+  return value;
+}
