@@ -22,10 +22,15 @@ export interface BatchWriterOptions<T> {
 }
 
 const retryMs = 1000;
+/**
+ * Entries under way at once. More would not be faster, and whoever else writes would wait behind them; what comes meanwhile
+ * is merged.
+ */
+const inFlightMax = 8;
 
 export class BatchWriter<T> {
   readonly #options: BatchWriterOptions<T>;
-  #waiting = new Map<string, T>();
+  readonly #waiting = new Map<string, T>();
   #inFlight = 0;
   #timer: Timer | undefined;
   #entryMax: number;
@@ -65,9 +70,16 @@ export class BatchWriter<T> {
   }
 
   #flush(): void {
-    const all = [...this.#waiting];
-    this.#waiting = new Map();
-    for (let at = 0; at < all.length; at += this.#entryMax) this.#commit(all.slice(at, at + this.#entryMax));
+    let part: (readonly [string, T])[] = [];
+    for (let entries = 0; entries < inFlightMax && this.#waiting.size > 0; entries++) {
+      for (const each of this.#waiting) {
+        part.push(each);
+        this.#waiting.delete(each[0]);
+        if (part.length >= this.#entryMax) break;
+      }
+      this.#commit(part);
+      part = [];
+    }
   }
 
   #commit(part: readonly (readonly [string, T])[]): void {

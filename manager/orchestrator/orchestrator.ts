@@ -48,6 +48,11 @@ export interface OrchestratorOptions {
 /** Half of what an entry may have: an edited task stands in it whole. */
 const entryBytes = 512 * 1024;
 const stepsMax = 500;
+/**
+ * Entries under way at once, of all services. More would not be faster, and whoever else writes would wait behind them; to
+ * decide all that a large cluster may have due at once would keep the process from its heartbeats.
+ */
+const entriesMax = 12;
 const retryMs = 1000;
 /** A book of many tasks takes long to judge; it is given a rest of so many times as long, up to a second. */
 const restFactor = 4;
@@ -62,6 +67,7 @@ export class Orchestrator {
   readonly #servicesOn = new Map<string, Map<string, number>>();
   readonly #due = new Set<string>();
   readonly #inFlight = new Map<string, number>();
+  #entries = 0;
   readonly #wakes = new Map<string, number>();
   #historyMax = historyDefault;
   #watch: Watch<ClusterSchema> | undefined;
@@ -92,6 +98,7 @@ export class Orchestrator {
     this.#forget();
     this.#due.clear();
     this.#inFlight.clear();
+    this.#entries = 0;
     this.#wakes.clear();
   }
 
@@ -243,6 +250,8 @@ export class Orchestrator {
     // What settles at once may add to it; that is for the next round.
     for (const id of Array.from(this.#due)) {
       if (this.#inFlight.has(id)) continue;
+      // The others' turn comes when one of those entries is settled.
+      if (this.#entries >= entriesMax) break;
       this.#due.delete(id);
       this.#wakes.delete(id);
       const book = this.#books.get(id);
@@ -267,7 +276,11 @@ export class Orchestrator {
     };
     const { moves, wakeAtUs } = book.facts === undefined ? dismantle(situation, false) : reconcile(situation);
     if (wakeAtUs !== undefined) this.#wakes.set(book.id, wakeAtUs);
-    for (const part of parts(moves, book.taskBytes)) this.#commit(book, service, part);
+    for (const part of parts(moves, book.taskBytes)) {
+      // What is left of a large service is decided again when these are settled.
+      if (this.#entries >= entriesMax) break;
+      this.#commit(book, service, part);
+    }
     const restMs = Math.min(1000, restFactor * (clock.monotonicMs() - startMs));
     if (restMs >= 1 && moves.length === 0) this.#pause(book.id, restMs);
   }
@@ -297,6 +310,7 @@ export class Orchestrator {
     const watch = this.#watch;
     const nowUs = this.#nowUs;
     this.#start(book.id);
+    this.#entries++;
     const change = (tx: Tx<ClusterSchema>): void => {
       const now = tx.get("service", book.id);
       // Decided by a spec that has changed since: what to do now is for the next round.
@@ -306,6 +320,7 @@ export class Orchestrator {
     const cause = moves[0]?.cause ?? "";
     store.transact(change, { actor, cause }, (outcome) => {
       if (watch !== this.#watch) return;
+      this.#entries--;
       this.#settled(book.id, outcome);
     });
   }
@@ -331,7 +346,8 @@ export class Orchestrator {
   #arm(): void {
     let firstUs = Infinity;
     // What is in flight is looked at when it is over; to wake for it before would be to wake again and again at once.
-    for (const [id, atUs] of this.#wakes) if (!this.#inFlight.has(id)) firstUs = Math.min(firstUs, atUs);
+    if (this.#entries < entriesMax)
+      for (const [id, atUs] of this.#wakes) if (!this.#inFlight.has(id)) firstUs = Math.min(firstUs, atUs);
     if (firstUs === this.#timerAtUs) return;
     this.#timer?.cancel();
     this.#timerAtUs = firstUs;

@@ -50,6 +50,11 @@ type Task = skep.objects.Task.$Properties;
 /** Plans follow the first change after so long, so that what comes together is planned together. Swarm waits 50 ms. */
 const quietMs = 2;
 const batchMax = 200;
+/**
+ * Batches under way at once. More would not be faster, and whoever else writes would wait behind them; a plan of all that a
+ * large cluster may have waiting would keep the process from its heartbeats.
+ */
+const inFlightMax = 12;
 /** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */
 const rewriteMs = 5000;
 const retryMs = 1000;
@@ -73,6 +78,9 @@ export class Scheduler {
   #watch: Watch<ClusterSchema> | undefined;
   #timer: Timer | undefined;
   #timerAtMs = Infinity;
+  #inFlight = 0;
+  /** What could be told is not told yet, since too much is under way. */
+  #cutShort = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -91,6 +99,7 @@ export class Scheduler {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#timerAtMs = Infinity;
+    this.#inFlight = 0;
     this.#forget();
   }
 
@@ -193,7 +202,13 @@ export class Scheduler {
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
     this.#enforce();
-    const { placements, refused } = this.#board.plan(this.#random, nowMs);
+    // With the last batch of those under way comes the next plan.
+    const tasksMax = (inFlightMax - this.#inFlight) * batchMax;
+    if (tasksMax <= 0) {
+      this.#cutShort = true;
+      return;
+    }
+    const { placements, refused } = this.#board.plan(this.#random, nowMs, tasksMax);
     for (const batch of cut(placements)) this.#place(batch);
     for (const each of refused) this.#unsaid.set(each.taskId, each);
     this.#tell(nowMs);
@@ -216,8 +231,17 @@ export class Scheduler {
   #tell(nowMs: number): void {
     const now: { readonly refused: Refused; readonly text: string }[] = [];
     let nextMs = Infinity;
+    const nowMax = Math.max(0, inFlightMax - this.#inFlight) * batchMax;
+    this.#cutShort = false;
+    // Tasks of a group share the reason.
+    const texts = new Map<Refused["reason"], string>();
     for (const refused of this.#unsaid.values()) {
-      const text = JSON.stringify(refused.reason);
+      if (now.length >= nowMax) {
+        this.#cutShort = true;
+        break;
+      }
+      const text = texts.get(refused.reason) ?? JSON.stringify(refused.reason);
+      texts.set(refused.reason, text);
       const told = this.#told.get(refused.taskId);
       if (told?.text === text) this.#unsaid.delete(refused.taskId);
       else if (told !== undefined && nowMs < told.atMs + rewriteMs) nextMs = Math.min(nextMs, told.atMs + rewriteMs);
@@ -276,9 +300,14 @@ export class Scheduler {
   #commit(change: (tx: Tx<ClusterSchema>) => void, cause: string, undo: () => void): void {
     const { store, logger } = this.#options;
     const watch = this.#watch;
+    this.#inFlight++;
     store.transact(change, { actor: "scheduler", cause }, (outcome) => {
       if (watch !== this.#watch) return;
-      if (outcome.kind === "committed") return;
+      this.#inFlight--;
+      if (outcome.kind === "committed") {
+        if (this.#board.isDue || this.#cutShort) this.#planWithin(quietMs);
+        return;
+      }
       const { error } = outcome;
       undo();
       const quick = error instanceof Conflict;

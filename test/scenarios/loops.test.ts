@@ -81,6 +81,29 @@ test("a task that keeps failing is tried less and less, and its history stays bo
   await world.stop();
 });
 
+test("the loops leave room in the log for others, however much there is to do", async () => {
+  const world = new LoopWorld({ nodes: 3 });
+  const { store } = world;
+  const open = new Map<string, number>();
+  const most = new Map<string, number>();
+  const transact = store.transact.bind(store);
+  store.transact = (change, options, done) => {
+    const { actor } = options;
+    open.set(actor, (open.get(actor) ?? 0) + 1);
+    most.set(actor, Math.max(most.get(actor) ?? 0, open.get(actor) ?? 0));
+    transact(change, options, (outcome) => {
+      open.set(actor, (open.get(actor) ?? 0) - 1);
+      done(outcome);
+    });
+  };
+  for (let at = 0; at < 30; at++) world.service(`s${at}`, replicated(200));
+  await world.run(20_000);
+  for (let at = 0; at < 30; at++) assert.equal(world.running(`s${at}`).length, 200);
+  for (const actor of ["orchestrator", "scheduler"])
+    assert.ok((most.get(actor) ?? 0) <= 12, `${most.get(actor)} entries of the ${actor} at once`);
+  await world.stop();
+});
+
 test("a task that keeps failing is tried less and less without a restart delay, too", async () => {
   const world = new LoopWorld();
   const restartPolicy = { delay: {} };

@@ -69,3 +69,14 @@ test("when a node shrinks, those that came last go", () => {
   const residents = ["a", "b", "c"].map((taskId, createdAtUs) => ({ taskId, createdAtUs, constraints: [], group }));
   assert.deepEqual(offenders(node("n1", 2e9), residents), [{ taskId: "c", detail: "it has too few CPUs" }]);
 });
+
+test("a plan that is bounded leaves the rest due, and refuses at once what has no room", () => {
+  const board = new Board();
+  board.setNode(node("n1", 4e9));
+  for (let at = 0; at < 6; at++) board.setTask(pending(`t${at}`));
+  const first = board.plan(random, 0, 3);
+  assert.deepEqual([first.placements.length, first.refused.length, board.isDue], [3, 0, true]);
+  const second = board.plan(random, 0, 3);
+  assert.deepEqual([second.placements.length, second.refused.length, board.isDue], [1, 2, false]);
+  assert.deepEqual(board.plan(random, 0, 3), { placements: [], refused: [] });
+});

@@ -152,11 +152,22 @@ export class Board {
     this.#due.add(known.group);
   }
 
-  /** Places what can be placed, and says of the rest why not; of groups for which something has changed. */
-  plan(random: Random, nowMs: number): BoardPlan {
+  /** Whether something waits for a plan. */
+  get isDue(): boolean {
+    return this.#due.size > 0;
+  }
+
+  /**
+   * Places what can be placed, and says of the rest why not; of groups for which something has changed.
+   * @param tasksMax  placed anywhere in one plan; groups with more of them stay due
+   */
+  plan(random: Random, nowMs: number, tasksMax = Infinity): BoardPlan {
     const placements: { placement: Placement; group: GroupFacts }[] = [];
     const refused: Refused[] = [];
+    let left = tasksMax;
     for (const group of this.#due) {
+      if (left <= 0) break;
+      this.#due.delete(group);
       const anywhere: string[] = [];
       for (const id of group.waiting) {
         const known = this.#tasks.get(id);
@@ -167,18 +178,25 @@ export class Board {
       if (anywhere.length === 0) continue;
       const nodes = [...this.#nodes.values()];
       const { facts } = group;
-      const planned = planGroup({ nodes, group: facts, taskIds: anywhere, random, nowMs });
+      const taskIds = anywhere.slice(0, left);
+      left -= taskIds.length;
+      const planned = planGroup({ nodes, group: facts, taskIds, random, nowMs });
       for (const placement of planned.placements) this.#book(placement, group, placements);
-      const left: string[] = [];
-      for (const id of planned.unplaced) {
+      const later = anywhere.slice(taskIds.length);
+      if (planned.unplaced.length === 0) {
+        if (later.length > 0) this.#due.add(group);
+        continue;
+      }
+      // Those behind are equal: there is no room for them either, but for the places of their predecessors.
+      const unplaced: string[] = [];
+      for (const id of [...planned.unplaced, ...later]) {
         const placement = this.#inOldPlace(id, facts, random, nowMs);
-        if (placement === undefined) left.push(id);
+        if (placement === undefined) unplaced.push(id);
         else this.#book(placement, group, placements);
       }
-      const reason = left.length === 0 ? undefined : explain(nodes, facts);
-      if (reason !== undefined) for (const taskId of left) refused.push({ taskId, reason });
+      const reason = unplaced.length === 0 ? undefined : explain(nodes, facts);
+      if (reason !== undefined) for (const taskId of unplaced) refused.push({ taskId, reason });
     }
-    this.#due.clear();
     return { placements, refused };
   }
 
