@@ -10,6 +10,12 @@ import type { SwarmIdentity } from "./identity/index.ts";
 import { hostOf } from "./addresses.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
 
+/**
+ * A leader that is busy for a moment must not lose all its agents: each that comes back is sent its whole state, which
+ * makes it busier. Whether it lives is told by the answers to heartbeats.
+ */
+const managerSilenceMs = 4000;
+
 export interface NodeAgentOptions {
   readonly identity: SwarmIdentity;
   readonly events: AgentEvents;
@@ -59,7 +65,8 @@ class OpenAgent implements NodeAgent {
       nodeId: identity.nodeId,
       memory: this.#memory,
       executor,
-      openChannel: (address) => new Channel({ address, tls: identity.tls, expect: { role: "manager" } }),
+      openChannel: (address) =>
+        new Channel({ address, tls: identity.tls, expect: { role: "manager" }, silenceMs: managerSilenceMs }),
       managers: identity.role === "manager" && !known.includes(self) ? [self, ...known] : known,
       addr: hostOf(self),
       clock,

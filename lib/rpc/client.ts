@@ -27,6 +27,8 @@ export interface ChannelOptions {
   readonly messageBytesMax?: number;
   /** How much the other end may send ahead on one stream before this one reads; 64 KiB unless said. */
   readonly windowBytes?: number;
+  /** A connection whose other end does not answer a ping for so long is given up; 1 s unless said. */
+  readonly silenceMs?: number;
 }
 
 /** raft.md §3.1. Keepalive frees dead connections; whether a peer is alive is told by its answers. */
@@ -60,7 +62,7 @@ export class Channel implements Disposable {
       // One connection of its own, not shared with other channels to the same address.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.keepalive_time_ms": keepaliveMs,
-      "grpc.keepalive_timeout_ms": keepaliveMs,
+      "grpc.keepalive_timeout_ms": options.silenceMs ?? keepaliveMs,
       "grpc.keepalive_permit_without_calls": 1,
       "grpc.initial_reconnect_backoff_ms": reconnectMinMs,
       "grpc.max_reconnect_backoff_ms": reconnectMaxMs,
