@@ -104,7 +104,8 @@ process.on("disconnect", () => process.exit(0));
 process.on("message", ({ address, rootsPem, privateKeyPem, agents }: AgentsOrder) => {
   const waiting = agents.map(({ nodeId, certificatePem }) => () => {
     const tls = new TlsIdentity({ certificatePem, privateKeyPem, rootsPem });
-    const channel = new Channel({ address, tls, expect: { role: "manager" } });
+    // As the real agent opens it.
+    const channel = new Channel({ address, tls, expect: { role: "manager" }, silenceMs: 4000 });
     let first = true;
     new LeanAgent(nodeId, channel, () => {
       if (first) waiting.shift()?.();

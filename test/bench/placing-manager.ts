@@ -81,6 +81,7 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
   const writeMs = createHistogram();
   const watch = store.watch({ kinds: ["task"], since: store.current().index });
   const startMs = performance.now();
+  const cpuBefore = process.cpuUsage();
   let assigned = 0;
   let running = 0;
   let assignedMs = 0;
@@ -136,8 +137,10 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
     clearTimeout(limit);
     loop.disable();
   }
+  const cpu = process.cpuUsage(cpuBefore);
   return {
     tasks,
+    cpuMs: (cpu.user + cpu.system) / 1000,
     assigned,
     running,
     assignedMs: assignedMs === 0 ? performance.now() - startMs : assignedMs,

@@ -27,6 +27,8 @@ export interface Placed {
   readonly writeP50Ms: number;
   readonly writeP99Ms: number;
   readonly loopMaxMs: number;
+  /** Processor time of the process meanwhile, all threads. */
+  readonly cpuMs: number;
   readonly rssBytes: number;
 }
 

@@ -150,6 +150,11 @@ function tellRest(
   tell(report, { name: `${name}: another caller's write meanwhile, p50`, unit: "ms", ours: of((it) => it.writeP50Ms) });
   tell(report, { name: `${name}: another caller's write meanwhile, p99`, unit: "ms", ours: of((it) => it.writeP99Ms) });
   tell(report, {
+    name: `${name}: processor time of the leader for a task`,
+    unit: "us",
+    ours: of((it) => (it.cpuMs * 1000) / Math.max(1, it.assigned)),
+  });
+  tell(report, {
     name: `${name}: longest turn of the leader's event loop`,
     unit: "ms",
     ours: of((it) => it.loopMaxMs),
@@ -158,7 +163,7 @@ function tellRest(
 }
 
 async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void> {
-  const [agents, services, replicas] = quick ? [100, 10, 1000] : [5000, 1000, 1000];
+  const [agents, services, replicas] = quick ? [100, 30, 1000] : [5000, 1000, 1000];
   // Two cores for eight processes' work: a leader that is late by a moment must not be voted out for it.
   const args = ["--loops-all", "--election-ms", "3000"];
   await withManagers({ args }, async (leader, cluster) => {

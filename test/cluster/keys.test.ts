@@ -31,7 +31,8 @@ suite("keys of a cluster", { skip: hindrance }, () => {
   before(async () => {
     world = await World.open("skepky", 3, 2);
     [m1, m2, m3, w1, late] = world.hosts as [Host, Host, Host, Host, Host];
-    await world.form((host) => host !== late);
+    // A node whose manager is locked cannot be heard, and no task is to be moved for it while that is looked at.
+    await world.form((host) => host !== late, 30);
     service = await world.create(m1, "lasting", 4);
     await steady();
     pids = members().map((host) => host.containerProcesses("/bin/hello"));
@@ -143,9 +144,10 @@ suite("keys of a cluster", { skip: hindrance }, () => {
       // It learns the new lock from the log, and its daemon writes the key anew.
       await world.until("only the new key to open it", slow, async () => {
         await restart(host);
-        const { status } = await unlock(host, key);
-        if (status === 200) return true;
-        assert.equal((await unlock(host, before)).status, 200);
+        const withNew = await unlock(host, key);
+        if (withNew.status === 200) return true;
+        const withOld = await unlock(host, before);
+        assert.equal(withOld.status, 200, `${JSON.stringify(withNew)} with the new key, ${JSON.stringify(withOld)}`);
         await untilState(host, "active");
         await allReachable();
         return false;

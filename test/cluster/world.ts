@@ -122,9 +122,9 @@ export class World {
   }
 
   /** One swarm of all hosts, or of those wanted, with short heartbeats, and the images hello:1 and hello:2 on each. */
-  async form(isWanted: (host: Host) => boolean = () => true): Promise<void> {
+  async form(isWanted: (host: Host) => boolean = () => true, heartbeatSeconds = 1): Promise<void> {
     const [first, ...rest] = this.hosts.filter(isWanted) as [Host, ...Host[]];
-    await this.init(first);
+    await this.init(first, heartbeatSeconds);
     const { body } = await ask<{ JoinTokens: { Worker: string; Manager: string } }>(first, "GET", "/swarm");
     for (const host of rest) {
       await this.join(host, this.managers.includes(host) ? body.JoinTokens.Manager : body.JoinTokens.Worker);
@@ -138,11 +138,11 @@ export class World {
     }
   }
 
-  async init(host: Host): Promise<string> {
+  async init(host: Host, heartbeatSeconds = 1): Promise<string> {
     const { status, body } = await ask<string>(host, "POST", "/swarm/init", {
       ListenAddr: "0.0.0.0:2377",
       AdvertiseAddr: host.address,
-      Spec: { Dispatcher: { HeartbeatPeriod: 1_000_000_000 } },
+      Spec: { Dispatcher: { HeartbeatPeriod: heartbeatSeconds * 1_000_000_000 } },
     });
     assert.equal(status, 200, JSON.stringify(body));
     return body;
