@@ -1,10 +1,12 @@
 /**
  * API: the HTTP API of a node, Engine API 1.50 and /skep/v1, on a unix socket and, with certificates of both sides, on TCP.
- * http/    what is the same for every route     swarm/   objects of the cluster, over the manager of this node
+ * http/    what is the same for every route     swarm/     objects of the cluster, over the manager of this node
+ * local/   what runs on this node                networks/  networks of both
  * Uses: worker, manager's control by proto/control.proto, lib.   Used by: daemon.   Design: docs/design/api.md
  */
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { HttpServer, type Listen, type Route, type UpgradeRoute } from "./http/index.ts";
+import { networkRoutes, type NodeSide } from "./networks/index.ts";
 import type { Swarm } from "./ports.ts";
 import { ControlClient, SwarmEvents, routesOfSwarm, swarmInfo, type SwarmEvent } from "./swarm/index.ts";
 import { systemRoutes, type Release } from "./system.ts";
@@ -18,6 +20,8 @@ export interface ApiOptions {
   readonly release: Release;
   /** `GET /info` without its member `Swarm`. */
   readonly info: () => Promise<Readonly<Record<string, unknown>>>;
+  /** For networks; absent: the daemon runs no containers. */
+  readonly node?: NodeSide;
   /** Of what runs on this node. */
   readonly routes: readonly Route[];
   readonly upgrades: readonly UpgradeRoute[];
@@ -49,7 +53,13 @@ export class Api implements AsyncDisposable {
       },
     };
     const server = await HttpServer.open({
-      routes: [...systemRoutes(swarm, release), infoRoute, ...routesOfSwarm(swarm, control), ...options.routes],
+      routes: [
+        ...systemRoutes(swarm, release),
+        infoRoute,
+        ...routesOfSwarm(swarm, control),
+        ...networkRoutes(control, options.node, clock),
+        ...options.routes,
+      ],
       upgrades: options.upgrades,
       logger,
       release: release.version,

@@ -2,6 +2,7 @@
  * What the HTTP API needs of the daemon that it runs in. The daemon implements `Swarm`; `Local` are the worker's rooms.
  */
 import type { Channel } from "../lib/rpc/index.ts";
+import type { ContainerNetworks } from "../worker/container-networks/index.ts";
 import type { Containers } from "../worker/containers/index.ts";
 import type { Images } from "../worker/images/index.ts";
 import type { Volumes } from "../worker/volumes/index.ts";
@@ -69,6 +70,8 @@ export interface Swarm {
 /** What runs on this node. */
 export interface Local {
   readonly containers: Containers;
+  /** Absent: this node makes none, and containers have the host's network or none. */
+  readonly networks?: ContainerNetworks;
   readonly images: Images;
   readonly volumes: Volumes;
 }

@@ -1,5 +1,12 @@
 /** Routes of containers: their life, and what can be seen of them (Engine API, "Container"). */
 import type { Container, ContainerConfig, HostConfig, Resources } from "../../worker/containers/index.ts";
+import {
+  networkMode,
+  networksOf,
+  wrongNetworking,
+  wrongPorts,
+  type Networks,
+} from "../../worker/container-networks/index.ts";
 import { BadRequest } from "../http/index.ts";
 import { empty, json, type Answer, type Call, type LocalRoute } from "./call.ts";
 import type { LocalContext } from "./context.ts";
@@ -11,7 +18,7 @@ import {
 } from "./core/container-filters.ts";
 import { inspectJson, labelsOf, summaryJson } from "./core/container-json.ts";
 import { NetworkNotFound, NoSuchImage } from "./errors.ts";
-import { networkIds } from "./networks.ts";
+import { networkFacts } from "./networks.ts";
 import type { Filters } from "./query.ts";
 import { checkShape, createContainerShape, fields, resourcesShape, restartPolicyShape } from "./shapes.ts";
 
@@ -152,7 +159,7 @@ async function inspectContainer(context: LocalContext, container: Container, siz
   return inspectJson(container.record, {
     directory: container.directory,
     logPath: container.logPath,
-    networkIds,
+    networks: networkFacts(context, container.record),
     execIds: context.local.containers.execIds(container.id),
     ...(size ? { sizes: await sizesOf(context, container) } : {}),
   });
@@ -178,9 +185,14 @@ async function listContainers(context: LocalContext, call: Call): Promise<Answer
     .filter(({ record }) => fitsContainerFilters(record, filters, facts));
   const size = query.flag("size");
   const nowMs = context.clock.wallMs();
-  const rows = (limit > 0 ? chosen.slice(0, limit) : chosen).map(async (container) =>
-    summaryJson(container.record, { networkIds, ...(size ? { sizes: await sizesOf(context, container) } : {}) }, nowMs),
-  );
+  const rows = (limit > 0 ? chosen.slice(0, limit) : chosen).map(async (container) => {
+    const networks = networkFacts(context, container.record);
+    return summaryJson(
+      container.record,
+      { networks, ...(size ? { sizes: await sizesOf(context, container) } : {}) },
+      nowMs,
+    );
+  });
   return json(await Promise.all(rows));
 }
 
@@ -198,7 +210,7 @@ async function filterFacts(context: LocalContext, filters: Filters): Promise<Con
     ancestors,
     beforeMs: Math.min(Infinity, ...moments("before")),
     sinceMs: Math.max(-Infinity, ...moments("since")),
-    networkIds,
+    networks: (record) => networkFacts(context, record),
   };
 }
 
@@ -209,13 +221,14 @@ async function createContainer(context: LocalContext, call: Call): Promise<Answe
   checkShape(wish, createContainerShape, "ContainerConfigWrapper");
   const {
     HostConfig: host,
-    NetworkingConfig: _networking,
+    NetworkingConfig: networking,
     ...config
   } = wish as ContainerConfig & {
     HostConfig?: HostConfig | null;
-    NetworkingConfig?: unknown;
+    NetworkingConfig?: { readonly EndpointsConfig?: Networks | null } | null;
+    MacAddress?: string;
   };
-  const { hostConfig, warnings } = await readHostConfig(host ?? {});
+  const { hostConfig, warnings, networks } = readHostConfig(context, host ?? {}, config, networking?.EndpointsConfig);
   const name = call.query.text("name");
   const image = config.Image ?? "";
   if (image === "") throw new BadRequest("Config.Image cannot be empty in order to create a container");
@@ -223,7 +236,12 @@ async function createContainer(context: LocalContext, call: Call): Promise<Answe
   await images.inspect(image).catch((error: unknown) => {
     throw (error as { code?: unknown }).code === "IMAGE_NOT_FOUND" ? new NoSuchImage(withTag(image)) : error;
   });
-  const container = await containers.create({ ...(name === "" ? {} : { name }), config, hostConfig });
+  const container = await containers.create({
+    ...(name === "" ? {} : { name }),
+    config,
+    hostConfig,
+    ...(networks === undefined ? {} : { networks }),
+  });
   return json({ Id: container.id, Warnings: warnings }, 201);
 }
 
@@ -239,21 +257,28 @@ function words(value: unknown): unknown {
 
 type WireHostConfig = HostConfig & {
   readonly VolumesFrom?: readonly string[] | null;
-  readonly Links?: readonly string[] | null;
   readonly DeviceRequests?: readonly object[] | null;
-  readonly PortBindings?: Readonly<Record<string, unknown>> | null;
-  readonly PublishAllPorts?: boolean;
   readonly UsernsMode?: string;
 };
 
+interface HostWish {
+  readonly hostConfig: HostConfig;
+  readonly warnings: readonly string[];
+  /** Undefined: of this engine's making are none. */
+  readonly networks: Networks | undefined;
+}
+
 /** What this worker makes of the wish; what it cannot do is refused, and what it leaves out is told. */
-async function readHostConfig(wire: WireHostConfig): Promise<{ hostConfig: HostConfig; warnings: string[] }> {
-  const warnings: string[] = [];
+function readHostConfig(
+  context: LocalContext,
+  wire: WireHostConfig,
+  config: ContainerConfig & { readonly MacAddress?: string },
+  endpoints: Networks | null | undefined,
+): HostWish {
   const refuse = (what: string): never => {
     throw new BadRequest(`${what} is not supported by this engine`);
   };
   if ((wire.VolumesFrom ?? []).length > 0) refuse("volumes-from");
-  if ((wire.Links ?? []).length > 0) refuse("links");
   if ((wire.DeviceRequests ?? []).length > 0) refuse("a device request");
   if (!["", "host"].includes(wire.UsernsMode ?? "")) refuse(`the user namespace mode "${wire.UsernsMode ?? ""}"`);
   if (!["", "isolate", "runc"].includes(wire.Runtime ?? "")) refuse(`the runtime "${wire.Runtime ?? ""}"`);
@@ -261,19 +286,7 @@ async function readHostConfig(wire: WireHostConfig): Promise<{ hostConfig: HostC
   if (!["", "json-file", "local", "none"].includes(driver)) {
     throw new BadRequest(`logger: no log driver named '${driver}' is registered`);
   }
-  const asked = wire.NetworkMode ?? "";
-  let NetworkMode = asked;
-  if (["", "default", "bridge"].includes(asked)) {
-    NetworkMode = "none";
-    warnings.push(
-      "There is no bridge network on this node: the container gets the network none. Use --network host for the host's.",
-    );
-  } else if (!["none", "host"].includes(asked) && !asked.startsWith("container:")) {
-    throw new NetworkNotFound(asked);
-  }
-  if (Object.keys(wire.PortBindings ?? {}).length > 0 || wire.PublishAllPorts === true) {
-    warnings.push(`Published ports are discarded when using ${NetworkMode} network mode`);
-  }
+  const { NetworkMode, warnings, networks } = readNetworks(context, wire, config, endpoints ?? {});
   const { MemorySwappiness, PidsLimit } = wire;
   return {
     hostConfig: {
@@ -284,7 +297,37 @@ async function readHostConfig(wire: WireHostConfig): Promise<{ hostConfig: HostC
       ...(PidsLimit === 0 ? { PidsLimit: null } : {}),
     },
     warnings,
+    networks,
   };
+}
+
+function readNetworks(
+  context: LocalContext,
+  wire: WireHostConfig,
+  config: ContainerConfig & { readonly MacAddress?: string },
+  endpoints: Networks,
+): { NetworkMode: string; warnings: string[]; networks: Networks | undefined } {
+  const ours = context.local.networks;
+  const wrong = wrongPorts(config, wire) ?? wrongNetworking(config, wire, endpoints);
+  if (wrong !== undefined) throw new BadRequest(wrong);
+  const mode = networkMode(wire.NetworkMode ?? "");
+  const warnings: string[] = [];
+  if (ours === undefined && mode === "bridge") {
+    warnings.push(
+      "There is no bridge network on this node: the container gets the network none. Use --network host for the host's.",
+    );
+  }
+  const NetworkMode = ours === undefined && mode === "bridge" ? "none" : mode;
+  const networks = networksOf(NetworkMode, endpoints, config);
+  for (const name of Object.keys(networks)) {
+    if (ours === undefined) throw new NetworkNotFound(name);
+    ours.check(name);
+  }
+  const publishes = Object.keys(wire.PortBindings ?? {}).length > 0 || wire.PublishAllPorts === true;
+  if (publishes && ["host", "none"].includes(NetworkMode)) {
+    warnings.push(`Published ports are discarded when using ${NetworkMode} network mode`);
+  }
+  return { NetworkMode, warnings, networks: ours === undefined ? undefined : networks };
 }
 
 async function pruneContainers(context: LocalContext, call: Call): Promise<Answer> {

@@ -12,7 +12,6 @@ import { eventRoutes } from "./event-routes.ts";
 import { execRoutes } from "./exec.ts";
 import { imageRoutes } from "./images.ts";
 import { toKernel } from "./kernel.ts";
-import { connectRoutes } from "./networks.ts";
 import { systemRoutes } from "./system.ts";
 import { volumeRoutes } from "./volumes.ts";
 
@@ -28,7 +27,6 @@ export function localRoutes(context: LocalContext): { routes: Route[]; upgrades:
     ...execRoutes(context),
     ...imageRoutes(context),
     ...volumeRoutes(context),
-    ...connectRoutes(context),
     ...eventRoutes(context),
     ...systemRoutes(context),
   ]);

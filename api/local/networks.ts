@@ -1,41 +1,31 @@
-/** The networks that every node has; their records are shown by api/swarm, beside those of the swarm. */
+/** What the routes of containers know of networks. */
 import { createHash } from "node:crypto";
 
-import { NotOffered } from "../http/index.ts";
-import { empty, type Call, type LocalRoute } from "./call.ts";
+import type { ContainerRecord } from "../../worker/containers/index.ts";
+import { exposedPorts, idOf, nameOf } from "../../worker/container-networks/index.ts";
 import type { LocalContext } from "./context.ts";
-import { NetworkNotFound } from "./errors.ts";
+import { labelsOf } from "./core/container-json.ts";
+import type { NetworkFacts } from "./core/network-json.ts";
 
-/** By name; the same on every node and every start. */
-export const networkIds: Readonly<Record<string, string>> = Object.fromEntries(
-  ["bridge", "host", "none"].map((name) => [name, createHash("sha256").update(`network ${name}`).digest("hex")]),
+export const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
+
+/** Of the networks that are only modes, by name: the same on every node and every start. */
+export const modeNetworkIds: Readonly<Record<string, string>> = Object.fromEntries(
+  ["host", "none"].map((name) => [name, sha256(`network ${name}`)]),
 );
 
-export function connectRoutes(context: LocalContext): LocalRoute[] {
-  const check = async (call: Call): Promise<void> => {
-    const reference = call.params["id"] ?? "";
-    const known = Object.entries(networkIds).some(([name, id]) => name === reference || id === reference);
-    if (!known) throw new NetworkNotFound(reference);
-    const container = (await call.json())["Container"];
-    context.local.containers.get(typeof container === "string" ? container : "");
+/** What is known of a container's networks now. */
+export function networkFacts({ local }: LocalContext, record: ContainerRecord): NetworkFacts {
+  const { networks } = local;
+  return {
+    sandbox: networks?.sandboxOf(record.id, labelsOf(record)["com.docker.swarm.task.id"]),
+    network: (reference) => {
+      const id = modeNetworkIds[reference];
+      if (id !== undefined) return { id, name: reference };
+      const found = networks?.find(reference);
+      return found === undefined ? undefined : { id: idOf(found), name: nameOf(found) };
+    },
+    exposed: exposedPorts(record.config, record.image, record.hostConfig),
+    digest: sha256,
   };
-  return [
-    {
-      method: "POST",
-      path: "/networks/:id/connect",
-      handle: async (call) => {
-        await check(call);
-        throw new NotOffered("connecting a container to a network after its creation");
-      },
-    },
-    {
-      method: "POST",
-      path: "/networks/:id/disconnect",
-      handle: async (call) => {
-        // From a network that it is not in: the Engine takes that, too.
-        await check(call);
-        return empty(200);
-      },
-    },
-  ];
 }

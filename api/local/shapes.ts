@@ -144,6 +144,15 @@ export const hostConfigShape = fields({
   ConsoleSize: list("number"),
 });
 
+export const endpointShape = fields({
+  IPAMConfig: fields({ IPv4Address: "string", IPv6Address: "string", LinkLocalIPs: list("string") }),
+  Links: list("string"),
+  Aliases: list("string"),
+  MacAddress: "string",
+  DriverOpts: map("string"),
+  GwPriority: "number",
+});
+
 export const containerConfigFields = {
   Hostname: "string",
   Domainname: "string",
@@ -167,7 +176,8 @@ export const containerConfigFields = {
   Shell: list("string"),
   ExposedPorts: map("object"),
   HostConfig: hostConfigShape,
-  NetworkingConfig: fields({ EndpointsConfig: map("object") }),
+  MacAddress: "string",
+  NetworkingConfig: fields({ EndpointsConfig: map(endpointShape) }),
 } as const;
 
 export const createContainerShape = fields(containerConfigFields);

@@ -11,7 +11,7 @@ import { json, type Answer, type Call, type LocalRoute } from "./call.ts";
 import type { LocalContext } from "./context.ts";
 import { summaryJson } from "./core/container-json.ts";
 import { imageSummaryJson } from "./core/image-json.ts";
-import { networkIds } from "./networks.ts";
+import { networkFacts } from "./networks.ts";
 import { volumeJson } from "./volumes.ts";
 
 export function systemRoutes(context: LocalContext): LocalRoute[] {
@@ -140,7 +140,8 @@ async function diskUsage(context: LocalContext, call: Call): Promise<Answer> {
   const containerRows = containers.list().map(async (container) => {
     const { record } = container;
     const rw = await container.writtenBytes();
-    return summaryJson(record, { networkIds, sizes: { rw, rootFs: rw + (sizeOf.get(record.imageId) ?? 0) } }, nowMs);
+    const sizes = { rw, rootFs: rw + (sizeOf.get(record.imageId) ?? 0) };
+    return summaryJson(record, { networks: networkFacts(context, record), sizes }, nowMs);
   });
   const volumeRows = volumes.list().map(async (record) => ({
     ...volumeJson(context, record),

@@ -8,7 +8,6 @@ import type { Swarm } from "../ports.ts";
 import type { ControlClient } from "./client.ts";
 import { dataRoutes } from "./data.ts";
 import { logRoutes } from "./logs.ts";
-import { networkRoutes } from "./networks.ts";
 import { nodeRoutes } from "./nodes.ts";
 import { serviceRoutes } from "./services.ts";
 import { swarmRoutes } from "./swarm.ts";
@@ -24,7 +23,6 @@ export function routesOfSwarm(swarm: Swarm, control: ControlClient): readonly Ro
     ...nodeRoutes(control),
     ...serviceRoutes(control),
     ...dataRoutes(control),
-    ...networkRoutes(control),
     ...logRoutes(control),
     ...whyRoutes(control),
   ];

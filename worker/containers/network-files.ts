@@ -62,7 +62,7 @@ export interface NetworkFilesInput {
   readonly hostConfig: HostConfig;
   readonly sharesHostNetwork: boolean;
   /** Undefined: it is on no network that was made for it. */
-  readonly network: Pick<ContainerNetwork, "resolver" | "addresses" | "hostAddress"> | undefined;
+  readonly network: Omit<ContainerNetwork, "namespacePath"> | undefined;
 }
 
 /** Writes the three files, in place where they are; gives the binds: destination to host path. */
@@ -77,11 +77,9 @@ export async function writeNetworkFiles(input: NetworkFilesInput): Promise<Recor
   const hostHosts = sharesHost ? await readFile("/etc/hosts", "utf8").catch(() => undefined) : undefined;
   const addresses = network === undefined || network.addresses.length === 0 ? ["127.0.1.1"] : network.addresses;
   await writeFile(hostname, `${input.hostname}\n`);
-  await writeFile(
-    hosts,
-    hostHosts ??
-      hostsText(hostConfig.ExtraHosts ?? [], sharesHost ? undefined : { addresses, names }, network?.hostAddress),
-  );
+  const extra = [...(hostConfig.ExtraHosts ?? []), ...(network?.hosts ?? [])];
+  const own = sharesHost ? undefined : { addresses, names };
+  await writeFile(hosts, hostHosts ?? hostsText(extra, own, network?.hostAddress));
   const hostResolv = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
   await writeFile(resolv, resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }));
   return { "/etc/hostname": hostname, "/etc/hosts": hosts, "/etc/resolv.conf": resolv };

@@ -23,6 +23,8 @@ export interface ContainerNetwork {
   readonly addresses: readonly string[];
   /** By which it reaches the host (`--add-host NAME:host-gateway`); undefined: by none. */
   readonly hostAddress: string | undefined;
+  /** `NAME:ADDRESS`, for names that its resolver does not know: links on a network without names. */
+  readonly hosts?: readonly string[];
 }
 
 /** Puts containers on networks. Modes `host`, `none`, `container:` and `ns:` have no need of it. */

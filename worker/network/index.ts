@@ -7,4 +7,6 @@
  * Uses:  proto, lib, native/netplane.   Used by: agent, executor, api, worker.ts.   Design: docs/design/network.md
  */
 export * from "./contract.ts";
+export type { LocalNetworkRecord, LocalNetworkWish } from "./core/local-network.ts";
 export * from "./errors.ts";
+export type { LocalNetworks } from "./local-networks.ts";

@@ -1,6 +1,7 @@
 /** Which containers a list shows. Pure: what filters name is looked up before. */
 import type { ContainerRecord } from "../../../worker/containers/core/types.ts";
 import { labelsOf } from "./container-json.ts";
+import { networksJson, type NetworkFacts } from "./network-json.ts";
 
 export const containerFilterKeys = [
   "ancestor",
@@ -53,8 +54,7 @@ export interface ContainerFilterFacts {
   /** Moments between which `before` and `since` leave room; exclusive. */
   readonly beforeMs: number;
   readonly sinceMs: number;
-  /** Ids of networks by name. */
-  readonly networkIds: Readonly<Record<string, string>>;
+  readonly networks: (record: ContainerRecord) => NetworkFacts;
 }
 
 export function fitsContainerFilters(
@@ -62,10 +62,15 @@ export function fitsContainerFilters(
   filters: FilterValues,
   facts: ContainerFilterFacts,
 ): boolean {
-  const { config, image, state } = record;
-  const network = record.hostConfig.NetworkMode ?? "none";
-  const ports = Object.keys({ ...image.ExposedPorts, ...config.ExposedPorts });
-  const withProtocol = (port: string): string => (port.includes("/") ? port : `${port}/tcp`);
+  const { config, state } = record;
+  const networks = facts.networks(record);
+  const on = Object.entries(networksJson(record, networks)).flatMap(([name, end]) => [
+    name,
+    (end as { NetworkID?: string }).NetworkID,
+  ]);
+  const published = (networks.sandbox?.ports ?? []).map(
+    ({ publishedPort, protocol }) => `${publishedPort}/${protocol}`,
+  );
   const isTask = "com.docker.swarm.task" in labelsOf(record);
   return (
     filters.some("id", (value) => matches(value, record.id)) &&
@@ -75,10 +80,9 @@ export function fitsContainerFilters(
     filters.some("exited", (value) => state.exit?.code === Number(value) && state.status === "exited") &&
     filters.some("is-task", (value) => (value === "true" || value === "1") === isTask) &&
     filters.some("isolation", (value) => value === "default") &&
-    filters.some("expose", (value) => ports.includes(withProtocol(value))) &&
-    // Nothing is published by this worker yet.
-    filters.some("publish", () => false) &&
-    filters.some("network", (value) => value === network || value === facts.networkIds[network]) &&
+    filters.some("expose", (value) => anyPort(value, networks.exposed)) &&
+    filters.some("publish", (value) => anyPort(value, published)) &&
+    filters.some("network", (value) => on.includes(value)) &&
     filters.some("volume", (value) =>
       record.mounts.some(({ name, destination, source }) => [name, destination, source].includes(value)),
     ) &&
@@ -87,6 +91,15 @@ export function fitsContainerFilters(
     record.createdAtMs > facts.sinceMs &&
     filters.labels(labelsOf(record))
   );
+}
+
+/** @param wanted  `PORT`, `FIRST-LAST`, each with or without `/PROTOCOL` */
+function anyPort(wanted: string, ports: readonly string[]): boolean {
+  const [, low = "", high = low, protocol = "tcp"] = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(\w+))?$/.exec(wanted) ?? [];
+  return ports.some((port) => {
+    const number = Number.parseInt(port, 10);
+    return port.endsWith(`/${protocol}`) && low !== "" && number >= Number(low) && number <= Number(high);
+  });
 }
 
 /**

@@ -1,5 +1,6 @@
 /** A container's record in the shapes of the Engine API: inspect and list. Pure. */
 import type { ContainerRecord, ContainerConfig, HostConfig } from "../../../worker/containers/core/types.ts";
+import { networkSettingsJson, networksJson, portRows, type NetworkFacts } from "./network-json.ts";
 import { statusText } from "./status-text.ts";
 
 export const zeroTime = "0001-01-01T00:00:00Z";
@@ -162,31 +163,6 @@ function mountsJson(record: ContainerRecord): Record<string, unknown>[] {
   }));
 }
 
-/** Networks of a container by name; this worker knows the predefined ones. */
-function networksJson(record: ContainerRecord, networkIds: Readonly<Record<string, string>>): Record<string, unknown> {
-  const mode = record.hostConfig.NetworkMode ?? "none";
-  if (networkIds[mode] === undefined) return {};
-  return {
-    [mode]: {
-      IPAMConfig: null,
-      Links: null,
-      Aliases: null,
-      MacAddress: "",
-      DriverOpts: null,
-      GwPriority: 0,
-      NetworkID: networkIds[mode],
-      EndpointID: "",
-      Gateway: "",
-      IPAddress: "",
-      IPPrefixLen: 0,
-      IPv6Gateway: "",
-      GlobalIPv6Address: "",
-      GlobalIPv6PrefixLen: 0,
-      DNSNames: null,
-    },
-  };
-}
-
 export function stateJson(record: ContainerRecord): Record<string, unknown> {
   const { state } = record;
   const running = state.status === "running" || state.status === "paused" || state.status === "restarting";
@@ -222,7 +198,7 @@ export function stateJson(record: ContainerRecord): Record<string, unknown> {
 export interface InspectFacts {
   readonly directory: string;
   readonly logPath: string;
-  readonly networkIds: Readonly<Record<string, string>>;
+  readonly networks: NetworkFacts;
   readonly execIds: readonly string[];
   /** Only with `size=1`. */
   readonly sizes?: { readonly rw: number; readonly rootFs: number };
@@ -258,33 +234,14 @@ export function inspectJson(record: ContainerRecord, facts: InspectFacts): Recor
     ...(facts.sizes === undefined ? {} : { SizeRw: facts.sizes.rw, SizeRootFs: facts.sizes.rootFs }),
     Mounts: mountsJson(record),
     Config: mergedConfig(record),
-    NetworkSettings: {
-      Bridge: "",
-      SandboxID: "",
-      SandboxKey: "",
-      Ports: {},
-      HairpinMode: false,
-      LinkLocalIPv6Address: "",
-      LinkLocalIPv6PrefixLen: 0,
-      SecondaryIPAddresses: null,
-      SecondaryIPv6Addresses: null,
-      EndpointID: "",
-      Gateway: "",
-      GlobalIPv6Address: "",
-      GlobalIPv6PrefixLen: 0,
-      IPAddress: "",
-      IPPrefixLen: 0,
-      IPv6Gateway: "",
-      MacAddress: "",
-      Networks: networksJson(record, facts.networkIds),
-    },
+    NetworkSettings: networkSettingsJson(record, facts.networks),
   };
 }
 
 /** One row of `GET /containers/json`. */
 export function summaryJson(
   record: ContainerRecord,
-  facts: Pick<InspectFacts, "networkIds" | "sizes">,
+  facts: Pick<InspectFacts, "networks" | "sizes">,
   nowMs: number,
 ): Record<string, unknown> {
   return {
@@ -294,13 +251,13 @@ export function summaryJson(
     ImageID: record.imageId,
     Command: commandOf(record).map(quoted).join(" "),
     Created: Math.floor(record.createdAtMs / 1000),
-    Ports: [],
+    Ports: portRows(facts.networks),
     ...(facts.sizes === undefined ? {} : { SizeRw: facts.sizes.rw, SizeRootFs: facts.sizes.rootFs }),
     Labels: labelsOf(record),
     State: record.state.status,
     Status: statusText(record, nowMs),
     HostConfig: { NetworkMode: record.hostConfig.NetworkMode ?? "none" },
-    NetworkSettings: { Networks: networksJson(record, facts.networkIds) },
+    NetworkSettings: { Networks: networksJson(record, facts.networks) },
     Mounts: mountsJson(record),
   };
 }

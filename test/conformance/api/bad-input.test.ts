@@ -481,7 +481,7 @@ const codes: readonly (readonly [code: string, method: string, path: string, bod
   ["BAD_REQUEST", "GET", "/services?filters=x"],
   ["PAGE_NOT_FOUND", "GET", "/nosuch"],
   ["API_VERSION_UNSUPPORTED", "GET", "/v1.99/info"],
-  ["NOT_OFFERED", "POST", "/networks/create", { Name: "n", Driver: "bridge" }],
+  ["NOT_OFFERED", "POST", "/networks/create", { Name: "n", Driver: "macvlan" }],
   ["NO_SUCH_PLUGIN", "POST", "/networks/create", { Name: "n", Driver: "nosuch" }],
   ["OBJECT_PREDEFINED", "DELETE", "/networks/host"],
   ["NO_SUCH_OBJECT", "GET", "/services/nosuch"],

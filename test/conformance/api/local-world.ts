@@ -114,6 +114,7 @@ export class LocalWorld {
       release: { version: "0.1.0", gitCommit: "none", buildTime: "", kernelVersion: "6", architecture: "amd64" },
       logger: silentLogger,
       ...localRoutes(world.context),
+      node: world.context.local,
       info: () => engineInfo(world.context),
       emit: (event) => events.emit(event),
       clock: realClock,
