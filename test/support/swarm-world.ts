@@ -3,6 +3,7 @@
  * with fake executors, and the streams between them, under virtual time from one seed. Messages cross as bytes.
  */
 import { newId } from "../../lib/pure/id.ts";
+import { nodeAddresses } from "../../lib/pure/node-number.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { RpcUnavailable, type BidiMethod, type RpcStream, type StreamEvents } from "../../lib/rpc/index.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
@@ -17,6 +18,7 @@ import type { ObjectStore, ClusterSchema, Tx } from "../../manager/store/index.t
 import { sessionMethod, skep } from "../../proto/index.ts";
 import { Agent, MapMemory, type AgentChannel } from "../../worker/agent/index.ts";
 import { FakeExecutor, FakeHost, type FakeBehaviour } from "../../worker/executor/fake.ts";
+import { FakeDataPlane, FakeKernel } from "./fake-data-plane.ts";
 import { StoreCluster, type Member } from "./store-cluster.ts";
 
 export const { NodeAvailability, NodeState, TaskState } = skep.objects;
@@ -38,6 +40,10 @@ export interface SwarmOptions {
   readonly subnetSize?: number;
   /** What the stores keep for watches that resume. */
   readonly watchLimits?: { readonly changesMax: number; readonly bytesMax: number };
+  /** Nodes have a data plane; a call to it takes at most so long, and of a hundred so many fail. */
+  readonly dataPlane?: { readonly applyMs: number; readonly failPercent?: number };
+  /** A running container gets its stop signal. */
+  readonly onStop?: (node: SimNode, task: Task) => void;
 }
 
 const by = { actor: "test", cause: "test" };
@@ -299,6 +305,12 @@ export class SimManager {
 export class SimNode {
   readonly id: string;
   readonly host: FakeHost;
+  readonly kernel = new FakeKernel();
+  /** Of the agent that lives. */
+  plane: FakeDataPlane | undefined;
+  /** Since when a manager is reached; undefined: none is. */
+  connectedMs: number | undefined;
+  readonly #gateways = new Map<string, string>();
   #memory = new MapMemory();
   readonly cutFrom = new Set<string>();
   readonly #world: SwarmWorld;
@@ -320,13 +332,39 @@ export class SimNode {
         platform: { os: "linux", architecture: "x86_64" },
         resources: { nanoCpus: 4e9, memoryBytes: 8 * 2 ** 30 },
       },
+      ...(world.options.dataPlane === undefined ? {} : { gatewayAddress: (task: Task) => this.#gatewayOf(task.id) }),
+      onStop: (task) => world.options.onStop?.(this, task),
     });
+  }
+
+  /** In the node's own block, as far as the node knows its number. */
+  #gatewayOf(taskId: string): string | undefined {
+    const number = this.kernel.peers.get(this.id)?.number;
+    const known = this.#gateways.get(taskId);
+    if (known !== undefined || number === undefined) return known;
+    const [a, b, c] = nodeAddresses(number).gatewayAddress.split(".").map(Number) as [number, number, number];
+    const host = 2 + this.#gateways.size;
+    const address = `${a}.${b}.${c + (host >> 8)}.${host & 0xff}`;
+    this.#gateways.set(taskId, address);
+    return address;
+  }
+
+  /** Power off and on. */
+  reboot(): void {
+    this.host.reboot();
+    this.kernel.reboot();
   }
 
   start(): void {
     const { clock, options, managers } = this.#world;
     if (this.agent !== undefined) return;
-    const { id } = this;
+    const { id, kernel } = this;
+    const life = `${options.seed ?? 1} ${id} ${++this.#starts}`;
+    if (options.dataPlane !== undefined) {
+      const { applyMs, failPercent = 0 } = options.dataPlane;
+      const random = Random.stream(life, "data plane");
+      this.plane = new FakeDataPlane({ kernel, clock, random, applyMs, failures: failPercent / 100 });
+    }
     this.agent = new Agent({
       nodeId: id,
       memory: this.#memory,
@@ -334,9 +372,11 @@ export class SimNode {
       openChannel: (address) => this.#channel(address),
       managers: managers.map(({ name }) => name),
       clock,
-      random: Random.stream(`${options.seed ?? 1} ${id} ${++this.#starts}`, "agent"),
+      random: Random.stream(life, "agent"),
       logger: silentLogger,
+      ...(this.plane === undefined ? {} : { dataPlane: this.plane }),
       onRemoved: () => (this.wasRemoved = true),
+      onSession: (connected) => (this.connectedMs = connected ? clock.monotonicMs() : undefined),
     });
     void this.agent.open();
   }
@@ -345,6 +385,8 @@ export class SimNode {
   kill(): Promise<void> {
     const { agent } = this;
     this.agent = undefined;
+    this.connectedMs = undefined;
+    this.plane?.die();
     this.#world.breakLinks((link) => link.nodeId === this.id);
     return agent?.[Symbol.asyncDispose]() ?? Promise.resolve();
   }

@@ -75,8 +75,10 @@ export interface FakeHostOptions {
   readonly clock: Clock;
   readonly behaviour: (task: Task) => FakeBehaviour;
   readonly description: skep.objects.NodeDescription.$Properties;
-  /** Of a task's way out; undefined: the machine has no data plane. */
+  /** Of a task's way out; undefined: the machine does not know its block yet. Unset: it has no data plane. */
   readonly gatewayAddress?: (task: Task) => string | undefined;
+  /** A container that runs gets its stop signal. */
+  readonly onStop?: (task: Task) => void;
 }
 
 /** A machine: its containers go on without the daemon. */
@@ -202,6 +204,8 @@ class FakeController implements TaskController {
       container.failuresLeft--;
       throw new FakeBusy();
     }
+    const { gatewayAddress } = this.#host.options;
+    if (gatewayAddress !== undefined && gatewayAddress(this.#task) === undefined) throw new FakeBusy();
     if (this.#does.breaks === true) throw new TypeError("a bug");
     if (this.#does.startFails === true) throw new FakeRefused("its program does not exist");
     if (container.state === "prepared") this.#launch(container);
@@ -241,7 +245,10 @@ class FakeController implements TaskController {
   async shutdown(signal: AbortSignal): Promise<void> {
     const container = this.#container;
     if (container === undefined || container.state === "exited") return;
-    if (container.state !== "prepared") await this.#pause(this.#does.stopMs ?? 0, signal);
+    if (container.state !== "prepared") {
+      if (container.state === "running") this.#host.options.onStop?.(this.#task);
+      await this.#pause(this.#does.stopMs ?? 0, signal);
+    }
     await this.terminate();
   }
 
