@@ -60,9 +60,10 @@ export class TestAuthority {
     const material = await this.issue(nodeId, memberId);
     mkdirSync(folder, { recursive: true });
     const files = { cert: join(folder, "cert.pem"), key: join(folder, "key.pem"), ca: join(folder, "ca.pem") };
-    writeFileSync(files.cert, material.certificatePem);
-    writeFileSync(files.key, material.privateKeyPem, { mode: 0o600 });
-    writeFileSync(files.ca, material.rootsPem);
+    // On the disk before anything is asked of the process: a soak may cut its power at any moment.
+    writeFileSync(files.cert, material.certificatePem, { flush: true });
+    writeFileSync(files.key, material.privateKeyPem, { mode: 0o600, flush: true });
+    writeFileSync(files.ca, material.rootsPem, { flush: true });
     return files;
   }
 }
