@@ -3,7 +3,7 @@
  * this node come first, then those of the swarm, in which managers give the container a place.
  */
 import { ClusterError } from "../../lib/pure/errors.ts";
-import { TaskGroup, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import type {
   ContainerId,
   ContainerNetwork,
@@ -24,6 +24,7 @@ import type {
   SandboxRequest,
 } from "../network/index.ts";
 import { ConfigNetworks, type ConfigNetwork } from "./config-networks.ts";
+import type { OverlayPlace, OverlayPlaces } from "./places.ts";
 import {
   ConfigNetworkInUse,
   ContainerNetworkConflict,
@@ -32,33 +33,6 @@ import {
 } from "./errors.ts";
 import { portWishes, type PortWish } from "./published-ports.ts";
 import { aliasesOf, linksOf, networkMode, ordered } from "./wishes.ts";
-
-/** A place in a network of the swarm, as managers gave it. */
-export interface OverlayPlace {
-  readonly taskId: string;
-  readonly network: OverlayNetwork;
-  /** CIDR. */
-  readonly address: string;
-}
-
-/** Asks managers for places in attachable networks of the swarm: the agent's door. */
-export interface OverlayPlaces {
-  /**
-   * Asked again, the answer is the same place.
-   * @param wish  the network by id or name; a fixed address, or empty
-   * @throws      typed: no such network, not attachable, no address, no manager in time
-   */
-  take(
-    containerId: string,
-    name: string,
-    wish: { readonly network: string; readonly address: string; readonly aliases: readonly string[] },
-    signal: AbortSignal,
-  ): Promise<OverlayPlace>;
-  /** Again is harmless. */
-  leave(taskId: string): Promise<void>;
-  /** Outside a swarm there are no such networks. */
-  readonly isInSwarm: boolean;
-}
 
 export interface NetworkEvent {
   readonly action: "create" | "connect" | "disconnect" | "destroy";
@@ -87,6 +61,8 @@ export interface ContainerNetworksOptions {
 
 /** As the Engine: so long a container's start waits for its place in a network of the swarm. */
 const placeMs = 20_000;
+/** How often places are looked for whose container is no more. */
+const strayMs = 60_000;
 /** A container's id, which no task has. */
 const containerIdPattern = /^[0-9a-f]{64}$/;
 
@@ -96,6 +72,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
   /** Places that containers have, by container and network. */
   readonly #places = new Map<string, Map<string, OverlayPlace>>();
   readonly #tasks: TaskGroup;
+  readonly #timer: Timer;
   #idOf: (name: string) => string | undefined = () => undefined;
 
   constructor(options: ContainerNetworksOptions) {
@@ -103,6 +80,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     this.#options = options;
     this.#configs = new ConfigNetworks(folder, clock, logger);
     this.#tasks = new TaskGroup((work, error) => logger.warn("work on a container's network failed", { work, error }));
+    this.#timer = clock.every(strayMs, () => this.#leaveStrays());
   }
 
   /** Containers, which need this room to be opened, by name. */
@@ -116,11 +94,17 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     const { sandboxes } = this.#options;
     const before = sandboxes.get(record.id);
     const known = new Set(before?.endpoints.map(({ networkId }) => networkId));
-    const { request, places } = await this.#request(record);
-    const sandbox = await this.#attachWithPorts(record, request, before);
+    let request;
+    let sandbox;
+    try {
+      request = await this.#request(record);
+      sandbox = await this.#attachWithPorts(record, request, before);
+    } catch (error) {
+      this.#leavePlaces(record.id, (networkId) => !known.has(networkId));
+      throw error;
+    }
     const wanted = new Set(sandbox.endpoints.map(({ networkId }) => networkId));
-    await this.#leavePlaces(record.id, (networkId) => !wanted.has(networkId));
-    if (places.size > 0) this.#places.set(record.id, places);
+    this.#leavePlaces(record.id, (networkId) => !wanted.has(networkId));
     for (const end of before?.endpoints ?? []) if (!wanted.has(end.networkId)) this.#tell("disconnect", end, record.id);
     for (const end of sandbox.endpoints) if (!known.has(end.networkId)) this.#tell("connect", end, record.id);
     return {
@@ -146,7 +130,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     const { sandboxes } = this.#options;
     const before = sandboxes.get(id);
     await sandboxes.release(id);
-    await this.#leavePlaces(id, () => true);
+    this.#leavePlaces(id, () => true);
     for (const end of before?.endpoints ?? []) this.#tell("disconnect", end, id);
   }
 
@@ -164,15 +148,23 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
         continue;
       }
       // Its places are asked for again, so that they are known and given back one day; it goes on with them meanwhile.
+      const name = sandboxes.request(id)?.containerName ?? "";
       for (const end of sandbox?.endpoints ?? []) {
         if (end.kind !== "overlay") continue;
         this.#tasks.start(`place of ${id} in ${end.networkName}`, async (signal) => {
-          const wish = { network: end.networkId, address: end.address, aliases: end.aliases };
-          const place = await places.take(id, "", wish, signal);
-          const own = this.#places.get(id) ?? new Map<string, OverlayPlace>();
-          this.#places.set(id, own.set(end.networkId, place));
+          const wish = { containerId: id, name, network: end.networkId, address: end.address, aliases: end.aliases };
+          this.#hold(id, await places.take(wish, signal));
         });
       }
+    }
+  }
+
+  /** Places of containers that are no more: of a daemon that ended between their end and the managers' hearing of it. */
+  #leaveStrays(): void {
+    const { places, sandboxes } = this.#options;
+    for (const { taskId, containerId, networkId } of places.held()) {
+      const runs = sandboxes.get(containerId)?.endpoints.some((end) => end.networkId === networkId) === true;
+      if (!runs && this.#places.get(containerId)?.has(networkId) !== true) places.leave(taskId);
     }
   }
 
@@ -193,24 +185,12 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     return (request?.networks ?? []).flatMap((wish) => (wish.kind === "overlay" ? [wish.network] : []));
   }
 
-  async #request(record: ContainerRecord): Promise<{ request: SandboxRequest; places: Map<string, OverlayPlace> }> {
+  async #request(record: ContainerRecord): Promise<SandboxRequest> {
     const mode = networkMode(record.hostConfig.NetworkMode ?? "");
     const wished = ordered(mode, record.networks ?? { [mode]: {} });
     const networks: (OverlayWish | BridgeWish)[] = [];
-    const places = new Map<string, OverlayPlace>();
-    try {
-      for (const [name, settings] of wished) {
-        const wish = await this.#wish(record, name, settings, places);
-        networks.push(wish);
-      }
-    } catch (error) {
-      const before = this.#places.get(record.id);
-      for (const [networkId, { taskId }] of places) {
-        if (before?.has(networkId) !== true) await this.#options.places.leave(taskId);
-      }
-      throw error;
-    }
-    const request: SandboxRequest = {
+    for (const [name, settings] of wished) networks.push(await this.#wish(record, name, settings));
+    return {
       networks,
       gateway: false,
       ports: [],
@@ -224,15 +204,9 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
       serviceId: "",
       taskId: "",
     };
-    return { request, places };
   }
 
-  async #wish(
-    record: ContainerRecord,
-    name: string,
-    settings: EndpointSettings,
-    places: Map<string, OverlayPlace>,
-  ): Promise<OverlayWish | BridgeWish> {
+  async #wish(record: ContainerRecord, name: string, settings: EndpointSettings): Promise<OverlayWish | BridgeWish> {
     const aliases = aliasesOf(record, settings);
     const address = settings.IPAMConfig?.IPv4Address ?? "";
     const local = this.find(name);
@@ -245,10 +219,15 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     if ((settings.MacAddress ?? "") !== "") {
       throw new ContainerNetworkInvalid(`a container's MAC address in network ${name} follows from its IP address`);
     }
-    const own = { network: name, address, aliases };
-    const place = await this.#options.places.take(record.id, record.name, own, AbortSignal.timeout(placeMs));
-    places.set(place.network.id, place);
+    const wish = { containerId: record.id, name: record.name, network: name, address, aliases };
+    const place = await this.#options.places.take(wish, AbortSignal.timeout(placeMs));
+    this.#hold(record.id, place);
     return { kind: "overlay", network: place.network, address: place.address, aliases };
+  }
+
+  #hold(containerId: string, place: OverlayPlace): void {
+    const own = this.#places.get(containerId) ?? new Map<string, OverlayPlace>();
+    this.#places.set(containerId, own.set(place.network.id, place));
   }
 
   /** Of a range of host ports the first that is free. */
@@ -279,12 +258,12 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     }
   }
 
-  async #leavePlaces(containerId: string, leaves: (networkId: string) => boolean): Promise<void> {
+  #leavePlaces(containerId: string, leaves: (networkId: string) => boolean): void {
     const own = this.#places.get(containerId);
     for (const [networkId, { taskId }] of own ?? []) {
       if (!leaves(networkId)) continue;
       own?.delete(networkId);
-      await this.#options.places.leave(taskId);
+      this.#options.places.leave(taskId);
     }
     if (own?.size === 0) this.#places.delete(containerId);
   }
@@ -372,6 +351,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#timer.cancel();
     await this.#tasks[Symbol.asyncDispose]();
   }
 }

@@ -11,9 +11,8 @@ export {
   nameOf,
   type NetworkEvent,
   type NodeNetwork,
-  type OverlayPlace,
-  type OverlayPlaces,
 } from "./container-networks.ts";
 export * from "./errors.ts";
+export { AgentPlaces, type PlacesOfAgent } from "./places.ts";
 export { exposedPorts, readPort, wrongPorts } from "./published-ports.ts";
 export { networkMode, networksOf, sharesNetwork, wrongEndpoint, wrongNetworking, type Networks } from "./wishes.ts";

@@ -10,7 +10,7 @@ export { TaskSpecInvalid } from "./core/container-of-task.ts";
 export { TemplateInvalid } from "./core/template.ts";
 export * from "./errors.ts";
 export { TaskNetworkProvider } from "./network-provider.ts";
-export type { TaskNetworks } from "./task-networks.ts";
+export { overlayOf, type TaskNetworks } from "./task-networks.ts";
 export {
   isTemporary,
   type Executor,
