@@ -6,6 +6,7 @@ import { Channel } from "../lib/rpc/index.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
+import type { NodeNetwork } from "../worker/network/index.ts";
 import type { SwarmIdentity } from "./identity/index.ts";
 import { hostOf } from "./addresses.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
@@ -20,6 +21,7 @@ export interface NodeAgentOptions {
   readonly identity: SwarmIdentity;
   readonly events: AgentEvents;
   readonly executor: Executor;
+  readonly network: NodeNetwork;
   /** What it remembers of its tasks, and nothing else. */
   readonly folder: string;
   readonly clock: Clock;
@@ -57,22 +59,30 @@ class OpenAgent implements NodeAgent {
   }
 
   async #start(): Promise<Agent> {
-    const { identity, events, executor, folder, clock, random, logger } = this.#options;
+    const { identity, events, executor, network, folder, clock, random, logger } = this.#options;
     this.#memory = await LevelMemory.open(folder);
     const self = identity.settings.advertiseAddr;
+    const addr = hostOf(self);
+    const { dataPlane } = network;
+    const described = await network.describe(addr);
     const known = identity.managers.map(({ addr }) => addr);
     const agent = new Agent({
       nodeId: identity.nodeId,
       memory: this.#memory,
       executor,
+      ...(dataPlane === undefined ? {} : { dataPlane }),
       openChannel: (address) =>
         new Channel({ address, tls: identity.tls, expect: { role: "manager" }, silenceMs: managerSilenceMs }),
       managers: identity.role === "manager" && !known.includes(self) ? [self, ...known] : known,
-      addr: hostOf(self),
+      addr,
       clock,
       random,
       logger,
-      describe: (description) => ({ ...description, tlsInfo: identity.tlsInfo }),
+      describe: (description) => ({
+        ...description,
+        tlsInfo: identity.tlsInfo,
+        ...(described === undefined ? {} : { network: described }),
+      }),
       onNode: (update) => events.onNode(update),
       onManagers: (managers) =>
         events.onManagers(managers.map(({ nodeId, addr }) => ({ nodeId: nodeId ?? "", addr: addr ?? "" }))),
@@ -107,6 +117,8 @@ class OpenAgent implements NodeAgent {
     const agent = await this.#started.promise.catch(() => undefined);
     await agent?.leave(signal);
     await this[Symbol.asyncDispose]();
+    const { dataPlane } = this.#options.network;
+    await dataPlane?.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
     rmSync(this.#options.folder, { recursive: true, force: true });
   }
 

@@ -77,7 +77,7 @@ export class Skepd implements AsyncDisposable {
           logger,
         }),
       );
-      const { executor } = worker;
+      const { executor, network } = worker;
       const membership = parts.use(
         new Membership({
           dataRoot: config.dataRoot,
@@ -97,6 +97,7 @@ export class Skepd implements AsyncDisposable {
               identity,
               events,
               executor,
+              network,
               folder: join(config.dataRoot, "agent"),
               clock,
               random,

@@ -5,8 +5,9 @@ import { mkdirSync } from "node:fs";
 import type { Random } from "../lib/pure/prng.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Containers, type CommitRequest, type PreparedRootfs, type RootfsProvider } from "./containers/index.ts";
-import { ContainerExecutor, type ExecutorSettings } from "./executor/index.ts";
+import { ContainerExecutor, TaskNetworkProvider, type ExecutorSettings } from "./executor/index.ts";
 import { Images, type ImageEvent, type Platform } from "./images/index.ts";
+import { NodeNetwork } from "./network/index.ts";
 import { Volumes, type VolumeEvent } from "./volumes/index.ts";
 
 export interface WorkerSettings {
@@ -34,13 +35,18 @@ export interface WorkerSettings {
 export class Worker implements AsyncDisposable {
   readonly images: Images;
   readonly volumes: Volumes;
+  readonly network: NodeNetwork;
   readonly containers: Containers;
   readonly executor: ContainerExecutor;
 
-  private constructor(images: Images, volumes: Volumes, containers: Containers, executor: ContainerExecutor) {
-    this.images = images;
-    this.volumes = volumes;
-    this.containers = containers;
+  private constructor(
+    parts: { images: Images; volumes: Volumes; network: NodeNetwork; containers: Containers },
+    executor: ContainerExecutor,
+  ) {
+    this.images = parts.images;
+    this.volumes = parts.volumes;
+    this.network = parts.network;
+    this.containers = parts.containers;
     this.executor = executor;
   }
 
@@ -65,6 +71,17 @@ export class Worker implements AsyncDisposable {
       const volumes = opened.use(
         await Volumes.open({ folder: join(dataRoot, "volumes"), clock, logger, onEvent: settings.onVolume }),
       );
+      const network = opened.use(
+        await NodeNetwork.open({
+          program: join(programs, "netplane"),
+          dataDirectory: join(dataRoot, "network"),
+          runDirectory: execRoot,
+          clock,
+          random,
+          logger,
+        }),
+      );
+      const networks = new TaskNetworkProvider({ sandboxes: network.sandboxes });
       const containerSettings = {
         dataDirectory: dataRoot,
         runDirectory: execRoot,
@@ -76,22 +93,25 @@ export class Worker implements AsyncDisposable {
         },
         cgroupParent: settings.cgroupParent,
         rootfs: new ImageRootfs(images),
+        networks,
         clock,
         logger,
         defaultStopSeconds: 10,
         restartAtBoot: true,
       };
       const containers = opened.use(await Containers.open(containerSettings, volumes));
+      for (const { record, running } of containers.list()) await networks.takeUp(record, running);
       const executor = await ContainerExecutor.open({
         ...settings.executor,
         containers,
         images,
+        networks: network,
         secretsDirectory: join(execRoot, "secrets"),
         clock,
         logger,
       });
       opened.move();
-      return new Worker(images, volumes, containers, executor);
+      return new Worker({ images, volumes, network, containers }, executor);
     } catch (error) {
       await opened.disposeAsync();
       throw error;
@@ -100,6 +120,7 @@ export class Worker implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.containers[Symbol.asyncDispose]();
+    await this.network[Symbol.asyncDispose]();
     await this.volumes[Symbol.asyncDispose]();
     await this.images[Symbol.asyncDispose]();
   }

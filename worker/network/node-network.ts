@@ -1,0 +1,149 @@
+/** The whole room, put together for one node: netplane, the host's side, the model with its engine, names. */
+import { join } from "node:path";
+
+import { ClusterError } from "../../lib/pure/errors.ts";
+import type { Random } from "../../lib/pure/prng.ts";
+import type { Clock, Logger } from "../../lib/runtime/index.ts";
+import type { skep } from "../../proto/index.ts";
+import type { DataPlane, NetworkAbilities, Sandboxes } from "./contract.ts";
+import type { Kernel } from "./engine.ts";
+import { HostNetwork, type HostNetworkOptions } from "./host-network.ts";
+import type { LocalNetworks } from "./local-networks.ts";
+import { NameService } from "./name-service.ts";
+import type { Dump } from "./netplane-types.ts";
+import { Netplane } from "./netplane.ts";
+import { isNamespaceFile, Networks } from "./networks.ts";
+
+export interface NodeNetworkOptions {
+  /** Path of the native program. */
+  readonly program: string;
+  /** Records that survive a reboot. */
+  readonly dataDirectory: string;
+  /** Does not have to; namespaces are bound below it. */
+  readonly runDirectory: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Other than the host's own programs: tests. */
+  readonly firewall?: HostNetworkOptions["firewall"];
+}
+
+export class NodeNetwork implements AsyncDisposable {
+  readonly #kernel: Kernel;
+  readonly #host: HostNetwork;
+  readonly #networks: Networks;
+  readonly #parts: AsyncDisposableStack;
+  readonly #dataPlane: DataPlane;
+
+  private constructor(kernel: Kernel, host: HostNetwork, networks: Networks, parts: AsyncDisposableStack) {
+    this.#kernel = kernel;
+    this.#host = host;
+    this.#networks = networks;
+    this.#parts = parts;
+    this.#dataPlane = host.around(networks);
+  }
+
+  /** Takes up what runs. A node that cannot build networks opens as well: whoever asks for one hears why it cannot. */
+  static async open(options: NodeNetworkOptions): Promise<NodeNetwork> {
+    const { program, dataDirectory, runDirectory, clock, random, logger, firewall } = options;
+    const parts = new AsyncDisposableStack();
+    try {
+      const kernel = await openKernel(options, parts);
+      const host = parts.use(
+        await HostNetwork.open({
+          kernel,
+          dataDirectory,
+          runDirectory,
+          clock,
+          logger,
+          ...(firewall === undefined ? {} : { firewall }),
+        }),
+      );
+      let networks: Networks | undefined;
+      const names = parts.use(
+        new NameService({
+          requestOf: (id) => networks?.sandboxes.request(id),
+          bridge: (id) => host.networks.bridge(id),
+          clock,
+          random,
+          logger,
+        }),
+      );
+      networks = parts.use(
+        await Networks.open({
+          kernel,
+          dataDirectory,
+          namespaceDirectory: join(runDirectory, "netns"),
+          isNamespaceFile,
+          parts: [...host.parts, names.make],
+          choices: host.choices,
+          clock,
+          random,
+          logger,
+        }),
+      );
+      const { refusal } = networks.abilities;
+      if (refusal === undefined) {
+        names.start(networks.model.sandboxes);
+        await host.start(networks).catch((error: unknown) => logger.warn("the host's network is not ready", { error }));
+      } else {
+        logger.warn("this node builds no networks", { program, error: refusal });
+      }
+      return new NodeNetwork(kernel, host, networks, parts.move());
+    } catch (error) {
+      await parts.disposeAsync();
+      throw error;
+    }
+  }
+
+  get abilities(): NetworkAbilities {
+    return this.#networks.abilities;
+  }
+
+  get sandboxes(): Sandboxes {
+    return this.#networks.sandboxes;
+  }
+
+  /** Networks of this node alone. */
+  get local(): LocalNetworks {
+    return this.#host.networks;
+  }
+
+  /** undefined: this node has none, and nobody waits for it. */
+  get dataPlane(): DataPlane | undefined {
+    return this.abilities.refusal === undefined ? this.#dataPlane : undefined;
+  }
+
+  /**
+   * What managers should know of it.
+   * @param address  of this node, where frames come to
+   */
+  async describe(address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
+    if (this.abilities.refusal !== undefined) return undefined;
+    return { capabilities: ["overlay"], mtu: await mtuOf(this.#kernel, address), dataPathAddr: "" };
+  }
+
+  /** Traffic goes on without us. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#parts.disposeAsync();
+  }
+}
+
+/** Of the link that has this address; 0: none has. */
+async function mtuOf(kernel: Kernel, address: string): Promise<number> {
+  const [found] = (await kernel.run("", [{ op: "dump", what: ["links", "addresses"], all: true }])) as [Dump];
+  const link = found.addresses?.find((one) => one.address.split("/", 1)[0] === address)?.link;
+  return found.links?.find(({ name }) => name === link)?.mtu ?? 0;
+}
+
+async function openKernel(
+  { program, clock, random, logger }: NodeNetworkOptions,
+  parts: AsyncDisposableStack,
+): Promise<Kernel> {
+  try {
+    return parts.use(await Netplane.open({ program, clock, random, logger }));
+  } catch (error) {
+    if (!(error instanceof ClusterError)) throw error;
+    return { run: () => Promise.reject(error), onChange: () => undefined };
+  }
+}
