@@ -154,8 +154,12 @@ function linkOperations(
   switch (how.kind) {
     case "vxlan": {
       const { vni, local, port } = how;
-      const add = { op: "link-add", name, kind: "vxlan", vni, local, port, ...settings } as const;
-      return path === "" ? { own: [add], host: [] } : { own: [], host: [{ ...add, target: path }] };
+      const add = { op: "link-add", name, kind: "vxlan", vni, local, port } as const;
+      if (path === "") return { own: [{ ...add, ...settings }], host: [] };
+      // What a link cannot be made with where it is not made is set once it is there.
+      const { up, alias, ...born } = settings;
+      const set = { op: "link-set", name, up, ...(alias === undefined ? {} : { alias }) } as const;
+      return { own: [set], host: [{ ...add, ...born, target: path }] };
     }
     case "veth": {
       const { peerNamespace, peerName, peerMac, peerMtu } = how;

@@ -1,0 +1,311 @@
+/**
+ * Overlays and service addresses over three hosts in namespaces: the data plane is handed records as an agent would, no
+ * manager is here. What is seen of the kernel is seen by programs inside of the containers.
+ */
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { after, before, describe, test } from "node:test";
+
+import type {
+  EndpointRecord,
+  OverlayNetwork,
+  RecordChange,
+  Sandbox,
+  ServiceRecord,
+} from "../../../worker/network/contract.ts";
+import { whySkipped } from "../containers/host.ts";
+import { NetHost, peerOf } from "./net-host.ts";
+import { NetWorld, output, run } from "./world.ts";
+
+const blue: OverlayNetwork = {
+  id: "bluenetwork",
+  name: "blue",
+  vni: 4097,
+  subnet: "10.0.1.0/24",
+  gateway: "10.0.1.1",
+  internal: false,
+  encrypted: false,
+  mtu: 0,
+};
+/** The same subnet: another network all the same. */
+const red: OverlayNetwork = { ...blue, id: "rednetwork", name: "red", vni: 4098 };
+
+interface Task {
+  readonly id: string;
+  readonly network: OverlayNetwork;
+  readonly host: number;
+  readonly address: string;
+  readonly serviceId: string;
+}
+
+const task = (id: string, network: OverlayNetwork, host: number, last: number, serviceId = "web"): Task => ({
+  id: `${id}00000000000000000000000`.slice(0, 25),
+  network,
+  host,
+  address: `10.0.1.${last}`,
+  serviceId,
+});
+
+const record = ({ id, network, host, address, serviceId }: Task, serving = true): EndpointRecord => ({
+  networkId: network.id,
+  taskId: id,
+  serviceId,
+  nodeId: `n${host}`,
+  name: id,
+  slot: 1,
+  addresses: [`${address}/24`],
+  gatewayAddress: "",
+  aliases: [],
+  serving,
+});
+
+const service = (serviceId: string, network: OverlayNetwork, vip: string): ServiceRecord => ({
+  networkId: network.id,
+  serviceId,
+  name: serviceId,
+  aliases: [],
+  virtualIp: `${vip}/24`,
+  mode: "vip",
+  ports: [],
+});
+
+/** Asks again until it is so, ten seconds at most; programs of the hosts go on meanwhile. */
+async function eventually(isSo: () => Promise<boolean>): Promise<void> {
+  const untilMs = performance.now() + 10_000;
+  while (!(await isSo())) assert.ok(performance.now() < untilMs, "it does not become so");
+}
+
+/** All that a command says. */
+async function answer(child: ChildProcess): Promise<string> {
+  let text = "";
+  for await (const chunk of child.stdout ?? []) text += String(chunk);
+  return text;
+}
+
+const vip = "10.0.1.100";
+const port = 7000;
+const tasks = [
+  task("a1", blue, 1, 11),
+  task("a2", blue, 1, 12),
+  task("b1", blue, 2, 21),
+  task("b2", blue, 2, 22),
+  task("c1", blue, 3, 31),
+];
+const [a1, a2, b1, b2, c1] = tasks as [Task, Task, Task, Task, Task];
+const strangers = [task("r1", red, 1, 11, "other"), task("r2", red, 2, 21, "other")];
+const peers = [1, 2, 3].map(peerOf);
+
+describe("overlays over three hosts", { skip: whySkipped(), timeout: 240_000 }, () => {
+  let world: NetWorld;
+  const hosts: NetHost[] = [];
+  const sandboxes = new Map<string, Sandbox>();
+
+  const host = (number: number): NetHost => hosts[number - 1] as NetHost;
+  const everywhere = (changes: readonly RecordChange[]): Promise<unknown> =>
+    Promise.all(hosts.map(({ plane }) => plane.change(changes)));
+  const serving = (...wanted: readonly Task[]): Promise<unknown> =>
+    everywhere(
+      tasks.map((one) => ({
+        kind: "endpoint",
+        key: `${one.network.id}/${one.id}`,
+        record: record(one, wanted.includes(one)),
+      })),
+    );
+  const ask = (from: Task, to: string, ...more: readonly string[]): string => world.get(from.id, to, port, ...more);
+
+  before(async () => {
+    world = new NetWorld("skeppl");
+    world.build(3);
+    for (const number of [1, 2, 3]) hosts.push(await NetHost.open(world, `h${number}`));
+    const all = [...tasks, ...strangers];
+    const services = [service("web", blue, vip), service("other", red, vip)];
+    await Promise.all(
+      hosts.map(({ plane }, at) =>
+        plane.replace({ nodeId: `n${at + 1}`, peers, endpoints: all.map((one) => record(one, false)), services }),
+      ),
+    );
+    for (const one of all) {
+      const wish = { kind: "overlay", network: one.network, address: `${one.address}/24`, aliases: [] } as const;
+      const sandbox = await host(one.host).attach(one.id, {
+        networks: [wish],
+        taskId: one.id,
+        serviceId: one.serviceId,
+      });
+      sandboxes.set(one.id, sandbox);
+      await world.serve(one.id, port);
+    }
+  });
+  after(async () => {
+    for (const each of hosts) await each[Symbol.asyncDispose]();
+    await world.tearDown();
+  });
+
+  test("every container reaches every other by tcp and udp, and is seen by its own address", () => {
+    for (const from of tasks) {
+      for (const to of tasks) {
+        for (const protocol of [[], ["-u"]]) {
+          const answer = ask(from, to.address, ...protocol);
+          const expected = new RegExp(`^${to.id} peer=${from.address.replaceAll(".", "\\.")}:`);
+          assert.match(answer, expected, `${from.id} to ${to.id} ${protocol.join("")}`);
+        }
+      }
+    }
+  });
+
+  test("networks with one subnet do not meet", () => {
+    const [r1, r2] = strangers as [Task, Task];
+    assert.match(ask(r1, r2.address), new RegExp(`^${r2.id} peer=10\\.0\\.1\\.11:`));
+    assert.match(ask(a1, b1.address), new RegExp(`^${b1.id} peer=10\\.0\\.1\\.11:`));
+    assert.match(ask(r1, "10.0.1.12"), /^ERR/);
+    assert.match(ask(r1, "10.0.1.31"), /^ERR/);
+  });
+
+  test("packets as long as the network carries go through whole", async () => {
+    for (const { id } of [a1, b1]) assert.match(world.ip(id, "link show eth0"), / mtu 1450 /);
+    const receiver = world.start(b1.id, [world.probe, "receive", "7001"]);
+    // 20 bytes of IP and 8 of UDP before them.
+    const text = "x".repeat(1450 - 28);
+    await eventually(async () => {
+      const arrived = output(receiver);
+      world.exec(a1.id, [world.probe, "send", b1.address, "7001", text]);
+      return (await arrived).trim() === text;
+    });
+    world.end(receiver);
+    await once(receiver, "exit");
+  });
+
+  test("a container cannot speak with another's address", () => {
+    world.exec(a1.id, ["ip", "addr", "add", "10.0.1.77/32", "dev", "eth0"]);
+    try {
+      assert.match(ask(a1, a2.address, "-s", "10.0.1.77"), /^ERR/);
+      assert.match(ask(a1, b1.address, "-s", "10.0.1.77"), /^ERR/);
+    } finally {
+      world.exec(a1.id, ["ip", "addr", "del", "10.0.1.77/32", "dev", "eth0"]);
+    }
+  });
+
+  test("a service's address leads to a task on the same host, on another, or to the asker itself", async () => {
+    for (const [target, seen] of [
+      [a1, "10.0.1.1"],
+      [a2, a1.address],
+      [b1, a1.address],
+      [c1, a1.address],
+    ] as const) {
+      await serving(target);
+      for (const protocol of [[], ["-u"]]) {
+        const expected = new RegExp(`^${target.id} peer=${seen.replaceAll(".", "\\.")}:`);
+        assert.match(ask(a1, vip, ...protocol), expected, `${target.id} ${protocol.join("")}`);
+      }
+    }
+  });
+
+  test("from every host, new connections are spread over all tasks and no others", async () => {
+    await serving(a2, b1, b2);
+    for (const from of [a1, b2, c1]) {
+      const answers = world.attempt(from.id, [world.probe, "many", vip, String(port), "60"]).split("\n");
+      const met = new Set(answers.map((line) => line.split(" ")[0]));
+      assert.deepEqual(met, new Set([a2.id, b1.id, b2.id]), answers.join("; "));
+    }
+  });
+
+  test("without a serving task a service's address fails at once", async () => {
+    await serving();
+    const startMs = performance.now();
+    assert.match(ask(a1, vip), /^ERR .*(No route to host|unreachable)/);
+    assert.ok(performance.now() - startMs < 600, "nobody has to wait");
+  });
+
+  for (const protocol of ["tcp", "udp"] as const) {
+    test(`a task that leaves its service keeps its ${protocol} connections and gets no new ones`, async () => {
+      await serving(b1);
+      const held = world.start(a1.id, [world.probe, "hold", vip, String(port), ...(protocol === "udp" ? ["-u"] : [])]);
+      const again = async (): Promise<string> => {
+        const next = output(held);
+        held.stdin?.write("\n");
+        return next;
+      };
+      assert.match(await again(), new RegExp(`^${b1.id}`));
+      await serving(a2, c1);
+      assert.match(await again(), new RegExp(`^${b1.id}`));
+      const more = protocol === "udp" ? ["-u"] : [];
+      for (let time = 0; time < 12; time += 1) assert.doesNotMatch(ask(a1, vip, ...more), new RegExp(`^${b1.id}`));
+      assert.match(await again(), new RegExp(`^${b1.id}`));
+      if (protocol === "udp") {
+        // It has ended: what is still sent there goes to another task.
+        await everywhere([{ kind: "endpoint", key: `${b1.network.id}/${b1.id}`, record: undefined }]);
+        assert.match(await again(), new RegExp(`^(${a2.id}|${c1.id})`));
+        await everywhere([{ kind: "endpoint", key: `${b1.network.id}/${b1.id}`, record: record(b1, false) }]);
+      }
+      world.end(held);
+      await once(held, "exit");
+    });
+  }
+
+  test("a restart of the daemon touches nothing: an open connection goes on, and the next change is applied", async () => {
+    await serving(b1);
+    const held = world.start(a1.id, [world.probe, "hold", vip, String(port)]);
+    const again = async (): Promise<string> => {
+      const next = output(held);
+      held.stdin?.write("\n");
+      return next;
+    };
+    assert.match(await again(), new RegExp(`^${b1.id}`));
+    const one = host(1);
+    const handles = (): string => world.exec("h1", ["nsenter", `--net=${one.folder}/netns/n-4097`, "ip", "-o", "link"]);
+    const before = handles();
+    await one.stop();
+    assert.match(await again(), new RegExp(`^${b1.id}`));
+    await one.start();
+    assert.match(await again(), new RegExp(`^${b1.id}`));
+    const endpoints = [...tasks, ...strangers].map((each) => record(each, each === b1));
+    const services = [service("web", blue, vip), service("other", red, vip)];
+    await one.plane.replace({ nodeId: "n1", peers, endpoints, services });
+    assert.match(await again(), new RegExp(`^${b1.id}`));
+    assert.equal(handles(), before, "links are the same ones");
+    assert.deepEqual(one.networks.sandboxes.get(a1.id), sandboxes.get(a1.id));
+    await serving(c1);
+    assert.match(ask(a1, vip), new RegExp(`^${c1.id}`));
+    assert.match(await again(), new RegExp(`^${b1.id}`));
+    world.end(held);
+    await once(held, "exit");
+  });
+
+  test("what somebody breaks in a network's namespace is whole again in a moment", async () => {
+    await serving(b1);
+    const inside = (...command: string[]): string =>
+      run(["nsenter", `--net=${host(1).folder}/netns/n-4097`, "--", ...command]);
+    const untilWhole = async (act: () => void): Promise<void> => {
+      act();
+      for (const address of [vip, a2.address, b1.address, c1.address]) {
+        await eventually(
+          async () =>
+            !(await answer(world.start(a1.id, [world.probe, "get", address, String(port)]))).startsWith("ERR"),
+        );
+      }
+    };
+    await untilWhole(() => void inside("nft", "flush", "ruleset"));
+    await untilWhole(() => void inside("nft", "delete", "element", "ip", "skep", "vips", `{ ${vip} }`));
+    await untilWhole(() => void inside("nft", "flush", "chain", "ip", "skep", "pre"));
+    await untilWhole(() => void inside("ip", "route", "flush", "proto", "200"));
+    await untilWhole(() => void inside("ip", "neigh", "flush", "nud", "permanent"));
+    await untilWhole(() => void inside("ip", "link", "set", "vx", "down"));
+    await untilWhole(() => void inside("ip", "link", "delete", "vx"));
+  });
+
+  test("a sandbox that is released leaves nothing, and the network's last one takes the network with it", async () => {
+    const [r1] = strangers as [Task, Task];
+    const one = host(1);
+    const names = (): string[] =>
+      run(["ls", `${one.folder}/netns`])
+        .split("\n")
+        .filter((name) => name !== "");
+    assert.ok(names().includes("n-4098") && names().includes(r1.id));
+    await one.networks.sandboxes.release(r1.id);
+    assert.ok(!names().includes("n-4098") && !names().includes(r1.id), names().join(" "));
+    // At once again: the number of the VXLAN is free.
+    const wish = { kind: "overlay", network: red, address: `${r1.address}/24`, aliases: [] } as const;
+    await one.attach(r1.id, { networks: [wish], taskId: r1.id });
+    assert.match(world.get(r1.id, "10.0.1.21", port), /^r2/);
+  });
+});
