@@ -45,8 +45,9 @@ bool read_link(const struct nlmsghdr *message, struct link_row *out)
     const struct ifinfomsg *header = message_header(message, sizeof *header);
     if (header == NULL || header->ifi_family != AF_UNSPEC)
         return false;
-    const struct nlattr *attributes[IFLA_LINKINFO > IFLA_IFALIAS ? IFLA_LINKINFO + 1 : IFLA_IFALIAS + 1];
-    message_attributes(message, sizeof *header, attributes, sizeof attributes / sizeof *attributes - 1);
+    _Static_assert(IFLA_IFALIAS > IFLA_LINKINFO, "the last that is looked at");
+    const struct nlattr *attributes[IFLA_IFALIAS + 1];
+    message_attributes(message, sizeof *header, attributes, IFLA_IFALIAS);
     *out = (struct link_row){
         .index = (uint32_t)header->ifi_index,
         .up = (header->ifi_flags & IFF_UP) != 0,

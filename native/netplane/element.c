@@ -150,7 +150,8 @@ static bool parse_value(uint8_t field, const char *text, uint8_t *out)
     case FIELD_IFNAME:
         if (*text == '\0' || strlen(text) >= IFNAMSIZ)
             return false;
-        memcpy(out, text, strlen(text));
+        for (size_t i = 0; text[i] != '\0'; i++)
+            out[i] = (uint8_t)text[i]; /* what follows is zero already */
         return true;
     case FIELD_VERDICT:
     case FIELD_COUNT:

@@ -114,6 +114,21 @@ void namespaces_release(struct namespaces *namespaces)
     close_fd(&namespaces->own_fd);
 }
 
+/* Opened by way of /proc, so that what is held is the namespace and not its mount: whoever unmounts it does not find it busy. */
+static int reopen(const struct namespaces *namespaces, const char *path, int *fd, struct error *error)
+{
+    if (setns(*fd, CLONE_NEWNET) < 0)
+        return fail(error, errno, "enter namespace %s", path);
+    int again = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int number = errno;
+    namespace_leave(namespaces);
+    if (again < 0)
+        return fail(error, number, "open namespace %s", path);
+    close_fd(fd);
+    *fd = again;
+    return 0;
+}
+
 int namespaces_open(struct namespaces *namespaces, const char *path, struct namespace **out, struct error *error)
 {
     struct stat status;
@@ -131,7 +146,7 @@ int namespaces_open(struct namespaces *namespaces, const char *path, struct name
             return fail(error, errno, "open namespace %s", path);
         if (system.f_type != NSFS_MAGIC)
             return fail(error, EINVAL, "open namespace %s: the file is none", path);
-        if (add_opened(namespaces, path, &fd, &status, out, error) < 0)
+        if (reopen(namespaces, path, &fd, error) < 0 || add_opened(namespaces, path, &fd, &status, out, error) < 0)
             return -1;
     } else {
         *out = namespaces->all[place];

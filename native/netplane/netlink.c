@@ -269,7 +269,7 @@ int netlink_exchange(struct netlink *netlink, struct outgoing *out, size_t answe
         const uint8_t *at = received;
         size_t left = (size_t)got;
         for (const struct nlmsghdr *message; (message = next_message(&at, &left)) != NULL;) {
-            struct refusal refusal;
+            struct refusal refusal = {.number = EBADMSG};
             size_t index = message->nlmsg_seq - first;
             if (message->nlmsg_type != NLMSG_ERROR || index >= out->count || !read_refusal(message, &refusal))
                 continue; /* of an exchange that was given up */
@@ -305,7 +305,7 @@ static int read_dump(struct netlink *netlink, uint32_t sequence, message_handler
             interrupted = interrupted || (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
             if (message->nlmsg_type == NLMSG_DONE)
                 return interrupted ? fail(error, EINTR, "list objects of the kernel") : 0;
-            struct refusal refusal;
+            struct refusal refusal = {.number = EBADMSG};
             if (message->nlmsg_type == NLMSG_ERROR) {
                 if (!read_refusal(message, &refusal) || refusal.number != 0)
                     return fail(error, refusal.number, "list objects of the kernel%s%s", refusal.explanation == NULL ? "" : ": ",
@@ -352,7 +352,7 @@ int netlink_get(struct netlink *netlink, struct outgoing *out, message_handler *
         for (const struct nlmsghdr *message; (message = next_message(&at, &left)) != NULL;) {
             if (message->nlmsg_seq != sequence)
                 continue;
-            struct refusal refusal;
+            struct refusal refusal = {.number = EBADMSG};
             if (message->nlmsg_type != NLMSG_ERROR)
                 return handler(context, message, error);
             if (read_refusal(message, &refusal) && refusal.number != 0)
@@ -364,7 +364,8 @@ int netlink_get(struct netlink *netlink, struct outgoing *out, message_handler *
 void attributes_read(const void *data, size_t length, const struct nlattr **table, size_t max)
 {
     const uint8_t *at = data;
-    memset(table, 0, (max + 1) * sizeof *table);
+    for (size_t i = 0; i <= max; i++)
+        table[i] = NULL;
     while (length >= ATTRIBUTE_HEADER) {
         const struct nlattr *attribute = (const struct nlattr *)at;
         if (attribute->nla_len < ATTRIBUTE_HEADER || attribute->nla_len > length)

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -13,6 +14,16 @@ enum {
     RULESET_PRINTED_MAX = 8 * 1024 * 1024,
     RULESET_WAIT_MS = 30 * 1000, /* nft needs milliseconds; a child that stands still is ended */
 };
+
+/* From a file nft tells lines and columns of mistakes, from a buffer it does not. */
+static int run_file(struct nft_ctx *nft, const char *commands)
+{
+    struct error error;
+    cleanup_fd int fd = memfd_create("ruleset", MFD_CLOEXEC);
+    if (fd < 0 || write_all(fd, commands, strlen(commands), "a ruleset", &error) < 0)
+        return -1;
+    return nft_run_cmd_from_filename(nft, fd_path(fd).text);
+}
 
 /* The child's answer: '+' and what was printed, or '-' and why not. */
 static void answer(int fd, const char *mark, const char *text)
@@ -35,7 +46,7 @@ static void run_commands(const struct namespace *namespace, const char *commands
         return;
     }
     nft_ctx_output_set_flags(nft, NFT_CTX_OUTPUT_STATELESS | NFT_CTX_OUTPUT_TERSE | NFT_CTX_OUTPUT_NUMERIC_PROTO);
-    if (nft_run_cmd_from_buffer(nft, commands) == 0)
+    if (run_file(nft, commands) == 0)
         answer(fd, "+", nft_ctx_get_output_buffer(nft));
     else
         answer(fd, "-", nft_ctx_get_error_buffer(nft));
@@ -68,15 +79,13 @@ static int listen_to(int fd, struct text *out, struct error *error)
 /* The library answers with words alone; the kernel's refusal stands in them as strerror(3) says it. EINVAL: it is nft's own. */
 static int errno_of(const char *said)
 {
-    static const char *const marks[] = { "Could not process rule: ", "Error: " };
-    const char *reason = NULL;
-    for (size_t i = 0; reason == NULL && i < sizeof marks / sizeof marks[0]; i++) {
-        reason = strstr(said, marks[i]);
-        if (reason != NULL)
-            reason += strlen(marks[i]);
-    }
+    static const char error_mark[] = "Error: ", rule_mark[] = "Could not process rule: ";
+    const char *reason = strstr(said, error_mark);
     if (reason == NULL)
         return EINVAL;
+    reason += sizeof error_mark - 1;
+    if (strncmp(reason, rule_mark, sizeof rule_mark - 1) == 0)
+        reason += sizeof rule_mark - 1;
     /* What the library itself does not find it says with a full stop or a question behind it. */
     size_t length = strcspn(reason, "\n;.");
     for (int number = 1; number < 134; number++) {
@@ -93,8 +102,13 @@ static int fail_with(const struct text *said, struct error *error)
     const char *text = said->length > 1 ? said->bytes + 1 : "";
     size_t length = said->length > 1 ? said->length - 1 : 0;
     const char *mark = length > 0 ? memchr(text, '\n', length) : NULL;
+    /* The name of the file says nothing. The next line is the command at fault. */
+    size_t name = text[0] == '/' ? strcspn(text, ":") + 1 : 0;
+    if (name < length && (mark == NULL || text + name < mark)) {
+        text += name;
+        length -= name;
+    }
     size_t first = mark == NULL ? length : (size_t)(mark - text);
-    /* The next line is the command at fault: it tells which of many. */
     const char *rest = mark == NULL ? "" : mark + 1;
     size_t rest_length = mark == NULL ? 0 : strcspn(rest, "\n") < length - first - 1 ? strcspn(rest, "\n") : length - first - 1;
     return fail(error, errno_of(text), "run nftables commands: %.*s%s%.*s", (int)(first < 300 ? first : 300), text,

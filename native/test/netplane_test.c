@@ -1,0 +1,250 @@
+/* netplane's parsers and its building of messages, case by case; what needs a kernel is in test/conformance/network. */
+#include "test/check.h"
+
+#include "netplane/element.h"
+#include "netplane/links.h"
+#include "netplane/netlink.h"
+#include "netplane/nft.h"
+#include "netplane/request.h"
+#include "netplane/text.h"
+
+#include <linux/if_link.h>
+#include <linux/netfilter.h>
+#include <linux/rtnetlink.h>
+
+static struct error error;
+
+static void check_quoted(const char *bytes, size_t length, const char *expected)
+{
+    struct text text = {0};
+    text_quote(&text, bytes, length);
+    text_put(&text, "", 1);
+    CHECK(!text.failed);
+    CHECK_TEXT(text.bytes, expected);
+    text_release(&text);
+}
+
+static void test_text(void)
+{
+    check_quoted("plain", 5, "\"plain\"");
+    check_quoted("a\"b\\c\n\x01", 7, "\"a\\\"b\\\\c\\u000a\\u0001\"");
+    check_quoted("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9, "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"");
+    /* A lone byte, an overlong slash, a surrogate, something cut short, above U+10FFFF. */
+    check_quoted("\xff.\xc0\xaf.\xed\xa0\x80.\xe2\x82", 11,
+                 "\"\xef\xbf\xbd.\xef\xbf\xbd\xef\xbf\xbd.\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd.\xef\xbf\xbd\xef\xbf\xbd\"");
+    check_quoted("\xf4\x90\x80\x80", 4, "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+    struct text list = {0};
+    text_puts(&list, "[");
+    for (int i = 0; i < 3; i++) {
+        text_comma(&list);
+        text_puts(&list, "{");
+        text_key(&list, "a");
+        text_format(&list, "%d", i);
+        text_key(&list, "b");
+        text_puts(&list, "true}");
+    }
+    text_put(&list, "]", 2);
+    CHECK_TEXT(list.bytes, "[{\"a\":0,\"b\":true},{\"a\":1,\"b\":true},{\"a\":2,\"b\":true}]");
+    text_release(&list);
+}
+
+static void test_addresses(void)
+{
+    struct ip ip;
+    struct prefix prefix;
+    struct mac mac;
+    char text[PREFIX_TEXT_MAX];
+    CHECK(ip_from_text("10.0.1.11", &ip) && ip.family == AF_INET);
+    CHECK(ip_from_text("fd00::1", &ip) && ip.family == AF_INET6);
+    static const char *const no_ip[] = {"", "10.0.1", "10.0.1.256", "10.0.1.1.1", "010.0.0.1", " 10.0.0.1", "::g", "1:2"};
+    for (size_t i = 0; i < sizeof no_ip / sizeof *no_ip; i++)
+        CHECK(!ip_from_text(no_ip[i], &ip));
+    CHECK(prefix_from_text("10.0.0.0/8", &prefix) && prefix.length == 8);
+    CHECK_TEXT(prefix_to_text(&prefix, text), "10.0.0.0/8");
+    CHECK(prefix_from_text("fd00::1", &prefix) && prefix.length == 128);
+    static const char *const no_prefix[] = {"10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/+8", "10.0.0.0/8/8", "/8", "fd00::/129"};
+    for (size_t i = 0; i < sizeof no_prefix / sizeof *no_prefix; i++)
+        CHECK(!prefix_from_text(no_prefix[i], &prefix));
+    CHECK(mac_from_text("02:FE:00:00:00:01", &mac) && mac.bytes[1] == 0xfe);
+    CHECK_TEXT(mac_to_text(mac.bytes, text), "02:fe:00:00:00:01");
+    static const char *const no_mac[] = {"", "0", "02:fe:00:00:00", "02:fe:00:00:00:01:", "2:fe:00:00:00:01", "02-fe-00-00-00-01"};
+    for (size_t i = 0; i < sizeof no_mac / sizeof *no_mac; i++)
+        CHECK(!mac_from_text(no_mac[i], &mac));
+}
+
+static struct element_set set_of(int count, const int *key, int data, bool interval)
+{
+    struct element_set set = {.family = NFPROTO_IPV4, .table = "t", .name = "s", .interval = interval};
+    for (int i = 0; i < count; i++)
+        set.key[set.key_count++] = (uint8_t)key[i];
+    if (data >= 0)
+        set.data[set.data_count++] = (uint8_t)data;
+    CHECK(element_set_check(&set, &error) == 0);
+    return set;
+}
+
+static void check_element(const struct element_set *set, const char *text, const char *expected)
+{
+    struct element element;
+    struct text out = {0};
+    CHECK(element_parse(set, text, set->data_count > 0, &element, &error) == 0);
+    element_print(set, &element, true, &out);
+    text_put(&out, "", 1);
+    CHECK_TEXT(out.bytes, expected);
+    text_release(&out);
+}
+
+static void refuse_element(const struct element_set *set, const char *text, const char *why)
+{
+    struct element element;
+    error.text[0] = '\0';
+    CHECK(element_parse(set, text, set->data_count > 0, &element, &error) < 0);
+    CHECK(strstr(error.text, why) != NULL);
+}
+
+static void test_elements(void)
+{
+    struct element_set ports = set_of(2, (int[]){FIELD_INET_PROTO, FIELD_INET_SERVICE}, FIELD_VERDICT, false);
+    check_element(&ports, "tcp . 8080 : goto tcp3", "tcp . 8080 : goto tcp3");
+    check_element(&ports, "6 . 8080 : jump a", "tcp . 8080 : jump a");
+    check_element(&ports, "47 . 0 : accept", "47 . 0 : accept");
+    refuse_element(&ports, "tcp . 8080", "maps to nothing");
+    refuse_element(&ports, "tcp . 65536 : drop", "\"65536\" is no inet_service");
+    refuse_element(&ports, "tcp : drop", "1 fields are missing");
+    refuse_element(&ports, "tcp . 1 . 2 : drop", "is no inet_service");
+    refuse_element(&ports, "tcp . 1 : goto ", "is no verdict");
+    refuse_element(&ports, "tcp . 1 : goto a;b", "is no verdict");
+    CHECK(ports.key_length == 8 && ports.data_length == 0);
+
+    struct element_set marks = set_of(1, (int[]){FIELD_ETHER_ADDR}, FIELD_MARK, false);
+    check_element(&marks, "02:fe:00:00:00:01 : 1392508929", "02:fe:00:00:00:01 : 0x53000001");
+    refuse_element(&marks, "02:fe:00:00:00:01 : 0x", "is no mark");
+    refuse_element(&marks, "02:fe:00:00:00:01 : 0x123456789", "is no mark");
+    CHECK(marks.key_length == 6 && marks.data_length == 4);
+
+    struct element_set blocks = set_of(1, (int[]){FIELD_IPV4_ADDR}, -1, true);
+    check_element(&blocks, "10.0.0.0/8", "10.0.0.0/8");
+    check_element(&blocks, "10.0.0.1/32", "10.0.0.1");
+    check_element(&blocks, "10.0.0.0-10.0.0.255", "10.0.0.0/24");
+    check_element(&blocks, "10.0.0.1-10.0.0.2", "10.0.0.1-10.0.0.2");
+    check_element(&blocks, "0.0.0.0/0", "0.0.0.0/0");
+    refuse_element(&blocks, "10.0.0.1/24", "is no ipv4_addr");
+    refuse_element(&blocks, "10.0.0.2-10.0.0.1", "is no ipv4_addr");
+    refuse_element(&blocks, "10.0.0.0/33", "is no ipv4_addr");
+    refuse_element(&blocks, "10.0.0.1-", "is no ipv4_addr");
+
+    struct element_set mixed = set_of(3, (int[]){FIELD_IPV6_ADDR, FIELD_IFNAME, FIELD_INET_SERVICE}, -1, true);
+    check_element(&mixed, "fd00::/16 . a-b . 80-90", "fd00::/16 . a-b . 80-90");
+    CHECK(mixed.key_length == 36);
+
+    uint8_t edge[] = {0x0a, 0xff};
+    CHECK(bytes_increment(edge, 2) && edge[0] == 0x0b && edge[1] == 0);
+    CHECK(bytes_decrement(edge, 2) && edge[0] == 0x0a && edge[1] == 0xff);
+    uint8_t last[] = {0xff, 0xff};
+    CHECK(!bytes_increment(last, 2) && !bytes_decrement((uint8_t[]){0}, 1));
+}
+
+/* Lengths that lie: nothing is read beyond what is there. The buffers are exact, so that the sanitizers see it. */
+static void test_attributes(void)
+{
+    const struct nlattr *table[8];
+    static const uint8_t lies[][8] = {
+        {0xff, 0xff, 1, 0, 1, 2, 3, 4}, {3, 0, 1, 0}, {0, 0, 1, 0}, {8, 0, 1, 0, 1, 2, 3, 0}, {4, 0, 1, 0, 9, 0, 2, 0}};
+    static const size_t lengths[] = {8, 4, 4, 7, 8};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        uint8_t *exact = malloc(lengths[i]);
+        CHECK(exact != NULL);
+        if (exact == NULL)
+            return;
+        memcpy(exact, lies[i], lengths[i]);
+        attributes_read(exact, lengths[i], table, 7);
+        CHECK(table[2] == NULL && attribute_u32(table[1]) == 0 && attribute_text(table[1]) == NULL);
+        free(exact);
+    }
+    static const uint8_t honest[] = {5, 0, 1, 0, 'a', 0, 0, 0, 6, 0, 2, 0x80, 'b', 0};
+    attributes_read(honest, sizeof honest, table, 7);
+    CHECK(attribute_text(table[1]) == NULL);
+    CHECK_TEXT(attribute_text(table[2]), "b");
+    CHECK(attribute_u16(table[2]) == 'b' && attribute_u8(table[7]) == 0);
+}
+
+/* What was sent is what is read again. */
+static void test_messages(void)
+{
+    struct outgoing out = {0};
+    struct link_row row;
+    struct link_fields link = {.name = "vx", .kind = LINK_VXLAN, .up = 1, .mtu = 1450, .vni = 4097, .port = 4789, .alias = "skep:a"};
+    struct message_context context = {.owner = 7, .namespace_fd = -1};
+    CHECK(ip_from_text("10.99.0.1", &link.local) && mac_from_text("02:fe:00:00:00:01", &link.mac));
+    put_link_add(&out, &link, &context);
+    CHECK(!out.failed && out.count == 2 && out.places[1].owner == 7);
+    CHECK(read_link((const struct nlmsghdr *)out.bytes, &row));
+    CHECK(row.up && row.mtu == 1450 && row.vni == 4097 && row.port == 4789 && !row.learning && !row.own);
+    CHECK_TEXT(row.name, "vx");
+    CHECK_TEXT(row.kind, "vxlan");
+    CHECK(memcmp(row.mac, link.mac.bytes, MAC_BYTES) == 0 && memcmp(row.local.bytes, link.local.bytes, 4) == 0);
+    CHECK(read_link((const struct nlmsghdr *)(out.bytes + out.places[1].offset), &row) && row.own);
+    CHECK_TEXT(row.alias, "skep:a");
+    out_shrink(&out);
+    CHECK(out.count == 0 && out.length == 0);
+    out_release(&out);
+}
+
+/* Fifty thousand elements: many messages, none with an attribute longer than its length can say. */
+static void test_large_transaction(void)
+{
+    struct json_object *list = json_object_new_array();
+    for (int i = 0; i < 50000; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "10.%d.%d.%d . %d : 10.0.0.1", i >> 16, i >> 8 & 255, i & 255, i);
+        json_object_array_add(list, json_object_new_string(text));
+    }
+    struct element_set set = set_of(2, (int[]){FIELD_IPV4_ADDR, FIELD_INTEGER}, FIELD_IPV4_ADDR, false);
+    struct operation operation = {.kind = OP_ELEMENTS, .elements = {.set = &set, .add = list}};
+    struct outgoing out = {0};
+    CHECK(nft_put_elements(&out, &operation, 0, &error) == 0 && !out.failed);
+    CHECK(out.count > 20 && out.count < 50);
+    size_t longest = 0;
+    for (size_t i = 0; i < out.count; i++) {
+        const struct nlmsghdr *message = (const struct nlmsghdr *)(out.bytes + out.places[i].offset);
+        longest = message->nlmsg_len > longest ? message->nlmsg_len : longest;
+    }
+    CHECK(longest > 60000 && longest < 65535);
+    out_release(&out);
+    json_object_put(list);
+}
+
+static int decode(const char *text)
+{
+    struct request request;
+    error.text[0] = '\0';
+    int result = request_decode(text, strlen(text), &request, &error);
+    request_release(&request);
+    return result;
+}
+
+static void test_requests(void)
+{
+    CHECK(decode("{\"id\":1,\"batches\":[]}") == 0);
+    CHECK(decode("{\"id\":9007199254740992,\"batches\":[]}") < 0);
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"watch\"}]}]}") == 0);
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"watch\",\"ignore\":[\"ENOENT\"]}]}]}") == 0);
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"x\",\"operations\":[]}]}") < 0);
+    CHECK(strstr(error.text, "absolute path") != NULL);
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"link-delete\"}]}]}") < 0);
+    CHECK_TEXT(error.text, "link-delete: property name is required: Invalid argument");
+    for (int kind = 0; kind < OP_COUNT; kind++)
+        CHECK(operation_name((enum operation_kind)kind) != NULL);
+}
+
+int main(void)
+{
+    test_text();
+    test_addresses();
+    test_elements();
+    test_attributes();
+    test_messages();
+    test_large_transaction();
+    test_requests();
+    return checks_end("netplane_test");
+}
