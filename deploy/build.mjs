@@ -33,6 +33,12 @@ const options = {
   format: "esm",
   target: "node24",
   sourcemap: "linked",
+  // Node keeps the text of a program in memory, and two bytes a character of it as soon as one is not ASCII: with comments
+  // and white space skepd's took 13 MB of 105. Names stay, for stack traces. Licences go into files beside.
+  minifyWhitespace: true,
+  minifySyntax: true,
+  charset: "ascii",
+  legalComments: "external",
   // A native addon finds its binary beside its own files.
   external: ["classic-level"],
   // Some packages still ask for modules by require().
