@@ -6,6 +6,7 @@ import { Channel } from "../lib/rpc/index.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
+import type { AgentPlaces } from "../worker/container-networks/index.ts";
 import type { NodeNetwork } from "../worker/network/index.ts";
 import type { SwarmIdentity } from "./identity/index.ts";
 import { hostOf } from "./addresses.ts";
@@ -22,6 +23,8 @@ export interface NodeAgentOptions {
   readonly events: AgentEvents;
   readonly executor: Executor;
   readonly network: NodeNetwork;
+  /** Of containers of the user's in networks of the swarm: told which agent to ask. */
+  readonly places: AgentPlaces;
   /** What it remembers of its tasks, and nothing else. */
   readonly folder: string;
   readonly clock: Clock;
@@ -93,6 +96,7 @@ class OpenAgent implements NodeAgent {
     });
     this.#agent = agent;
     await agent.open();
+    this.#options.places.follow(agent.attacher);
     return agent;
   }
 
@@ -130,6 +134,7 @@ class OpenAgent implements NodeAgent {
   async #close(): Promise<void> {
     this.#unwatch();
     const agent = await this.#started.promise.catch(() => undefined);
+    this.#options.places.follow(undefined);
     await agent?.[Symbol.asyncDispose]();
     await this.#memory?.close();
   }

@@ -54,6 +54,7 @@ export class Skepd implements AsyncDisposable {
         await Worker.open({
           onImage: events.image,
           onVolume: events.volume,
+          onNetwork: events.network,
           dataRoot: config.dataRoot,
           execRoot: config.execRoot,
           programs,
@@ -98,6 +99,7 @@ export class Skepd implements AsyncDisposable {
               events,
               executor,
               network,
+              places: worker.places,
               folder: join(config.dataRoot, "agent"),
               clock,
               random,
@@ -112,10 +114,10 @@ export class Skepd implements AsyncDisposable {
         }),
       );
       membership.resume();
-      const { containers, images, volumes } = worker;
+      const { containers, images, volumes, networks } = worker;
       events.follow(containers);
       const local = {
-        local: { containers, images, volumes },
+        local: { containers, images, volumes, networks },
         events,
         clock,
         logger,
@@ -148,6 +150,7 @@ export class Skepd implements AsyncDisposable {
             architecture: imageArchitectures[arch()] ?? arch(),
           },
           ...localRoutes(local),
+          node: worker,
           info: () => engineInfo(local),
           logger,
         }),

@@ -4,6 +4,7 @@ import { mkdirSync } from "node:fs";
 
 import type { Random } from "../lib/pure/prng.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
+import { AgentPlaces, ContainerNetworks, type NetworkEvent } from "./container-networks/index.ts";
 import { Containers, type CommitRequest, type PreparedRootfs, type RootfsProvider } from "./containers/index.ts";
 import { ContainerExecutor, TaskNetworkProvider, type ExecutorSettings } from "./executor/index.ts";
 import { Images, type ImageEvent, type Platform } from "./images/index.ts";
@@ -25,6 +26,7 @@ export interface WorkerSettings {
   readonly registryMirrors: readonly string[];
   readonly onImage: (event: ImageEvent) => void;
   readonly onVolume: (event: VolumeEvent) => void;
+  readonly onNetwork: (event: NetworkEvent) => void;
   readonly executor: Pick<ExecutorSettings, "labels" | "genericResources" | "engineVersion" | "preferOfflineImage">;
   readonly clock: Clock;
   readonly random: Random;
@@ -36,16 +38,22 @@ export class Worker implements AsyncDisposable {
   readonly images: Images;
   readonly volumes: Volumes;
   readonly network: NodeNetwork;
+  /** Of containers of the user's. */
+  readonly networks: ContainerNetworks;
+  /** In networks of the swarm: to be told of the agent. */
+  readonly places: AgentPlaces;
   readonly containers: Containers;
   readonly executor: ContainerExecutor;
 
   private constructor(
-    parts: { images: Images; volumes: Volumes; network: NodeNetwork; containers: Containers },
+    parts: Pick<Worker, "images" | "volumes" | "network" | "networks" | "places" | "containers">,
     executor: ContainerExecutor,
   ) {
     this.images = parts.images;
     this.volumes = parts.volumes;
     this.network = parts.network;
+    this.networks = parts.networks;
+    this.places = parts.places;
     this.containers = parts.containers;
     this.executor = executor;
   }
@@ -81,7 +89,19 @@ export class Worker implements AsyncDisposable {
           logger,
         }),
       );
-      const networks = new TaskNetworkProvider({ sandboxes: network.sandboxes });
+      const places = new AgentPlaces();
+      const networks = opened.use(
+        new ContainerNetworks({
+          folder: join(dataRoot, "network"),
+          local: network.local,
+          sandboxes: network.sandboxes,
+          places,
+          onEvent: settings.onNetwork,
+          clock,
+          logger,
+        }),
+      );
+      const provider = new TaskNetworkProvider({ sandboxes: network.sandboxes, others: networks });
       const containerSettings = {
         dataDirectory: dataRoot,
         runDirectory: execRoot,
@@ -93,14 +113,15 @@ export class Worker implements AsyncDisposable {
         },
         cgroupParent: settings.cgroupParent,
         rootfs: new ImageRootfs(images),
-        networks,
+        networks: provider,
         clock,
         logger,
         defaultStopSeconds: 10,
         restartAtBoot: true,
       };
       const containers = opened.use(await Containers.open(containerSettings, volumes));
-      for (const { record, running } of containers.list()) await networks.takeUp(record, running);
+      networks.bind((name) => containers.list().find(({ record }) => record.name === name)?.id);
+      for (const { record, running } of containers.list()) await provider.takeUp(record, running);
       const executor = await ContainerExecutor.open({
         ...settings.executor,
         containers,
@@ -111,7 +132,7 @@ export class Worker implements AsyncDisposable {
         logger,
       });
       opened.move();
-      return new Worker({ images, volumes, network, containers }, executor);
+      return new Worker({ images, volumes, network, networks, places, containers }, executor);
     } catch (error) {
       await opened.disposeAsync();
       throw error;
@@ -120,6 +141,7 @@ export class Worker implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.containers[Symbol.asyncDispose]();
+    await this.networks[Symbol.asyncDispose]();
     await this.network[Symbol.asyncDispose]();
     await this.volumes[Symbol.asyncDispose]();
     await this.images[Symbol.asyncDispose]();

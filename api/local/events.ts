@@ -1,5 +1,6 @@
 /** What happens on this node (and, on managers, in the swarm), for `GET /events`: the last thousand, and all from now on. */
 import { ResyncQueue, TaskGroup, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import type { NetworkEvent } from "../../worker/container-networks/index.ts";
 import type { Containers } from "../../worker/containers/index.ts";
 import type { ImageEvent } from "../../worker/images/index.ts";
 import type { VolumeEvent } from "../../worker/volumes/index.ts";
@@ -49,6 +50,12 @@ export class LocalEvents implements AsyncDisposable {
   /** For `VolumesOptions.onEvent`. */
   readonly volume = ({ action, name, attributes }: VolumeEvent): void =>
     this.emit({ type: "volume", action, id: name, attributes, scope: "local" });
+
+  /** For `WorkerSettings.onNetwork`. */
+  readonly network = ({ action, networkId, name, driver, container }: NetworkEvent): void => {
+    const attributes = { name, type: driver, ...(container === undefined ? {} : { container }) };
+    this.emit({ type: "network", action, id: networkId, attributes, scope: "local" });
+  };
 
   /** Takes the events of these containers from now on. */
   follow(containers: Containers): void {

@@ -46,12 +46,12 @@ const plain = {
 };
 
 const mode = (Name: string, Driver: string): Shown => ({
-  ...plain,
   Name,
   Id: modeNetworkIds[Name] ?? sha256(`network ${Name}`),
   Created: zeroTime,
   Scope: "local",
   Driver,
+  ...plain,
 });
 
 const modes = [mode("host", "host"), mode("none", "null")];
@@ -72,13 +72,15 @@ export function ofNode(network: NodeNetwork): Shown {
   const { Labels: labels, ...own } =
     network.kind === "bridge" ? bridgeJson(network.record) : configJson(network.config);
   const { [configLabel]: from = "", ...Labels } = labels;
+  const { Created, ...shown } = own;
   return {
-    ...plain,
     Name: nameOf(network),
     Id: idOf(network),
+    Created,
     Scope: "local",
     Driver: "bridge",
-    ...own,
+    ...plain,
+    ...shown,
     ConfigFrom: { Network: from },
     Labels,
   };
@@ -141,12 +143,12 @@ export function overlaysHere(node: NodeSide | undefined): readonly Shown[] {
     for (const network of node?.networks?.overlaysOf(container.id, taskId) ?? []) found.set(network.id, network);
   }
   return [...found.values()].map(({ id, name, subnet, gateway, internal, vni, encrypted }) => ({
-    ...plain,
     Name: name,
     Id: id,
     Created: zeroTime,
     Scope: "swarm",
     Driver: "overlay",
+    ...plain,
     IPAM: { Driver: "default", Options: {}, Config: [{ Subnet: subnet, Gateway: gateway }] },
     Internal: internal,
     Options: {

@@ -5,7 +5,7 @@ import { ClusterError } from "../../lib/pure/errors.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { skep } from "../../proto/index.ts";
-import type { DataPlane, NetworkAbilities, Sandboxes } from "./contract.ts";
+import type { DataPlane, NetworkAbilities } from "./contract.ts";
 import type { Kernel } from "./engine.ts";
 import { HostNetwork, type HostNetworkOptions } from "./host-network.ts";
 import type { LocalNetworks } from "./local-networks.ts";
@@ -13,6 +13,7 @@ import { NameService } from "./name-service.ts";
 import type { Dump } from "./netplane-types.ts";
 import { Netplane } from "./netplane.ts";
 import { isNamespaceFile, Networks } from "./networks.ts";
+import type { SandboxKeeper } from "./sandboxes.ts";
 
 export interface NodeNetworkOptions {
   /** Path of the native program. */
@@ -100,7 +101,7 @@ export class NodeNetwork implements AsyncDisposable {
     return this.#networks.abilities;
   }
 
-  get sandboxes(): Sandboxes {
+  get sandboxes(): SandboxKeeper {
     return this.#networks.sandboxes;
   }
 
