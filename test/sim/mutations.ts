@@ -25,10 +25,69 @@ const core = (file: string): string => `manager/raft/core/${file}.ts`;
 
 const wal = (file: string): string => `manager/raft/wal/${file}.ts`;
 const store = (file: string): string => `manager/store/core/${file}.ts`;
+const dispatcher = (file: string): string => `manager/dispatcher/core/${file}.ts`;
+/** Whole clusters and what their nodes route by. */
+const swarmTables = "test/sim/swarm-tables.test.ts";
 const member = "manager/raft/member.ts";
 const scripted = (file: string): string => `test/scenarios/raft-${file}.test.ts`;
 
 export const mutations: readonly Mutation[] = [
+  {
+    name: "task stopped while nodes still send to it",
+    file: dispatcher("drains"),
+    snippet: "if (reader.heard >= servingSince && reader.applied < version)",
+    replacement: "if (reader.heard < 0 && reader.applied < version)",
+    test: swarmTables,
+  },
+  {
+    name: "told taken for applied",
+    file: dispatcher("table"),
+    snippet: "(this.#sent[0]?.revision ?? Infinity) <= revision",
+    replacement: "(this.#sent[0]?.revision ?? Infinity) <= revision + 1",
+    test: swarmTables,
+  },
+  {
+    name: "applied said before it is",
+    file: "worker/agent/data-feed.ts",
+    snippet: "await (complete ? plane.replace(records())",
+    replacement: "void (complete ? plane.replace(records())",
+    test: swarmTables,
+  },
+  {
+    name: "removal of a record not told",
+    file: dispatcher("table"),
+    snippet: "if (removed && version <= this.#since) continue;",
+    replacement: "if (removed) continue;",
+    test: swarmTables,
+  },
+  {
+    name: "records kept after their network",
+    file: "worker/agent/core/assignment-set.ts",
+    snippet: "if (removed) dropRecords(held,",
+    replacement: "if (removed && held.records.size < 0) dropRecords(held,",
+    test: swarmTables,
+  },
+  {
+    name: "node numbers not read by a new leader",
+    file: "manager/allocator/allocator.ts",
+    snippet: "this.#forget();\n    this.#readNodes(view);",
+    replacement: "this.#forget();",
+    test: swarmTables,
+  },
+  {
+    name: "task begins before its network is routed",
+    file: "worker/agent/core/task-machine.ts",
+    snippet: "return informed && routed ?",
+    replacement: "return informed ?",
+    test: "test/scenarios/tables.test.ts",
+  },
+  {
+    name: "gateway address of another node believed",
+    file: dispatcher("statuses"),
+    snippet: "said.filter((address) => isTaskGateway(number, address))",
+    replacement: "said.filter((address) => isTaskGateway(number, address) || number > 0)",
+    test: "manager/dispatcher/core/dispatcher-core.test.ts",
+  },
   {
     name: "vote not persisted",
     file: core("core"),

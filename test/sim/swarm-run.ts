@@ -43,6 +43,9 @@ const behaviours: Readonly<Record<string, FakeBehaviour>> = {
 const cutOffMemoryMs = 5000;
 /** A task that waits longer than this says why. */
 const reasonMs = 8000;
+/** So long at most nodes are waited for that still send to a task, and so long after a new leader nothing is asked. */
+const drainMs = 2000;
+const settledMs = 5000;
 const stormMs = 10_000;
 const restMs = 400_000;
 
@@ -54,6 +57,8 @@ interface Wanted {
 export class SwarmRun {
   readonly #seed: number;
   readonly #random: Random;
+  /** Apart from the rest, so that a life is the same whatever is drawn of the data plane. */
+  readonly #planeRandom: Random;
   readonly #world: SwarmWorld;
   readonly #watch = new Map<SimManager, Watch<ClusterSchema>>();
   readonly #wanted = new Map<string, Wanted>();
@@ -63,6 +68,12 @@ export class SwarmRun {
   /** When something was last wrong with a node, so that its containers were out of reach. */
   readonly #troubled = new Map<string, number>();
   readonly #faults: Record<string, number> = {};
+  /** When it was first seen that a task is to stop, or that a manager has ended it. */
+  readonly #withdrawn = new Map<string, number>();
+  #leader: SimManager | undefined;
+  #leaderSinceMs = 0;
+  /** A stop that came too early; told with the next look, since nobody hears what is thrown inside an executor. */
+  #tooEarly: string | undefined;
   /** When there was last no leader, or a new one. */
   #unledMs = 0;
   #hash = 0;
@@ -76,6 +87,7 @@ export class SwarmRun {
   constructor(seed: number) {
     this.#seed = seed;
     this.#random = Random.stream(seed, "swarm run");
+    this.#planeRandom = Random.stream(seed, "data planes");
     this.#calm = this.#random.chance(0.15);
     this.#world = new SwarmWorld({
       seed,
@@ -85,6 +97,11 @@ export class SwarmRun {
       commitMs: this.#random.pick([1, 4, 20]),
       linkMs: this.#random.pick([1, 3, 40]),
       cluster: { dispatcher: { heartbeatPeriod: { seconds: this.#random.pick([1, 1, 2, 5]) } } },
+      dataPlane: {
+        applyMs: this.#planeRandom.pick([1, 30, 300]),
+        failPercent: this.#planeRandom.pick([0, 0, 10]),
+      },
+      onStop: (node, task) => this.#checkStop(node, task),
       addressPools: ["10.40.0.0/16"],
       subnetSize: this.#random.pick([24, 27]),
     });
@@ -256,7 +273,7 @@ export class SwarmRun {
     else if (act === "breakLink") this.#world.breakLinks((link) => link.nodeId === node.id);
     else {
       void node.kill();
-      if (act === "reboot") node.host.reboot();
+      if (act === "reboot") node.reboot();
       else node.forget();
       clock.after(this.#random.int(100, 5000), () => node.start());
     }
@@ -289,7 +306,7 @@ export class SwarmRun {
     if (this.#world.nodes.size < 3) return;
     // As an operator does it: the machine is switched off and wiped first.
     void node.kill();
-    node.host.reboot();
+    node.reboot();
     node.host.containers.clear();
     node.cut();
     this.#world.nodes.delete(node.id);
@@ -370,6 +387,61 @@ export class SwarmRun {
         if (known != null && known !== status.state && known <= TaskState.RUNNING)
           return `task ${task.id} is ${status.state} on its node and ${known} in the store`;
       }
+    for (const node of world.nodes.values()) {
+      const wrong = this.#wrongTables(node);
+      if (wrong !== undefined) return `node ${node.id}: ${wrong}`;
+    }
+    return undefined;
+  }
+
+  /** What this node's data plane does otherwise than the store says; said here in another way than the dispatcher does. */
+  #wrongTables({ id, kernel }: SimNode): string | undefined {
+    const view = this.#world.store.current();
+    const isPlaced = ({ status, nodeId }: Task): boolean =>
+      nodeId !== "" && (status?.state ?? 0) >= TaskState.ASSIGNED && (status?.state ?? 0) <= TaskState.RUNNING;
+    const placed = [...view.list("task")].filter(isPlaced);
+    const mesh = [...view.list("network")].find(({ spec }) => spec?.ingress === true)?.id;
+    const networks = new Set(
+      placed.flatMap((task) => (task.nodeId === id ? task.networksAttachments.map(({ networkId }) => networkId) : [])),
+    );
+    const endpoints = new Map<string, string>();
+    const services = new Map<string, string>();
+    for (const service of view.list("service")) {
+      const { endpoint, spec } = service;
+      const isOpen = (endpoint?.ports ?? []).some(({ publishedPort }) => (publishedPort ?? 0) > 0);
+      const tasks = placed.filter(({ serviceId }) => serviceId === service.id);
+      for (const { target } of spec?.taskTemplate?.networks ?? [])
+        if (networks.has(target))
+          services.set(
+            `${target}/${service.id}`,
+            endpoint?.virtualIps?.find(({ networkId }) => networkId === target)?.addr ?? "",
+          );
+      if (isOpen) services.set(`${mesh}/${service.id}`, "");
+      for (const task of tasks) {
+        const runs = task.status?.state === TaskState.RUNNING;
+        const serves = runs && task.desiredState < TaskState.SHUTDOWN;
+        for (const { networkId, addresses } of task.networksAttachments)
+          if (networks.has(networkId)) endpoints.set(`${networkId}/${task.id}`, `${addresses?.join(" ")} ${serves}`);
+        if (isOpen && runs) endpoints.set(`${mesh}/${task.id}`, ` ${serves}`);
+      }
+    }
+    const peers = new Map([...view.list("node")].map(({ id: peer, number }) => [peer, String(number)]));
+    const real = {
+      peers: [...kernel.peers].map(([key, { number }]) => `${key} ${number}`),
+      endpoints: [...kernel.endpoints].map(
+        ([key, { addresses, serving }]) => `${key} ${addresses.join(" ")} ${serving}`,
+      ),
+      services: [...kernel.services].map(([key, { virtualIp }]) => `${key} ${virtualIp}`),
+    };
+    const wanted = { peers, endpoints, services };
+    for (const what of ["peers", "endpoints", "services"] as const) {
+      const has = real[what].toSorted().join(", ");
+      const shall = [...wanted[what]]
+        .map(([key, text]) => `${key} ${text}`)
+        .sort()
+        .join(", ");
+      if (has !== shall) return `its ${what} are ${has} and not ${shall}`;
+    }
     return undefined;
   }
 
@@ -377,6 +449,14 @@ export class SwarmRun {
 
   readonly #look = (): void => {
     this.#readChanges();
+    if (this.#tooEarly !== undefined) this.#fail(this.#tooEarly);
+    for (const { id, plane } of this.#world.nodes.values())
+      if (plane?.overlapped === true) this.#fail(`the data plane of ${id} was asked twice at once`);
+    const { leader } = this.#world;
+    if (leader !== this.#leader) {
+      this.#leader = leader;
+      this.#leaderSinceMs = this.#world.clock.monotonicMs();
+    }
     // A container stays for longer than three events.
     if (this.#looks++ % 3 === 0) this.#checkSlots();
   };
@@ -427,6 +507,8 @@ export class SwarmRun {
 
   #checkTask(before: Task | undefined, task: Task): void {
     this.#seen.set(task.id, task);
+    const asked = task.desiredState >= TaskState.SHUTDOWN || (task.status?.state ?? 0) > TaskState.RUNNING;
+    if (asked && !this.#withdrawn.has(task.id)) this.#withdrawn.set(task.id, this.#world.clock.monotonicMs());
     if (before === undefined) return;
     if (task.desiredState < before.desiredState) this.#fail(`the desired state of ${task.id} went back`);
     if ((task.status?.state ?? 0) < (before.status?.state ?? 0)) this.#fail(`the state of ${task.id} went back`);
@@ -448,6 +530,7 @@ export class SwarmRun {
         claim(`${id} ${gateway}/${subnet?.split("/")[1]}`, "gateway");
       }
     }
+    for (const { id, number } of view.list("node")) if (number !== 0) claim(`number ${number}`, id);
     for (const service of view.list("service")) {
       for (const { networkId, addr } of service.endpoint?.virtualIps ?? []) claim(`${networkId} ${addr}`, service.id);
       for (const { publishedPort, protocol } of service.endpoint?.ports ?? [])
@@ -462,6 +545,30 @@ export class SwarmRun {
     for (const { task } of this.#containers())
       for (const { networkId, addresses } of task.networksAttachments)
         for (const address of addresses ?? []) claim(`${networkId} ${address}`, task.id);
+  }
+
+  /**
+   * A container gets its stop signal only when no node that is well sends it anything, or when two seconds are over. A new
+   * leader does not know which nodes have heard of what; that is tried in test/scenarios/tables.test.ts.
+   */
+  #checkStop(_node: SimNode, { id }: Task): void {
+    const world = this.#world;
+    const nowMs = world.clock.monotonicMs();
+    const task = world.leader?.store.current().get("task", id);
+    const withdrawnMs = this.#withdrawn.get(id);
+    if (task === undefined || withdrawnMs === undefined || task.desiredState < TaskState.SHUTDOWN) return;
+    if (nowMs >= withdrawnMs + drainMs || nowMs < this.#leaderSinceMs + settledMs) return;
+    for (const other of world.nodes.values()) {
+      const isWell =
+        other.cutFrom.size === 0 &&
+        world.nodeState(other.id) === "NODE_READY" &&
+        (other.connectedMs ?? Infinity) < withdrawnMs &&
+        nowMs >= (this.#troubled.get(other.id) ?? -Infinity) + cutOffMemoryMs;
+      if (!isWell) continue;
+      for (const { taskId, networkId, serving } of other.kernel.endpoints.values())
+        if (taskId === id && serving)
+          this.#tooEarly = `task ${id} is stopped at ${nowMs.toFixed(1)} ms, and ${other.id} sends to it in ${networkId}`;
+    }
   }
 
   /** Whoever waits says why. */
