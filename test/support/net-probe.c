@@ -3,8 +3,9 @@
  * connection open, send a datagram. One small program, since a process is started for every question.
  *
  *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready"
- *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS]
- *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step
+ *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS] [-l BYTES] [-d]
+ *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step;
+ *                                              -l: so long a datagram, that anybody may cut, -d: nobody
  *   net-probe hold ADDRESS PORT [-u] [-p SOURCEPORT]
  *                                              asks again on the same connection for each line of input; prints each answer
  *   net-probe send ADDRESS PORT TEXT [-s SOURCEADDRESS]
@@ -29,7 +30,8 @@
 #define WAIT_MS 700
 
 static const char *source_address;
-static int source_port, is_udp;
+static int source_port, is_udp, is_whole;
+static size_t length = 1;
 
 static int failed(const char *what)
 {
@@ -71,6 +73,10 @@ static int open_to(const char *address, int port)
     if (fd < 0)
         return -1;
     fcntl(fd, F_SETFL, O_NONBLOCK);
+    if (length > 1) {
+        int how = is_whole ? IP_PMTUDISC_DO : IP_PMTUDISC_DONT;
+        setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, sizeof how);
+    }
     if (connect(fd, (struct sockaddr *)&there, sizeof there) < 0) {
         int error = 0;
         socklen_t size = sizeof error;
@@ -87,9 +93,10 @@ static int open_to(const char *address, int port)
 
 static int ask(int fd)
 {
+    static const char question[65536];
     char answer[256];
     ssize_t got;
-    if (send(fd, "?", 1, MSG_NOSIGNAL) != 1)
+    if (send(fd, question, length, MSG_NOSIGNAL) != (ssize_t)length)
         return failed("send");
     if (ready(fd, POLLIN) < 0)
         return failed("answer");
@@ -110,7 +117,7 @@ static void answer(int fd, const char *name, int datagrams)
     for (;;) {
         struct sockaddr_in peer;
         socklen_t size = sizeof peer;
-        char text[256], buffer[2048], from[INET_ADDRSTRLEN];
+        char text[256], buffer[65536], from[INET_ADDRSTRLEN];
         ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &size);
         if (got <= 0 && !datagrams)
             exit(0);
@@ -151,9 +158,14 @@ int main(int count, char **words)
 {
     char *plain[8] = { 0 };
     int at = 0, fd;
+
     for (int i = 1; i < count && at < 7; i++) {
         if (strcmp(words[i], "-u") == 0)
             is_udp = 1;
+        else if (strcmp(words[i], "-d") == 0)
+            is_whole = 1;
+        else if (strcmp(words[i], "-l") == 0 && i + 1 < count)
+            length = strtoul(words[++i], NULL, 10) & 0xffff;
         else if (strcmp(words[i], "-p") == 0 && i + 1 < count)
             source_port = atoi(words[++i]);
         else if (strcmp(words[i], "-s") == 0 && i + 1 < count)

@@ -8,7 +8,7 @@ import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import type { Model } from "./core/model.ts";
 import type { Namespace } from "./core/namespace.ts";
-import type { NftTableName } from "./core/objects.ts";
+import type { NetObject, NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
 import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
 import { compare, forgetOperations, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
@@ -288,19 +288,21 @@ class NamespaceWorker {
     const recreates = this.#recreates;
     const { changes: unsaid, forgotten } = namespace.take();
     const changes = found === undefined ? unsaid : compare(namespace, found, prunes());
-    const plan = planChanges(namespace, changes, recreates);
+    const plan = planChanges(namespace, changes, recreates, !prunes());
     const installed = plan.tables.map((name) => namespace.rulesRevision(name));
     for (const { namespace: where, operations } of plan.batches) {
       for (const part of parts(operations)) await kernel.run(where, part);
     }
     if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
     this.#recreates = false;
+    // Whose far end somebody deleted has lost what was on the near one.
+    const renewed = found === undefined ? [] : changes.flatMap(({ before, after }) => peerOf(before, after));
     for (const [at, { family, table }] of plan.tables.entries()) {
       const [printed] = await kernel.run(namespace.path, [{ op: "ruleset-list", family, table, ignore: ["ENOENT"] }]);
       if (typeof printed !== "string") continue;
       this.#printed.set(`table ${family} ${table}`, { printed, revision: installed[at] ?? 0 });
     }
-    return plan.disturbed;
+    return [...plan.disturbed, ...renewed];
   }
 
   async #look(): Promise<Found> {
@@ -380,6 +382,10 @@ function parts(operations: readonly Operation[]): (readonly Operation[])[] {
 }
 
 /** Of netplane's typed errors. */
+/** The namespace of the far end of a veth that was not there. */
+const peerOf = (before: NetObject | undefined, after: NetObject | undefined): string[] =>
+  before === undefined && after?.type === "link" && after.how.kind === "veth" ? [after.how.peerNamespace] : [];
+
 const errnoOf = (error: unknown): string => (error as { errno?: string } | null)?.errno ?? "";
 
 const isRulesetError = (error: unknown): boolean =>

@@ -44,15 +44,6 @@ export class ProtocolNotCarried extends ClusterError {
   }
 }
 
-export class GatewayBlockFull extends ClusterError {
-  readonly code = "GATEWAY_BLOCK_FULL";
-  constructor(block: string, size: number) {
-    super(`Cannot connect a container: all ${size} gateway addresses of this node (${block}) are in use`, {
-      fix: "Remove containers of this node, or run some of them on another",
-    });
-  }
-}
-
 export class LocalNetworkNotFound extends ClusterError {
   readonly code = "LOCAL_NETWORK_NOT_FOUND";
   constructor(name: string) {

@@ -118,16 +118,19 @@ export class HostNetwork implements AsyncDisposable {
     if (this.#ports.isUnsettled(wanted)) this.#side.setOpen(await this.#ports.settleMesh(wanted));
   }
 
-  /** Other firewalls, and ports that somebody had: now, and every minute. */
+  /** Looks at other firewalls and at ports that somebody had, now and every minute. */
   async start(plane: { settle(): Promise<void> }): Promise<void> {
-    const check = async (): Promise<void> => {
-      const report = await this.#firewall.settle(this.#side.number === 0 ? undefined : dataPort);
-      this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
-      await this.#settlePorts(this.#side.wantedPorts());
-      await plane.settle();
-    };
-    this.#timer = this.#clock.every(checkMs, () => this.#tasks.start("check of the host's network", check));
-    await check();
+    this.#timer = this.#clock.every(checkMs, () => {
+      this.#tasks.start("check of the host's network", () => this.check(plane));
+    });
+    await this.check(plane);
+  }
+
+  async check(plane: { settle(): Promise<void> }): Promise<void> {
+    const report = await this.#firewall.settle(this.#side.number === 0 ? undefined : dataPort);
+    this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
+    await this.#settlePorts(this.#side.wantedPorts());
+    await plane.settle();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

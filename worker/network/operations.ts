@@ -39,8 +39,14 @@ const aliasPrefix = "skep:";
 /**
  * @param changes   what the kernel is believed to have, and what it shall have
  * @param recreate  tables are taken away with all that is in them before they are defined: their sets have changed
+ * @param partial   not all is known that is wanted: chains of an earlier life stay as they are, since elements lead to them
  */
-export function planChanges(namespace: Namespace, changes: readonly ObjectChange[], recreate: boolean): Plan {
+export function planChanges(
+  namespace: Namespace,
+  changes: readonly ObjectChange[],
+  recreate: boolean,
+  partial = false,
+): Plan {
   const renewed = renewedLinks(changes);
   const all = [...changes, ...dependents(namespace, changes, renewed)];
   const lostLinks = new Set([...renewed, ...droppedLinks(changes)]);
@@ -48,7 +54,7 @@ export function planChanges(namespace: Namespace, changes: readonly ObjectChange
   const fromHost: Operation[] = [];
   const down: { rank: number; operations: Operation[] }[] = [];
   const disturbed: string[] = [];
-  const nft = new NftChanges(namespace, recreate);
+  const nft = new NftChanges(namespace, { recreate, partial });
   for (const { before, after } of all) {
     const object = after ?? before;
     if (object === undefined) continue;
@@ -266,11 +272,11 @@ class NftChanges {
   readonly #chains: { readonly before: NetObject | undefined; readonly after: NetObject | undefined }[] = [];
   readonly #elements: { readonly before: ElementObject | undefined; readonly after: ElementObject | undefined }[] = [];
 
-  readonly #recreate: boolean;
+  readonly #how: InstallHow;
 
-  constructor(namespace: Namespace, recreate: boolean) {
+  constructor(namespace: Namespace, how: InstallHow) {
     this.#namespace = namespace;
-    this.#recreate = recreate;
+    this.#how = how;
   }
 
   add(before: NetObject | undefined, after: NetObject | undefined): void {
@@ -298,7 +304,7 @@ class NftChanges {
   }
 
   operations(): Operation[] {
-    const installs = [...this.#defined.values()].map((table) => installText(table, this.#recreate));
+    const installs = [...this.#defined.values()].map((table) => installText(table, this.#how));
     const made: string[] = [];
     const gone: string[] = [];
     for (const { before, after } of this.#chains) {
@@ -349,9 +355,19 @@ const isVerdict = (set: ElementSet): boolean => set.data?.[0] === "verdict";
 const tableKey = ({ family, table }: NftTableName): string => `table ${family} ${table}`;
 
 /** Defines a table, or its rules anew over sets that stay as they are: connections and elements do not notice. */
-function installText({ family, table, text }: TableObject, recreate: boolean): string {
+function installText({ family, table, text }: TableObject, { recreate, partial }: InstallHow): string {
   const name = `${family} ${table}`;
-  return `add table ${name}\n${recreate ? `delete table ${name}` : `flush table ${name}`}\ntable ${name} {\n${text}}`;
+  const definition = `table ${name} {\n${text}}`;
+  if (recreate) return `add table ${name}\ndelete table ${name}\n${definition}`;
+  if (!partial) return `add table ${name}\nflush table ${name}\n${definition}`;
+  const chains = [...text.matchAll(/^\s*chain (\S+) \{/gm)].map(([, chain = ""]) => `flush chain ${name} ${chain}`);
+  // The first makes the chains that are not there, so that all can be emptied; the second puts in their rules.
+  return [definition, ...chains, definition].join("\n");
+}
+
+interface InstallHow {
+  readonly recreate: boolean;
+  readonly partial: boolean;
 }
 
 const elementText = ({ key, value }: ElementObject): string =>

@@ -67,22 +67,17 @@ export class PublishedPorts {
 
   async #claimOne(owner: string, wish: PublishedPort, taken: readonly PublishedPort[]): Promise<PublishedPort> {
     if (wish.protocol === "sctp") throw new ProtocolNotCarried(wish.targetPort, "sctp");
-    const { publishedPortLast, ...fixed } = wish;
-    const range = { first: wish.publishedPort, last: publishedPortLast ?? wish.publishedPort };
-    if (range.first !== 0 && range.last === range.first) {
+    if (wish.publishedPort !== 0) {
       await this.#hold(owner, hostPortOf(wish));
-      return fixed;
+      return wish;
     }
-    const isFree = range.first === 0;
-    const choosing = isFree ? chosenRange : range;
     const tried = new Set<number>(taken.map(({ publishedPort }) => publishedPort));
-    const triesMost = isFree ? triesMax : range.last - range.first + 1;
-    for (let tries = 0; tries < triesMost; tries += 1) {
-      const port = nextFree(choosing, isFree ? this.#lastChosen : undefined, (value) => tried.has(value));
+    for (let tries = 0; tries < triesMax; tries += 1) {
+      const port = nextFree(chosenRange, this.#lastChosen, (value) => tried.has(value));
       if (port === undefined) break;
       tried.add(port);
-      if (isFree) this.#lastChosen = port;
-      const chosen = { ...fixed, publishedPort: port };
+      this.#lastChosen = port;
+      const chosen = { ...wish, publishedPort: port };
       try {
         await this.#hold(owner, hostPortOf(chosen));
         return chosen;
@@ -90,7 +85,7 @@ export class PublishedPorts {
         if (!(error instanceof PortInUse)) throw error;
       }
     }
-    throw new PortRangeFull(wish.protocol, choosing);
+    throw new PortRangeFull(wish.protocol, chosenRange);
   }
 
   async #hold(owner: string, port: HostPort): Promise<void> {

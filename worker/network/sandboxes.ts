@@ -140,11 +140,12 @@ export class SandboxKeeper implements Sandboxes {
     const overlays: OverlayEndpoint[] = [];
     const bridges: { wish: BridgeWish; interfaceName: string }[] = [];
     const ids = new Set<string>();
+    const interfaceNames = interfaceNamesOf(request, held);
     request.networks.forEach((wish, at) => {
-      const networkId = wish.kind === "overlay" ? wish.network.id : wish.networkId;
+      const networkId = networkIdOf(wish);
       if (ids.has(networkId)) throw new SandboxInvalid(`it wants network ${networkId} twice`);
       ids.add(networkId);
-      const interfaceName = `eth${at}`;
+      const interfaceName = interfaceNames[at] ?? `eth${at}`;
       if (wish.kind === "bridge") bridges.push({ wish, interfaceName });
       else overlays.push({ wish, interfaceName, macAddress: this.#checkedMac(wish) });
     });
@@ -226,7 +227,7 @@ export class SandboxKeeper implements Sandboxes {
         aliases,
       });
     }
-    const order = request.networks.map((wish) => ends.get(wish.kind === "overlay" ? wish.network.id : wish.networkId));
+    const order = request.networks.map((wish) => ends.get(networkIdOf(wish)));
     return {
       id: facts.id,
       namespacePath: facts.namespacePath,
@@ -269,6 +270,25 @@ export class SandboxKeeper implements Sandboxes {
 }
 
 export const overlayPath = (folder: string, vni: number): string => join(folder, `n-${vni}`);
+
+const networkIdOf = (wish: OverlayWish | BridgeWish): string =>
+  wish.kind === "overlay" ? wish.network.id : wish.networkId;
+
+/** eth0, eth1, ... in the order of the request; what runs keeps the names that it has, whatever joins and leaves. */
+function interfaceNamesOf(request: SandboxRequest, held: SandboxFacts | undefined): string[] {
+  const known = new Map<string, string>();
+  for (const { wish, interfaceName } of held?.overlays ?? []) known.set(wish.network.id, interfaceName);
+  for (const { wish, interfaceName } of held?.bridges ?? []) known.set(wish.networkId, interfaceName);
+  const kept = request.networks.map((wish) => known.get(networkIdOf(wish)));
+  const taken = new Set(kept);
+  let next = 0;
+  return kept.map((name) => {
+    if (name !== undefined) return name;
+    while (taken.has(`eth${next}`)) next += 1;
+    taken.add(`eth${next}`);
+    return `eth${next}`;
+  });
+}
 
 function split(cidr: string): { address: string; prefixLength: number } {
   const parsed = parseCidr(cidr);

@@ -2,7 +2,7 @@
  * Hosts, clients and containers in network namespaces: three hosts on one switch behind a router, a client on the same
  * switch and one behind the router. Nothing of the machine's own network is touched; `tearDown` leaves nothing.
  */
-import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { execFile, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -111,6 +111,14 @@ export class NetWorld {
   /** What `name` gets from there: `NAME peer=ADDRESS:PORT` or `ERR ...`. */
   get(name: string, address: string, port: number, ...more: readonly string[]): string {
     return this.attempt(name, [this.probe, "get", address, String(port), ...more]);
+  }
+
+  /** The same, while this process goes on with its own work. */
+  getSoon(name: string, address: string, port: number, ...more: readonly string[]): Promise<string> {
+    const [program = "", ...args] = this.#inside(name, [this.probe, "get", address, String(port), ...more]);
+    return new Promise((resolve) => {
+      execFile(program, args, { timeout: 20_000 }, (_error, stdout, stderr) => resolve(`${stdout}${stderr}`.trim()));
+    });
   }
 
   end(child: ChildProcess): void {

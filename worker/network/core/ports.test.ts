@@ -3,68 +3,8 @@ import { describe, test } from "node:test";
 
 import fc from "fast-check";
 
-import { readPorts } from "./port-bindings.ts";
 import { PortClaims, type HostPort } from "./port-claims.ts";
 import { freeSubnet, nextFree } from "./pools.ts";
-
-const nothing = { exposed: [], bindings: {}, publishAll: false };
-
-describe("published ports as they are asked for", () => {
-  test("a port, a range, an address and a choice are read", () => {
-    const reading = readPorts({
-      ...nothing,
-      bindings: {
-        "80/tcp": [
-          { HostIp: "0.0.0.0", HostPort: "8080" },
-          { HostIp: "127.0.0.1", HostPort: "" },
-        ],
-        "53/udp": [{ HostPort: "5300-5310" }],
-        "443": [],
-        "9/sctp": null,
-      },
-    });
-    const tcp = { protocol: "tcp", targetPort: 80 };
-    assert.deepEqual(reading, {
-      ok: true,
-      ports: [
-        { protocol: "tcp", targetPort: 443, hostAddress: "", publishedPort: 0 },
-        { ...tcp, hostAddress: "", publishedPort: 8080 },
-        { ...tcp, hostAddress: "127.0.0.1", publishedPort: 0 },
-        { protocol: "udp", targetPort: 53, hostAddress: "", publishedPort: 5300, publishedPortLast: 5310 },
-        { protocol: "sctp", targetPort: 9, hostAddress: "", publishedPort: 0 },
-      ],
-    });
-  });
-
-  test("-P publishes what is exposed and not published already", () => {
-    const reading = readPorts({
-      exposed: ["80/tcp", "81/tcp"],
-      bindings: { "80/tcp": [{ HostPort: "8080" }] },
-      publishAll: true,
-    });
-    assert.ok(reading.ok);
-    assert.deepEqual(
-      reading.ports.map(({ targetPort, publishedPort }) => [targetPort, publishedPort]),
-      [
-        [80, 8080],
-        [81, 0],
-      ],
-    );
-  });
-
-  test("what is no port, protocol, range or IPv4 address is refused in words", () => {
-    const refused = (bindings: Parameters<typeof readPorts>[0]["bindings"]): boolean =>
-      !readPorts({ ...nothing, bindings }).ok;
-    assert.ok(refused({ "0/tcp": [{}] }));
-    assert.ok(refused({ "80/icmp": [{}] }));
-    assert.ok(refused({ "80/tcp/udp": [{}] }));
-    assert.ok(refused({ "80/tcp": [{ HostPort: "70000" }] }));
-    assert.ok(refused({ "80/tcp": [{ HostPort: "90-80" }] }));
-    assert.ok(refused({ "80/tcp": [{ HostPort: "0-80" }] }));
-    assert.ok(refused({ "80/tcp": [{ HostIp: "::1", HostPort: "80" }] }));
-    assert.ok(!readPorts({ ...nothing, exposed: ["x"], publishAll: true }).ok);
-  });
-});
 
 describe("ports among ourselves", () => {
   const port = (hostAddress: string, number = 80): HostPort => ({ protocol: "tcp", port: number, hostAddress });

@@ -109,8 +109,6 @@ export interface PublishedPort {
   readonly targetPort: number;
   /** 0: one is chosen. */
   readonly publishedPort: number;
-  /** One is chosen from `publishedPort` to this; absent in what was chosen. */
-  readonly publishedPortLast?: number;
   /** Address of the host; empty: all. */
   readonly hostAddress: string;
 }
