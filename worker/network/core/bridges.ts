@@ -37,8 +37,9 @@ export function bridgeObjects({ subnet, gateway, internal, masquerade, interCont
   return [
     { type: "address", link: gatewayLink, address: `${gateway}/32` },
     element("gateways", [gateway]),
-    element("blocks", [subnet]),
     element("behind", [subnet]),
+    // Answers to what is not masqueraded come to the container's own address; what is new is dropped when it is forwarded.
+    ...(masquerade || internal ? [element("blocks", [subnet])] : []),
     ...(interContainer ? [element("lan", [subnet, subnet])] : []),
     ...(masquerade && !internal ? [element("leaving", [subnet])] : []),
   ];

@@ -221,9 +221,9 @@ ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
 ${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
   chain fenced {
     ct direction reply accept
-    ip saddr . ip daddr @lan accept
     ip daddr @gateways icmp type echo-request accept
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    ip saddr . ip daddr @lan ip daddr != @gateways accept
     reject with icmp type net-prohibited
   }
   chain premark {
