@@ -7,7 +7,7 @@ import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
 import type { AgentPlaces } from "../worker/container-networks/index.ts";
-import type { NodeNetwork } from "../worker/network/index.ts";
+import { nobody, type NodeNetwork } from "../worker/network/index.ts";
 import type { SwarmIdentity } from "./identity/index.ts";
 import { hostOf } from "./addresses.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
@@ -122,7 +122,7 @@ class OpenAgent implements NodeAgent {
     await agent?.leave(signal);
     await this[Symbol.asyncDispose]();
     const { dataPlane } = this.#options.network;
-    await dataPlane?.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
+    await dataPlane?.replace(nobody);
     rmSync(this.#options.folder, { recursive: true, force: true });
   }
 

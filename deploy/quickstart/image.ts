@@ -8,8 +8,8 @@ export interface ImageParts {
   readonly name: string;
   readonly command: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
-  /** Text files, by absolute path. */
-  readonly files: Readonly<Record<string, string>>;
+  /** By absolute path. */
+  readonly files: Readonly<Record<string, string | Buffer>>;
   readonly platform: string;
 }
 

@@ -290,10 +290,15 @@ class NamespaceWorker {
     const changes = found === undefined ? unsaid : compare(namespace, found, prunes());
     const plan = planChanges(namespace, changes, recreates, !prunes());
     const installed = plan.tables.map((name) => namespace.rulesRevision(name));
-    for (const { namespace: where, operations } of plan.batches) {
-      for (const part of parts(operations)) await kernel.run(where, part);
+    try {
+      for (const { namespace: where, operations } of plan.batches) {
+        for (const part of parts(operations)) await kernel.run(where, part);
+      }
+      if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
+    } catch (error) {
+      for (const connections of forgotten) namespace.forget(connections);
+      throw error;
     }
-    if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
     this.#recreates = false;
     // Whose far end somebody deleted has lost what was on the near one.
     const renewed = found === undefined ? [] : changes.flatMap(({ before, after }) => peerOf(before, after));

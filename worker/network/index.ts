@@ -10,4 +10,4 @@ export * from "./contract.ts";
 export type { LocalNetworkRecord, LocalNetworkWish } from "./core/local-network.ts";
 export * from "./errors.ts";
 export type { LocalNetworks } from "./local-networks.ts";
-export { NodeNetwork, type NodeNetworkOptions } from "./node-network.ts";
+export { nobody, NodeNetwork, type NodeNetworkOptions } from "./node-network.ts";

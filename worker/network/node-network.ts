@@ -5,7 +5,7 @@ import { ClusterError } from "../../lib/pure/errors.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { skep } from "../../proto/index.ts";
-import type { DataPlane, NetworkAbilities } from "./contract.ts";
+import type { DataPlane, NetworkAbilities, NetworkRecords } from "./contract.ts";
 import type { Kernel } from "./engine.ts";
 import { HostNetwork, type HostNetworkOptions } from "./host-network.ts";
 import type { LocalNetworks } from "./local-networks.ts";
@@ -28,6 +28,9 @@ export interface NodeNetworkOptions {
   /** Other than the host's own programs: tests. */
   readonly firewall?: HostNetworkOptions["firewall"];
 }
+
+/** What a node is told outside a swarm. */
+export const nobody: NetworkRecords = { nodeId: "", peers: [], endpoints: [], services: [] };
 
 export class NodeNetwork implements AsyncDisposable {
   readonly #kernel: Kernel;
@@ -85,6 +88,8 @@ export class NodeNetwork implements AsyncDisposable {
       );
       const { refusal } = networks.abilities;
       if (refusal === undefined) {
+        // Outside a swarm nobody else tells what there is: nothing but the networks of this node.
+        if (networks.model.self.nodeId === "") await networks.replace(nobody);
         names.start(networks.model.sandboxes);
         await host.start(networks).catch((error: unknown) => logger.warn("the host's network is not ready", { error }));
       } else {

@@ -1,0 +1,195 @@
+/** Services on an overlay, over two hosts: who asks whom by which name, and what a crash or an update does to it. */
+import assert from "node:assert/strict";
+import { execFile, execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+
+import type { Host } from "../../deploy/quickstart/hosts.ts";
+import { imageArchive } from "../../deploy/quickstart/image.ts";
+import { ask, hindrance, World, type TaskShape } from "./world.ts";
+
+const execute = promisify(execFile);
+
+const webScript = `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80\n`;
+
+/** Tells its name and who asks; the shell's own wget needs libraries that the image has not. */
+function probe(): Buffer {
+  const folder = mkdtempSync(join(tmpdir(), "skplane-"));
+  try {
+    const source = join(import.meta.dirname, "../support/net-probe.c");
+    execFileSync("cc", ["-O1", "-static", "-o", join(folder, "probe"), source]);
+    return readFileSync(join(folder, "probe"));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+interface NetworkedTask extends TaskShape {
+  readonly NetworksAttachments?: readonly { readonly Addresses: readonly string[] }[];
+}
+
+describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => {
+  let world: World;
+  let manager: Host;
+  let worker: Host;
+  let networkId = "";
+
+  before(async () => {
+    world = await World.open("skplane", 1, 1);
+    [manager, worker] = [world.managers[0] as Host, world.workers[0] as Host];
+    await world.form();
+    const image = await imageArchive({
+      name: "web:1",
+      command: ["/bin/web"],
+      labels: {},
+      files: { "/bin/web": webScript, "/bin/net-probe": probe() },
+      platform: process.arch === "arm64" ? "arm64" : "amd64",
+    });
+    for (const host of world.hosts) await ask(host, "POST", "/images/load?quiet=1", image);
+    const { status, body } = await ask<{ Id: string }>(manager, "POST", "/networks/create", {
+      Name: "front",
+      Driver: "overlay",
+    });
+    assert.equal(status, 201, JSON.stringify(body));
+    networkId = body.Id;
+  });
+  after(() => world.close());
+
+  const spec = (image: string, more: object = {}): Record<string, unknown> => ({
+    TaskTemplate: {
+      ContainerSpec: { Image: image, StopGracePeriod: 1_000_000_000, Hostname: "{{.Service.Name}}-{{.Task.Slot}}" },
+      RestartPolicy: { Condition: "any", Delay: 100_000_000 },
+      Networks: [{ Target: networkId }],
+      Placement: { MaxReplicas: 1, ...more },
+    },
+  });
+
+  async function hostOf({ NodeID }: TaskShape): Promise<Host> {
+    for (const host of world.hosts) if ((await world.nodeIdOf(host)) === NodeID) return host;
+    return assert.fail(`no host is node ${NodeID}`);
+  }
+
+  /** A command inside a task's container. */
+  async function inside(task: TaskShape, ...command: readonly string[]): Promise<string> {
+    const pid = String(task.Status.ContainerStatus?.PID);
+    const { stdout } = await execute("nsenter", ["-t", pid, "-n", "-m", "--", ...command], { timeout: 10_000 });
+    return stdout;
+  }
+
+  /** @returns undefined while the name is not known, or names are not served */
+  async function addressOf(task: TaskShape, name: string): Promise<string | undefined> {
+    const said = await inside(task, "/bin/busybox", "nslookup", name).catch(() => "");
+    return /^Address(?: \d)?:\s+(10\.[\d.]+)\s*$/m.exec(said)?.[1];
+  }
+
+  /** Who answers, and which address it has seen; fails when nobody does. */
+  async function get(task: TaskShape, address: string): Promise<{ readonly name: string; readonly seen: string }> {
+    const said = await inside(task, "/bin/net-probe", "get", address, "80").catch((error: unknown) => String(error));
+    const [, name = "", seen = ""] = /^(\S+) peer=([\d.]+):/.exec(said) ?? [];
+    assert.notEqual(name, "", said);
+    return { name, seen };
+  }
+
+  async function running(service: string, count: number): Promise<readonly NetworkedTask[]> {
+    let found: readonly NetworkedTask[] = [];
+    await world.until(`${count} tasks of ${service}`, 30_000, async () => {
+      found = await world.running(manager, service);
+      return found.length === count;
+    });
+    return found;
+  }
+
+  test("tasks reach each other by the service's name, on both hosts, and are seen by their own addresses", async () => {
+    await world.create(manager, "web", 2, spec("web:1"));
+    await world.create(manager, "client", 2, spec("web:1"));
+    await running("web", 2);
+    for (const client of await running("client", 2)) {
+      const own = client.NetworksAttachments?.[0]?.Addresses[0]?.split("/")[0] ?? "";
+      let vip = "";
+      await world.until("the name", 15_000, async () => (vip = (await addressOf(client, "web")) ?? "") !== "");
+      const met = new Set<string>();
+      await world.until("an answer of both tasks", 15_000, async () => {
+        const { name, seen } = await get(client, vip);
+        assert.equal(seen, own);
+        return met.add(name).size === 2;
+      });
+      assert.deepEqual(met, new Set(["web-1", "web-2"]));
+    }
+  });
+
+  test("a container is shown with its networks, and knows its own name", async () => {
+    for (const task of await running("web", 2)) {
+      const own = task.NetworksAttachments?.[0]?.Addresses[0]?.split("/")[0] ?? "";
+      const host = await hostOf(task);
+      const id = (task.Status.ContainerStatus as { ContainerID?: string } | undefined)?.ContainerID ?? "";
+      const { body } = await ask<{
+        NetworkSettings: { Networks: Record<string, { IPAddress: string; MacAddress: string; NetworkID: string }> };
+      }>(host, "GET", `/containers/${id}/json`);
+      assert.equal(body.NetworkSettings.Networks["front"]?.IPAddress, own);
+      assert.equal(body.NetworkSettings.Networks["front"]?.NetworkID, networkId);
+      assert.match(
+        await inside(task, "/bin/cat", "/etc/hosts"),
+        new RegExp(`^${own}\\t(?:.* )?web-${task.Slot}$`, "m"),
+      );
+    }
+  });
+
+  test("a daemon that is killed interrupts nobody, and what changes meanwhile is known when it is back", async () => {
+    const clients = await running("client", 2);
+    const ids = await Promise.all(clients.map(async (one) => (await hostOf(one)) === worker));
+    const client = clients[ids.indexOf(true)] as TaskShape;
+    const vip = (await addressOf(client, "web")) ?? "";
+    await worker.kill();
+    for (let time = 0; time < 10; time += 1) assert.match((await get(client, vip)).name, /^web-[12]$/);
+    worker.start();
+    await worker.answers();
+    assert.match((await get(client, vip)).name, /^web-[12]$/);
+    await world.until("the name again", 15_000, async () => (await addressOf(client, "web")) === vip);
+    assert.equal((await running("client", 2)).find(({ ID }) => ID === client.ID)?.ID, client.ID, "it is the same task");
+  });
+
+  test("a rolling update drops no request", async () => {
+    const [client] = (await running("client", 2)) as [TaskShape];
+    const vip = (await addressOf(client, "web")) ?? "";
+    assert.notEqual(vip, "");
+    let over = false;
+    const failures: string[] = [];
+    const asking = (async () => {
+      let count = 0;
+      while (!over) {
+        await get(client, vip).then(
+          () => (count += 1),
+          (error: unknown) => failures.push(String(error)),
+        );
+      }
+      return count;
+    })();
+    const id = (await ask<{ ID: string }>(manager, "GET", "/services/web")).body.ID;
+    await world.update(manager, id, (now) => {
+      const template = now["TaskTemplate"] as { ForceUpdate?: number; Placement: { MaxReplicas?: number } };
+      template.ForceUpdate = 1;
+      delete template.Placement.MaxReplicas;
+      now["UpdateConfig"] = { Parallelism: 1, Order: "start-first", Monitor: 500_000_000 };
+    });
+    await world.until(
+      "the update's end",
+      60_000,
+      async () => (await world.service(manager, id)).UpdateStatus?.State === "completed",
+    );
+    over = true;
+    assert.ok((await asking) > 5);
+    assert.deepEqual(failures, []);
+  });
+
+  test("with its last task of a network, a host loses the network, and nothing of it is left", async () => {
+    for (const name of ["web", "client"]) assert.equal((await ask(manager, "DELETE", `/services/${name}`)).status, 200);
+    await world.until("no namespaces", 20_000, async () => {
+      const lists = await Promise.all(world.hosts.map((host) => execute("ls", [`${host.execRoot}/netns`])));
+      return lists.every(({ stdout }) => stdout.trim() === "");
+    });
+    assert.equal((await ask(manager, "DELETE", `/networks/${networkId}`)).status, 204);
+  });
+});
