@@ -31,6 +31,14 @@ interface NetworkedTask extends TaskShape {
   readonly NetworksAttachments?: readonly { readonly Addresses: readonly string[] }[];
 }
 
+interface Inspected {
+  readonly NetworkSettings: {
+    readonly Networks: Readonly<
+      Record<string, { IPAddress: string; IPPrefixLen: number; MacAddress: string; NetworkID: string } | undefined>
+    >;
+  };
+}
+
 describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => {
   let world: World;
   let manager: Host;
@@ -120,9 +128,15 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     }
   });
 
-  test("a container knows its own name", async () => {
+  test("a container is shown with its networks, and knows its own name", async () => {
     for (const task of await running("web", 2)) {
       const own = task.NetworksAttachments?.[0]?.Addresses[0]?.split("/")[0] ?? "";
+      const host = await hostOf(task);
+      const id = (task.Status.ContainerStatus as { ContainerID?: string } | undefined)?.ContainerID ?? "";
+      const { body } = await ask<Inspected>(host, "GET", `/containers/${id}/json`);
+      const shown = body.NetworkSettings.Networks["front"];
+      assert.deepEqual([shown?.IPAddress, shown?.IPPrefixLen, shown?.NetworkID], [own, 24, networkId]);
+      assert.match(shown?.MacAddress ?? "", /^02:42:0a:/);
       assert.match(
         await inside(task, "/bin/cat", "/etc/hosts"),
         new RegExp(`^${own}\\t(?:.* )?web-${task.Slot}$`, "m"),
@@ -152,11 +166,11 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     const [client] = (await running("client", 2)) as [TaskShape];
     const vip = (await addressOf(client, "web")) ?? "";
     assert.notEqual(vip, "");
-    let over = false;
+    const over = new AbortController();
     const failures: string[] = [];
     const asking = (async () => {
       let count = 0;
-      while (!over) {
+      while (!over.signal.aborted) {
         await get(client, vip).then(
           () => (count += 1),
           (error: unknown) => failures.push(String(error)),
@@ -176,7 +190,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
       60_000,
       async () => (await world.service(manager, id)).UpdateStatus?.State === "completed",
     );
-    over = true;
+    over.abort();
     assert.ok((await asking) > 5);
     assert.deepEqual(failures, []);
   });
