@@ -3,6 +3,8 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { skep } from "../../../proto/index.ts";
 import { Ledger } from "./ledger.ts";
+import { NodeNumbers } from "./node-numbers.ts";
+import { isLow } from "./pressure.ts";
 import { PortBook } from "./ports.ts";
 import { AddressPool, formatSubnet, freeSubnet, overlap, parseSubnet, type Subnet } from "./subnet.ts";
 
@@ -215,4 +217,92 @@ test("a ledger that is read from the store gives nothing twice", () => {
   for (const each of tasks) next.setTask(each);
   const answer = next.grantTask(task("d", "net"), undefined);
   assert.deepEqual(answer.kind === "granted" && answer.grant.attachments[0]!.addresses, ["10.0.0.5/24"]);
+});
+
+test("what a network asks for must make sense: ranges, gateways, auxiliary addresses, several subnets", () => {
+  const refusal = (...config: skep.objects.IpamConfig.$Properties[]): string => {
+    const ledger = new Ledger();
+    const made = network("a", { spec: { name: "a", ipam: { config } } });
+    ledger.setNetwork(made);
+    const answer = ledger.grantNetwork(made);
+    return answer.kind === "refused" ? answer.refusal.text : "granted";
+  };
+  const subnet = "10.9.0.0/24";
+  assert.equal(refusal({ subnet, ipRange: "10.9.0.128/25", auxiliaryAddresses: { a: "10.9.0.1" } }), "granted");
+  assert.match(refusal({ subnet, ipRange: "10.8.0.0/25" }), /range 10\.8\.0\.0\/25 is not in 10\.9\.0\.0\/24/);
+  assert.match(refusal({ subnet, ipRange: "10.9.0.0/16" }), /is not in/);
+  assert.match(refusal({ subnet, ipRange: "nonsense" }), /is not in/);
+  assert.match(refusal({ subnet, gateway: "10.9.0.255" }), /is no host's address/);
+  assert.match(
+    refusal({ subnet, gateway: "10.9.0.9", auxiliaryAddresses: { a: "10.9.0.9" } }),
+    /auxiliary address, too/,
+  );
+  assert.match(refusal({ subnet }, { subnet: "10.9.0.128/25" }), /is asked for twice/);
+  assert.match(refusal({ subnet: "100.64.7.0/24" }), /overlaps 100\.64\.0\.0\/10, which is no network's/);
+  assert.match(refusal({ subnet: "169.254.3.0/24" }), /which is no network's/);
+  assert.equal(refusal({ subnet }, { subnet: "10.10.0.0/24" }, { subnet: "fd00::/64" }), "granted");
+});
+
+test("a pool around the nodes' gateway addresses gives out what lies beside them", () => {
+  const ledger = new Ledger();
+  const cluster = { id: "c", defaultAddrPool: ["100.0.0.0/9"], subnetSize: 16 };
+  ledger.setCluster(skep.objects.Cluster.decode(skep.objects.Cluster.encode(cluster).finish()));
+  assert.equal(open(ledger, network("a")).ipam!.config![0]!.subnet, "100.0.0.0/16");
+  for (let at = 1; at < 64; at++) open(ledger, network(`a${at}`));
+  assert.equal([...ledger.pressures()].at(-1)?.subnets, "100.63.0.0/16");
+  const last = network("last");
+  ledger.setNetwork(last);
+  assert.equal(ledger.grantNetwork(last).kind, "refused");
+});
+
+test("several subnets of one network are filled one after the other, and all count for what is left", () => {
+  const ledger = new Ledger();
+  const config = [{ subnet: "10.9.0.0/30" }, { subnet: "10.9.1.0/29", ipRange: "10.9.1.4/30" }];
+  open(ledger, network("a", { spec: { name: "a", ipam: { config } } }));
+  const given = ["1", "2", "3", "4"].map((id) => {
+    const answer = ledger.grantTask(task(id, "a"), undefined);
+    return answer.kind === "granted" ? answer.grant.attachments[0]?.addresses?.[0] : answer.refusal.text;
+  });
+  assert.deepEqual(given.slice(0, 4), ["10.9.0.2/30", "10.9.1.4/29", "10.9.1.5/29", "10.9.1.6/29"]);
+  const [pressure] = ledger.pressures();
+  assert.deepEqual([pressure?.size, pressure?.used], [5, 5], "the gateway of the second is outside of its range");
+  const full = ledger.grantTask(task("5", "a"), undefined);
+  assert.match(full.kind === "refused" ? full.refusal.text : "", /5 of 5 addresses of network a are in use/);
+  const asked = ledger.grantTask(task("6", "a", ["10.9.1.2"]), undefined);
+  assert.equal(asked.kind, "granted", "a fixed address may lie outside of the range");
+  const none = ledger.grantTask(task("7", "a", ["10.9.1.7"]), undefined);
+  assert.match(none.kind === "refused" ? none.refusal.text : "", /is no host's/);
+});
+
+test("few are left from eight of ten on, and enough only when seven of ten are not in use", () => {
+  assert.deepEqual(
+    [7, 8].map((used) => isLow({ used, size: 10 }, false)),
+    [false, true],
+  );
+  assert.deepEqual(
+    [6, 7].map((used) => isLow({ used, size: 10 }, true)),
+    [false, true],
+  );
+  assert.equal(isLow({ used: 0, size: 0 }, false), false);
+});
+
+test("node numbers are unique, go on behind the last one given, and run out", () => {
+  const numbers = new NodeNumbers();
+  assert.deepEqual([numbers.take("a"), numbers.take("b"), numbers.take("a")], [1, 2, 1]);
+  assert.equal(numbers.release("a"), true);
+  assert.equal(numbers.take("c"), 3, "a number is given out again as late as possible");
+  assert.equal(numbers.claim(2, "d"), false);
+  assert.equal(numbers.claim(2, "b"), true);
+  assert.equal(numbers.claim(0, "d"), false);
+  assert.equal(numbers.claim(4096, "d"), false);
+  for (let at = 0; at < 4095 - 2; at++) assert.ok(numbers.take(`n${at}`) !== undefined);
+  assert.equal(numbers.used, 4095);
+  assert.equal(numbers.take("too many"), undefined);
+  numbers.release("b");
+  assert.equal(numbers.take("too many"), 2);
+
+  const next = new NodeNumbers();
+  next.claim(4095, "x");
+  next.claim(7, "y");
+  assert.equal(next.take("z"), 8, "a new leader goes on behind what it reads");
 });

@@ -3,11 +3,12 @@
  * when leadership begins, and what is given out is booked at once, before it is committed. An owner that asks again gets
  * what it has.
  */
+import { gatewayRange } from "../../../lib/pure/node-number.ts";
 import { parseAddress, skep } from "../../../proto/index.ts";
 import { PortBook } from "./ports.ts";
 import type { Pressure } from "./pressure.ts";
 import { networkMissing, networkNotReady, poolFull, poolsFull, portInUse, type Refusal } from "./refusal.ts";
-import { AddressPool, formatSubnet, freeSubnet, overlap, parseSubnet, type Subnet } from "./subnet.ts";
+import { AddressPool, formatSubnet, freeSubnet, isInside, overlap, parseSubnet, type Subnet } from "./subnet.ts";
 
 type Network = Readonly<skep.objects.Network>;
 type Service = Readonly<skep.objects.Service>;
@@ -48,6 +49,11 @@ const subnetSizeDefault = 24;
 const poolDefault = "10.0.0.0/8";
 /** A subnet of four addresses has one for a host beside the gateway; smaller ones have none. */
 const prefixMax = { 32: 30, 128: 126 } as const;
+
+/** No network's: the nodes' own gateway and link addresses, and what is no host's anywhere. */
+const reserved: readonly Subnet[] = [gatewayRange, "169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/8", "224.0.0.0/3"].map(
+  (text) => parseSubnet(text) as Subnet,
+);
 
 interface NetworkBook {
   readonly id: string;
@@ -166,9 +172,13 @@ export class Ledger {
     const wantsV4 = spec?.enableIpv4 !== false;
     const wanted = asked.length > 0 ? asked : wantsV4 ? [{}] : [];
     for (const each of wanted) {
-      const subnet = this.#chooseSubnet(id, each, taken);
+      const own = config.map((made) => parseSubnet(made.subnet ?? "") as Subnet);
+      const subnet = this.#chooseSubnet(id, each, [...reserved, ...taken], own);
       if ("reason" in subnet) return refused(subnet);
       taken.push(subnet);
+      const range = each.ipRange ?? "";
+      if (range !== "" && !isInside(parseSubnet(range), subnet))
+        return refused(networkNotReady(id, `range ${range} is not in ${formatSubnet(subnet)}`));
       const gateway = gatewayOf(subnet, each);
       if (typeof gateway !== "string") return refused(networkNotReady(id, gateway.detail));
       config.push({ ...each, subnet: formatSubnet(subnet), gateway });
@@ -195,13 +205,18 @@ export class Ledger {
     return networkNotReady(id, "every VXLAN number is in use");
   }
 
-  #chooseSubnet(id: string, asked: IpamConfig, taken: readonly Subnet[]): Subnet | Refusal {
+  /** @param own  of the same network, chosen before */
+  #chooseSubnet(id: string, asked: IpamConfig, taken: readonly Subnet[], own: readonly Subnet[]): Subnet | Refusal {
     const text = asked.subnet ?? "";
     if (text === "")
       return freeSubnet(this.#pools, this.#subnetSize, taken) ?? poolsFull(id, this.#poolTexts.join(", "));
     const subnet = parseSubnet(text);
     if (subnet === undefined || subnet.prefix > prefixMax[subnet.bits])
       return networkNotReady(id, `"${text}" is no subnet with room for a gateway and a task`);
+    const kept = reserved.find((each) => overlap(each, subnet));
+    if (kept !== undefined)
+      return networkNotReady(id, `subnet ${text} overlaps ${formatSubnet(kept)}, which is no network's`);
+    if (own.some((each) => overlap(each, subnet))) return networkNotReady(id, `subnet ${text} is asked for twice`);
     const other = [...this.#networks.values()].find(({ subnets }) => subnets.some((each) => overlap(each, subnet)));
     return other === undefined ? subnet : networkNotReady(id, `subnet ${text} overlaps one of network ${other.name}`);
   }
@@ -450,6 +465,7 @@ export class Ledger {
       const value = pool?.parse(text);
       if (pool === undefined || value === undefined)
         return networkNotReady(book.id, `address ${text} is in none of its subnets`);
+      if (!pool.isHost(value)) return networkNotReady(book.id, `address ${text} is no host's`);
       if (!pool.claim(value, owner))
         return networkNotReady(book.id, `address ${text} belongs to ${pool.owner(value)?.replace("/", " ")}`);
       holding.addresses.push({ networkId: book.id, value, pool });
@@ -614,9 +630,10 @@ function gatewayOf(subnet: Subnet, { gateway, auxiliaryAddresses }: IpamConfig):
   }
   if (gateway !== null && gateway !== undefined && gateway !== "") {
     const value = parseAddress(gateway) === undefined ? undefined : pool.parse(gateway);
-    return value === undefined
-      ? { detail: `gateway ${gateway} is not in ${formatSubnet(subnet)}` }
-      : pool.formatPlain(value);
+    if (value === undefined) return { detail: `gateway ${gateway} is not in ${formatSubnet(subnet)}` };
+    if (!pool.isHost(value)) return { detail: `gateway ${gateway} is no host's address` };
+    if (pool.owner(value) !== undefined) return { detail: `gateway ${gateway} is an auxiliary address, too` };
+    return pool.formatPlain(value);
   }
   for (let value = subnet.base + 1n; ; value++) if (pool.owner(value) === undefined) return pool.formatPlain(value);
 }

@@ -25,6 +25,11 @@ export function overlap(a: Subnet, b: Subnet): boolean {
   return a.bits === b.bits && a.base < b.base + sizeOf(b) && b.base < a.base + sizeOf(a);
 }
 
+/** @param part  undefined: no subnet, and in none */
+export function isInside(part: Subnet | undefined, whole: Subnet): boolean {
+  return part !== undefined && part.prefix >= whole.prefix && overlap(part, whole);
+}
+
 /**
  * The first subnet of this size in the pools that overlaps none of those taken.
  * @param taken   in any order
@@ -85,6 +90,12 @@ export class AddressPool {
 
   owner(value: bigint): string | undefined {
     return this.#owners.get(value);
+  }
+
+  /** Not the first of the subnet, nor the last of a v4 one. */
+  isHost(value: bigint): boolean {
+    const offset = value - this.subnet.base;
+    return offset > 0n && (this.subnet.bits === 128 || offset < sizeOf(this.subnet) - 1n);
   }
 
   /** @returns false if it is somebody else's, or not of this subnet */
