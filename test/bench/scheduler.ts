@@ -163,7 +163,7 @@ function tellRest(
 }
 
 async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void> {
-  const [agents, services, replicas] = quick ? [100, 30, 1000] : [5000, 1000, 1000];
+  const [agents, services, replicas] = quick ? [100, 10, 1000] : [5000, 1000, 1000];
   // Two cores for eight processes' work: a leader that is late by a moment must not be voted out for it.
   const args = ["--loops-all", "--election-ms", "3000"];
   await withManagers({ args }, async (leader, cluster) => {
