@@ -246,6 +246,7 @@ export class Container {
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
     const layers = await makeLayers(this.directory, prepared.lowerDirectories);
     const user = await prepareRoot(settings.programs, layers, {
+      imageId: record.imageId,
       workingDirectory: workingDirectoryOf(record),
       user: (record.config.User ?? "") === "" ? (record.image.User ?? "") : (record.config.User ?? ""),
       groupAdd: record.hostConfig.GroupAdd ?? [],

@@ -91,34 +91,67 @@ export function parsePrinted(bytes: Buffer, count: number): (string | undefined)
   return files;
 }
 
-async function print(
-  programs: Programs,
-  where: readonly string[],
-  user: string,
-  groupAdd: readonly string[],
-): Promise<ProcessUser> {
+/** /etc/passwd and /etc/group, where they are there. */
+interface Accounts {
+  readonly passwd: string | undefined;
+  readonly group: string | undefined;
+}
+
+async function readAccounts(programs: Programs, where: readonly string[]): Promise<Accounts> {
   const files = ["--print", "/etc/passwd", "--print", "/etc/group"];
   const result = await runProgram(programs.isolate, ["monitor", "mounted", ...where, ...files]);
   if (result.code !== 0)
     throw new ContainerConfigInvalid(`its root filesystem cannot be read: ${result.stderr.trim()}`);
   const [passwd, group] = parsePrinted(result.stdout, 2);
+  return { passwd, group };
+}
+
+function userIn({ passwd, group }: Accounts, user: string, groupAdd: readonly string[]): ProcessUser {
   const found = lookUpUser(user, groupAdd, passwd ?? "", group ?? "");
   if (!found.ok) throw new ContainerConfigInvalid(found.why);
   return found.user;
 }
 
-/** Makes the working directory and looks up the user, in one visit. */
-export function prepareRoot(
+/** Of images whose containers were started last, by what their layers are: replicas need not mount them to be told again. */
+const known = new Map<string, Accounts>();
+const knownMax = 64;
+/** Characters of one image's. */
+const knownTextMax = 64 * 1024;
+
+/**
+ * Makes the working directory and looks up the user, in one visit. There is none for a container that has nothing of its own
+ * below /etc, works in /, and whose image is known: its layers say all.
+ * @param imageId  a digest, so that the same layers are meant by it for ever
+ */
+export async function prepareRoot(
   programs: Programs,
   layers: Layers,
-  wish: { readonly workingDirectory: string; readonly user: string; readonly groupAdd: readonly string[] },
+  wish: {
+    readonly imageId: string;
+    readonly workingDirectory: string;
+    readonly user: string;
+    readonly groupAdd: readonly string[];
+  },
 ): Promise<ProcessUser> {
-  const directory = wish.workingDirectory === "/" ? [] : ["--make-directory", wish.workingDirectory];
-  return print(programs, [...overlayOptions(layers), ...directory], wish.user, wish.groupAdd);
+  const isRoot = wish.workingDirectory === "/";
+  const key = (await exists(join(layers.upper, "etc")))
+    ? undefined
+    : [wish.imageId, ...layers.lowers.slice(1)].join("\n");
+  const before = key === undefined ? undefined : known.get(key);
+  if (isRoot && before !== undefined) return userIn(before, wish.user, wish.groupAdd);
+  const directory = isRoot ? [] : ["--make-directory", wish.workingDirectory];
+  const accounts = await readAccounts(programs, [...overlayOptions(layers), ...directory]);
+  const length = (accounts.passwd?.length ?? 0) + (accounts.group?.length ?? 0);
+  if (key !== undefined && length <= knownTextMax) {
+    const [oldest] = known.keys();
+    if (known.size >= knownMax && oldest !== undefined) known.delete(oldest);
+    known.set(key, accounts);
+  }
+  return userIn(accounts, wish.user, wish.groupAdd);
 }
 
-export function lookUpInRunning(programs: Programs, pid: number, user: string): Promise<ProcessUser> {
-  return print(programs, ["--mount-ns", `/proc/${pid}/ns/mnt`], user, []);
+export async function lookUpInRunning(programs: Programs, pid: number, user: string): Promise<ProcessUser> {
+  return userIn(await readAccounts(programs, ["--mount-ns", `/proc/${pid}/ns/mnt`]), user, []);
 }
 
 /** Where the files of a container are reached. */

@@ -68,6 +68,27 @@ for (const runtime of runtimes()) {
       await container.remove();
     });
 
+    test("users are those of the image, also for the second container, and the container's own once it has changed them", async () => {
+      for (let time = 0; time < 2; time++) {
+        const { container, stdout } = await worker.run(["sh", "-c", "id -u; id -G"], {}, { User: "joe" });
+        assert.equal(stdout, "1000\n1000 77\n");
+        await container.remove();
+      }
+      const changed = await worker.create(["sh", "-c", "id -u"], {}, { User: "ann" });
+      const tar = pack();
+      tar.entry({ name: "passwd", mode: 0o644 }, "root:x:0:0::/:/bin/sh\nann:x:2000:2000::/:/bin/sh\n");
+      tar.finalize();
+      await changed.copyIn("/etc", tar as unknown as NodeJS.ReadableStream as never);
+      const ended = changed.wait("next-exit", AbortSignal.timeout(30_000));
+      await changed.start();
+      await ended;
+      assert.equal(await logText(changed), "2000\n");
+      await changed.remove();
+      const stranger = await worker.create(["true"], {}, { User: "ann" });
+      await assert.rejects(stranger.start(), /unable to find user ann/u);
+      await stranger.remove();
+    });
+
     test("a program that does not exist fails the start with 127 and leaves the container created", async () => {
       const container = await worker.create(["/no/such/program"]);
       await assert.rejects(
