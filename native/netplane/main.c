@@ -26,6 +26,7 @@ struct input {
 };
 
 static struct runner runner;
+static struct text answered; /* its memory serves the next answer, too */
 
 static int write_frame(const struct text *text, struct error *error)
 {
@@ -69,13 +70,12 @@ static int read_events(struct error *error)
 
 static int answer(const uint8_t *request, size_t length, struct error *error)
 {
-    static struct text text;
-    text.length = 0;
-    text.failed = false;
-    run_request(&runner, (const char *)request, length, &text);
-    int result = write_frame(&text, error);
-    if (text.room > TEXT_BYTES_KEPT)
-        text_release(&text);
+    answered.length = 0;
+    answered.failed = false;
+    run_request(&runner, (const char *)request, length, &answered);
+    int result = write_frame(&answered, error);
+    if (answered.room > TEXT_BYTES_KEPT)
+        text_release(&answered);
     return result;
 }
 
@@ -192,6 +192,7 @@ int main(int argc, char **argv)
     out_release(&runner.route);
     out_release(&runner.elements);
     close_fd(&runner.epoll_fd);
+    text_release(&answered);
     free(input.bytes);
     /* A daemon that is gone needs no message. */
     if (result < 0 && error.number != EPIPE)

@@ -174,7 +174,7 @@ static int bind_fresh(const struct namespaces *namespaces, const char *path, str
     if (unshare(CLONE_NEWNET) < 0)
         return fail(error, errno, "make a network namespace");
     int result = 0;
-    if (mount("/proc/self/ns/net", path, NULL, MS_BIND, NULL) < 0)
+    if (mount("/proc/self/ns/net", path, "none", MS_BIND, NULL) < 0)
         result = fail(error, errno, "bind a network namespace at %s", path);
     namespace_leave(namespaces);
     return result;

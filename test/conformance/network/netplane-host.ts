@@ -33,29 +33,30 @@ export class NetplaneHost {
     });
   }
 
-  static async open(command: readonly string[] = [netplaneProgram]): Promise<NetplaneHost> {
+  /** @param command  starts netplane; what it leaves in files `report*` of the folder fails the test */
+  static async open(command: (folder: string) => readonly string[] = () => [netplaneProgram]): Promise<NetplaneHost> {
     const folder = mkdtempSync(join(tmpdir(), "skepnp-"));
     const holder = spawn(
       "unshare",
       ["--net", "--mount", "--propagation", "private", "sh", "-c", "ip link set lo up && echo ready && exec sleep 600"],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
-    await once(holder.stdout, "data");
-    const netplane = await Netplane.open({
-      program: "nsenter",
-      args: [
-        ...NetplaneHost.#inside(holder),
-        "sh",
-        "-c",
-        `echo $$ > ${folder}/pid; ASAN_OPTIONS=log_path=${folder}/report exec "$@"`,
-        "sh",
-        ...command,
-      ],
-      clock: realClock,
-      random: new Random(1),
-      logger: silentLogger,
-    });
-    return new NetplaneHost(folder, holder, netplane);
+    try {
+      await once(holder.stdout, "data");
+      const script = `echo $$ > ${folder}/pid; ASAN_OPTIONS=log_path=${folder}/report exec "$@"`;
+      const netplane = await Netplane.open({
+        program: "nsenter",
+        args: [...NetplaneHost.#inside(holder), "sh", "-c", script, "sh", ...command(folder)],
+        clock: realClock,
+        random: new Random(1),
+        logger: silentLogger,
+      });
+      return new NetplaneHost(folder, holder, netplane);
+    } catch (error) {
+      holder.kill("SIGKILL");
+      rmSync(folder, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   static #inside(holder: ChildProcess): string[] {
