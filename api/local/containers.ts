@@ -17,7 +17,7 @@ import {
   type ContainerFilterFacts,
 } from "./core/container-filters.ts";
 import { inspectJson, labelsOf, summaryJson } from "./core/container-json.ts";
-import { NetworkNotFound, NoSuchImage } from "./errors.ts";
+import { NoSuchImage } from "./errors.ts";
 import { networkFacts } from "./networks.ts";
 import type { Filters } from "./query.ts";
 import { checkShape, createContainerShape, fields, resourcesShape, restartPolicyShape } from "./shapes.ts";
@@ -320,8 +320,9 @@ function readNetworks(
   const NetworkMode = ours === undefined && mode === "bridge" ? "none" : mode;
   const networks = networksOf(NetworkMode, endpoints, config);
   for (const name of Object.keys(networks)) {
-    if (ours === undefined) throw new NetworkNotFound(name);
-    ours.check(name);
+    // Not with 404, which clients take for an image that is missing.
+    if (ours?.isKnown(name) !== true)
+      throw new BadRequest(`network ${name} not found`, "List the networks with `skep network ls`");
   }
   const publishes = Object.keys(wire.PortBindings ?? {}).length > 0 || wire.PublishAllPorts === true;
   if (publishes && ["host", "none"].includes(NetworkMode)) {

@@ -1,13 +1,6 @@
 /** What a client did wrong, in the Engine's words where clients know them. Other rooms' errors pass through. */
 import { ClusterError } from "../../lib/pure/errors.ts";
 
-export class NetworkNotFound extends ClusterError {
-  readonly code = "NETWORK_NOT_FOUND";
-  constructor(reference: string) {
-    super(`network ${reference} not found`, { fix: "List the networks with `skep network ls`" });
-  }
-}
-
 export class NoSuchImage extends ClusterError {
   readonly code = "IMAGE_NOT_FOUND";
   constructor(reference: string) {

@@ -168,10 +168,9 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     }
   }
 
-  /** What a container's record names is there, as far as this node can say. @throws ContainerNetworkNotFound */
-  check(reference: string): void {
-    if (this.find(reference) === undefined && !this.#options.places.isInSwarm)
-      throw new ContainerNetworkNotFound(reference);
+  /** Whether a container may name it: networks of the swarm are looked up when it starts. */
+  isKnown(reference: string): boolean {
+    return this.find(reference) !== undefined || this.#options.places.isInSwarm;
   }
 
   /** While it runs. @param taskId  of a container that is a task's */

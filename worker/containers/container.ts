@@ -58,7 +58,7 @@ import { readAllDevices, readDevice, type StaticFacts } from "./host-facts.ts";
 import { readLog, type LogOptions } from "./log-reader.ts";
 import type { LogLine } from "./core/log-frames.ts";
 import { MonitorConnection } from "./monitor-connection.ts";
-import { writeNetworkFiles } from "./network-files.ts";
+import { networkFilesOf, writeNetworkFiles } from "./network-files.ts";
 import { runProgram, runtimeMessage, startMonitor, streamProgram, type StreamedProgram } from "./programs.ts";
 import type { RecordStore } from "./records.ts";
 import {
@@ -374,8 +374,12 @@ export class Container {
       .catch((error: unknown) => logger.error("a container's network was not released", { container: this.id, error }));
   }
 
-  #networkFiles(network: ContainerNetwork | undefined): Promise<Record<string, string>> {
+  async #networkFiles(network: ContainerNetwork | undefined): Promise<Record<string, string>> {
     const { config, hostConfig } = this.#record;
+    const mode = hostConfig.NetworkMode ?? "";
+    // Who shares another's network goes by its names, too.
+    if (mode.startsWith("container:"))
+      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).directory);
     return writeNetworkFiles({
       directory: this.directory,
       hostname: hostnameOf(config, this.id),
@@ -754,6 +758,8 @@ export class Container {
         await this.#networkFiles(await this.#attachNetwork());
       } catch (error) {
         await this.#put(before);
+        // Back to what it had, as far as that goes; why it did not go on is what the caller hears.
+        await this.#attachNetwork().catch(() => undefined);
         throw error;
       }
     });

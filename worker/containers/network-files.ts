@@ -55,6 +55,15 @@ export function resolvText(
   return [...search, ...servers, ...options, ...ndots].map((line) => `${line}\n`).join("");
 }
 
+/** Where a container's three files are: destination to host path. */
+export function networkFilesOf(directory: string): Record<"/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf", string> {
+  return {
+    "/etc/hostname": join(directory, "hostname"),
+    "/etc/hosts": join(directory, "hosts"),
+    "/etc/resolv.conf": join(directory, "resolv.conf"),
+  };
+}
+
 export interface NetworkFilesInput {
   readonly directory: string;
   readonly hostname: string;
@@ -69,18 +78,19 @@ export interface NetworkFilesInput {
 export async function writeNetworkFiles(input: NetworkFilesInput): Promise<Record<string, string>> {
   const { directory, hostConfig, network } = input;
   const sharesHost = input.sharesHostNetwork;
-  const hostname = join(directory, "hostname");
-  const hosts = join(directory, "hosts");
-  const resolv = join(directory, "resolv.conf");
+  const files = networkFilesOf(directory);
   const full = input.domainname === "" ? input.hostname : `${input.hostname}.${input.domainname}`;
   const names = full === input.hostname ? full : `${full} ${input.hostname}`;
   const hostHosts = sharesHost ? await readFile("/etc/hosts", "utf8").catch(() => undefined) : undefined;
   const addresses = network === undefined || network.addresses.length === 0 ? ["127.0.1.1"] : network.addresses;
-  await writeFile(hostname, `${input.hostname}\n`);
+  await writeFile(files["/etc/hostname"], `${input.hostname}\n`);
   const extra = [...(hostConfig.ExtraHosts ?? []), ...(network?.hosts ?? [])];
   const own = sharesHost ? undefined : { addresses, names };
-  await writeFile(hosts, hostHosts ?? hostsText(extra, own, network?.hostAddress));
+  await writeFile(files["/etc/hosts"], hostHosts ?? hostsText(extra, own, network?.hostAddress));
   const hostResolv = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
-  await writeFile(resolv, resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }));
-  return { "/etc/hostname": hostname, "/etc/hosts": hosts, "/etc/resolv.conf": resolv };
+  await writeFile(
+    files["/etc/resolv.conf"],
+    resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }),
+  );
+  return files;
 }

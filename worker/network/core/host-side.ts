@@ -194,18 +194,25 @@ class HostPart implements Part {
         mtu: inSwarm ? this.#self.underlayMtu - vxlanOverheadBytes : linkMtu,
         // Also for one that is isolated: answers to who came through the mesh go this way, and nothing else may.
         isDefaultRoute: true,
+        leadsToResolver: false,
         isIsolated: facts.internal,
       });
     }
     const outward = facts.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
-    for (const endpoint of facts.bridges) {
-      const veth = this.#bridgeVeth(facts, endpoint, gatewayAddress === "" && endpoint === outward);
+    for (const [at, endpoint] of facts.bridges.entries()) {
+      const isDefaultRoute = gatewayAddress === "" && endpoint === outward;
+      const leadsToResolver = gatewayAddress === "" && outward === undefined && at === 0;
+      const veth = this.#bridgeVeth(facts, endpoint, { isDefaultRoute, leadsToResolver });
       if (veth !== undefined) veths.push(veth);
     }
     return veths;
   }
 
-  #bridgeVeth(facts: SandboxFacts, endpoint: BridgeEndpoint, isDefaultRoute: boolean): RoutedVeth | undefined {
+  #bridgeVeth(
+    facts: SandboxFacts,
+    endpoint: BridgeEndpoint,
+    routes: Pick<RoutedVeth, "isDefaultRoute" | "leadsToResolver">,
+  ): RoutedVeth | undefined {
     const network = this.#options.bridge(endpoint.wish.networkId);
     const cidr = parseCidr(endpoint.address);
     if (network === undefined || cidr === undefined) return undefined;
@@ -219,7 +226,7 @@ class HostPart implements Part {
       gateway: endpoint.gateway,
       mac: endpoint.macAddress,
       mtu: network.mtu === 0 ? linkMtu : network.mtu,
-      isDefaultRoute,
+      ...routes,
       isIsolated: network.internal,
     };
   }

@@ -23,6 +23,8 @@ export interface RoutedVeth {
   readonly mac: string;
   readonly mtu: number;
   readonly isDefaultRoute: boolean;
+  /** The way to the resolver, of a sandbox without a default route; one link has it. */
+  readonly leadsToResolver: boolean;
   /** Nothing but its own network and the resolver may be reached from it. */
   readonly isIsolated: boolean;
 }
@@ -73,10 +75,7 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     { type: "neighbour", link: interfaceName, address: gateway, mac: hostRouterMac },
     mainRoute(`${gateway}/32`, interfaceName, "", ""),
     ...(subnet === "" ? [] : [mainRoute(subnet, interfaceName, gateway, address)]),
-    // The resolver, where no default route leads to it.
-    ...(gateway === ownGateway || veth.isDefaultRoute
-      ? []
-      : [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)]),
+    ...(veth.leadsToResolver ? [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)] : []),
     ...(veth.isDefaultRoute ? [mainRoute("0.0.0.0/0", interfaceName, gateway, "")] : []),
   ];
   return { host, inside };
