@@ -4,11 +4,13 @@ import { Random } from "../../../lib/pure/prng.ts";
 import { skep } from "../../../proto/index.ts";
 import {
   AssignmentSet,
+  changeOf,
   desiredOf,
   failedState,
   ManagerChoice,
   nextAct,
   reached,
+  recordsOf,
   SessionBackoff,
   takenUp,
   TaskState,
@@ -160,4 +162,123 @@ test("a session is tried again after a random part of 100, 300, 700 ... 8000 ms"
   );
   backoff.reset();
   assert.equal(backoff.next(), 100);
+});
+
+// ------------------------------------------------------------------------------------------- records of the data plane
+
+type Item = skep.dispatcher.Assignment.$Properties;
+const endpoint = (networkId: string, taskId: string, more: skep.dispatcher.EndpointRecord.$Properties = {}): Item => ({
+  endpoint: { networkId, taskId, addresses: ["10.0.1.5/24"], ...more },
+});
+const peer = (nodeId: string, more: skep.dispatcher.PeerRecord.$Properties = {}): Item => ({
+  peer: { nodeId, number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: new Uint8Array([1, 2]), ...more },
+});
+const complete = (revision: number, changes: Item[]): skep.dispatcher.Assignments.$Properties => ({
+  kind: AssignmentsKind.COMPLETE,
+  revision,
+  changes,
+  last: true,
+});
+const incremental = (appliesTo: number, changes: Item[]): skep.dispatcher.Assignments.$Properties => ({
+  kind: AssignmentsKind.INCREMENTAL,
+  appliesTo,
+  revision: appliesTo + 1,
+  changes,
+  last: true,
+});
+
+test("of records only what is news is told, and with a network go its records", () => {
+  const set = new AssignmentSet();
+  set.restore([
+    ["endpoint/net/old", endpoint("net", "old")],
+    ["endpoint/net/same", endpoint("net", "same")],
+  ]);
+  const first = set.take(complete(1, [endpoint("net", "same"), endpoint("net", "new"), peer("n")]));
+  assert.ok(first.kind === "complete");
+  assert.deepEqual(
+    first.records.map(({ key, item }) => [key, item !== undefined]),
+    [
+      ["endpoint/net/old", false],
+      ["endpoint/net/new", true],
+      ["peer/n", true],
+    ],
+  );
+  const gone = { removed: true, endpoint: { networkId: "net", taskId: "new" } };
+  const second = set.take(incremental(1, [{ network: { id: "other" } }, endpoint("other", "t"), gone, gone]));
+  assert.ok(second.kind === "changes");
+  assert.deepEqual(
+    second.records.map(({ key, item }) => [key, item !== undefined]),
+    [
+      ["endpoint/other/t", true],
+      ["endpoint/net/new", false],
+    ],
+  );
+  const third = set.take(incremental(2, [{ removed: true, network: { id: "other" } }]));
+  assert.ok(third.kind === "changes");
+  assert.deepEqual(third.records, [{ key: "endpoint/other/t", item: undefined }]);
+  assert.deepEqual([...set.records.keys()].sort(), ["endpoint/net/same", "peer/n"]);
+});
+
+test("records are handed on as the data plane takes them; what is no address, port or number is left out", () => {
+  const { EndpointMode, PortProtocol } = skep.objects;
+  const odd = endpoint("net", "t", { addresses: ["10.0.1.5/24", "10.0.1.5", "x/24"], gatewayAddress: "nowhere" });
+  const service: Item = {
+    serviceRecord: {
+      networkId: "net",
+      serviceId: "s",
+      name: "web",
+      virtualIp: "10.0.1.2/24",
+      mode: EndpointMode.DNSRR,
+      ports: [
+        { targetPort: 80, publishedPort: 8080, protocol: PortProtocol.UDP },
+        { targetPort: 80, publishedPort: 70_000 },
+        { targetPort: 0, publishedPort: 1 },
+      ],
+    },
+  };
+  const records = recordsOf("me", [
+    ["endpoint/net/t", odd],
+    ["service/net/s", service],
+    ["peer/a", peer("a")],
+    ["peer/b", peer("b", { number: 4096 })],
+    ["peer/c", peer("c", { addr: "host.example" })],
+  ]);
+  assert.deepEqual(records, {
+    nodeId: "me",
+    peers: [{ nodeId: "a", number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: "AQI=" }],
+    endpoints: [
+      {
+        networkId: "net",
+        taskId: "t",
+        serviceId: "",
+        nodeId: "",
+        name: "",
+        slot: 0,
+        addresses: ["10.0.1.5/24"],
+        gatewayAddress: "",
+        aliases: [],
+        serving: false,
+      },
+    ],
+    services: [
+      {
+        networkId: "net",
+        serviceId: "s",
+        name: "web",
+        aliases: [],
+        virtualIp: "10.0.1.2/24",
+        mode: "dnsrr",
+        ports: [{ protocol: "udp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
+      },
+    ],
+  });
+  assert.deepEqual(changeOf("peer/b", undefined), { kind: "peer", key: "b", record: undefined });
+  assert.deepEqual(changeOf("endpoint/net/t", undefined), { kind: "endpoint", key: "net/t", record: undefined });
+});
+
+test("nothing is prepared before the data plane was told of the task's networks; what runs goes on", () => {
+  assert.equal(act(TaskState.PREPARING, TaskState.RUNNING, { routed: false }), "hold");
+  assert.equal(act(TaskState.ASSIGNED, TaskState.RUNNING, { routed: false }), "move ACCEPTED");
+  assert.equal(act(TaskState.RUNNING, TaskState.RUNNING, { routed: false }), "wait");
+  assert.equal(act(TaskState.PREPARING, TaskState.SHUTDOWN, { routed: false }), "stop");
 });
