@@ -105,6 +105,7 @@ export const entries: readonly Entry[] = [
   entry("network connect", "Connect a container to a network", async () => (await network()).connect),
   entry("network create", "Create a network", async () => (await network()).create),
   entry("network disconnect", "Disconnect a container from a network", async () => (await network()).disconnect),
+  entry("network doctor", "Say what is wrong with this node's network", async () => (await network()).doctor),
   entry("network inspect", "Show everything about networks", async () => (await network()).inspect),
   entry("network ls", "List networks", async () => (await network()).ls, "network list"),
   entry("network prune", "Remove all unused networks", async () => (await network()).prune),

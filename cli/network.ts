@@ -6,7 +6,7 @@ import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
 import { confirm, forceFlag, inspectEach, inspectFlags } from "./output/each.ts";
 import { shortId } from "./output/human.ts";
-import { printList } from "./output/list.ts";
+import { printList, printObjects } from "./output/list.ts";
 import { keyValues, split } from "./service/read.ts";
 import type { Session } from "./session.ts";
 
@@ -263,3 +263,51 @@ export const prune = command({
     if (deleted?.length) session.print(`Deleted Networks:\n${deleted.join("\n")}\n`);
   },
 });
+
+/** POST /skep/v1/network/doctor */
+interface Examination {
+  readonly node: { readonly id: string; readonly number: number; readonly addr: string; readonly mtu: number };
+  readonly healthy: boolean;
+  readonly findings: readonly {
+    readonly severity: string;
+    readonly kind: string;
+    readonly found: string;
+    readonly fix: string;
+  }[];
+  readonly peers: readonly {
+    readonly nodeId: string;
+    readonly addr: string;
+    readonly underlay: string;
+    readonly small: string;
+    readonly full: string;
+    readonly roundTripMs?: number;
+  }[];
+}
+
+export const doctor = command({
+  usage: "[OPTIONS]",
+  args: none,
+  flags: { format: flag.text("Print through a Go template, or 'json'", { short: "f" }) },
+  async run(session, flags) {
+    const api = await session.api();
+    const report = await api.post<Examination>("/skep/v1/network/doctor");
+    if (flags.format === undefined) printExamination(session, report);
+    else printObjects(session, [report], flags.format);
+    return report.healthy ? 0 : 1;
+  },
+});
+
+function printExamination(session: Session, { node, healthy, findings, peers }: Examination): void {
+  const where = node.number === 0 ? "outside a swarm" : `number ${node.number}, ${node.addr}, MTU ${node.mtu}`;
+  session.print(`This node: ${where}`);
+  for (const { nodeId, addr, underlay, small, full, roundTripMs } of peers) {
+    const path =
+      full === "answers"
+        ? `reached in ${(roundTripMs ?? 0).toFixed(1)} ms`
+        : `small packets: ${small}, full: ${full}, host: ${underlay}`;
+    session.print(`Node ${shortId(nodeId)} (${addr}): ${path}`);
+  }
+  for (const { severity, found, fix } of findings) session.print(`\n${severity.toUpperCase()}: ${found}\n  ${fix}`);
+  if (findings.length === 0) session.print("\nNothing is wrong.");
+  else if (healthy) session.print("\nNothing is wrong now.");
+}

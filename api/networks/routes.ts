@@ -8,6 +8,7 @@ import { ObjectKind, type ControlClient } from "../swarm/client.ts";
 import { Worded } from "../swarm/wording.ts";
 import { connect, disconnect } from "./connect.ts";
 import { readWish } from "./create.ts";
+import { doctorRoute } from "./doctor.ts";
 import { NetworkMissing, NetworkNameTaken, Predefined } from "./errors.ts";
 import {
   filterKeys,
@@ -55,6 +56,7 @@ export function networkRoutes(control: ControlClient, node: NodeSide | undefined
   const inUse = async (filters: Filters, signal: AbortSignal): Promise<ReadonlySet<string>> =>
     filters.has("dangling") ? await usedNetworks(control, node, signal) : new Set();
   return [
+    doctorRoute(node?.network),
     {
       method: "GET",
       path: "/networks",

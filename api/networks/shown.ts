@@ -13,6 +13,7 @@ import { BadRequest, type Filters, type JsonObject } from "../http/index.ts";
 import { zeroTime, isoTime, labelsOf } from "../local/core/container-json.ts";
 import { modeNetworkIds, sha256 } from "../local/networks.ts";
 import { networkToApi } from "../swarm/objects.ts";
+import type { Doctor } from "./doctor.ts";
 
 export const filterKeys = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -28,6 +29,7 @@ export type Shown = JsonObject & {
 /** What this node knows itself; absent in a daemon that runs nothing. */
 export interface NodeSide {
   readonly networks?: ContainerNetworks | undefined;
+  readonly network?: Doctor | undefined;
   readonly containers: Containers;
 }
 

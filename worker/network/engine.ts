@@ -7,8 +7,8 @@ import { Backoff } from "../../lib/pure/backoff.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import type { Model } from "./core/model.ts";
-import type { Namespace } from "./core/namespace.ts";
-import type { NetObject, NftTableName } from "./core/objects.ts";
+import type { Namespace, ObjectChange } from "./core/namespace.ts";
+import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
 import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
 import { compare, forgetOperations, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
@@ -106,6 +106,23 @@ export class Engine implements AsyncDisposable {
     }
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason as Error;
+  }
+
+  /** What the kernel has otherwise than the model wants it now, by namespace, for whoever wants to know; nothing is changed. */
+  async differences(): Promise<readonly { readonly path: string; readonly change: ObjectChange }[]> {
+    const found: { readonly path: string; readonly change: ObjectChange }[] = [];
+    for (const namespace of this.#options.model.namespaces.values()) {
+      if (namespace.size === 0) continue;
+      const { path } = namespace;
+      found.push(...(await this.#worker(namespace).differences()).map((change) => ({ path, change })));
+    }
+    return found;
+  }
+
+  /** Compares everything with the kernel and puts it right. @throws NetworkNotApplied */
+  async repair(): Promise<void> {
+    for (const worker of this.#workers.values()) worker.doubt();
+    await this.settle();
   }
 
   async #settleOne(namespace: Namespace): Promise<void> {
@@ -228,6 +245,33 @@ class NamespaceWorker {
 
   async idle(): Promise<void> {
     await (this.#next ?? this.#running).catch(() => undefined); // who asked for it has heard
+  }
+
+  /** Between two passes. A namespace that is gone lacks all that is wanted in it. */
+  async differences(): Promise<readonly ObjectChange[]> {
+    await this.idle();
+    const { kernel, namespace, prunes } = this.#options;
+    const { path } = namespace;
+    try {
+      const unread = compare(namespace, await this.#look(), prunes());
+      const sysctls = unread.flatMap(({ after }) => (after?.type === "sysctl" ? [after] : []));
+      const values = await kernel.run(
+        path,
+        sysctls.map(({ path: name }) => ({ op: "sysctl-read", name, ignore: ["ENOENT"] }) as const),
+      );
+      const right = new Set(
+        sysctls
+          .filter(({ value, optional }, at) => {
+            const found = values[at];
+            return typeof found === "string" ? found.trim() === value : optional === true;
+          })
+          .map((one) => objectKey(one)),
+      );
+      return unread.filter(({ key }) => !right.has(key));
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT" || path === "") throw error;
+      return [...namespace.objects()].map((after) => ({ key: objectKey(after), before: undefined, after }));
+    }
   }
 
   /** One pass after another; who asks while one runs is served by the next. @returns namespaces that a pass disturbed */

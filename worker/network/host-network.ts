@@ -47,6 +47,7 @@ export class HostNetwork implements AsyncDisposable {
   readonly #tasks: TaskGroup;
   readonly #clock: Clock;
   #routed = true;
+  #firewallFindings: readonly string[] = [];
   #timer: Timer | undefined;
 
   private constructor(options: HostNetworkOptions, networks: LocalNetworks, routed: boolean) {
@@ -91,6 +92,11 @@ export class HostNetwork implements AsyncDisposable {
     return this.#ports.refused;
   }
 
+  /** What of other firewalls stood in the way when they were last looked at. */
+  get firewallFindings(): readonly string[] {
+    return this.#firewallFindings;
+  }
+
   /**
    * Records go through it. A port of the mesh is held before anything is sent to it, and let go when nothing is; with what
    * was held before a restart nothing changes in between.
@@ -128,6 +134,7 @@ export class HostNetwork implements AsyncDisposable {
 
   async check(plane: { settle(): Promise<void> }): Promise<void> {
     const report = await this.#firewall.settle(this.#side.number === 0 ? undefined : dataPort);
+    this.#firewallFindings = report.findings;
     this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
     await this.#settlePorts(this.#side.wantedPorts());
     await plane.settle();

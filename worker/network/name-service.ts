@@ -33,6 +33,8 @@ export class NameService implements AsyncDisposable {
   readonly #tasks: TaskGroup;
   /** Where it serves or tries to. */
   readonly #serving = new Map<string, AbortController>();
+  /** Of those at which it does not serve yet, why. */
+  readonly #failures = new Map<string, string>();
   /** Sandboxes on each network of the swarm, by which the node knows its name. */
   readonly #users = new Map<string, Set<string>>();
   #isOn = false;
@@ -71,6 +73,11 @@ export class NameService implements AsyncDisposable {
     for (const [id, facts] of sandboxes) this.#sandbox(id, facts, facts);
     this.#isOn = true;
     this.#serve();
+  }
+
+  /** Addresses at which it ought to serve and does not. */
+  get unserved(): readonly { readonly address: string; readonly why: string }[] {
+    return [...this.#failures].map(([address, why]) => ({ address, why }));
   }
 
   get figures(): ResolverFigures {
@@ -134,6 +141,7 @@ export class NameService implements AsyncDisposable {
       if (this.#wanted.includes(address)) continue;
       stop.abort();
       this.#serving.delete(address);
+      this.#failures.delete(address);
       this.#tasks.start(`leave ${address}`, () => this.#resolver.leave(address));
     }
     for (const address of this.#wanted) {
@@ -153,8 +161,10 @@ export class NameService implements AsyncDisposable {
     for (let attempt = 1; !signal.aborted; attempt++) {
       try {
         await this.#resolver.listen(address);
+        this.#failures.delete(address);
         return;
       } catch (error) {
+        this.#failures.set(address, error instanceof Error ? error.message : String(error));
         if (attempt === 5) logger.warn("names are not served yet", { address, error });
       }
       await sleep(clock, backoff.next(), signal).catch(() => undefined); // it is over, and the loop sees it

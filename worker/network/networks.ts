@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { DataPlane, NetworkAbilities, NetworkRecords, RecordChange } from "./contract.ts";
+import type { Difference } from "./core/diagnosis.ts";
 import { wrongChange, wrongEndpoint, wrongPeer, wrongService } from "./core/checked.ts";
 import { Model } from "./core/model.ts";
 import { Overlays } from "./core/overlays.ts";
@@ -118,6 +119,20 @@ export class Networks implements DataPlane, AsyncDisposable {
     this.#remembered = self;
     if (complete) this.#engine.confirm();
     await this.#engine.settle();
+  }
+
+  /** Where the kernel is not as it should be now. */
+  async differences(): Promise<readonly Difference[]> {
+    return (await this.#engine.differences()).map(({ path, change: { key, before, after } }) => ({
+      namespace: path,
+      what: after === undefined ? "surplus" : before === undefined ? "missing" : "wrong",
+      object: key,
+    }));
+  }
+
+  /** @throws NetworkNotApplied */
+  async repair(): Promise<void> {
+    await this.#engine.repair();
   }
 
   /** For what changes beside records and sandboxes: ports that became free, networks of this node. */

@@ -6,6 +6,7 @@ import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { skep } from "../../proto/index.ts";
 import type { DataPlane, NetworkAbilities, NetworkRecords } from "./contract.ts";
+import { examine, type DoctorReport } from "./doctor.ts";
 import type { Kernel } from "./engine.ts";
 import { HostNetwork, type HostNetworkOptions } from "./host-network.ts";
 import type { LocalNetworks } from "./local-networks.ts";
@@ -38,8 +39,19 @@ export class NodeNetwork implements AsyncDisposable {
   readonly #networks: Networks;
   readonly #parts: AsyncDisposableStack;
   readonly #dataPlane: DataPlane;
+  readonly #names: NameService;
+  readonly #clock: Clock;
 
-  private constructor(kernel: Kernel, host: HostNetwork, networks: Networks, parts: AsyncDisposableStack) {
+  private constructor(
+    kernel: Kernel,
+    host: HostNetwork,
+    networks: Networks,
+    names: NameService,
+    clock: Clock,
+    parts: AsyncDisposableStack,
+  ) {
+    this.#names = names;
+    this.#clock = clock;
     this.#kernel = kernel;
     this.#host = host;
     this.#networks = networks;
@@ -95,7 +107,7 @@ export class NodeNetwork implements AsyncDisposable {
       } else {
         logger.warn("this node builds no networks", { program, error: refusal });
       }
-      return new NodeNetwork(kernel, host, networks, parts.move());
+      return new NodeNetwork(kernel, host, networks, names, clock, parts.move());
     } catch (error) {
       await parts.disposeAsync();
       throw error;
@@ -127,6 +139,29 @@ export class NodeNetwork implements AsyncDisposable {
   async describe(address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
     if (this.abilities.refusal !== undefined) return undefined;
     return { capabilities: ["overlay"], mtu: await mtuOf(this.#kernel, address), dataPathAddr: "" };
+  }
+
+  /** Looks at everything, has put right what can be, and says what is wrong and what to do. Takes some seconds at most. */
+  async examine(signal: AbortSignal): Promise<DoctorReport> {
+    const { refusal } = this.abilities;
+    const networks = this.#networks;
+    // What it could not put right is among the findings.
+    if (refusal === undefined) await this.#host.check(networks).catch(() => undefined);
+    return examine(
+      {
+        self: networks.model.self,
+        peers: networks.model.peers.values(),
+        refusal: refusal === undefined ? undefined : { message: refusal.message, fix: refusal.fix ?? "" },
+        differences: () => networks.differences(),
+        repair: () => networks.repair(),
+        linkMtu: (address) => mtuOf(this.#kernel, address),
+        refusedPorts: this.#host.refusedPorts,
+        firewall: this.#host.firewallFindings,
+        unserved: this.#names.unserved,
+        clock: this.#clock,
+      },
+      signal,
+    );
   }
 
   /** Traffic goes on without us. */

@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Random } from "../../lib/pure/prng.ts";
+import { realClock } from "../../lib/runtime/index.ts";
+import { diagnose, type Observations, type PeerProbe } from "./core/diagnosis.ts";
+import { NameTable, Resolver } from "./dns/index.ts";
+import { examine, type DoctorFacts } from "./doctor.ts";
+
+const healthy: Observations = {
+  nodeId: "n1",
+  number: 1,
+  addr: "10.99.0.1",
+  mtu: 1450,
+  linkMtu: 1500,
+  refusal: undefined,
+  differences: [],
+  unrepaired: [],
+  peers: [],
+  refusedPorts: [],
+  firewall: [],
+  unserved: [],
+  connections: { count: 10, max: 1000 },
+};
+const peer = (more: Partial<PeerProbe>): PeerProbe => ({
+  nodeId: "n2",
+  number: 2,
+  addr: "10.99.0.2",
+  underlay: "answers",
+  small: "answers",
+  full: "answers",
+  roundTripMs: 0.3,
+  ...more,
+});
+const kinds = (more: Partial<Observations>): string[] =>
+  diagnose({ ...healthy, ...more }).map(({ severity, kind }) => `${severity} ${kind}`);
+
+test("a healthy node has no findings", () => {
+  assert.deepEqual(kinds({ peers: [peer({})] }), []);
+  assert.deepEqual(kinds({ number: 0, linkMtu: 0, connections: undefined }), []);
+});
+
+test("a path that is narrow, one that is blocked, and a host that is gone are told apart", () => {
+  assert.deepEqual(kinds({ peers: [peer({ full: "silent" })] }), ["error mtu-too-large"]);
+  assert.deepEqual(kinds({ peers: [peer({ full: "silent", small: "silent" })] }), ["error vxlan-blocked"]);
+  assert.deepEqual(kinds({ peers: [peer({ full: "silent", small: "silent", underlay: "silent" })] }), [
+    "error node-unreachable",
+  ]);
+  assert.deepEqual(kinds({ peers: [peer({ underlay: "silent" })] }), [], "a host may drop what it does not serve");
+  assert.deepEqual(kinds({ linkMtu: 1400 }), ["error link-mtu-too-small"]);
+});
+
+test("what was put right is a warning, what was not is an error, and many differences are counted", () => {
+  const difference = (object: string) => ({ namespace: "", what: "missing" as const, object });
+  const [route, link] = [difference("route 254 10.0.1.0/24"), difference("link skep0")];
+  assert.deepEqual(kinds({ differences: [route, link], unrepaired: [link] }), [
+    "warning kernel-differed",
+    "error kernel-differs",
+  ]);
+  const many = Array.from({ length: 50 }, (_, at) => difference(`route 254 10.0.1.${at}/32`));
+  const found = diagnose({ ...healthy, differences: many });
+  assert.equal(found.length, 21);
+  assert.match(found.at(-1)?.found ?? "", /30 more/);
+});
+
+test("ports, names, firewalls and crowded connections are told with what to do", () => {
+  const found = {
+    refusedPorts: ["tcp/8080"],
+    firewall: ["the chain x drops"],
+    unserved: [{ address: "100.64.4.1", why: "EADDRINUSE" }],
+    connections: { count: 900, max: 1000 },
+  };
+  assert.deepEqual(kinds(found), [
+    "error names-unserved",
+    "error port-taken",
+    "error firewall",
+    "warning connections-crowded",
+  ]);
+  for (const { fix } of diagnose({ ...healthy, ...found })) assert.ok(fix.length > 10);
+  const refusal = { message: "netplane is missing", fix: "Build it" };
+  assert.deepEqual(kinds({ ...found, refusal }), ["error networks-unavailable"]);
+});
+
+test("other nodes are asked by their resolvers, with small packets and full ones, and what differs is put right once", async () => {
+  const resolver = new Resolver({ names: new NameTable(), port: 0, clock: realClock, random: new Random("doctor") });
+  const port = await resolver.listen("127.0.1.72");
+  const differing = [[{ namespace: "", what: "missing" as const, object: "link skep0" }], []];
+  let repairs = 0;
+  const facts: DoctorFacts = {
+    self: { nodeId: "n1", number: 1, addr: "127.0.1.71", underlayMtu: 1500 },
+    peers: [1, 2].map((number) => ({
+      nodeId: `n${number}`,
+      number,
+      addr: `127.0.1.7${number}`,
+      mtu: 1500,
+      publicKey: "",
+    })),
+    refusal: undefined,
+    differences: async () => differing.shift() ?? [],
+    repair: async () => void repairs++,
+    linkMtu: async () => 1500,
+    refusedPorts: [],
+    firewall: [],
+    unserved: [],
+    clock: realClock,
+    port,
+    gatewayOf: (number) => `127.0.1.7${number}`,
+  };
+  try {
+    const report = await examine(facts, new AbortController().signal);
+    assert.equal(repairs, 1);
+    assert.deepEqual(
+      report.findings.map(({ kind }) => kind).filter((kind) => kind !== "connections-crowded"),
+      ["kernel-differed"],
+    );
+    const [other] = report.peers;
+    assert.deepEqual(
+      [report.peers.length, other?.small, other?.full, other?.underlay],
+      [1, "answers", "answers", "answers"],
+    );
+    assert.ok((other?.roundTripMs ?? -1) >= 0);
+    assert.equal(resolver.figures.strangers, 2, "a node is nobody to a resolver, which refuses it");
+  } finally {
+    await resolver[Symbol.asyncDispose]();
+  }
+});
+
+test("a node that does not answer is found silent when the time is up or whoever asks has gone", async () => {
+  const gone = new AbortController();
+  gone.abort();
+  const report = await examine(
+    {
+      self: { nodeId: "n1", number: 1, addr: "", underlayMtu: 1500 },
+      peers: [{ nodeId: "n2", number: 2, addr: "127.0.1.79", mtu: 1500, publicKey: "" }],
+      refusal: undefined,
+      differences: async () => [],
+      repair: async () => undefined,
+      linkMtu: async () => 0,
+      refusedPorts: [],
+      firewall: [],
+      unserved: [],
+      clock: realClock,
+      gatewayOf: () => "127.0.1.79",
+    },
+    gone.signal,
+  );
+  assert.deepEqual(
+    report.peers.map(({ small, full, underlay }) => [small, full, underlay]),
+    [["silent", "silent", "silent"]],
+  );
+});
