@@ -181,6 +181,10 @@ int main(int argc, char **argv)
     struct error error = {0};
     struct input input = {0};
     (void)signal(SIGPIPE, SIG_IGN);
+    /* These come to all of a terminal or a unit at once; the daemon still has work for us then, and its end ends us. */
+    static const int others[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        (void)signal(others[i], SIG_IGN);
     raise_limits();
     make_blocking(STDIN_FILENO);
     make_blocking(STDOUT_FILENO);

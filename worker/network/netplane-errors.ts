@@ -24,7 +24,7 @@ export class NetplaneRefused extends ClusterError {
   constructor(failure: NetplaneFailure) {
     const where = failure.namespace === "" ? "the host's namespace" : failure.namespace;
     super(`Cannot program the network in ${where}: ${failure.text}`, {
-      fix: "Compare with the kernel's state and repair (`skep network doctor`); the message names what was refused",
+      fix: "The message names what the kernel refused; what is missing is found and tried again by comparing with its state",
     });
     this.namespace = failure.namespace;
     this.operation = failure.operation;

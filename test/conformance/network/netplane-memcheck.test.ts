@@ -76,6 +76,11 @@ void test("valgrind finds no error and no leak in netplane", { skip, timeout: 24
     host.sh(path, "ip route del 10.0.1.2/32");
     assert.deepEqual(await host.changes(), [{ namespace: path, kinds: ["route"] }]);
     await netplane.run("", [{ op: "namespace-delete", path: other }]);
+    // This build holds 32 namespaces open.
+    const many = Array.from({ length: 40 }, (_, at) => host.path(`n${at}`));
+    for (const one of many) await netplane.run("", [{ op: "namespace-add", path: one }]);
+    for (const one of [...many, ...many]) await netplane.run(one, [{ op: "link-set", name: "lo", up: true }]);
+    assert.deepEqual((await netplane.run(path, [{ op: "sysctl-read", name: "net/ipv4/ip_forward" }]))[0], "1");
     assert.match(readlinkSync(`/proc/${host.pid()}/exe`), /valgrind/);
   } finally {
     await host.close(); // throws what valgrind reports

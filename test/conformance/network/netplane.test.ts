@@ -847,7 +847,7 @@ onHost("fifty thousand routes and elements come and go, and are listed whole", a
   assert.deepEqual(host.changesSoFar(), [], "changes of its own are not told, however many");
 });
 
-onHost("more namespaces than are held open can be worked in", async (host) => {
+onHost("namespaces by the dozen are worked in, one after the other and again", async (host) => {
   const paths = await addNamespaces(host, ...Array.from({ length: 40 }, (_, at) => `n${at}`));
   for (const path of [...paths, ...paths])
     await host.netplane.run(path, [{ op: "route-replace", destination: "10.0.0.0/8", type: "blackhole" }]);
@@ -855,6 +855,13 @@ onHost("more namespaces than are held open can be worked in", async (host) => {
     "",
     paths.map((path) => ({ op: "namespace-delete", path }) as const),
   );
+});
+
+onHost("a signal that comes to the whole unit does not end it: its input does", async (host) => {
+  await host.netplane.run("", []);
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.kill(host.pid(), signal);
+  assert.deepEqual(await host.netplane.run("", [{ op: "generation" }]), [1]);
+  assert.deepEqual(host.changesSoFar(), []);
 });
 
 onHost("when netplane is killed the kernel keeps all; watches and ports are taken up again", async (host) => {
