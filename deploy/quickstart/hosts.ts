@@ -171,6 +171,25 @@ export function build(site: Site, count: number): Host[] {
   return hosts;
 }
 
+/** A machine of the same network that is no node. */
+export interface Outsider {
+  readonly address: string;
+  readonly namespace: string;
+}
+
+export function buildOutsider(site: Site): Outsider {
+  const outsider = { address: `${site.subnet}.200`, namespace: `${site.name}-client` };
+  if (namespaces().has(outsider.namespace)) return outsider;
+  const { address, namespace } = outsider;
+  run(["ip", "netns", "add", namespace]);
+  const peer = ["peer", "name", "eth0", "netns", namespace];
+  run(["ip", "-n", `${site.name}-sw`, "link", "add", "client", "type", "veth", ...peer]);
+  run(["ip", "-n", `${site.name}-sw`, "link", "set", "client", "master", "br0", "up"]);
+  run(["ip", "-n", namespace, "address", "add", `${address}/24`, "dev", "eth0"]);
+  run(["ip", "-n", namespace, "link", "set", "eth0", "up"]);
+  return outsider;
+}
+
 /** Ends everything of the site and removes every trace of it. */
 export async function tearDown(site: Site): Promise<void> {
   const numbers = [...namespaces()]

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
-import { build, remember, tearDown, type Host, type Site } from "./hosts.ts";
+import { build, buildOutsider, remember, tearDown, type Host, type Outsider, type Site } from "./hosts.ts";
 import { imageArchive } from "./image.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -136,7 +136,7 @@ async function tour(): Promise<void> {
       name: `hello:${version}`,
       command: ["/bin/hello"],
       labels: { version },
-      files: { "/bin/hello": helloScript(version) },
+      files: helloFiles(version),
       platform: process.arch === "arm64" ? "arm64" : "amd64",
     });
     for (const host of hosts) {
@@ -211,14 +211,51 @@ async function tour(): Promise<void> {
   );
   await type(survivor, ["service", "why", "picky"]);
   await type(survivor, ["service", "rm", "picky"]);
+
+  title("The world reaches the service on every host, and the service sees who it is");
+  const client = buildOutsider(site);
+  say(`    a client outside the cluster: ${client.address}`);
+  await type(survivor, ["service", "update", "--quiet", "--publish-add", "8080:80", service]);
+  for (const { address } of hosts) {
+    const url = `http://${address}:8080/`;
+    say(`${dim("client$")} ${bold(`curl ${url}`)}`);
+    let answer = "";
+    await until(`an answer of ${url}`, 20_000, async () => {
+      answer = await get(client, url);
+      return answer !== "";
+    });
+    say(`    ${answer}`);
+    check(answer.endsWith(`you are ${client.address}`), `the client's own address, ${client.address}`);
+  }
 }
 
-function helloScript(version: string): string {
-  return `#!/bin/sh
-trap 'exit 0' TERM
+/** What the outsider is answered, by the way of `curl`; empty: nothing within two seconds. */
+async function get({ namespace }: Outsider, url: string): Promise<string> {
+  const fetching = `fetch(${JSON.stringify(url)}, { signal: AbortSignal.timeout(2000) })`;
+  const program = `${fetching}.then((answer) => answer.text()).then(console.log, () => undefined)`;
+  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, "-e", program], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  let text = "";
+  for await (const chunk of child.stdout.setEncoding("utf8")) text += String(chunk);
+  return text.trim();
+}
+
+/** Says who it is and who asks, on port 80, until it is told to stop. */
+function helloFiles(version: string): Readonly<Record<string, string>> {
+  return {
+    "/bin/hello": `#!/bin/sh
 echo "hello from version ${version}"
-while :; do sleep 3600 & wait $!; done
-`;
+busybox httpd -f -p 80 -h /www &
+trap 'kill $!; exit 0' TERM
+wait $!
+`,
+    "/www/cgi-bin/index.cgi": `#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+client=\${REMOTE_ADDR##*:}
+echo "hello from version ${version} on $(hostname); you are \${client%]}"
+`,
+  };
 }
 
 async function leaderOf(hosts: readonly Host[]): Promise<Host> {
