@@ -203,6 +203,8 @@ export class Allocator {
       this.#refusedNodes.delete(id);
       return;
     }
+    // It is looked at again when a number is free.
+    if (node.number === 0 && this.#refusedNodes.has(id)) return;
     if (node.number !== 0) {
       const owner = this.#numbers.owner(node.number);
       this.#options.logger.error("a node's number is not its own; it gets another", { id, number: node.number, owner });

@@ -174,6 +174,8 @@ function whyService(view: ClusterView, service: Found<"service">): skep.control.
   const settled = findings.length === 0 && count >= desired;
   if (!settled) findings.push(...lastFailure(tasks, service));
   if (!settled && findings.length === 0) findings.push(missingTasks(view, service, desired, wanted.length));
+  // Nothing is wrong yet: told before it is.
+  findings.push(...lowNetworks(view, service));
   const done = job ? `${completed} of ${desired} tasks have completed` : `${running} of ${desired} tasks are running`;
   return {
     kind: ObjectKind.SERVICE,
@@ -184,6 +186,29 @@ function whyService(view: ClusterView, service: Found<"service">): skep.control.
     findings,
     timeUs: view.timeUs,
   };
+}
+
+/** Networks of the service of which few addresses are left: see the allocator. */
+function lowNetworks(view: ClusterView, service: Found<"service">): Finding[] {
+  const own = service.spec?.taskTemplate?.networks ?? [];
+  const targets = (own.length > 0 ? own : (service.spec?.networks ?? [])).map(({ target }) => target ?? "");
+  return targets.flatMap((target): Finding[] => {
+    const network = view.get("network", target);
+    const pool = network?.reason?.addressPoolFull;
+    if (network === undefined || network.vni === 0 || pool == null) return [];
+    const name = network.spec?.name ?? target;
+    return [
+      {
+        cause: "addresses_low",
+        summary: `few addresses of network ${name} are left: ${pool.used ?? 0} of ${pool.size ?? 0} were in use`,
+        fix: `Use a network with a larger subnet, or remove services from ${name}`,
+        facts: { network: name, size: String(pool.size ?? 0), used: String(pool.used ?? 0) },
+        ...(network.reason == null ? {} : { reason: network.reason }),
+        ...aboutService(service),
+        sinceUs: network.reason?.sinceUs ?? 0,
+      },
+    ];
+  });
 }
 
 const aboutService = (service: Found<"service">): Pick<Finding, "about" | "ids"> => ({
@@ -334,6 +359,13 @@ function whyNode(view: ClusterView, node: Found<"node">): skep.control.IWhyReply
       "certificate_failed",
       `its certificate could not be issued: ${node.certificate?.error ?? ""}`,
       "Join the node again",
+    );
+  }
+  if (node.reason?.addressPoolFull != null) {
+    add(
+      "no_node_number",
+      `it has no number, since ${node.reason.addressPoolFull.used ?? 0} nodes have one: networks cannot reach it`,
+      "Remove nodes that are no more (node rm)",
     );
   }
   findings.push(...nearMisses(view, node.id));

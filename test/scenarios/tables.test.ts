@@ -1,7 +1,8 @@
 /** Tables of the data plane: what nodes are told of whom, and that nothing is stopped while it is still sent something. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { nodeAddresses } from "../../lib/pure/node-number.ts";
+import { nodeAddresses, nodeNumberMax } from "../../lib/pure/node-number.ts";
+import { why } from "../../manager/control/why.ts";
 import { skep } from "../../proto/index.ts";
 import {
   NodeAvailability,
@@ -14,6 +15,7 @@ import {
 } from "../support/swarm-world.ts";
 
 const { UpdateOrder } = skep.objects;
+const { ObjectKind } = skep.control;
 
 /** A world with a network, and a service in it that publishes a port. */
 async function open(options: ConstructorParameters<typeof SwarmWorld>[0] = {}): Promise<SwarmWorld> {
@@ -395,8 +397,43 @@ test("few addresses that are left are said of the network, and taken back when t
   world.update("web", (spec) => (spec.mode = { replicated: { replicas: 10 } }));
   await world.run(1000);
   assert.deepEqual([reason()?.used, reason()?.size], [12, 14]);
+  const { settled, findings } = why(world.store.current(), { kind: ObjectKind.SERVICE, reference: "web" });
+  assert.deepEqual([settled, findings?.map(({ cause }) => cause)], [true, ["addresses_low"]]);
   world.update("web", (spec) => (spec.mode = { replicated: { replicas: 3 } }));
   await world.run(5000);
   assert.equal(reason(), undefined);
+  await world.stop();
+});
+
+test("when every node number is in use, a node says so, and gets one as soon as there is one", async () => {
+  const world = await open({ workers: 1 });
+  for (let at = 0; at < nodeNumberMax - 1; at += 200)
+    world.write((tx) => {
+      for (let each = at; each < Math.min(at + 200, nodeNumberMax - 1); each++)
+        tx.create("node", { id: `filler${each}` });
+    });
+  await world.run(500);
+  world.write((tx) => tx.create("node", { id: "late", spec: { name: "late" } }));
+  await world.run(200);
+  const late = (): Readonly<skep.objects.Node> => world.store.current().get("node", "late")!;
+  assert.equal(late().number, 0);
+  assert.equal(late().reason?.addressPoolFull?.used, nodeNumberMax);
+  const { findings } = why(world.store.current(), { kind: ObjectKind.NODE, reference: "late" });
+  assert.ok(findings?.some(({ cause }) => cause === "no_node_number"));
+  const freed = world.store.current().get("node", "filler7")!.number;
+  world.write((tx) => tx.remove("node", "filler7"));
+  await world.run(200);
+  assert.deepEqual([late().number, late().reason], [freed, null]);
+  await world.stop();
+});
+
+test("a number that two nodes have is kept by the one that came first", async () => {
+  const world = await open({ workers: 2, managers: 3 });
+  world.write((tx) => tx.edit("node", "node2", (draft) => (draft.number = 1)));
+  await world.run(50);
+  world.crashLeader("committed", 20);
+  await world.run(1000);
+  const numbers = ["node1", "node2"].map((id) => world.store.current().get("node", id)?.number);
+  assert.deepEqual(numbers, [1, 2]);
   await world.stop();
 });
