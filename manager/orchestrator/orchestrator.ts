@@ -49,10 +49,12 @@ export interface OrchestratorOptions {
 const entryBytes = 512 * 1024;
 const stepsMax = 500;
 /**
- * Entries under way at once, of all services. More would not be faster, and whoever else writes would wait behind them; to
+ * Steps under way at once, of all services. More would not be faster, and whoever else writes would wait behind them; to
  * decide all that a large cluster may have due at once would keep the process from its heartbeats.
  */
-const entriesMax = 12;
+const stepsInFlightMax = 1500;
+/** What an entry costs beside its steps. */
+const stepsOfEntry = 10;
 const retryMs = 1000;
 /** A book of many tasks takes long to judge; it is given a rest of so many times as long, up to a second. */
 const restFactor = 4;
@@ -67,7 +69,7 @@ export class Orchestrator {
   readonly #servicesOn = new Map<string, Map<string, number>>();
   readonly #due = new Set<string>();
   readonly #inFlight = new Map<string, number>();
-  #entries = 0;
+  #stepsInFlight = 0;
   readonly #wakes = new Map<string, number>();
   #historyMax = historyDefault;
   #watch: Watch<ClusterSchema> | undefined;
@@ -98,7 +100,7 @@ export class Orchestrator {
     this.#forget();
     this.#due.clear();
     this.#inFlight.clear();
-    this.#entries = 0;
+    this.#stepsInFlight = 0;
     this.#wakes.clear();
   }
 
@@ -251,7 +253,7 @@ export class Orchestrator {
     for (const id of Array.from(this.#due)) {
       if (this.#inFlight.has(id)) continue;
       // The others' turn comes when one of those entries is settled.
-      if (this.#entries >= entriesMax) break;
+      if (this.#isFull) break;
       this.#due.delete(id);
       this.#wakes.delete(id);
       const book = this.#books.get(id);
@@ -260,6 +262,10 @@ export class Orchestrator {
       else this.#decide(book);
     }
     this.#arm();
+  }
+
+  get #isFull(): boolean {
+    return this.#stepsInFlight >= stepsInFlightMax;
   }
 
   #decide(book: ServiceBook): void {
@@ -278,7 +284,7 @@ export class Orchestrator {
     if (wakeAtUs !== undefined) this.#wakes.set(book.id, wakeAtUs);
     for (const part of parts(moves, book.taskBytes)) {
       // What is left of a large service is decided again when these are settled.
-      if (this.#entries >= entriesMax) break;
+      if (this.#isFull) break;
       this.#commit(book, service, part);
     }
     const restMs = Math.min(1000, restFactor * (clock.monotonicMs() - startMs));
@@ -310,7 +316,8 @@ export class Orchestrator {
     const watch = this.#watch;
     const nowUs = this.#nowUs;
     this.#start(book.id);
-    this.#entries++;
+    const cost = moves.reduce((sum, { steps }) => sum + steps.length, stepsOfEntry);
+    this.#stepsInFlight += cost;
     const change = (tx: Tx<ClusterSchema>): void => {
       const now = tx.get("service", book.id);
       // Decided by a spec that has changed since: what to do now is for the next round.
@@ -320,7 +327,7 @@ export class Orchestrator {
     const cause = moves[0]?.cause ?? "";
     store.transact(change, { actor, cause }, (outcome) => {
       if (watch !== this.#watch) return;
-      this.#entries--;
+      this.#stepsInFlight -= cost;
       this.#settled(book.id, outcome);
     });
   }
@@ -346,7 +353,7 @@ export class Orchestrator {
   #arm(): void {
     let firstUs = Infinity;
     // What is in flight is looked at when it is over; to wake for it before would be to wake again and again at once.
-    if (this.#entries < entriesMax)
+    if (!this.#isFull)
       for (const [id, atUs] of this.#wakes) if (!this.#inFlight.has(id)) firstUs = Math.min(firstUs, atUs);
     if (firstUs === this.#timerAtUs) return;
     this.#timer?.cancel();

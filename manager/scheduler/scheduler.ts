@@ -54,7 +54,7 @@ const batchMax = 200;
  * Batches under way at once. More would not be faster, and whoever else writes would wait behind them; a plan of all that a
  * large cluster may have waiting would keep the process from its heartbeats.
  */
-const inFlightMax = 12;
+const inFlightMax = 6;
 /** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */
 const rewriteMs = 5000;
 const retryMs = 1000;
@@ -212,6 +212,8 @@ export class Scheduler {
     for (const batch of cut(placements)) this.#place(batch);
     for (const each of refused) this.#unsaid.set(each.taskId, each);
     this.#tell(nowMs);
+    // The plan was bounded.
+    if (this.#board.isDue && this.#inFlight < inFlightMax) this.#planWithin(quietMs);
   }
 
   #place(batch: readonly { readonly placement: Placement; readonly group: GroupFacts }[]): void {

@@ -78,8 +78,8 @@ export class ChurnRun {
       addressPools: ["10.40.0.0/16"],
       subnetSize: 24,
       cluster: { orchestration: { taskHistoryRetentionLimit: historyMax } },
-      // Else what is kept for watches that resume would still be filling when the first looks are taken.
-      watchLimits: { changesMax: 2000, bytesMax: 1 << 20 },
+      // Else what is kept would still be filling when the first looks are taken.
+      kept: { watchLimits: { changesMax: 2000, bytesMax: 1 << 20 }, decodedMax: 256 },
     });
   }
 

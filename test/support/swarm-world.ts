@@ -38,8 +38,11 @@ export interface SwarmOptions {
   readonly cluster?: skep.objects.ClusterSpec.$Properties;
   readonly addressPools?: readonly string[];
   readonly subnetSize?: number;
-  /** What the stores keep for watches that resume. */
-  readonly watchLimits?: { readonly changesMax: number; readonly bytesMax: number };
+  /** What the stores keep for watches that resume, and of what they have decoded. */
+  readonly kept?: {
+    readonly watchLimits: { readonly changesMax: number; readonly bytesMax: number };
+    readonly decodedMax: number;
+  };
   /** Nodes have a data plane; a call to it takes at most so long, and of a hundred so many fail. */
   readonly dataPlane?: { readonly applyMs: number; readonly failPercent?: number };
   /** A running container gets its stop signal. */
@@ -66,7 +69,9 @@ export class SwarmWorld {
     this.cluster = new StoreCluster({
       auto: false,
       members: options.managers ?? 1,
-      ...(options.watchLimits === undefined ? {} : { watchLimits: options.watchLimits }),
+      ...(options.kept === undefined
+        ? {}
+        : { watchLimits: options.kept.watchLimits, limits: { decodedMax: options.kept.decodedMax } }),
     });
     for (const member of this.cluster.members) this.managers.push(new SimManager(this, member));
     for (const manager of this.managers) manager.start();

@@ -79,4 +79,14 @@ test("a plan that is bounded leaves the rest due, and refuses at once what has n
   const second = board.plan(random, 0, 3);
   assert.deepEqual([second.placements.length, second.refused.length, board.isDue], [1, 2, false]);
   assert.deepEqual(board.plan(random, 0, 3), { placements: [], refused: [] });
+  // Many nodes are work, too: one group a plan is looked at on them.
+  for (let at = 0; at < 40; at++) board.setNode(node(`m${at}`, 4e9));
+  for (const serviceId of ["x", "y"]) board.setTask(pending(serviceId, { serviceId }));
+  const served = new Set<string>();
+  for (let plans = 0; board.isDue && plans < 9; plans++) {
+    const groups = board.plan(random, 0, 3).placements.map(({ group }) => group.serviceId);
+    assert.ok(new Set(groups).size <= 1);
+    for (const each of groups) served.add(each);
+  }
+  assert.deepEqual([...served].sort(), ["s", "x", "y"]);
 });

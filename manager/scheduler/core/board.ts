@@ -159,7 +159,7 @@ export class Board {
 
   /**
    * Places what can be placed, and says of the rest why not; of groups for which something has changed.
-   * @param tasksMax  placed anywhere in one plan; groups with more of them stay due
+   * @param tasksMax  placed anywhere in one plan, where eight nodes looked at cost as much as a task; what is left stays due
    */
   plan(random: Random, nowMs: number, tasksMax = Infinity): BoardPlan {
     const placements: { placement: Placement; group: GroupFacts }[] = [];
@@ -178,8 +178,8 @@ export class Board {
       if (anywhere.length === 0) continue;
       const nodes = [...this.#nodes.values()];
       const { facts } = group;
-      const taskIds = anywhere.slice(0, left);
-      left -= taskIds.length;
+      const taskIds = anywhere.slice(0, Math.ceil(left));
+      left -= Math.max(taskIds.length, nodes.length / 8);
       const planned = planGroup({ nodes, group: facts, taskIds, random, nowMs });
       for (const placement of planned.placements) this.#book(placement, group, placements);
       const later = anywhere.slice(taskIds.length);
