@@ -35,7 +35,8 @@ interface LinkBase {
   readonly alias?: string;
   /**
    * Made in this namespace instead of the batch's; not for veth, whose peer says where it goes. A vxlan or wireguard link
-   * made so keeps its UDP socket in the batch's namespace. `up`, `alias` and `master` are then set there.
+   * made so keeps its UDP socket in the batch's namespace. `up`, `alias` and `master` are then set there. Its name must be
+   * free in both namespaces: the kernel looks in the one it is asked from, too.
    */
   readonly target?: NamespacePath;
 }
