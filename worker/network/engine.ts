@@ -11,7 +11,7 @@ import type { Namespace, ObjectChange } from "./core/namespace.ts";
 import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
 import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
-import { compare, forgetOperations, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
+import { compare, forgetOperations, isNft, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
 
 /** What the engine asks of netplane's client. */
 export interface Kernel {
@@ -56,6 +56,7 @@ export class Engine implements AsyncDisposable {
       for (const [path, worker] of this.#workers) {
         if (change !== undefined && change.namespace !== path) continue;
         if (change === undefined) worker.forgetWatch();
+        if (change === undefined || change.kinds.includes("nft")) worker.forgetRules();
         this.#repairLater(worker, calmMs);
       }
     });
@@ -153,6 +154,7 @@ export class Engine implements AsyncDisposable {
         isWatched: !inside,
         // What a container does to its own namespace beyond what is ours is its business.
         prunes: () => this.#confirmed && !inside,
+        isGoing: (path) => this.#options.model.namespaces.get(path)?.size === 0,
         backoff: new Backoff(random, retryMs),
       });
       this.#workers.set(namespace.path, worker);
@@ -191,6 +193,8 @@ interface WorkerOptions {
   readonly namespace: Namespace;
   readonly isWatched: boolean;
   readonly prunes: () => boolean;
+  /** Nothing is wanted of that namespace any more: it is about to be deleted. */
+  readonly isGoing: (path: string) => boolean;
   readonly backoff: Backoff;
 }
 
@@ -200,17 +204,13 @@ const ownTables: readonly NftTableName[] = [
   { family: "netdev", table: "skep" },
 ];
 
-/** A table as the kernel printed it after it was installed, and which state of the model that was. */
-interface PrintedTable {
-  readonly printed: string;
-  readonly revision: number;
-}
-
 class NamespaceWorker {
   readonly namespace: Namespace;
   readonly #options: WorkerOptions;
-  /** By `table FAMILY NAME`. */
-  readonly #printed = new Map<string, PrintedTable>();
+  /** The kernel's count of rulesets after our last change of them. */
+  #generation: number | undefined;
+  /** All its rules and elements are ours and known: it was made by us, or was looked at when all was known that is wanted. */
+  #isKnown = false;
   #running: Promise<unknown> = Promise.resolve();
   #next: Promise<readonly string[]> | undefined;
   #exists: boolean;
@@ -233,6 +233,11 @@ class NamespaceWorker {
   /** What the kernel has is not known any more: the next pass compares. */
   doubt(): void {
     this.#isDoubtful = true;
+  }
+
+  /** Somebody changed rules or elements, so that the count of rulesets says nothing any more. */
+  forgetRules(): void {
+    this.#isKnown = false;
   }
 
   forgetWatch(): void {
@@ -297,8 +302,10 @@ class NamespaceWorker {
         return [];
       }
       await this.exist();
-      const disturbed = await this.#agree();
+      // Whoever raises a doubt while this pass runs is answered by the next.
+      const isDoubtful = this.#isDoubtful;
       this.#isDoubtful = false;
+      const disturbed = await this.#agree(isDoubtful);
       if (isWatched && !this.#isWatching) {
         await kernel.run(path, [{ op: "watch" }]);
         this.#isWatching = true;
@@ -307,6 +314,7 @@ class NamespaceWorker {
       return disturbed;
     } catch (error) {
       this.#isDoubtful = true;
+      this.#isKnown = false;
       // A set that is there with other fields cannot be defined again.
       this.#recreates = isRulesetError(error);
       throw error;
@@ -320,23 +328,23 @@ class NamespaceWorker {
     try {
       await kernel.run("", [{ op: "namespace-add", path: namespace.path }]);
       this.#isDoubtful = false;
+      this.#isKnown = true;
     } catch (error) {
       if (errnoOf(error) !== "EEXIST") throw error;
     }
     this.#exists = true;
   }
 
-  async #agree(): Promise<readonly string[]> {
-    const { kernel, namespace, prunes } = this.#options;
-    const found = this.#isDoubtful ? await this.#look() : undefined;
+  async #agree(isDoubtful: boolean): Promise<readonly string[]> {
+    const { kernel, namespace, prunes, isGoing } = this.#options;
+    const found = isDoubtful ? await this.#look() : undefined;
     const recreates = this.#recreates;
     const { changes: unsaid, forgotten } = namespace.take();
-    const changes = found === undefined ? unsaid : compare(namespace, found, prunes());
-    const plan = planChanges(namespace, changes, recreates, !prunes());
-    const installed = plan.tables.map((name) => namespace.rulesRevision(name));
+    const changes = found === undefined ? unsaid : [...compare(namespace, found, prunes()), ...unlooked(found, unsaid)];
+    const plan = planChanges(namespace, changes, { recreate: recreates, partial: !prunes(), isGoing });
     try {
       for (const { namespace: where, operations } of plan.batches) {
-        for (const part of parts(operations)) await kernel.run(where, part);
+        for (const part of parts(operations)) await this.#run(where, part);
       }
       if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
     } catch (error) {
@@ -346,41 +354,49 @@ class NamespaceWorker {
     this.#recreates = false;
     // Whose far end somebody deleted has lost what was on the near one.
     const renewed = found === undefined ? [] : changes.flatMap(({ before, after }) => peerOf(before, after));
-    for (const [at, { family, table }] of plan.tables.entries()) {
-      const [printed] = await kernel.run(namespace.path, [{ op: "ruleset-list", family, table, ignore: ["ENOENT"] }]);
-      if (typeof printed !== "string") continue;
-      this.#printed.set(`table ${family} ${table}`, { printed, revision: installed[at] ?? 0 });
-    }
     return [...plan.disturbed, ...renewed];
   }
 
+  /** Does what was planned; the count of rulesets is taken in the same request, so that nobody else's change hides in it. */
+  async #run(where: string, operations: readonly Operation[]): Promise<void> {
+    const { kernel, namespace } = this.#options;
+    const isOfRules = operations.some(({ op }) => op === "ruleset" || op === "elements");
+    if (where !== namespace.path || !isOfRules) {
+      await kernel.run(where, operations);
+      return;
+    }
+    const answers = await kernel.run(where, [...operations, { op: "generation" }]);
+    this.#generation = Number(answers.at(-1));
+  }
+
   async #look(): Promise<Found> {
-    const { kernel, namespace, prunes } = this.#options;
+    const { kernel, namespace, prunes, isWatched } = this.#options;
     const { path } = namespace;
-    const sets = this.#recreates ? [] : setsOf(namespace);
-    const answers = await kernel.run(path, [
+    const known = this.#generation;
+    const [links, dump, generation] = (await kernel.run(path, [
       { op: "dump", what: ["links"], all: true },
       // In namespaces of ours all is told: what is on links without a mark, such as lo, is ours as well.
       { op: "dump", what: ["addresses", "routes", "neighbours", "fdb", "rules"], all: path !== "" },
+      { op: "generation" },
+    ])) as [Dump, Dump, number];
+    const found = { links: links.links ?? ([] as readonly Link[]), dump };
+    // Nobody has touched rules or elements since we did; listing them all would cost as much as there are.
+    if (this.#isKnown && known === generation && !this.#recreates) return { ...found, rules: undefined };
+    const sets = this.#recreates ? [] : setsOf(namespace);
+    const answers = await kernel.run(path, [
       ...ownTables.map(({ family, table }) => ({ op: "ruleset-list", family, table, ignore: ["ENOENT"] }) as const),
       ...sets.map((set) => ({ op: "elements-list", set, ignore: ["ENOENT"] }) as const),
     ]);
-    const links = (answers[0] as Dump).links ?? ([] as readonly Link[]);
-    const intact = new Set<string>();
     const chains = new Set<string>();
     const tables: string[] = [];
     ownTables.forEach((name, at) => {
-      const printed = answers[2 + at];
-      const key = `table ${name.family} ${name.table}`;
+      const printed = answers[at];
       if (typeof printed !== "string") return;
-      tables.push(key);
-      const known = this.#printed.get(key);
-      const isAsInstalled = known?.printed === printed && known.revision === namespace.rulesRevision(name);
-      if (!this.#recreates && isAsInstalled) intact.add(key);
+      tables.push(`table ${name.family} ${name.table}`);
       for (const chain of targetChains(name, printed)) chains.add(chain);
     });
     const elements = sets.map((set, at) => {
-      const texts = answers[2 + ownTables.length + at];
+      const texts = answers[ownTables.length + at];
       return { set, texts: Array.isArray(texts) ? (texts as string[]) : [] };
     });
     // A table of an earlier life that nothing wants now.
@@ -389,7 +405,9 @@ class NamespaceWorker {
       if (!tables.includes(key) || namespace.get(key) !== undefined) continue;
       await kernel.run(path, [{ op: "ruleset", text: `delete table ${family} ${table}\n` }]);
     }
-    return { links, dump: answers[1] as Dump, elements, intact, chains };
+    this.#generation = generation;
+    this.#isKnown = prunes() || !isWatched;
+    return { ...found, rules: { elements, chains } };
   }
 
   /** Its links go first: the number of a VXLAN is free only then, and the kernel takes namespaces down when it likes. */
@@ -414,9 +432,15 @@ class NamespaceWorker {
     this.#exists = false;
     this.#isDoubtful = true;
     this.#isWatching = false;
-    this.#printed.clear();
+    this.#isKnown = false;
   }
 }
+
+/** Changes of rules and elements where those were not looked at. */
+const unlooked = ({ rules }: Found, unsaid: readonly ObjectChange[]): readonly ObjectChange[] =>
+  rules === undefined
+    ? unsaid.filter(({ before, after }) => [before, after].some((one) => one !== undefined && isNft(one)))
+    : [];
 
 /** Elements that stand side by side are one transaction and stay together. */
 function parts(operations: readonly Operation[]): (readonly Operation[])[] {

@@ -27,8 +27,6 @@ export interface Plan {
   readonly batches: readonly PlannedBatch[];
   /** Namespaces that lost a link because its other end was made anew: they have to be compared with the kernel. */
   readonly disturbed: readonly string[];
-  /** Tables whose rules have changed: how the kernel prints them is to be remembered anew. */
-  readonly tables: readonly NftTableName[];
 }
 
 const mainTable = 254;
@@ -36,28 +34,34 @@ const mainTable = 254;
 const ownProtocol = 200;
 const aliasPrefix = "skep:";
 
-/**
- * @param changes   what the kernel is believed to have, and what it shall have
- * @param recreate  tables are taken away with all that is in them before they are defined: their sets have changed
- * @param partial   not all is known that is wanted: chains of an earlier life stay as they are, since elements lead to them
- */
-export function planChanges(
-  namespace: Namespace,
-  changes: readonly ObjectChange[],
-  recreate: boolean,
-  partial = false,
-): Plan {
+export interface PlanOptions {
+  /** Tables are taken away with all that is in them before they are defined: their sets have changed. */
+  readonly recreate: boolean;
+  /** Not all is known that is wanted: chains of an earlier life stay as they are, since elements lead to them. */
+  readonly partial: boolean;
+  /** Nothing is wanted of that namespace any more: it is about to be deleted, and the kernel deletes with it what leads there. */
+  readonly isGoing: (path: string) => boolean;
+}
+
+/** @param changes  what the kernel is believed to have, and what it shall have */
+export function planChanges(namespace: Namespace, changes: readonly ObjectChange[], options: PlanOptions): Plan {
+  const isLeft = ({ before, after }: ObjectChange): boolean =>
+    after === undefined &&
+    before?.type === "link" &&
+    isLeftToKernel(before) &&
+    options.isGoing(before.how.peerNamespace);
   const renewed = renewedLinks(changes);
   const all = [...changes, ...dependents(namespace, changes, renewed)];
-  const lostLinks = new Set([...renewed, ...droppedLinks(changes)]);
+  const lostLinks = new Set([...renewed, ...droppedLinks(changes.filter((change) => !isLeft(change)))]);
   const up: { rank: number; operations: Operation[] }[] = [];
   const fromHost: Operation[] = [];
   const down: { rank: number; operations: Operation[] }[] = [];
   const disturbed: string[] = [];
-  const nft = new NftChanges(namespace, { recreate, partial });
-  for (const { before, after } of all) {
+  const nft = new NftChanges(namespace, options);
+  for (const change of all) {
+    const { before, after } = change;
     const object = after ?? before;
-    if (object === undefined) continue;
+    if (object === undefined || isLeft(change)) continue;
     if (isNft(object)) {
       nft.add(before, after);
     } else if (after === undefined) {
@@ -86,7 +90,7 @@ export function planChanges(
       operations: [...late, ...nft.operations(), ...sorted(down.map((one) => ({ ...one, rank: -one.rank })))],
     },
   ].filter(({ operations }) => operations.length > 0);
-  return { batches, disturbed, tables: nft.tables() };
+  return { batches, disturbed };
 }
 
 /** Links that cannot become what is wanted of them, and are made anew. */
@@ -112,6 +116,10 @@ function nature({ how }: LinkObject): unknown {
       return { kind: how.kind };
   }
 }
+
+/** Its name is not used again soon, so nobody has to wait until it is gone: deleting a link is what takes the kernel longest. */
+const isLeftToKernel = (link: LinkObject): link is LinkObject & { how: { kind: "veth" } } =>
+  link.how.kind === "veth" && link.how.isLeftToKernel === true;
 
 function droppedLinks(changes: readonly ObjectChange[]): string[] {
   return changes.flatMap(({ before, after }) => (before?.type === "link" && after === undefined ? [before.name] : []));
@@ -186,7 +194,7 @@ function linkOperations(
 type NftObject = TableObject | ChainObject | ElementObject;
 type PlainObject = Exclude<NetObject, LinkObject | NftObject>;
 
-const isNft = (object: NetObject): object is NftObject =>
+export const isNft = (object: NetObject): object is NftObject =>
   object.type === "table" || object.type === "chain" || object.type === "element";
 
 function addition(object: PlainObject): Operation[] {
@@ -294,20 +302,11 @@ class NftChanges {
     }
   }
 
-  tables(): NftTableName[] {
-    const touched = new Map<string, NftTableName>(this.#defined);
-    for (const { before, after } of this.#chains) {
-      const chain = after ?? before;
-      if (chain?.type === "chain") touched.set(tableKey(chain), { family: chain.family, table: chain.table });
-    }
-    return [...touched].filter(([key]) => !this.#dropped.has(key)).map(([, { family, table }]) => ({ family, table }));
-  }
-
   operations(): Operation[] {
     const installs = [...this.#defined.values()].map((table) => installText(table, this.#how));
     const made: string[] = [];
     const gone: string[] = [];
-    for (const { before, after } of this.#chains) {
+    for (const { before, after } of [...this.#chains, ...this.#emptied()]) {
       const chain = after ?? before;
       if (chain?.type !== "chain" || this.#dropped.has(tableKey(chain))) continue;
       const name = `${chain.family} ${chain.table} ${chain.chain}`;
@@ -323,6 +322,18 @@ class NftChanges {
       ...this.#elementOperations(),
       ...(after === "" ? [] : [{ op: "ruleset", text: `${after}\n` } as const]),
     ];
+  }
+
+  /** Rules of chains of their own, which go when their table's rules are defined anew. */
+  #emptied(): { before: undefined; after: ChainObject }[] {
+    if (this.#defined.size === 0 || this.#how.partial) return [];
+    const said = new Set(this.#chains.flatMap(({ after }) => (after === undefined ? [] : [objectKey(after)])));
+    const emptied: { before: undefined; after: ChainObject }[] = [];
+    for (const object of this.#namespace.objects()) {
+      if (object.type !== "chain" || !this.#defined.has(tableKey(object)) || said.has(objectKey(object))) continue;
+      emptied.push({ before: undefined, after: object });
+    }
+    return emptied;
   }
 
   #elementOperations(): Operation[] {
@@ -365,10 +376,7 @@ function installText({ family, table, text }: TableObject, { recreate, partial }
   return [definition, ...chains, definition].join("\n");
 }
 
-interface InstallHow {
-  readonly recreate: boolean;
-  readonly partial: boolean;
-}
+type InstallHow = Pick<PlanOptions, "recreate" | "partial">;
 
 const elementText = ({ key, value }: ElementObject): string =>
   value.length === 0 ? key.join(" . ") : `${key.join(" . ")} : ${value.join(" . ")}`;
@@ -423,11 +431,14 @@ export interface Found {
   readonly links: readonly Link[];
   /** Ours at least. */
   readonly dump: Dump;
-  /** undefined: not looked at; they are taken to be as they were told. */
-  readonly elements: readonly { readonly set: ElementSet; readonly texts: readonly string[] }[] | undefined;
-  /** Tables and chains that are as they were printed after we installed them, by `table FAMILY NAME`. */
-  readonly intact: ReadonlySet<string>;
-  /** Chains that there are in tables that are not intact, `FAMILY TABLE CHAIN`. */
+  /** undefined: nobody but us has changed rules and elements, which are as they were told. */
+  readonly rules: FoundRules | undefined;
+}
+
+/** Rules are not compared: they are defined again in place, which no connection notices. */
+export interface FoundRules {
+  readonly elements: readonly { readonly set: ElementSet; readonly texts: readonly string[] }[];
+  /** Those without a hook, `FAMILY TABLE CHAIN`. */
   readonly chains: ReadonlySet<string>;
 }
 
@@ -456,13 +467,11 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
         break;
       }
       case "table":
-        if (!found.intact.has(key)) changes.push({ key, before: undefined, after: object });
-        break;
       case "chain":
-        if (!found.intact.has(tableKey(object))) changes.push({ key, before: undefined, after: object });
+        if (found.rules !== undefined) changes.push({ key, before: undefined, after: object });
         break;
       case "element":
-        if (found.elements === undefined) break;
+        if (found.rules === undefined) break;
         if (before === undefined || !sameObject(before, object)) changes.push({ key, before, after: object });
         break;
       case "address":
@@ -516,7 +525,7 @@ function asFound(wanted: LinkObject, { kind, mac, mtu, master, vni, local, port 
   return { ...wanted, how, mac: mac ?? "", mtu, master: master ?? "" };
 }
 
-function foundObjects({ links, dump, elements, chains }: Found): Map<string, NetObject> {
+function foundObjects({ links, dump, rules }: Found): Map<string, NetObject> {
   const objects: NetObject[] = [];
   for (const { name, alias, kind, mtu } of links) {
     if (alias?.startsWith(aliasPrefix) !== true) continue;
@@ -548,7 +557,7 @@ function foundObjects({ links, dump, elements, chains }: Found): Map<string, Net
     if (family === "ip6" || (protocol ?? ownProtocol) !== ownProtocol) continue;
     objects.push({ type: "rule", priority: preference, mark: mark ?? 0, mask: mask ?? 0xffffffff, table });
   }
-  for (const { set, texts } of elements ?? []) {
+  for (const { set, texts } of rules?.elements ?? []) {
     for (const text of texts) {
       const [key = "", value] = text.split(" : ");
       objects.push({
@@ -561,7 +570,7 @@ function foundObjects({ links, dump, elements, chains }: Found): Map<string, Net
       });
     }
   }
-  for (const name of chains) {
+  for (const name of rules?.chains ?? []) {
     const [family = "", table = "", chain = ""] = name.split(" ");
     objects.push({ type: "chain", family: familyOf(family), table, chain, rules: [] });
   }

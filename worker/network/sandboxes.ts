@@ -2,7 +2,7 @@
  * Sandboxes: the network namespaces of containers. What is decided about one (addresses, links, ports) is on disk before the
  * kernel hears of it, and is taken up after a restart of skepd without touching what runs.
  */
-import { createHash } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -153,7 +153,8 @@ export class SandboxKeeper implements Sandboxes {
     const chosen = await choices.choose(id, request, bridges, held);
     return {
       id,
-      tag: held?.tag ?? createHash("sha256").update(id).digest("hex").slice(0, 10),
+      // Of this life of the sandbox: links of the one before may still be on their way out.
+      tag: held?.tag ?? randomBytes(5).toString("hex"),
       namespacePath: join(folder, id),
       gatewayAddress: chosen.gatewayAddress,
       internal: overlays.length > 0 && overlays.every(({ wish }) => wish.network.internal),

@@ -3,7 +3,7 @@
  * (a peer, a task, a sandbox) owns a group of objects and replaces the group as a whole, so each fact's objects are a pure
  * function of the fact. The cost of a change is that of its own group.
  */
-import { objectKey, sameObject, type NetObject, type NftTableName } from "./objects.ts";
+import { objectKey, sameObject, type NetObject } from "./objects.ts";
 
 /** A wanted object and what the kernel is believed to have in its place; undefined: nothing. */
 export interface ObjectChange {
@@ -32,8 +32,6 @@ export class Namespace {
   /** What the kernel was last told of keys that have changed since. */
   #unsaid = new Map<string, NetObject | undefined>();
   #forgotten: ForgottenConnections[] = [];
-  /** How often the rules of each table have changed, by family and name. */
-  readonly #rulesRevisions = new Map<string, number>();
   #stale: Set<string> | undefined;
 
   constructor(path: string) {
@@ -84,15 +82,6 @@ export class Namespace {
     const after = this.get(key);
     if (before === after || (before !== undefined && after !== undefined && sameObject(before, after))) return;
     if (!this.#unsaid.has(key)) this.#unsaid.set(key, before);
-    const changed = after ?? before;
-    if (changed?.type === "table" || changed?.type === "chain") {
-      this.#rulesRevisions.set(tableName(changed), this.rulesRevision(changed) + 1);
-    }
-  }
-
-  /** Grows whenever the text of a table or one of its chains becomes another. */
-  rulesRevision(table: NftTableName): number {
-    return this.#rulesRevisions.get(tableName(table)) ?? 0;
   }
 
   /** The wanted object of this key. Of several claims the first group's by name wins, so that order of arrival is no matter. */
@@ -144,5 +133,3 @@ export class Namespace {
     for (const group of stale) this.set(group, []);
   }
 }
-
-const tableName = ({ family, table }: NftTableName): string => `${family} ${table}`;

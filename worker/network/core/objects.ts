@@ -33,6 +33,8 @@ export interface LinkObject {
         readonly peerName: string;
         readonly peerMac: string;
         readonly peerMtu: number;
+        /** Nothing else will soon have its name: when its far end's namespace goes, the kernel may delete it in its own time. */
+        readonly isLeftToKernel?: true;
       };
   /** Without `skep:`; what the link is for: a sandbox's id, a network's id. Empty with `existing`. */
   readonly owner: string;

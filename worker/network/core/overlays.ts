@@ -258,6 +258,7 @@ class Overlay {
           peerName: interfaceName,
           peerMac: macAddress,
           peerMtu: mtu,
+          isLeftToKernel: true,
         },
         owner: id,
         mac: gatewayMac,

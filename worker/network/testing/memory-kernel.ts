@@ -39,6 +39,8 @@ export class MemoryNamespace {
   readonly tables = new Map<string, { text: string; readonly chains: Map<string, string[]> }>();
   readonly elements = new Map<string, Map<string, string>>();
   readonly forgotten: string[] = [];
+  /** Of rulesets: grows with each change of them. */
+  generation = 1;
 }
 
 export class MemoryKernel implements Kernel {
@@ -169,7 +171,10 @@ export class MemoryKernel implements Kernel {
       case "sysctl-write":
         ns.sysctls.set(operation.name, operation.value);
         return undefined;
+      case "generation":
+        return ns.generation;
       case "ruleset":
+        ns.generation += 1;
         for (const line of operation.text.split(/\n(?=add |delete |flush |table )/)) this.#rule(ns, line.trim(), fail);
         return undefined;
       case "ruleset-list": {
@@ -180,6 +185,7 @@ export class MemoryKernel implements Kernel {
         return `table ${operation.family} ${operation.table} {\n${table.text}\n${chains.join("\n")}}\n`;
       }
       case "elements": {
+        ns.generation += 1;
         const { family, table, name } = operation.set;
         if (!ns.tables.has(`${family} ${table}`)) fail("ENOENT");
         const key = `${family} ${table} ${name}`;
