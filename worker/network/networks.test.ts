@@ -166,6 +166,24 @@ describe("networks on a kernel in memory", () => {
     assert.deepEqual(await readdir(join(folder, "data", "sandboxes")), []);
   });
 
+  test("a network keeps its interface while others come and go", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    const [first] = request(1).networks;
+    const other = request(1, { id: "net2", name: "other", vni: 4098 }).networks[0];
+    assert.ok(first !== undefined && other !== undefined);
+    const attach = async (wanted: SandboxRequest["networks"]): Promise<unknown> => {
+      const { endpoints } = await networks.sandboxes.attach(taskId, { ...request(1), networks: wanted }, never);
+      return endpoints.map(({ networkId, interfaceName }) => [networkId, interfaceName]);
+    };
+    const interfaces = (): string[] => [...kernel.get(path(taskId)).links.keys()].sort();
+    assert.deepEqual(await attach([first, other]), [["net1", "eth0"], ["net2", "eth1"]]); // prettier-ignore
+    assert.deepEqual(await attach([other]), [["net2", "eth1"]]);
+    assert.deepEqual(interfaces(), ["eth1", "lo"]);
+    assert.deepEqual(await attach([other, first]), [["net2", "eth1"], ["net1", "eth0"]]); // prettier-ignore
+    assert.deepEqual(interfaces(), ["eth0", "eth1", "lo"]);
+  });
+
   test("attach() again is the same sandbox and asks nothing of the kernel", async () => {
     const networks = await open();
     await networks.replace(records());

@@ -117,11 +117,17 @@ export class SandboxKeeper implements Sandboxes {
       signal.throwIfAborted();
       const { model, engine, records, abilities } = this.#options;
       if (abilities.refusal !== undefined) throw abilities.refusal;
+      const before = this.#records.get(id)?.facts;
       const record: SandboxRecord = { version: 1, request, facts: await this.#decide(id, request) };
       await records.put(record);
       this.#records.set(id, record);
       model.sandbox(id, record.facts);
-      await engine.settle(this.#namespaces(record.facts));
+      // Those of networks that it has left, too.
+      const namespaces = new Set([
+        ...this.#namespaces(record.facts),
+        ...(before === undefined ? [] : this.#namespaces(before)),
+      ]);
+      await engine.settle([...namespaces]);
       signal.throwIfAborted();
       return this.#sandbox(record);
     });
