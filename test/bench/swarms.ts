@@ -20,7 +20,7 @@ export interface Swarm {
   readonly hosts: readonly Host[];
   engine(host: Host): Engine;
   start(host: Host): Promise<void>;
-  /** kill -9 of everything of a host: daemons, monitors or shims, containers. */
+  /** kill -9 of everything of a host: daemons, monitors, containers. */
   crash(host: Host): Promise<void>;
   /** kill -9 of the daemon's processes; containers go on. */
   killDaemon(host: Host): Promise<void>;
@@ -219,7 +219,7 @@ export class DockerSwarm implements Swarm {
 
   processes(host: Host): number[] {
     const { pid } = host;
-    return pid === undefined ? [] : withChildren(pid).filter((each) => !commandOf(each).includes("shim"));
+    return pid === undefined ? [] : withChildren(pid).filter((each) => !isMonitor.test(commandOf(each)));
   }
 
   async close(): Promise<void> {
@@ -229,13 +229,13 @@ export class DockerSwarm implements Swarm {
     await tearDown(this.#hosts.site);
   }
 
-  /** dockerd, its containerd and the shims: each has the host's folder in its command line. */
+  /** dockerd, its containerd and their monitors: each has the host's folder in its command line. */
   #of(host: Host): number[] {
     return processesWith(`${host.execRoot}/`);
   }
 }
 
-/** What a daemon that was killed has left: its containerd and shims, known by our folder in their command lines. */
+/** What a daemon that was killed has left: containerd and monitors, known by our folder in their command lines. */
 async function endLeftovers(site: string): Promise<void> {
   await endAll(processesWith(`/run/${site}/`));
 }
@@ -247,7 +247,9 @@ function processesWith(text: string): number[] {
     .filter((pid) => pid !== process.pid && commandOf(pid).includes(text) && isDocker(commandOf(pid)));
 }
 
-const isDocker = (command: string): boolean => /^\S*(?:dockerd|containerd|containerd-shim\S*)\0/u.test(command);
+const isDocker = (command: string): boolean => /^\S*(?:dockerd|containerd)(?:-\S*)?\0/u.test(command);
+/** containerd's, one a container: its name is longer than the daemon's. */
+const isMonitor = /^\S*containerd-/u;
 
 async function endAll(pids: readonly number[]): Promise<void> {
   for (const pid of pids) {
