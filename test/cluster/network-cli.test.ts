@@ -1,0 +1,385 @@
+/** Networks as a user of the docker CLI knows them: of one node and of the swarm, on two hosts with real daemons. */
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+
+import type { Host } from "../../deploy/quickstart/hosts.ts";
+import { imageArchive } from "../../deploy/quickstart/image.ts";
+import { ask, hindrance, World } from "./world.ts";
+
+const why = hindrance || (spawnSync("docker", ["--version"]).status === 0 ? false : "needs the docker CLI");
+const cli = join(import.meta.dirname, "../../cli/main.ts");
+
+interface Said {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** As a user on the host types it; bounded. */
+function type(host: Host, command: readonly string[]): Promise<Said> {
+  const [program, args] = host.command(command);
+  return new Promise((resolve, reject) => {
+    const socket = `unix://${host.socket}`;
+    const env = { ...process.env, DOCKER_HOST: socket, SKEP_HOST: socket, DOCKER_CONFIG: "/nonexistent" };
+    const child = spawn(program, args, { env, timeout: 60_000, stdio: ["ignore", "pipe", "pipe"] });
+    let [out, err] = ["", ""];
+    child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
+    child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, out: out.trim(), err: err.trim() }));
+  });
+}
+
+async function docker(host: Host, ...args: readonly string[]): Promise<string> {
+  const { code, out, err } = await type(host, ["docker", ...args]);
+  assert.equal(code, 0, `docker ${args.join(" ")}: ${err} ${out}`);
+  return out;
+}
+
+async function refused(host: Host, wanted: RegExp, ...args: readonly string[]): Promise<void> {
+  const { code, err } = await type(host, ["docker", ...args]);
+  assert.notEqual(code, 0, `docker ${args.join(" ")} was not refused`);
+  assert.match(err, wanted);
+}
+
+/** Runs to its end on these networks. */
+const once = (host: Host, flags: readonly string[], script: string): Promise<string> =>
+  docker(host, "run", "--rm", ...flags, "box:1", "sh", "-c", script);
+const inside = (host: Host, container: string, script: string): Promise<string> =>
+  docker(host, "exec", container, "sh", "-c", script);
+/** Addresses of a name, as a container is told them, in order; none: "". */
+async function lookUp(host: Host, container: string, name: string): Promise<string> {
+  const said = await inside(host, container, `busybox nslookup -type=a ${name} || true`);
+  const answer = said.split("\n").slice(2).join("\n");
+  return [...answer.matchAll(/Address: (\S+)/g)]
+    .map(([, address]) => address ?? "")
+    .toSorted()
+    .join(" ");
+}
+/** What it is served by whoever has the name. (The C library of a static busybox cannot look names up by itself.) */
+async function fetchFrom(host: Host, container: string, name: string): Promise<string> {
+  const [address = ""] = (await lookUp(host, container, name)).split(" ");
+  return inside(host, container, fetch(address));
+}
+const addressOf = (host: Host, container: string, network: string): Promise<string> =>
+  docker(host, "inspect", "-f", `{{(index .NetworkSettings.Networks "${network}").IPAddress}}`, container);
+const serve = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
+const fetch = (address: string): string => `busybox wget -q -O - http://${address}/group`;
+
+describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
+  let world: World;
+  let a: Host;
+  let b: Host;
+
+  before(async () => {
+    world = await World.open("sknc", 1, 1);
+    [a, b] = world.hosts as [Host, Host];
+    const platform = process.arch === "arm64" ? "arm64" : "amd64";
+    const image = await imageArchive({ name: "box:1", command: ["sleep", "1000"], labels: {}, files: {}, platform });
+    for (const host of [a, b]) assert.equal((await ask(host, "POST", "/images/load?quiet=1", image)).status, 200);
+  });
+  after(() => world.close());
+
+  test("a network of the node has names, aliases, fixed addresses, and nothing from other networks", async () => {
+    await docker(a, "network", "create", "--subnet", "172.30.0.0/24", "--label", "k=v", "net1");
+    await docker(a, "network", "create", "net2");
+    await docker(
+      a,
+      "run",
+      "-d",
+      "--name",
+      "db",
+      "--network",
+      "net1",
+      "--ip",
+      "172.30.0.77",
+      "--network-alias",
+      "store",
+      "box:1",
+      ...serve,
+    );
+    await docker(a, "run", "-d", "--name", "other", "--network", "net2", "box:1");
+    await docker(a, "run", "-d", "--name", "user", "--network", "net1", "--link", "db:linked", "box:1");
+    for (const name of ["db", "store", "linked", "DB", "db.net1"])
+      assert.equal(await lookUp(a, "user", name), "172.30.0.77", name);
+    assert.match(await fetchFrom(a, "user", "db"), /^root:/);
+    assert.equal(await lookUp(a, "user", "other"), "");
+    assert.equal(await lookUp(a, "other", "db"), "");
+    const { code } = await type(a, ["docker", "exec", "other", "busybox", "ping", "-c", "1", "-W", "1", "172.30.0.77"]);
+    assert.notEqual(code, 0, "networks of one node are apart");
+    assert.match(await inside(a, "user", "busybox nslookup 172.30.0.77"), /name = db\.net1/);
+    const shown = JSON.parse(await docker(a, "network", "inspect", "net1")) as { Containers: object; Labels: object }[];
+    assert.equal(Object.keys(shown[0]!.Containers).length, 2);
+    assert.deepEqual(shown[0]!.Labels, { k: "v" });
+    assert.equal(await docker(a, "ps", "-q", "--filter", "network=net1").then((text) => text.split("\n").length), 2);
+  });
+
+  test("ports are published, chosen, shown and refused when they are taken", async () => {
+    await docker(a, "run", "-d", "--name", "p1", "-p", "8080:80", "-p", "127.0.0.1:5300:53/udp", "box:1", ...serve);
+    assert.equal(await docker(a, "port", "p1", "80"), "0.0.0.0:8080");
+    assert.match(
+      await docker(a, "ps", "--format", "{{.Names}} {{.Ports}}"),
+      /p1 (127\.0\.0\.1:5300->53\/udp, )?0\.0\.0\.0:8080->80\/tcp/,
+    );
+    for (const address of ["127.0.0.1:8080", `${a.address}:8080`]) {
+      const { out } = await type(a, ["busybox", "wget", "-q", "-O", "-", `http://${address}/group`]);
+      assert.match(out, /^root:/, address);
+    }
+    const { out } = await type(b, ["busybox", "wget", "-q", "-O", "-", `http://${a.address}:8080/group`]);
+    assert.match(out, /^root:/, "from another host");
+    await refused(a, /port is already allocated/, "run", "-d", "--name", "p2", "-p", "8080:80", "box:1");
+    await docker(a, "run", "-d", "--name", "p3", "-p", "8080-8085:80", "--expose", "90", "-P", "box:1");
+    assert.equal(await docker(a, "port", "p3", "80"), "0.0.0.0:8081");
+    assert.match(await docker(a, "port", "p3", "90"), /^0\.0\.0\.0:(3|4|5|6)\d{4}$/);
+    assert.equal(await docker(a, "ps", "--filter", "publish=8081", "--format", "{{.Names}}"), "p3");
+    await docker(a, "rm", "-f", "p1", "p2", "p3");
+    await docker(a, "run", "-d", "--rm", "--name", "p4", "-p", "8080:80", "box:1");
+    await docker(a, "rm", "-f", "p4");
+  });
+
+  test("a running container is connected and disconnected, and its other connections go on", async () => {
+    await docker(a, "run", "-d", "--name", "mover", "box:1");
+    await docker(a, "network", "connect", "--alias", "al", "net1", "mover");
+    const first = await addressOf(a, "mover", "net1");
+    assert.equal(await lookUp(a, "user", "al"), first);
+    assert.equal(await lookUp(a, "mover", "db"), "172.30.0.77");
+    assert.match(await inside(a, "mover", "cat /etc/hosts"), new RegExp(first.replaceAll(".", "\\.")));
+    await refused(a, /already exists in network net1/, "network", "connect", "net1", "mover");
+    await docker(a, "network", "disconnect", "bridge", "mover");
+    assert.match(await fetchFrom(a, "mover", "db"), /^root:/);
+    await docker(a, "restart", "-t", "0", "mover");
+    assert.equal(await lookUp(a, "user", "al"), await addressOf(a, "mover", "net1"));
+    await docker(a, "network", "disconnect", "net1", "mover");
+    assert.equal(await lookUp(a, "user", "al"), "");
+    await refused(a, /is not connected to network net1/, "network", "disconnect", "net1", "mover");
+    await docker(a, "network", "disconnect", "-f", "net1", "mover");
+    await refused(a, /container must be created in host network mode/, "network", "connect", "host", "mover");
+    await docker(a, "rm", "-f", "mover");
+  });
+
+  test("the container's own words about names are heard: dns, search, options, hosts, host-gateway", async () => {
+    const flags = [
+      "--dns",
+      "192.0.2.1",
+      "--dns-search",
+      "example.org",
+      "--dns-option",
+      "ndots:2",
+      "--add-host",
+      "up:host-gateway",
+      "--add-host",
+      "x:1.2.3.4",
+    ];
+    const said = await once(
+      a,
+      ["--network", "net1", ...flags],
+      "cat /etc/resolv.conf /etc/hosts; busybox ping -c 1 -W 2 up",
+    );
+    assert.match(said, /search example\.org/);
+    assert.match(said, /nameserver 100\.64\.0\.1/);
+    assert.match(said, /options ndots:2/);
+    assert.match(said, /1\.2\.3\.4\tx/);
+    assert.match(said, /1 packets received/);
+    assert.match(
+      await once(a, ["--dns", "192.0.2.1"], "cat /etc/resolv.conf"),
+      /nameserver 192\.0\.2\.1/,
+      "bridge has no names",
+    );
+    assert.equal(
+      await once(a, ["--network", "container:db"], "cat /etc/resolv.conf"),
+      await inside(a, "db", "cat /etc/resolv.conf"),
+    );
+  });
+
+  test("an internal network has no way out, and tells no foreign names", async () => {
+    await docker(a, "network", "create", "--internal", "inner");
+    const said = await once(
+      a,
+      ["--network", "inner"],
+      `busybox ip route; busybox nslookup -type=a example.com; busybox ping -c 1 -W 1 ${b.address} || echo stuck`,
+    );
+    assert.doesNotMatch(said, /^default/m);
+    assert.match(said, /NXDOMAIN/);
+    assert.match(said, /stuck/);
+  });
+
+  test("what cannot be is refused in the words that users know", async () => {
+    await refused(a, /network with name net1 already exists/, "network", "create", "net1");
+    await refused(
+      a,
+      /Pool overlaps with other one on this address space/,
+      "network",
+      "create",
+      "--subnet",
+      "172.30.0.0/25",
+      "n",
+    );
+    await refused(a, /operation is not permitted on predefined bridge network/, "network", "create", "bridge");
+    await refused(a, /plugin "nosuch" not found/, "network", "create", "-d", "nosuch", "n");
+    await refused(a, /bridge is a pre-defined network and cannot be removed/, "network", "rm", "bridge");
+    await refused(a, /has active endpoints/, "network", "rm", "net1");
+    await refused(a, /network nosuch not found/, "run", "--rm", "--network", "nosuch", "box:1", "true");
+    await refused(
+      a,
+      /Address already in use: 172\.30\.0\.77/,
+      "run",
+      "--rm",
+      "--network",
+      "net1",
+      "--ip",
+      "172.30.0.77",
+      "box:1",
+      "true",
+    );
+    await refused(a, /supported on user defined networks only/, "run", "--rm", "--ip", "172.17.0.9", "box:1", "true");
+    await refused(a, /conflicting options/, "run", "--rm", "--network", "container:db", "-p", "80:80", "box:1", "true");
+    await refused(a, /network "?nosuch"? not found/, "network", "inspect", "nosuch");
+  });
+
+  test("the daemon starts anew, and containers keep their networks, names and ports", async () => {
+    await docker(a, "run", "-d", "--name", "kept", "--network", "net1", "-p", "8090:80", "box:1", ...serve);
+    const before = await addressOf(a, "kept", "net1");
+    await a.kill("SIGTERM");
+    a.start();
+    await a.answers();
+    assert.equal(await addressOf(a, "kept", "net1"), before);
+    assert.equal(await docker(a, "port", "kept", "80"), "0.0.0.0:8090");
+    await world.until("names after the restart", 10_000, async () => (await lookUp(a, "user", "kept")) === before);
+    const { out } = await type(b, ["busybox", "wget", "-q", "-O", "-", `http://${a.address}:8090/group`]);
+    assert.match(out, /^root:/);
+    await docker(a, "rm", "-f", "kept");
+    assert.equal(await lookUp(a, "user", "kept"), "");
+  });
+
+  test("an attachable network of the swarm joins containers of both hosts with services by name", async () => {
+    await world.form();
+    await docker(a, "network", "create", "-d", "overlay", "--attachable", "ov1");
+    await docker(a, "network", "create", "-d", "overlay", "ov2");
+    await docker(a, "run", "-d", "--name", "one", "--network", "ov1", "--network-alias", "uno", "box:1", ...serve);
+    await docker(b, "run", "-d", "--name", "two", "--network", "ov1", "box:1", ...serve);
+    const [one, two] = [await addressOf(a, "one", "ov1"), await addressOf(b, "two", "ov1")];
+    for (const name of ["one", "uno", "one.ov1"]) {
+      await world.until(`the name ${name}`, 10_000, async () => (await lookUp(b, "two", name)) === one);
+    }
+    await world.until("the name two", 10_000, async () => (await lookUp(a, "one", "two")) === two);
+    assert.match(await fetchFrom(b, "two", "one"), /^root:/);
+    const service = [
+      "--name",
+      "web",
+      "--network",
+      "name=ov1,alias=www",
+      "--replicas",
+      "2",
+      "-p",
+      "8088:80",
+      "--no-resolve-image",
+      "--stop-grace-period",
+      "1s",
+      "-d",
+    ];
+    await docker(a, "service", "create", ...service, "box:1", ...serve);
+    await world.until(
+      "two tasks by name",
+      20_000,
+      async () => (await lookUp(b, "two", "tasks.web")).split(" ").length === 2,
+    );
+    const listed = JSON.parse(await docker(a, "network", "inspect", "-v", "ov1")) as {
+      Services: Record<string, { VIP: string; Tasks: object[] }>;
+      Peers: object[];
+    }[];
+    const { VIP = "", Tasks = [] } = listed[0]!.Services["web"] ?? {};
+    assert.equal(Tasks.length, 2);
+    assert.equal(listed[0]!.Peers.length, 2);
+    for (const name of ["web", "www"]) assert.equal(await lookUp(b, "two", name), VIP);
+    assert.match(await fetchFrom(b, "two", "www"), /^root:/);
+    assert.match(await docker(a, "service", "ls", "--format", "{{.Ports}}"), /\*:8088->80\/tcp/);
+  });
+
+  test("a worker knows a network of the swarm while a container of its own is on it", async () => {
+    assert.match(await docker(b, "network", "ls"), /ov1 +overlay +swarm/);
+    assert.doesNotMatch(await docker(b, "network", "ls"), /ov2/);
+    assert.match(await docker(b, "network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "ov1"), /two/);
+    await refused(b, /from a worker node/, "network", "create", "-d", "overlay", "ov3");
+    await refused(a, /not attachable/, "run", "--rm", "--network", "ov2", "box:1", "true");
+    await refused(a, /is in use by service/, "network", "rm", "ov1");
+    await docker(b, "network", "connect", "net9", "two").catch((error: Error) =>
+      assert.match(error.message, /network net9 not found/),
+    );
+  });
+
+  test("dnsrr, a running container on an overlay, and leaving it", async () => {
+    const service = [
+      "--name",
+      "rr",
+      "--network",
+      "ov1",
+      "--endpoint-mode",
+      "dnsrr",
+      "--replicas",
+      "2",
+      "--no-resolve-image",
+      "--stop-grace-period",
+      "1s",
+      "-d",
+    ];
+    await docker(a, "service", "create", ...service, "box:1");
+    await world.until("both addresses", 20_000, async () => (await lookUp(a, "one", "rr")).split(" ").length === 2);
+    await docker(a, "network", "connect", "ov1", "user");
+    assert.equal((await lookUp(a, "user", "rr")).split(" ").length, 2);
+    assert.equal(await lookUp(a, "user", "db"), "172.30.0.77", "and its other network's names");
+    await docker(a, "network", "disconnect", "ov1", "user");
+    assert.equal(await lookUp(a, "user", "rr"), "");
+    await docker(a, "service", "rm", "rr", "web");
+    await world.until("the name is gone", 10_000, async () => (await lookUp(a, "one", "web")) === "");
+  });
+
+  test("networks that nobody uses are pruned, on this node and in the swarm; events tell of all of it", async () => {
+    await docker(a, "rm", "-f", "one");
+    await docker(b, "rm", "-f", "two");
+    await docker(a, "network", "create", "empty");
+    assert.match(await docker(a, "network", "ls", "--filter", "dangling=true"), /empty/);
+    await world.until("ov1 is pruned", 20_000, async () => {
+      await docker(a, "network", "prune", "-f");
+      return !/ov1/.test(await docker(a, "network", "ls"));
+    });
+    assert.doesNotMatch(await docker(a, "network", "ls"), /empty|inner|ov2/);
+    assert.match(await docker(a, "network", "ls"), /net1/);
+    const events = await docker(
+      a,
+      "events",
+      "--since",
+      "10m",
+      "--until",
+      String(Math.ceil(Date.now() / 1000) + 1),
+      "--filter",
+      "type=network",
+    );
+    for (const wanted of [
+      /network create .*name=empty, type=bridge/,
+      /network connect .*name=ov1, type=overlay/,
+      /network destroy .*name=empty/,
+    ]) {
+      assert.match(events, wanted);
+    }
+  });
+
+  test("the doctor finds nothing wrong, then what was cut, and what to do", async () => {
+    const doctor = (host: Host): Promise<Said> => type(host, [process.execPath, cli, "network", "doctor"]);
+    const well = await doctor(a);
+    assert.match(well.out, /Nothing is wrong/);
+    assert.equal(well.code, 0, well.out);
+    const rules = (text: string): Promise<Said> => type(b, ["nft", text]);
+    await rules(
+      "table ip cut { chain in { type filter hook input priority -300; udp dport 4789 udp length > 1000 drop; }; }",
+    );
+    assert.match((await doctor(a)).out, /packets of 1450 bytes do not reach node/);
+    await rules("add rule ip cut in udp dport 4789 drop");
+    const { code, out } = await doctor(a);
+    assert.match(out, /Open UDP port 4789 between/);
+    assert.equal(code, 1);
+    await rules("delete table ip cut");
+    assert.equal((await doctor(a)).code, 0);
+  });
+});
