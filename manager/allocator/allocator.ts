@@ -42,6 +42,8 @@ type Service = Readonly<skep.objects.Service>;
 const { TaskState } = skep.objects;
 const actor = "allocator";
 const batchMax = 200;
+/** Of one entry: a node carries its certificate and its description. */
+const nodesMax = 50;
 const retryMs = 1000;
 /** A task that a manager has ended may run on until its node hears of it: its addresses are kept for so long. */
 const keptMs = 60_000;
@@ -192,7 +194,6 @@ export class Allocator {
   #setNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {
     if (node === undefined) {
       this.#nodes.delete(id);
-      this.#told.delete(id);
       // Then there is one for whoever waits.
       if (this.#numbers.release(id)) for (const waiting of this.#refusedNodes) this.#nodes.add(waiting);
       this.#refusedNodes.delete(id);
@@ -283,6 +284,7 @@ export class Allocator {
 
   #grantNumbers(view: View<ClusterSchema>): void {
     const given: { readonly id: string; readonly number: number }[] = [];
+    const refused: string[] = [];
     for (const id of this.#nodes) {
       if (this.#inFlight.has(id)) continue;
       this.#nodes.delete(id);
@@ -291,18 +293,17 @@ export class Allocator {
       const number = this.#numbers.take(id);
       if (number !== undefined) {
         this.#refusedNodes.delete(id);
-        this.#told.delete(id);
         given.push({ id, number });
         continue;
       }
       this.#refusedNodes.add(id);
-      const { used } = this.#numbers;
-      this.#options.logger.warn("a node has no number: every one is in use, so networks cannot reach it", { id, used });
-      const reason = numbersFull(used);
-      const text = "every node number is in use";
-      this.#tell(`node ${id}`, id, { reason, text }, (tx) => refuseNode(tx, id, reason));
+      if (node.number !== 0 || node.reason == null) refused.push(id);
     }
-    if (given.length === 0) return;
+    this.#refuseNodes(refused);
+    for (let at = 0; at < given.length; at += nodesMax) this.#numberNodes(given.slice(at, at + nodesMax));
+  }
+
+  #numberNodes(given: readonly { readonly id: string; readonly number: number }[]): void {
     const write = (tx: Tx<ClusterSchema>): void => {
       for (const { id, number } of given) {
         if (!tx.has("node", id)) continue;
@@ -319,6 +320,24 @@ export class Allocator {
         this.#nodes.add(id);
       }
     });
+  }
+
+  #refuseNodes(ids: readonly string[]): void {
+    if (ids.length === 0) return;
+    const { used } = this.#numbers;
+    this.#options.logger.warn("nodes have no number: every one is in use, so networks cannot reach them", {
+      nodes: ids.length,
+      used,
+    });
+    for (let at = 0; at < ids.length; at += nodesMax) {
+      const part = ids.slice(at, at + nodesMax);
+      const write = (tx: Tx<ClusterSchema>): void => {
+        for (const id of part) refuseNode(tx, id, numbersFull(used));
+      };
+      this.#commit(`${part.length} nodes have no number`, part, write, () => {
+        for (const id of part) if (this.#refusedNodes.delete(id)) this.#nodes.add(id);
+      });
+    }
   }
 
   /** Said when few addresses are left, and taken back when there are enough again. */
@@ -484,7 +503,6 @@ export class Allocator {
     if (this.#refusedTasks.delete(id)) this.#tasks.add(id);
     if (this.#refusedServices.delete(id)) this.#services.add(id);
     if (this.#refusedNetworks.delete(id)) this.#networks.add(id);
-    if (this.#refusedNodes.delete(id)) this.#nodes.add(id);
   }
 
   /** @param undo  it is certain that nothing of it is committed, or at least to be asked for again */

@@ -300,3 +300,136 @@ test("a node's status for another node's task is not taken, and is acknowledged 
   assert.equal(world.store.current().get("task", other.id)?.status?.state, TaskState.RUNNING);
   await world.stop();
 });
+
+// ------------------------------------------------------------------------------------------------ tables on the stream
+
+const helloWithPlane = { hello: { protocol: 1, description: { hostname: "h", network: { mtu: 1500 } } } };
+
+/** A task as other rooms would have made it. */
+const placedTask = (
+  id: string,
+  nodeId: string,
+  more: Omit<skep.objects.Task.$Properties, "id"> = {},
+): skep.objects.Task.$Properties & { readonly id: string } => ({
+  id,
+  nodeId,
+  desiredState: TaskState.RUNNING,
+  status: { state: TaskState.RUNNING },
+  networksAttachments: [{ networkId: "net", addresses: ["10.9.9.9/16"] }],
+  ...more,
+});
+
+/** What each change of the messages since `from` is about, in order. */
+function told(stream: FakeStream, from = 0): string[] {
+  return stream.said.slice(from).flatMap(({ assignments }) =>
+    (assignments?.changes ?? []).map(({ task, network, endpoint, peer, removed }) => {
+      const what =
+        task != null
+          ? `task ${task.id} ${TaskState[task.desiredState ?? 0]}`
+          : endpoint != null
+            ? `endpoint ${endpoint.taskId} ${endpoint.serving === true ? "serves" : "idle"}`
+            : (network?.id ?? peer?.nodeId ?? "");
+      return removed === true ? `-${what}` : what;
+    }),
+  );
+}
+
+async function openTables(): Promise<{ world: SwarmWorld; stream: FakeStream; events: Events }> {
+  const world = await new SwarmWorld({ workers: 0 }).start();
+  world.addNode("fake");
+  world.addNode("ghost");
+  world.write((tx) => tx.create("network", { id: "net", spec: { name: "net" } }));
+  await world.run(50);
+  const { stream, events } = dial(world, "fake");
+  events.message(helloWithPlane);
+  await world.run(50);
+  return { world, stream, events };
+}
+
+const revisionOf = (stream: FakeStream): number =>
+  stream.said.findLast(({ assignments }) => assignments != null)?.assignments?.revision ?? 0;
+
+test("a node hears of a task after its network and who is in it, and of the end of its tasks before that of the network", async () => {
+  const { world, stream } = await openTables();
+  world.write((tx) => tx.create("task", placedTask("other", "ghost")));
+  await world.run(200);
+  assert.ok(!told(stream).some((each) => each.startsWith("endpoint")), "it is in no network of the other");
+  let from = stream.said.length;
+  world.write((tx) => tx.create("task", placedTask("mine", "fake")));
+  await world.run(200);
+  assert.deepEqual(told(stream, from), ["net", "endpoint other serves", "endpoint mine serves", "task mine RUNNING"]);
+  from = stream.said.length;
+  world.write((tx) => tx.remove("task", "mine"));
+  await world.run(200);
+  assert.deepEqual(told(stream, from), ["-endpoint mine idle", "-task mine NEW", "-net"]);
+  from = stream.said.length;
+  world.write((tx) => tx.remove("task", "other"));
+  await world.run(200);
+  assert.deepEqual(told(stream, from), [], "nobody here is in that network any more");
+  await world.stop();
+});
+
+test("a task is told to stop when the revision without it is applied, and no earlier", async () => {
+  const { world, stream, events } = await openTables();
+  world.write((tx) => tx.create("task", placedTask("mine", "fake")));
+  await world.run(200);
+  events.message({ applied: { revision: revisionOf(stream) } });
+  const from = stream.said.length;
+  world.write((tx) => tx.edit("task", "mine", (draft) => (draft.desiredState = TaskState.SHUTDOWN)));
+  await world.run(500);
+  assert.deepEqual(told(stream, from), ["endpoint mine idle"]);
+  const withdrawn = revisionOf(stream);
+  events.message({ applied: { revision: withdrawn - 1 } });
+  await world.run(200);
+  assert.deepEqual(told(stream, from), ["endpoint mine idle"]);
+  events.message({ resync: {} });
+  await world.run(200);
+  assert.ok(told(stream, from).includes("task mine RUNNING"), "a complete state tells it as it was");
+  const again = stream.said.length;
+  events.message({ applied: { revision: withdrawn } });
+  await world.run(200);
+  assert.deepEqual(told(stream, again), ["task mine SHUTDOWN"]);
+  await world.stop();
+});
+
+test("a node that does not read is told what is newest; when too much has gone, everything", async () => {
+  const { world, stream, events } = await openTables();
+  const ids = Array.from({ length: 3000 }, (_, at) => `x${at}`);
+  const inParts = (act: (id: string) => (tx: Parameters<Parameters<SwarmWorld["write"]>[0]>[0]) => void): void => {
+    for (let at = 0; at < ids.length; at += 500)
+      world.write((tx) => {
+        for (const id of ids.slice(at, at + 500)) act(id)(tx);
+      });
+  };
+  world.write((tx) => tx.create("task", placedTask("mine", "fake")));
+  inParts((id) => (tx) => tx.create("task", placedTask(id, "ghost")));
+  await world.run(500);
+  const known = new Set(told(stream).filter((each) => each.startsWith("endpoint")));
+  assert.equal(known.size, 3001);
+
+  stream.reads = false;
+  events.message({ heartbeat: { sentAtUs: 1 } });
+  const from = stream.said.length;
+  for (const state of [TaskState.COMPLETE, TaskState.SHUTDOWN])
+    world.write((tx) => tx.edit("task", "x0", (draft) => (draft.desiredState = state)));
+  await world.run(2500);
+  assert.equal(stream.said.length, from, "nothing is written");
+  stream.reads = true;
+  events.drain?.();
+  await world.run(200);
+  assert.deepEqual(told(stream, from), ["endpoint x0 idle"], "once, however often it changed");
+
+  stream.reads = false;
+  events.message({ heartbeat: { sentAtUs: 2 } });
+  inParts((id) => (tx) => tx.remove("task", id));
+  await world.run(500);
+  stream.reads = true;
+  const back = stream.said.length;
+  events.drain?.();
+  await world.run(500);
+  const { assignments } = stream.said.slice(back).find((each) => each.assignments != null) ?? {};
+  assert.equal(assignments?.kind ?? 0, 0, "a complete state");
+  const endpoints = told(stream, back).filter((each) => each.includes("endpoint"));
+  assert.deepEqual(endpoints, ["endpoint mine serves"]);
+  await world.stop();
+});

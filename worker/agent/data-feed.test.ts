@@ -108,6 +108,17 @@ test("what an earlier session told is not said to be applied in the next one", a
   await feed.close();
 });
 
+test("a data plane that does not answer is not waited for when the agent ends", async () => {
+  const { feed, clock, calls } = open();
+  feed.replace(1);
+  await Promise.resolve();
+  await Promise.resolve();
+  assert.deepEqual(calls, ["all"]);
+  const closed = feed.close();
+  clock.advance(2000);
+  await closed;
+});
+
 async function remembers(first: TaskMemory, reopen: (memory: TaskMemory) => Promise<TaskMemory>): Promise<void> {
   const item = { endpoint: { networkId: "net", taskId: "t", name: "web.1", serving: true } };
   await first.write([

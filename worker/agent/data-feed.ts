@@ -19,6 +19,7 @@ export interface DataFeedOptions {
 
 const retryMs = 1000;
 const retryMaxMs = 30_000;
+const closeMs = 2000;
 
 export class DataFeed {
   readonly #options: DataFeedOptions;
@@ -66,10 +67,15 @@ export class DataFeed {
     this.#revision = undefined;
   }
 
+  /** A data plane that does not answer does not keep the agent from ending. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
-    await this.#running;
+    if (this.#running === undefined) return;
+    const patience = Promise.withResolvers<void>();
+    const timer = this.#options.clock.after(closeMs, () => patience.resolve());
+    await Promise.race([this.#running, patience.promise]);
+    timer.cancel();
   }
 
   #wake(revision: number | undefined): number {

@@ -112,6 +112,9 @@ export class Tables {
 
   /** @returns what has to be heard of before the task may stop: it has been serving until now */
   setTask(id: string, task: Task | undefined): readonly Withdrawal[] {
+    // Most tasks of a large cluster are in no network: nothing is to be made for them.
+    const isIn = task !== undefined && (task.networksAttachments.length > 0 || this.#published.has(task.serviceId));
+    if (!isIn && !this.#taskIn.has(id)) return [];
     const withdrawals: Withdrawal[] = [];
     const note = (withdrawal: Withdrawal | undefined): void => {
       if (withdrawal !== undefined) withdrawals.push(withdrawal);
