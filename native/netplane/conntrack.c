@@ -20,9 +20,10 @@ struct side {
 };
 
 struct search {
-    const struct connection_fields *wanted;
+    const struct connection_fields *const *wanted;
+    size_t count;
+    uint64_t *found; /* of each that is wanted */
     struct outgoing deletions; /* one message a connection */
-    uint64_t found;
 };
 
 static uint16_t conntrack_type(uint16_t type)
@@ -62,10 +63,16 @@ static bool agrees(const struct ip *wanted, const struct ip *found)
     return wanted->family == 0 || (wanted->family == found->family && memcmp(wanted->bytes, found->bytes, ip_size(wanted)) == 0);
 }
 
+static bool is_wanted(const struct connection_fields *wanted, const struct side *original, const struct side *reply)
+{
+    return agrees(&wanted->original_destination, &original->destination) && agrees(&wanted->original_source, &original->source) &&
+           agrees(&wanted->reply_source, &reply->source) && (wanted->protocol == 0 || wanted->protocol == original->protocol) &&
+           (wanted->port == 0 || wanted->port == original->port);
+}
+
 static int collect(void *context, const struct nlmsghdr *message, struct error *error)
 {
     struct search *search = context;
-    const struct connection_fields *wanted = search->wanted;
     const struct nfgenmsg *header = message_header(message, sizeof *header);
     const struct nlattr *attributes[CTA_MAX + 1];
     struct side original, reply;
@@ -73,10 +80,12 @@ static int collect(void *context, const struct nlmsghdr *message, struct error *
         return fail(error, EBADMSG, "read a tracked connection");
     message_attributes(message, sizeof *header, attributes, CTA_MAX);
     if (!read_side(attributes[CTA_TUPLE_ORIG], header->nfgen_family, &original) ||
-        !read_side(attributes[CTA_TUPLE_REPLY], header->nfgen_family, &reply) ||
-        !agrees(&wanted->original_destination, &original.destination) || !agrees(&wanted->original_source, &original.source) ||
-        !agrees(&wanted->reply_source, &reply.source) || (wanted->protocol != 0 && wanted->protocol != original.protocol) ||
-        (wanted->port != 0 && wanted->port != original.port))
+        !read_side(attributes[CTA_TUPLE_REPLY], header->nfgen_family, &reply))
+        return 0;
+    size_t which = 0;
+    while (which < search->count && !is_wanted(search->wanted[which], &original, &reply))
+        which++;
+    if (which == search->count)
         return 0;
     struct nfgenmsg deletion = {.nfgen_family = header->nfgen_family, .version = NFNETLINK_V0};
     struct outgoing *out = &search->deletions;
@@ -88,7 +97,7 @@ static int collect(void *context, const struct nlmsghdr *message, struct error *
         if (attributes[kept[i]] != NULL)
             out_put(out, kept[i], attribute_data(attributes[kept[i]]), attribute_length(attributes[kept[i]]));
     out_end(out);
-    search->found++;
+    search->found[which]++;
     return out->failed ? fail(error, ENOMEM, "delete tracked connections") : 0;
 }
 
@@ -110,7 +119,7 @@ static void put_question(struct outgoing *out, const struct connection_fields *w
     uint8_t family = wanted->original_destination.family != 0 ? wanted->original_destination.family
                      : wanted->original_source.family != 0    ? wanted->original_source.family
                                                               : wanted->reply_source.family;
-    struct nfgenmsg header = {.nfgen_family = family, .version = NFNETLINK_V0};
+    struct nfgenmsg header = {.nfgen_family = filtered ? family : AF_UNSPEC, .version = NFNETLINK_V0};
     uint32_t original = (wanted->original_source.family != 0 ? BY_SOURCE : 0) |
                         (wanted->original_destination.family != 0 ? BY_DESTINATION : 0);
     uint32_t reply = wanted->reply_source.family != 0 ? BY_SOURCE : 0;
@@ -134,8 +143,8 @@ static int find(struct netlink *filter, struct search *search, struct error *err
     for (int tries = 0; tries < 2 && result < 0; tries++) {
         struct outgoing question = {0};
         out_clear(&search->deletions);
-        search->found = 0;
-        put_question(&question, search->wanted, tries == 0);
+        memset(search->found, 0, search->count * sizeof *search->found);
+        put_question(&question, search->wanted[0], tries == 0 && search->count == 1);
         result = netlink_dump(filter, &question, collect, search, error);
         out_release(&question);
     }
@@ -173,13 +182,13 @@ static int delete_found(struct netlink *filter, struct outgoing *all, struct err
     return result;
 }
 
-int connections_delete(struct netlink *filter, const struct connection_fields *wanted, uint64_t *deleted, struct error *error)
+int connections_delete(struct netlink *filter, const struct connection_fields *const *wanted, size_t count, uint64_t *deleted,
+                       struct error *error)
 {
-    struct search search = {.wanted = wanted};
+    struct search search = {.wanted = wanted, .count = count, .found = deleted};
     int result = find(filter, &search, error);
     if (result == 0)
         result = delete_found(filter, &search.deletions, error);
-    *deleted = search.found;
     out_release(&search.deletions);
     return result < 0 ? fail_in(error, "tracked connections") : 0;
 }

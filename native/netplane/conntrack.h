@@ -5,6 +5,11 @@
 #include "netplane/netlink.h"
 #include "netplane/request.h"
 
-int connections_delete(struct netlink *filter, const struct connection_fields *wanted, uint64_t *deleted, struct error *error);
+/* A walk over all connections of all namespaces costs 10 ms and more: many wishes are met by one. */
+enum { CONNECTIONS_WANTED_MAX = 256 };
+
+/* One that agrees with several counts for the first of them. */
+int connections_delete(struct netlink *filter, const struct connection_fields *const *wanted, size_t count, uint64_t *deleted,
+                       struct error *error);
 
 #endif

@@ -32,6 +32,9 @@ struct run {
     struct text *answer; /* results, as they come */
     struct namespace *touched[TOUCHED_MAX];
     size_t touched_count;
+    /* Of connections-delete operations that stand side by side: the first not answered yet, and what each has deleted. */
+    uint64_t deleted[CONNECTIONS_WANTED_MAX];
+    uint32_t deleted_first, deleted_end;
     struct error *error;
 };
 
@@ -284,14 +287,26 @@ static int probe_wireguard(struct run *run, struct text *out)
     return send_messages(run);
 }
 
-static int delete_connections(struct run *run, const struct connection_fields *wanted, struct text *out)
+/* All that stand side by side are done with the first of them. */
+static int delete_connections(struct run *run, struct text *out)
 {
-    struct netlink *filter;
-    uint64_t deleted = 0;
-    if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
-        connections_delete(filter, wanted, &deleted, run->error) < 0)
-        return -1;
-    text_format(out, "%" PRIu64, deleted);
+    const struct connection_fields *wanted[CONNECTIONS_WANTED_MAX];
+    if (run->current >= run->deleted_end) {
+        struct netlink *filter;
+        size_t count = 0, end = run->batch->first + run->batch->count;
+        for (size_t i = run->current; i < end && count < CONNECTIONS_WANTED_MAX; i++) {
+            const struct operation *operation = operation_of(run, (uint32_t)i);
+            if (operation->kind != OP_CONNECTIONS_DELETE)
+                break;
+            wanted[count++] = &operation->connection;
+        }
+        if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
+            connections_delete(filter, wanted, count, run->deleted, run->error) < 0)
+            return -1;
+        run->deleted_first = run->current;
+        run->deleted_end = run->current + (uint32_t)count;
+    }
+    text_format(out, "%" PRIu64, run->deleted[run->current - run->deleted_first]);
     return 0;
 }
 
@@ -335,7 +350,7 @@ static int ask(struct run *run, const struct operation *operation, struct text *
     case OP_GENERATION:
         return read_generation(run, out);
     case OP_CONNECTIONS_DELETE:
-        return delete_connections(run, &operation->connection, out);
+        return delete_connections(run, out);
     case OP_DUMP:
         return write_dump(run, operation, out);
     default:

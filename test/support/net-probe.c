@@ -27,7 +27,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WAIT_MS 700
+/* Shorter than the second after which a lost packet is sent again; `many` waits for that. */
+static int wait_ms = 700;
 
 static const char *source_address;
 static int source_port, is_udp, is_whole;
@@ -50,7 +51,7 @@ static struct sockaddr_in address_of(const char *text, int port)
 static int ready(int fd, short events)
 {
     struct pollfd one = { .fd = fd, .events = events };
-    int count = poll(&one, 1, WAIT_MS);
+    int count = poll(&one, 1, wait_ms);
     if (count == 0)
         errno = ETIMEDOUT;
     return count == 1 ? 0 : -1;
@@ -194,6 +195,7 @@ int main(int count, char **words)
         return 0;
     }
     if (at == 4 && strcmp(plain[0], "many") == 0) {
+        wait_ms = 5000;
         for (int left = atoi(plain[3]); left > 0; left--) {
             fd = open_to(plain[1], atoi(plain[2]));
             if (fd < 0)

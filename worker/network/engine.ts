@@ -7,7 +7,7 @@ import { Backoff } from "../../lib/pure/backoff.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import type { Model } from "./core/model.ts";
-import type { Namespace, ObjectChange } from "./core/namespace.ts";
+import type { ForgottenConnections, Namespace, ObjectChange } from "./core/namespace.ts";
 import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
 import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
@@ -34,6 +34,7 @@ export interface EngineOptions {
 /** Who changes things behind our back changes more than one. */
 const calmMs = 100;
 const repairMs = 60_000;
+const forgetMs = 100;
 const retryMs = { minMs: 200, maxMs: 30_000 };
 /** Operations a message, so that other namespaces get their turn between the messages of a large one. */
 const operationsMax = 2_000;
@@ -45,6 +46,8 @@ export class Engine implements AsyncDisposable {
   readonly #workers = new Map<string, NamespaceWorker>();
   readonly #tasks: TaskGroup;
   readonly #repair: Timer;
+  /** What waits to be forgotten, by namespace. */
+  readonly #forgotten = new Map<string, Map<string, ForgottenConnections>>();
   #repairs = 0;
   #confirmed = false;
 
@@ -155,11 +158,32 @@ export class Engine implements AsyncDisposable {
         // What a container does to its own namespace beyond what is ours is its business.
         prunes: () => this.#confirmed && !inside,
         isGoing: (path) => this.#options.model.namespaces.get(path)?.size === 0,
+        forget: (connections) => this.#forgetSoon(namespace.path, connections),
         backoff: new Backoff(random, retryMs),
       });
       this.#workers.set(namespace.path, worker);
     }
     return worker;
+  }
+
+  /**
+   * Each costs the kernel a walk over all connections of all namespaces (10 ms and more), so those of a while are one
+   * request, and nobody waits for it: until then what is under way goes where it went.
+   */
+  #forgetSoon(path: string, connections: readonly ForgottenConnections[]): void {
+    const { kernel, model, clock, logger } = this.#options;
+    const waiting = this.#forgotten.get(path) ?? new Map<string, ForgottenConnections>();
+    for (const one of connections) waiting.set(`${one.destination} ${one.replySource}`, one);
+    if (this.#forgotten.has(path)) return;
+    this.#forgotten.set(path, waiting);
+    this.#tasks.start(`forgotten connections of ${path}`, async (signal) => {
+      await sleep(clock, forgetMs, signal);
+      this.#forgotten.delete(path);
+      if (!model.namespaces.has(path)) return;
+      await kernel.run(path, forgetOperations([...waiting.values()])).catch((error: unknown) => {
+        logger.warn("connections of tasks that have ended are still tracked", { namespace: path, error });
+      });
+    });
   }
 
   /** Compares a namespace with the kernel after a while; one such wait at a time. */
@@ -195,6 +219,7 @@ interface WorkerOptions {
   readonly prunes: () => boolean;
   /** Nothing is wanted of that namespace any more: it is about to be deleted. */
   readonly isGoing: (path: string) => boolean;
+  readonly forget: (connections: readonly ForgottenConnections[]) => void;
   readonly backoff: Backoff;
 }
 
@@ -336,7 +361,7 @@ class NamespaceWorker {
   }
 
   async #agree(isDoubtful: boolean): Promise<readonly string[]> {
-    const { kernel, namespace, prunes, isGoing } = this.#options;
+    const { namespace, prunes, isGoing, forget } = this.#options;
     const found = isDoubtful ? await this.#look() : undefined;
     const recreates = this.#recreates;
     const { changes: unsaid, forgotten } = namespace.take();
@@ -346,11 +371,11 @@ class NamespaceWorker {
       for (const { namespace: where, operations } of plan.batches) {
         for (const part of parts(operations)) await this.#run(where, part);
       }
-      if (forgotten.length > 0) await kernel.run(namespace.path, forgetOperations(forgotten));
     } catch (error) {
       for (const connections of forgotten) namespace.forget(connections);
       throw error;
     }
+    if (forgotten.length > 0) forget(forgotten);
     this.#recreates = false;
     // Whose far end somebody deleted has lost what was on the near one.
     const renewed = found === undefined ? [] : changes.flatMap(({ before, after }) => peerOf(before, after));

@@ -1,6 +1,5 @@
 /** What can go wrong on the host's side: ports, addresses, local networks. Words follow the Engine API's where clients match on them. */
 import { ClusterError } from "../../lib/pure/errors.ts";
-import { skep } from "../../proto/index.ts";
 import type { HostPort } from "./core/port-claims.ts";
 import type { Range } from "./core/pools.ts";
 
@@ -15,14 +14,6 @@ export class PortInUse extends ClusterError {
     });
     this.port = port;
     this.usedBy = usedBy;
-  }
-
-  /** Why a task does not start. */
-  get reason(): skep.objects.Reason.$Properties {
-    const { PortProtocol, PublishMode } = skep.objects;
-    const protocol = this.port.protocol === "udp" ? PortProtocol.UDP : PortProtocol.TCP;
-    const port = { protocol, publishedPort: this.port.port, publishMode: PublishMode.HOST };
-    return { portInUse: { port, usedBy: this.usedBy } };
   }
 }
 

@@ -211,7 +211,10 @@ export type Operation = Tolerant &
     | { readonly op: "elements-list"; readonly set: ElementSet }
     /** The number of the ruleset: it grows with each transaction of whomever. */
     | { readonly op: "generation" }
-    /** Forgets tracked connections that agree with all that is given; at least one address must be. */
+    /**
+     * Forgets tracked connections that agree with all that is given; at least one address must be. Those that stand side by
+     * side in a batch are met by one walk over the connections; one that agrees with several counts for the first.
+     */
     | {
         readonly op: "connections-delete";
         readonly originalDestination?: string;

@@ -296,6 +296,7 @@ describe("networks on a kernel in memory", () => {
     await networks.replace(records(endpoint(2, 2)));
     await networks.sandboxes.attach(taskId, request(1), never);
     await networks.change([{ kind: "endpoint", key: "net1/task2", record: undefined }]);
+    await clock.run(200);
     assert.deepEqual(kernel.get(path("n-4097")).forgotten, ["10.0.1.200 10.0.1.12"]);
   });
 

@@ -125,13 +125,14 @@ function droppedLinks(changes: readonly ObjectChange[]): string[] {
   return changes.flatMap(({ before, after }) => (before?.type === "link" && after === undefined ? [before.name] : []));
 }
 
-/** With a link all goes that is on it: it is put there again. */
+/** With a link all goes that is on it, and with a table's rules those of its chains: they are put there again. */
 function dependents(
   namespace: Namespace,
   changes: readonly ObjectChange[],
   renewed: ReadonlySet<string>,
 ): ObjectChange[] {
-  if (renewed.size === 0) return [];
+  const defined = new Set(changes.flatMap(({ after }) => (after?.type === "table" ? [tableKey(after)] : [])));
+  if (renewed.size === 0 && defined.size === 0) return [];
   const said = new Set(changes.map(({ key }) => key));
   const again: ObjectChange[] = [];
   for (const object of namespace.objects()) {
@@ -140,7 +141,9 @@ function dependents(
     const on =
       object.type === "sysctl"
         ? [...renewed].some((link) => object.path.includes(`/${link}/`))
-        : renewed.has(linkOf(object));
+        : object.type === "chain"
+          ? defined.has(tableKey(object))
+          : renewed.has(linkOf(object));
     if (on) again.push({ key, before: undefined, after: object });
   }
   return again;

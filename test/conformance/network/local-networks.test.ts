@@ -242,20 +242,16 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
     });
 
     test("UDP of a client moves to the next container on the port, for nothing keeps the old one", async () => {
-      const ask = async (child: ReturnType<NetWorld["start"]>): Promise<string> => {
-        child.stdin?.write("\n");
-        return (await output(child)).trim();
-      };
+      // One client port, so that for conntrack it is one connection.
+      const ask = (): Promise<string> => world.getSoon("far", "10.99.0.1", 8090, "-u", "-p", "45000");
       await attach("u1", ["blue"], [published(8090, { protocol: "udp" })]);
-      const client = world.start("far", [world.probe, "hold", "10.99.0.1", "8090", "-u"]);
-      assert.match(await ask(client), seen("u1", "10.98.0.2"));
+      assert.match(await ask(), seen("u1", "10.98.0.2"));
       await host.networks.sandboxes.release(id("u1"));
       sandboxes.delete("u1");
       await attach("u2", ["blue"], [published(8090, { protocol: "udp" })]);
-      assert.match(await ask(client), seen("u2", "10.98.0.2"));
-      const ended = once(client, "exit");
-      client.stdin?.end();
-      await ended;
+      let answer = "";
+      for (let tries = 0; tries < 10 && !answer.startsWith(id("u2")); tries += 1) answer = await ask();
+      assert.match(answer, seen("u2", "10.98.0.2"));
     });
   });
 

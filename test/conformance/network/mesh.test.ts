@@ -66,6 +66,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   before(async () => {
     world = new NetWorld("skepme-m");
     world.build(3);
+    await world.serve("far", 81);
     for (const number of numbers) hosts.push(await NetHost.open(world, `h${number}`));
     for (const number of numbers) {
       await hosts[number - 1]?.plane.replace(recordsOf(number, numbers.map(peerOf), [], [ingressService(ports)]));
@@ -151,7 +152,9 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     assert.match(await udp.ask(), new RegExp(id("w2")));
     for (let tries = 0; tries < 20; tries += 1) assert.match(get("far", own(1), 8080), new RegExp(id("w3")));
     await change({ kind: "endpoint", key: `ingress/${id("w2")}`, record: undefined });
-    assert.match(await udp.ask(), new RegExp(id("w3")));
+    let moved = false;
+    for (let tries = 0; tries < 5000 && !moved; tries += 1) moved = (await udp.ask()).startsWith(id("w3"));
+    assert.ok(moved, "it asks another task soon");
     await tcp.end();
     await udp.end();
   });
@@ -228,7 +231,6 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   });
 
   test("egress is masqueraded as the host, and nothing goes sideways by gateway addresses", async () => {
-    await world.serve("far", 81);
     await world.serve(id("k1"), 80);
     for (const udp of [[], ["-u"]]) {
       assert.match(get("k1", "10.98.0.2", 81, ...udp), /^far peer=10\.99\.0\.1:/);
@@ -368,7 +370,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   describe("repair", () => {
     /** Until it answers again: as often as it takes, each try bounded by the probe's own patience. */
     const heals = async (what: string): Promise<void> => {
-      const untilMs = performance.now() + 20_000;
+      const untilMs = performance.now() + 10_000;
       let answers: string[] = [];
       while (performance.now() < untilMs) {
         answers = await Promise.all([

@@ -15,9 +15,10 @@ export class NetWorld {
   /** Namespaces that others made, by name. */
   readonly #known = new Map<string, string>();
 
-  /** @param prefix  of all namespaces; no other test has it */
+  /** @param prefix  of all namespaces; no other test has it, and two runs of one at a time do not meet */
   constructor(prefix: string) {
-    this.prefix = prefix;
+    this.prefix = `${prefix}.${process.pid}`;
+    this.#removeNamespacesOfTheDead(prefix);
     this.folder = mkdtempSync(join(tmpdir(), `${prefix}-`));
     this.probe = join(this.folder, "net-probe");
     const source = join(import.meta.dirname, "../../support/net-probe.c");
@@ -139,11 +140,20 @@ export class NetWorld {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
+  /** Of a run that was killed. */
+  #removeNamespacesOfTheDead(prefix: string): void {
+    for (const name of namespaces()) {
+      const pid = name.startsWith(`${prefix}.`) ? /^\d+/.exec(name.slice(prefix.length + 1))?.[0] : undefined;
+      if (pid !== undefined && !existsSync(`/proc/${pid}`)) run(["ip", "netns", "delete", name]);
+    }
+  }
+
   #removeNamespaces(): void {
-    const names = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
-    for (const name of names) if (name.startsWith(`${this.prefix}-`)) run(["ip", "netns", "delete", name]);
+    for (const name of namespaces()) if (name.startsWith(`${this.prefix}-`)) run(["ip", "netns", "delete", name]);
   }
 }
+
+const namespaces = (): string[] => (existsSync("/run/netns") ? readdirSync("/run/netns") : []);
 
 /** The next piece of output. */
 export function output(child: ChildProcess): Promise<string> {

@@ -77,7 +77,6 @@ class HostPart implements Part {
   readonly #placement: Placement;
   readonly #options: PartOptions;
   readonly #mesh: IngressMesh;
-  readonly #chains: SlotChains;
   /** Sandboxes on each local network. */
   readonly #onBridge = new Map<string, Set<string>>();
 
@@ -89,8 +88,7 @@ class HostPart implements Part {
       set: (group: string, objects: readonly NetObject[]) => placement.set(hostPath, group, objects),
       forget: (connections: { destination: string; replySource: string }) => placement.forget(hostPath, connections),
     };
-    this.#chains = new SlotChains(groups);
-    this.#mesh = new IngressMesh(groups, this.#chains);
+    this.#mesh = new IngressMesh(groups, new SlotChains(groups));
     this.setForwardsForOthers(options.forwardsForOthers);
   }
 
@@ -234,8 +232,6 @@ class HostPart implements Part {
   #ports(id: string, facts: SandboxFacts | undefined): void {
     const target = facts === undefined ? "" : this.#targetOf(facts);
     const ports = target === "" ? [] : (facts?.ports ?? []).filter(isCarried);
-    const anywhere = ports.filter(({ hostAddress }) => hostAddress === "");
-    this.#chains.use(`ports ${id}`, anywhere.length === 0 ? 0 : 1);
     this.#set(
       `ports ${id}`,
       ports.flatMap(({ protocol, publishedPort, targetPort, hostAddress }) => {

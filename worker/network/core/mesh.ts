@@ -150,7 +150,7 @@ export class IngressMesh {
       service === undefined || count === 0
         ? []
         : meshPorts(service.ports).filter((port) => this.#open.has(portText(keyOf(port))));
-    this.#chains.use(serviceId, open.length === 0 ? 0 : count);
+    if (open.length > 0) this.#chains.use(count);
     this.#groups.set(
       `ingress/${serviceId}`,
       open.map((port) => portElement(keyOf(port), count)),

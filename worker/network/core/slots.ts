@@ -44,32 +44,23 @@ export function boundElements(
 /** To whatever address of ours they were made: they cannot go on, and must not keep others from their port. */
 export const connectionsOf = (address: string): ForgottenConnections => ({ destination: "", replySource: address });
 
-/** Chains `tcpN` and `udpN`, shared by all ports with N slots, there while anybody uses them. */
+/** Chains for so many slots are there from the start: making one costs as much as ten thousand elements. */
+const readyMax = 16;
+
+/** Chains `tcpN` and `udpN`, shared by all ports with N slots. One that was needed once stays: it will be again. */
 export class SlotChains {
   readonly #groups: HostGroups;
-  readonly #countOf = new Map<string, number>();
-  readonly #users = new Map<number, number>();
+  readonly #made = new Set<number>();
 
   constructor(groups: HostGroups) {
     this.#groups = groups;
+    for (let slots = 1; slots <= readyMax; slots += 1) this.use(slots);
   }
 
-  /** @param slots  0: none any more */
-  use(user: string, slots: number): void {
-    const before = this.#countOf.get(user) ?? 0;
-    if (before === slots) return;
-    if (slots === 0) this.#countOf.delete(user);
-    else this.#countOf.set(user, slots);
-    this.#add(slots, 1);
-    this.#add(before, -1);
-  }
-
-  #add(slots: number, difference: 1 | -1): void {
-    if (slots === 0) return;
-    const users = (this.#users.get(slots) ?? 0) + difference;
-    if (users === 0) this.#users.delete(slots);
-    else this.#users.set(slots, users);
-    this.#groups.set(`slots/${slots}`, users === 0 ? [] : [chain("tcp", slots), chain("udp", slots)]);
+  use(slots: number): void {
+    if (slots === 0 || this.#made.has(slots)) return;
+    this.#made.add(slots);
+    this.#groups.set(`slots/${slots}`, [chain("tcp", slots), chain("udp", slots)]);
   }
 }
 
