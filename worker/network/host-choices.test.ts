@@ -279,6 +279,15 @@ describe("what sandboxes get of the host", () => {
     assert.equal((await attach("none", [])).gatewayAddress, "");
   });
 
+  test("a block with no address left refuses, and goes on when one is given back", async () => {
+    nodeNumber = 3;
+    const task = (at: number) => attach(`t${at}`, [], { gateway: true, taskId: `t${at}` });
+    for (let at = 0; at < 1021; at += 1) await task(at);
+    await assert.rejects(task(1021), { code: "GATEWAY_ADDRESSES_USED_UP" });
+    await chooser.release("t5");
+    assert.equal((await task(1021)).gatewayAddress, "100.64.12.7");
+  });
+
   test("what was chosen is held again after a restart", async () => {
     nodeNumber = 3;
     const choice = await attach("c1", [wish(bridgeId())], { gateway: true, taskId: "c1", ports: [publish(80)] });
