@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 
@@ -14,18 +14,6 @@ import { ask, hindrance, World, type TaskShape } from "./world.ts";
 const execute = promisify(execFile);
 
 const webScript = `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80\n`;
-
-/** Tells its name and who asks; the shell's own wget needs libraries that the image has not. */
-function probe(): Buffer {
-  const folder = mkdtempSync(join(tmpdir(), "skplane-"));
-  try {
-    const source = join(import.meta.dirname, "../support/net-probe.c");
-    execFileSync("cc", ["-O1", "-static", "-o", join(folder, "probe"), source]);
-    return readFileSync(join(folder, "probe"));
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
 
 interface NetworkedTask extends TaskShape {
   readonly NetworksAttachments?: readonly { readonly Addresses: readonly string[] }[];
@@ -44,8 +32,12 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
   let manager: Host;
   let worker: Host;
   let networkId = "";
+  /** Tells its name and who asks; the shell's own wget needs libraries that the image has not. */
+  let probe = "";
 
   before(async () => {
+    probe = join(mkdtempSync(join(tmpdir(), "skplane-")), "net-probe");
+    execFileSync("cc", ["-O1", "-static", "-o", probe, join(import.meta.dirname, "../support/net-probe.c")]);
     world = await World.open("skplane", 1, 1);
     [manager, worker] = [world.managers[0] as Host, world.workers[0] as Host];
     await world.form();
@@ -53,7 +45,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
       name: "web:1",
       command: ["/bin/web"],
       labels: {},
-      files: { "/bin/web": webScript, "/bin/net-probe": probe() },
+      files: { "/bin/web": webScript, "/bin/net-probe": readFileSync(probe) },
       platform: process.arch === "arm64" ? "arm64" : "amd64",
     });
     for (const host of world.hosts) await ask(host, "POST", "/images/load?quiet=1", image);
@@ -64,7 +56,10 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     assert.equal(status, 201, JSON.stringify(body));
     networkId = body.Id;
   });
-  after(() => world.close());
+  after(async () => {
+    await world.close();
+    rmSync(dirname(probe), { recursive: true, force: true });
+  });
 
   const spec = (image: string, more: object = {}): Record<string, unknown> => ({
     TaskTemplate: {
@@ -193,6 +188,29 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     over.abort();
     assert.ok((await asking) > 5);
     assert.deepEqual(failures, []);
+  });
+
+  test("a service without networks has a way out, and its published port answers on every host", async () => {
+    const { TaskTemplate } = spec("web:1") as { TaskTemplate: Record<string, unknown> };
+    const { Networks: _none, ...plain } = TaskTemplate;
+    const Ports = [{ Protocol: "tcp", TargetPort: 80, PublishedPort: 8080 }];
+    await world.create(manager, "open", 1, { TaskTemplate: plain, EndpointSpec: { Ports } });
+    const [task] = (await running("open", 1)) as [NetworkedTask];
+    const home = await hostOf(task);
+    const other = home === manager ? worker : manager;
+    const from = (host: Host, address: string): Promise<string> =>
+      execute("nsenter", [`--net=/run/netns/${host.namespace}`, "--", probe, "get", address, "8080"], {
+        timeout: 10_000,
+      }).then(({ stdout }) => stdout, String);
+    await world.until("the port on both hosts", 15_000, async () => {
+      const answers = await Promise.all([from(home, other.address), from(other, home.address)]);
+      return answers.every((answer) => answer.startsWith("open-1 "));
+    });
+    // Whoever asks from outside is seen as who it is.
+    assert.match(await from(other, home.address), new RegExp(`^open-1 peer=${other.address.replaceAll(".", "\\.")}:`));
+    // The way out: through the other host's own published port, which it meets by that host's address.
+    assert.match(await inside(task, "/bin/net-probe", "get", other.address, "8080"), /^open-1 /);
+    assert.equal((await ask(manager, "DELETE", "/services/open")).status, 200);
   });
 
   test("with its last task of a network, a host loses the network, and nothing of it is left", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ import type {
 } from "./contract.ts";
 import { Networks } from "./networks.ts";
 import type { HostChoices } from "./sandboxes.ts";
-import { MemoryKernel } from "./testing/memory-kernel.ts";
+import { MemoryKernel, MemoryNamespace } from "./testing/memory-kernel.ts";
 
 const peer = (number: number): PeerRecord => ({
   nodeId: `node${number}`,
@@ -222,6 +222,39 @@ describe("networks on a kernel in memory", () => {
     assert.deepEqual([...overlay.routes.keys()].sort(), ["254 10.0.1.11/32", "254 10.0.1.12/32"]);
     assert.deepEqual([...(overlay.elements.get("ip skep be") ?? [])], [["10.0.1.200 . 0", "10.0.1.12"]]);
     assert.deepEqual([...(overlay.tables.get("ip skep")?.chains.keys() ?? [])], ["lb1"]);
+  });
+
+  test("after a reboot a sandbox keeps what was chosen for it, and is built when its container starts again", async () => {
+    const first = await open();
+    await first.replace(records(endpoint(2, 2)));
+    const sandbox = await first.sandboxes.attach(taskId, request(1), never);
+    await first[Symbol.asyncDispose]();
+    // The files of namespaces are still there, and stand for nothing.
+    kernel.namespaces.clear();
+    kernel.namespaces.set("", new MemoryNamespace());
+    const second = await open();
+    assert.equal(second.sandboxes.get(taskId), undefined);
+    assert.deepEqual(await second.sandboxes.held(), [taskId]);
+    assert.ok(!existsSync(path(taskId)));
+    await second.replace(records(endpoint(2, 2)));
+    assert.deepEqual(await second.sandboxes.attach(taskId, request(1), never), sandbox);
+    assert.deepEqual([...kernel.get(path("n-4097")).routes.keys()].sort(), ["254 10.0.1.11/32", "254 10.0.1.12/32"]);
+  });
+
+  test("a namespace that does not answer delays no other", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const slow = Promise.withResolvers<void>();
+    kernel.until = (namespace) => (namespace === path("n-4097") ? slow.promise : undefined);
+    const change = networks.change([{ kind: "endpoint", key: "net1/task2", record: endpoint(2, 2) }]);
+    const other = { ...request(3, { id: "net2", vni: 4098 }), taskId: otherId };
+    await networks.sandboxes.attach(otherId, other, never);
+    assert.ok(kernel.get(path("n-4098")).routes.has("254 10.0.1.13/32"));
+    assert.ok(!kernel.get(path("n-4097")).routes.has("254 10.0.1.12/32"));
+    slow.resolve();
+    await change;
+    assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.12/32"));
   });
 
   test("namespaces and files that are nobody's are cleared away at start", async () => {

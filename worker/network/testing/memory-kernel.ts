@@ -51,6 +51,8 @@ export class MemoryKernel implements Kernel {
   onNamespace: (path: string, isThere: boolean) => void = () => undefined;
   /** Throws to fail an operation. */
   beforeEach: (namespace: string, operation: Operation) => void = () => undefined;
+  /** Holds what is asked of a namespace until it resolves. */
+  until: (namespace: string) => Promise<void> | undefined = () => undefined;
   #listener: (change: NamespaceChanged | undefined) => void = () => undefined;
 
   onChange(listener: (change: NamespaceChanged | undefined) => void): void {
@@ -69,7 +71,7 @@ export class MemoryKernel implements Kernel {
   }
 
   async run(path: string, operations: readonly Operation[]): Promise<readonly unknown[]> {
-    await Promise.resolve();
+    await (this.until(path) ?? Promise.resolve());
     const namespace = this.get(path);
     return operations.map((operation) => {
       try {
