@@ -319,10 +319,12 @@ function readNetworks(
   }
   const NetworkMode = ours === undefined && mode === "bridge" ? "none" : mode;
   const networks = networksOf(NetworkMode, endpoints, config);
-  for (const name of Object.keys(networks)) {
+  for (const [name, settings] of Object.entries(networks)) {
     // Not with 404, which clients take for an image that is missing.
     if (ours?.isKnown(name) !== true)
       throw new BadRequest(`network ${name} not found`, "List the networks with `skep network ls`");
+    const impossible = ours.wrongWish(name, settings);
+    if (impossible !== undefined) throw new BadRequest(impossible);
   }
   const publishes = Object.keys(wire.PortBindings ?? {}).length > 0 || wire.PublishAllPorts === true;
   if (publishes && ["host", "none"].includes(NetworkMode)) {

@@ -34,7 +34,7 @@ export async function connect(
   }
   if (node?.networks === undefined)
     throw new NotOffered("connecting a container to a network of a node that makes none");
-  const wrong = wrongEndpoint(name, settings);
+  const wrong = wrongEndpoint(name, settings) ?? node.networks.wrongWish(Id, settings);
   if (wrong !== undefined) throw new BadRequest(wrong);
   await container.changeNetworks((now, { hostConfig, name: called }) => {
     const mode = hostConfig.NetworkMode ?? "none";

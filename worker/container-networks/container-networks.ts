@@ -173,6 +173,14 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     return this.find(reference) !== undefined || this.#options.places.isInSwarm;
   }
 
+  /** What of a wish this network does not do; of networks of the swarm managers say it. */
+  wrongWish(reference: string, { IPAMConfig }: EndpointSettings): string | undefined {
+    const network = this.find(reference);
+    const isChosen = network?.kind === "bridge" && network.record.hasOwnSubnet !== true;
+    if ((IPAMConfig?.IPv4Address ?? "") === "" || !isChosen) return undefined;
+    return "user specified IP address is supported only when connecting to networks with user configured subnets";
+  }
+
   /** While it runs. @param taskId  of a container that is a task's */
   sandboxOf(id: string, taskId: string | undefined): Sandbox | undefined {
     return this.#options.sandboxes.get(taskId ?? id);

@@ -114,6 +114,7 @@ export class LocalNetworks implements AsyncDisposable {
       options: { ...wish.options },
       labels: { ...wish.labels },
       auxiliaryAddresses: { ...wish.ipam?.[0]?.auxiliaryAddresses },
+      ...((wish.ipam ?? []).some(({ subnet = "" }) => subnet !== "") ? { hasOwnSubnet: true } : {}),
       network: { ...reading.network, id: randomBytes(32).toString("hex") },
     };
     await this.#database.batch([{ type: "put", key: record.network.id, value: record }], { sync: true });

@@ -31,6 +31,8 @@ export interface LocalNetworkRecord {
   readonly options: Readonly<Record<string, string>>;
   readonly labels: Readonly<Record<string, string>>;
   readonly auxiliaryAddresses: Readonly<Record<string, string>>;
+  /** The subnet was asked for, so addresses in it may be as well. */
+  readonly hasOwnSubnet?: true;
   readonly network: BridgeNetwork;
 }
 
