@@ -194,6 +194,23 @@ describe("what sandboxes get of the host", () => {
   });
   const bridgeId = (): string => networks.inspect("bridge").network.id;
 
+  test("a node whose block is used up says so, and gives again what was given back", async () => {
+    nodeNumber = 1;
+    const taken: string[] = [];
+    const next = async (): Promise<string> => {
+      const id = `t${taken.length}`;
+      const { gatewayAddress } = await attach(id, [], { gateway: true, taskId: id });
+      taken.push(gatewayAddress);
+      return gatewayAddress;
+    };
+    // 1,024 less the node's own, and those of no host.
+    while (taken.length < 1021) await next();
+    assert.equal(new Set(taken).size, 1021);
+    await assert.rejects(next(), { code: "GATEWAY_ADDRESSES_USED_UP" });
+    await chooser.release("t7");
+    assert.equal(await next(), taken[7]);
+  });
+
   test("the network bridge is there from the start, and the same after a restart", async () => {
     const record = networks.inspect("bridge");
     assert.equal(record.network.subnet, "172.17.0.0/16");

@@ -304,6 +304,20 @@ describe("networks on a kernel in memory", () => {
     assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.11/32"));
   });
 
+  test("a node that gets another address makes its networks' links anew, with all that was on them", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const overlay = kernel.get(path("n-4097"));
+    const before = structuredClone({ routes: overlay.routes, neighbours: overlay.neighbours, fdb: overlay.fdb });
+    await networks.change([{ kind: "peer", key: "node1", record: { ...peer(1), addr: "10.99.0.111" } }]);
+    assert.equal(overlay.links.get("vx")?.local, "10.99.0.111");
+    assert.deepEqual({ routes: overlay.routes, neighbours: overlay.neighbours, fdb: overlay.fdb }, before);
+    await networks.change([{ kind: "peer", key: "node2", record: { ...peer(2), mtu: 1400 } }]);
+    assert.equal(overlay.links.get("vx")?.mtu, 1350);
+    assert.equal(kernel.get(path(taskId)).links.get("eth0")?.mtu, 1350);
+  });
+
   test("a refusal of the kernel is told, and tried again until it goes", async () => {
     const networks = await open();
     await networks.replace(records());
