@@ -11,7 +11,7 @@ import type {
   Message,
   Ready,
   SnapshotMeta,
-  Status,
+  Standing,
 } from "../../manager/raft/core/types.ts";
 import { SimFailure } from "./failure.ts";
 
@@ -190,7 +190,7 @@ export class Checks {
     this.#members.delete(id);
   }
 
-  ready(id: MemberId, ready: Ready, status: Status): void {
+  ready(id: MemberId, ready: Ready, status: Standing): void {
     const view = this.#view(id);
     const { commit, term } = status;
     if (ready.snapshot !== undefined) this.#restore(view, ready.snapshot);
@@ -561,7 +561,7 @@ export class Checks {
     }
   }
 
-  #becameLeader(view: MemberView, status: Status, ready: Ready): void {
+  #becameLeader(view: MemberView, status: Standing, ready: Ready): void {
     const { term } = status;
     const known = this.#leaders.get(term);
     if (known !== undefined && known !== view.id)

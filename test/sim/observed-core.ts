@@ -1,6 +1,6 @@
 /** A real core with an observer around it: counts what goes in and shows what comes out. */
 import { RaftCore } from "../../manager/raft/core/index.ts";
-import type { CoreConfig, InitialState, MemberId, Message, Ready, Status } from "../../manager/raft/core/types.ts";
+import type { CoreConfig, InitialState, MemberId, Message, Ready, Standing } from "../../manager/raft/core/types.ts";
 import type { Core } from "../../manager/raft/member.ts";
 import { SimFailure } from "./failure.ts";
 import type { MarkName } from "./marks.ts";
@@ -8,7 +8,7 @@ import type { MarkName } from "./marks.ts";
 export interface CoreObserver {
   /** Something went into the core. */
   coreEvent(): void;
-  ready(ready: Ready, status: Status): void;
+  ready(ready: Ready, status: Standing): void;
   /** After a leader took in an acknowledgement of `from`. */
   acknowledged(term: number, from: MemberId, match: number): void;
   mark(name: MarkName): void;
@@ -34,7 +34,7 @@ class Watcher {
     this.#ticksSinceAnswer++;
     // One timeout to notice, one of grace after an election, a change or a stall.
     if (this.#ticksSinceAnswer <= 3 * this.#config.electionTicks) return;
-    const status = this.#core.status();
+    const status = this.#core.standing();
     const others = [...status.conf.voters, ...status.conf.votersOutgoing].some((id) => id !== this.#config.id);
     if (status.role === "leader" && others) {
       throw new SimFailure("D8", "a leader that nobody answers keeps its office", {
@@ -49,7 +49,7 @@ class Watcher {
       case "preVote":
         return this.#stepUnmoved(message, "D2", "a pre-vote request changed the one who was asked");
       case "vote": {
-        const { leader } = this.#core.status();
+        const { leader } = this.#core.standing();
         const isServed = leader !== 0 && leader !== message.from && this.#ticksSinceLeader < this.#config.electionTicks;
         if (isServed && !message.transfer && leader !== this.#config.id) {
           return this.#stepUnmoved(message, "D4", "a vote request moved a member that hears a leader");
@@ -60,13 +60,13 @@ class Watcher {
       case "heartbeat":
       case "snapshot":
         this.#core.step(message);
-        if (message.term >= this.#core.status().term) this.#ticksSinceLeader = 0;
+        if (message.term >= this.#core.standing().term) this.#ticksSinceLeader = 0;
         return;
       case "appendResponse": {
         this.#ticksSinceAnswer = 0;
         this.#core.step(message);
-        const { role, term, peers } = this.#core.status();
-        const match = role === "leader" ? peers.get(message.from)?.match : undefined;
+        const { role, term } = this.#core.standing();
+        const match = role === "leader" ? this.#core.matchOf(message.from) : undefined;
         if (match !== undefined) this.#observer.acknowledged(term, message.from, match);
         return;
       }
@@ -87,9 +87,9 @@ class Watcher {
   }
 
   #stepUnmoved(message: Message, check: string, what: string): void {
-    const before = this.#core.status();
+    const before = this.#core.standing();
     this.#core.step(message);
-    const after = this.#core.status();
+    const after = this.#core.standing();
     if (before.term !== after.term || before.vote !== after.vote || before.leader !== after.leader) {
       throw new SimFailure(check, what, { id: before.id, from: message.from, before: before.term, after: after.term });
     }
@@ -111,7 +111,7 @@ export function observedCore(config: CoreConfig, initial: InitialState, observer
     hasReady: () => core.hasReady(),
     ready: () => {
       const ready = core.ready();
-      observer.ready(ready, core.status());
+      observer.ready(ready, core.standing());
       return ready;
     },
     propose: counted((datas) => core.propose(datas)),
@@ -134,5 +134,7 @@ export function observedCore(config: CoreConfig, initial: InitialState, observer
     persisted: counted((token) => core.persisted(token)),
     applied: counted((index) => core.applied(index)),
     status: () => core.status(),
+    standing: () => core.standing(),
+    matchOf: (id) => core.matchOf(id),
   };
 }

@@ -196,10 +196,14 @@ export class Simulation implements ProcessHost, StrikeHost {
       this.nowUs = event.atUs;
       this.#events++;
       event.run();
-      for (let micro = this.#microtasks.shift(); micro !== undefined; micro = this.#microtasks.shift()) micro();
+      if (this.#microtasks.length > 0) this.#runMicrotasks();
       if (this.#events > eventsMax) throw new SimFailure("N8", "events without end", { events: this.#events });
       if (queue.size > 200_000) throw new SimFailure("N8", "the queue of events grows without bound", {});
     }
+  }
+
+  #runMicrotasks(): void {
+    for (let micro = this.#microtasks.shift(); micro !== undefined; micro = this.#microtasks.shift()) micro();
   }
 
   microtask(task: () => void): void {

@@ -64,6 +64,8 @@ export class Workload {
   readonly #host: WorkloadHost;
   readonly #options: WorkloadOptions;
   readonly #random: Random;
+  readonly #mix: readonly (readonly [Sort, number])[];
+  readonly #shares: number;
   readonly #clients: Client[] = [];
   readonly #registers = new Map<string, Operation<RegisterInput, RegisterOutput>[]>();
   readonly #transactions: Operation<TransactionInput, TransactionOutput>[] = [];
@@ -80,6 +82,8 @@ export class Workload {
   constructor(host: WorkloadHost, options: WorkloadOptions, random: Random) {
     this.#host = host;
     this.#options = options;
+    this.#mix = Object.entries(options.mix) as [Sort, number][];
+    this.#shares = this.#mix.reduce((sum, [, share]) => sum + share, 0);
     this.#random = random;
   }
 
@@ -148,9 +152,8 @@ export class Workload {
   }
 
   #drawSort(): Sort {
-    const mix = Object.entries(this.#options.mix) as [Sort, number][];
-    let left = this.#random.float() * mix.reduce((sum, [, share]) => sum + share, 0);
-    for (const [sort, share] of mix) {
+    let left = this.#random.float() * this.#shares;
+    for (const [sort, share] of this.#mix) {
       if (sort === "transfer" && this.#options.accounts < 2) continue;
       left -= share;
       if (left < 0) return sort;

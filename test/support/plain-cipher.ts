@@ -7,14 +7,21 @@ import type { Cipher } from "../../manager/raft/keys/index.ts";
 
 function tagOf(key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, data: Uint8Array): Uint8Array {
   const about = crc32(associated, crc32(nonce, crc32(key)));
-  const tag = new Uint8Array(16);
-  const view = new DataView(tag.buffer);
   const content = crc32(data, about);
-  view.setUint32(0, content);
-  view.setUint32(4, about);
-  view.setUint32(8, ~content);
-  view.setUint32(12, ~about);
+  const tag = new Uint8Array(16);
+  putWord(tag, 0, content);
+  putWord(tag, 4, about);
+  putWord(tag, 8, ~content);
+  putWord(tag, 12, ~about);
   return tag;
+}
+
+/** Big-endian. By hand, since a DataView would move the sixteen bytes out of the heap. */
+function putWord(into: Uint8Array, at: number, word: number): void {
+  into[at] = word >>> 24;
+  into[at + 1] = (word >>> 16) & 0xff;
+  into[at + 2] = (word >>> 8) & 0xff;
+  into[at + 3] = word & 0xff;
 }
 
 export const plainCipher: Cipher = {

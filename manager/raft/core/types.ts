@@ -257,23 +257,27 @@ export interface PeerProgress {
   readonly isLearner: boolean;
 }
 
-export interface Status extends SoftState {
+/** Where a member stands: what its shell may ask at every turn. */
+export interface Standing extends SoftState {
   readonly id: MemberId;
   readonly term: number;
   readonly vote: MemberId;
   readonly commit: number;
   readonly applied: number;
   readonly firstIndex: number;
+  /** Bytes of the entries kept in memory. */
+  readonly logBytes: number;
+  readonly conf: ConfState;
+}
+
+export interface Status extends Standing {
   readonly lastIndex: number;
   /** Last index known to be durable on this member. */
   readonly durableIndex: number;
-  /** Bytes of the entries kept in memory. */
-  readonly logBytes: number;
   /** Proposed in this term by this leader and not committed yet. */
   readonly uncommittedBytes: number;
   readonly uncommittedEntries: number;
   readonly pendingReads: number;
-  readonly conf: ConfState;
   readonly transferTo: MemberId;
   /** Empty unless leader. */
   readonly peers: ReadonlyMap<MemberId, PeerProgress>;
