@@ -31,9 +31,11 @@ import {
   putRecordHeader,
   recordBytes,
   recordHeaderBytes,
+  sectorBytes,
   segmentHeaderBytes,
   segmentName,
   slotBytes,
+  type Slot,
 } from "./format.ts";
 import {
   ballastName,
@@ -102,6 +104,7 @@ export class WalEngine {
   readonly #owner: Uint8Array;
   readonly #associated = new Uint8Array(associatedBytes);
   readonly #nonce = nonceOf(0);
+  readonly #slotSector = new Uint8Array(sectorBytes);
   /** Where records are put together; grows to the largest one. */
   #record = new Uint8Array(4 * 1024);
   #session: Session | undefined;
@@ -550,14 +553,15 @@ export class WalEngine {
   }
 
   #slot(sequence: number): Uint8Array {
-    return encodeSlot({
+    const slot: Slot = {
       sequence,
       hardState: this.#hardState,
       recordSequence: this.#sequence,
       recordCrc: this.#crc,
       segment: (this.#segments.at(-1) as SegmentFacts).number,
       owner: this.#owner,
-    });
+    };
+    return encodeSlot(slot, this.#slotSector);
   }
 
   // ---- space ----

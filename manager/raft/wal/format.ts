@@ -22,7 +22,7 @@ const recordMagic = 0x524c4b53; // "SKLR"
 const slotMagic = 0x484c4b53; // "SKLH"
 const sealedHeaderBytes = 108; // all but body and header CRC
 const segmentFlagReset = 1;
-const sectorBytes = 512;
+export const sectorBytes = 512;
 
 /** The bytes that open a record, to look for one in the middle of a segment. */
 export const recordMagicBytes = new Uint8Array([0x53, 0x4b, 0x4c, 0x52]);
@@ -136,9 +136,11 @@ export function decodeSegmentHeader(block: Uint8Array): Decoded<SegmentHeader> {
 
 // ---- slots ----
 
-/** One slot's first sector; the rest of its place stays zero. */
-export function encodeSlot(slot: Slot): Uint8Array {
-  const out = new Uint8Array(sectorBytes);
+/**
+ * One slot's first sector; the rest of its place stays zero.
+ * @param out  a sector that has held slots only, or zeros
+ */
+export function encodeSlot(slot: Slot, out: Uint8Array): Uint8Array {
   const view = viewOf(out);
   view.setUint32(0, slotMagic, true);
   view.setUint16(4, formatVersion, true);

@@ -12,6 +12,38 @@ export interface FrozenState {
   table(kind: number): FrozenTable;
 }
 
+/** A class and not an object with a getter: one is made for each turn in which somebody reads or writes. */
+class Frozen implements FrozenState {
+  readonly index: number;
+  readonly timeUs: number;
+  readonly level: number;
+  readonly #sum: Digest;
+  readonly #tables: readonly FrozenTable[];
+  readonly #places: ReadonlyMap<number, number>;
+
+  constructor(
+    { index, timeUs, level }: State,
+    sum: Digest,
+    tables: readonly FrozenTable[],
+    places: ReadonlyMap<number, number>,
+  ) {
+    this.index = index;
+    this.timeUs = timeUs;
+    this.level = level;
+    this.#sum = sum;
+    this.#tables = tables;
+    this.#places = places;
+  }
+
+  get hash(): string {
+    return hashOf({ ...this.#sum }, this.timeUs, this.level);
+  }
+
+  table(kind: number): FrozenTable {
+    return this.#tables[this.#places.get(kind) ?? -1] ?? unreachable("a kind without a table", { kind });
+  }
+}
+
 export class State {
   /** Log index of the last entry applied. */
   index = 0;
@@ -19,15 +51,19 @@ export class State {
   timeUs = 0;
   level = 1;
   readonly #sum: Digest = { a: 0, b: 0 };
-  readonly #tables = new Map<number, Table>();
+  readonly #tables: readonly Table[];
+  /** Where the table of a kind stands. */
+  readonly #places: ReadonlyMap<number, number>;
   #frozen: FrozenState | undefined;
 
   constructor(catalog: Catalog) {
-    for (const { table } of catalog.kinds) this.#tables.set(table.number, new Table(table, this.#sum));
+    const kinds = [...catalog.kinds];
+    this.#tables = kinds.map(({ table }) => new Table(table, this.#sum));
+    this.#places = new Map(kinds.map(({ table }, place) => [table.number, place]));
   }
 
   table(kind: number): Table {
-    return this.#tables.get(kind) ?? unreachable("a kind without a table", { kind });
+    return this.#tables[this.#places.get(kind) ?? -1] ?? unreachable("a kind without a table", { kind });
   }
 
   /** Forgets the frozen view; called whenever anything changes. */
@@ -36,21 +72,12 @@ export class State {
   }
 
   freeze(): FrozenState {
-    if (this.#frozen === undefined) {
-      const tables = new Map<number, FrozenTable>();
-      for (const [kind, table] of this.#tables) tables.set(kind, table.freeze());
-      const { index, timeUs, level } = this;
-      const { a, b } = this.#sum;
-      this.#frozen = {
-        index,
-        timeUs,
-        level,
-        get hash() {
-          return hashOf({ a, b }, timeUs, level);
-        },
-        table: (kind) => tables.get(kind) ?? unreachable("a kind without a table", { kind }),
-      };
-    }
+    this.#frozen ??= new Frozen(
+      this,
+      { ...this.#sum },
+      this.#tables.map((table) => table.freeze()),
+      this.#places,
+    );
     return this.#frozen;
   }
 
