@@ -1,9 +1,11 @@
 /**
- * Watches how long the event loop takes for a turn (raft.md §3.3 rule 5): a loop that is late sends heartbeats late.
+ * Watches how late the event loop is (raft.md §3.3 rule 5): a loop that is late sends heartbeats late. It asks at the ticks
+ * of raft, which are there anyway: a histogram of Node's own wakes an idle process for itself (at 5 ms 200 times a second,
+ * for 4 ms of processor time), and tells nothing of use that the ticks do not.
  * One stall of more than half an election timeout is counted and told with its likely cause; three windows of ten seconds
  * with such stalls make a leader hand over.
  */
-import { PerformanceObserver, monitorEventLoopDelay } from "node:perf_hooks";
+import { PerformanceObserver } from "node:perf_hooks";
 
 import type { Clock, Timer } from "../../lib/runtime/index.ts";
 
@@ -17,12 +19,14 @@ export interface LoopWindow {
 }
 
 const windowMs = 10_000;
-/** Like the ticks: with the 5 ms of the page an idle process woke 200 times a second for nothing else (docs/benchmarks.md). */
-const resolutionMs = 25;
 const sickWindowsMax = 3;
 
 export class EventLoopMonitor implements Disposable {
-  readonly #delay: ReturnType<typeof monitorEventLoopDelay>;
+  /** How late each tick of this window was, in milliseconds; some hundreds. */
+  #late: number[] = [];
+  readonly #clock: Clock;
+  readonly #tickMs: number;
+  #lastTickMs: number;
   readonly #gc: PerformanceObserver;
   readonly #timer: Timer;
   #gcMaxMs = 0;
@@ -32,16 +36,19 @@ export class EventLoopMonitor implements Disposable {
   #last: LoopWindow = { p50Ms: 0, p99Ms: 0, maxMs: 0, gcMaxMs: 0, gcCount: 0 };
 
   /**
+   * @param tickMs   how often `tick()` is to be called
    * @param limits   a window with a longer stall than `stallMs`, or a p99 above `lateMs`, is sick
    * @param onSick   told of each sick window; `repeated` from the third in a row on
    */
   constructor(
     clock: Clock,
+    tickMs: number,
     limits: { readonly stallMs: number; readonly lateMs: number },
     onSick: (window: LoopWindow, repeated: boolean) => void,
   ) {
-    this.#delay = monitorEventLoopDelay({ resolution: resolutionMs });
-    this.#delay.enable();
+    this.#clock = clock;
+    this.#tickMs = tickMs;
+    this.#lastTickMs = clock.monotonicMs();
     this.#gc = new PerformanceObserver((list) => {
       for (const { duration } of list.getEntries()) {
         this.#gcMaxMs = Math.max(this.#gcMaxMs, duration);
@@ -57,6 +64,13 @@ export class EventLoopMonitor implements Disposable {
     });
   }
 
+  /** To be called from a timer every `tickMs`: how much later it comes is how late the loop is. */
+  tick(): void {
+    const nowMs = this.#clock.monotonicMs();
+    this.#late.push(Math.max(0, nowMs - this.#lastTickMs - this.#tickMs));
+    this.#lastTickMs = nowMs;
+  }
+
   /** The window that is running and the one before it, whichever was worse. */
   get recent(): LoopWindow {
     const now = this.#read();
@@ -66,16 +80,15 @@ export class EventLoopMonitor implements Disposable {
   [Symbol.dispose](): void {
     this.#timer.cancel();
     this.#gc.disconnect();
-    this.#delay.disable();
   }
 
-  /** The histogram measures the distance between two of its own timers, so its resolution is taken off. */
   #read(): LoopWindow {
-    const ms = (nanoseconds: number): number => Math.max(0, nanoseconds / 1e6 - resolutionMs);
+    const sorted = this.#late.toSorted((a, b) => a - b);
+    const atMost = (share: number): number => sorted[Math.ceil(share * sorted.length) - 1] ?? 0;
     return {
-      p50Ms: ms(this.#delay.percentile(50)),
-      p99Ms: ms(this.#delay.percentile(99)),
-      maxMs: ms(this.#delay.max),
+      p50Ms: atMost(0.5),
+      p99Ms: atMost(0.99),
+      maxMs: atMost(1),
       gcMaxMs: this.#gcMaxMs,
       gcCount: this.#gcCount,
     };
@@ -83,7 +96,7 @@ export class EventLoopMonitor implements Disposable {
 
   #close(): LoopWindow {
     this.#last = this.#read();
-    this.#delay.reset();
+    this.#late = [];
     this.#gcMaxMs = 0;
     this.#gcCount = 0;
     return this.#last;

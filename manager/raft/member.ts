@@ -311,7 +311,7 @@ export class Member {
         else for (let ticks = Math.floor(gapMs / tickMs); ticks > 0; ticks--) this.#tick(this.#lastTickMs + tickMs);
       }
       this.#watch(nowMs);
-      this.#schedule();
+      this.#scheduleIfUseful();
     });
   }
 
@@ -337,7 +337,7 @@ export class Member {
         if (!(error instanceof MalformedMessage)) throw error;
         this.#events.noticed("malformedMessage", { from: message.from, type: message.type, why: error.message });
       }
-      this.#schedule();
+      this.#scheduleIfUseful();
     });
   }
 
@@ -581,6 +581,14 @@ export class Member {
       this.#turnScheduled = false;
       if (this.#isAnswering) this.#guard(() => this.#turn());
     });
+  }
+
+  /** A turn, if it would find anything: most ticks, many messages and many completed writes leave nothing to do. */
+  #scheduleIfUseful(): void {
+    if (this.#turnScheduled || !this.#isAnswering) return;
+    const isUseful =
+      this.#pages.length > 0 || this.#proposals.queued > 0 || this.#reads.gathering || this.#running().hasReady();
+    if (isUseful) this.#schedule();
   }
 
   /**
@@ -888,7 +896,7 @@ export class Member {
       step.writes--;
       this.#events.measured("persistMs", this.#now() - step.startedMs);
       this.#reportDurable();
-      this.#schedule();
+      this.#scheduleIfUseful();
     });
   }
 
@@ -955,7 +963,7 @@ export class Member {
     this.#reads.applied(this.#appliedIndex);
     this.#events.applied(this.#appliedIndex);
     if (this.#snapshotDue()) this.#createSnapshot();
-    this.#schedule();
+    this.#scheduleIfUseful();
   }
 
   #applyEntry(entry: Entry, committedMs: number): void {
@@ -1166,10 +1174,10 @@ export class Member {
   #compact(): void {
     const { trailingEntries, trailingBytes, trailingLiveBytesMax } = this.#config.limits;
     const core = this.#running();
-    const { firstIndex, logBytes, peers } = core.status();
+    const { firstIndex, logBytes } = core.standing();
     let index = core.compactionIndex({ trailingEntries, trailingBytes, extensionBytes: trailingLiveBytesMax });
     for (const [to, outgoing] of this.#snapshotsOutgoing) {
-      const arrived = (peers.get(to)?.match ?? Infinity) >= outgoing.index;
+      const arrived = (core.matchOf(to) ?? Infinity) >= outgoing.index;
       const givenUp = this.#now() - outgoing.endedMs > snapshotRetryMsMax;
       if (arrived || givenUp || this.#role !== "leader") this.#snapshotsOutgoing.delete(to);
       else if (logBytes <= trailingLiveBytesMax) index = Math.min(index, outgoing.index);

@@ -85,6 +85,7 @@ function openMember(
         },
       },
       status: () => fine,
+      space: fine.space,
       rotateKey: () => Promise.resolve(),
     },
     openTransport: (handlers, local) =>

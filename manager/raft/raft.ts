@@ -36,6 +36,8 @@ export interface RaftStorage {
   readonly log: LogStorage;
   readonly snapshots: SnapshotStore;
   status(): LogStatus;
+  /** As in `status()`, for who asks at every tick. */
+  readonly space: LogStatus["space"];
   /** New writes use a new data key at once; resolves when no file needs an older one. */
   rotateKey(signal?: AbortSignal): Promise<void>;
 }
@@ -132,6 +134,7 @@ export class Raft implements AsyncDisposable {
     const { electionMs, heartbeatMs } = options.timings;
     this.#loop = new EventLoopMonitor(
       options.clock,
+      options.timings.tickMs,
       { stallMs: electionMs / 2, lateMs: heartbeatMs },
       (window, repeated) => {
         this.#logger.warn("the event loop is late", { ...window });
@@ -420,7 +423,8 @@ export class Raft implements AsyncDisposable {
   }
 
   #tick(): void {
-    const { space } = this.#options.storage.status();
+    this.#loop.tick();
+    const { space } = this.#options.storage;
     if (space !== this.#space) {
       this.#space = space;
       this.#logger[space === "ok" ? "info" : "error"]("space on the disk of the log", { space });

@@ -84,6 +84,10 @@ export class Storage implements AsyncDisposable {
     return this.#log.status();
   }
 
+  get space(): LogStatus["space"] {
+    return this.#wal.space;
+  }
+
   /**
    * New writes use a new data key at once.
    * @returns when no file needs an older one: after the next snapshot and compaction, which the caller sees to

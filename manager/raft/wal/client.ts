@@ -115,6 +115,10 @@ export class WalClient implements LogStorage {
     await this.#ask({ kind: "changeKek", kek });
   }
 
+  get space(): LogStatus["space"] {
+    return this.#ring.space;
+  }
+
   status(): LogStatus {
     const { freeBytes, sizeBytes, syncs, syncMs, entries, bytes } = this.#ring.readFigures();
     const oldest = this.#inRing[this.#inRingFrom] ?? this.#waiting[0];
