@@ -180,6 +180,7 @@ export function membersOf(node: NodeSide | undefined, networkId: string): Readon
 
 /** A whole id, else a whole name, else the beginning of one id only; the node's own first. @returns undefined: there is none */
 export function find(wanted: string, own: readonly Shown[], swarms: readonly Shown[]): Shown | undefined {
+  if (wanted === "") return undefined;
   const all = [...own, ...swarms];
   const tests = [
     ({ Id }: Shown) => Id === wanted,
@@ -201,7 +202,7 @@ export function find(wanted: string, own: readonly Shown[], swarms: readonly Sho
         "Give the whole id",
       );
     }
-    if (found[0] !== undefined && wanted !== "") return found[0];
+    if (found[0] !== undefined) return found[0];
   }
   return undefined;
 }
