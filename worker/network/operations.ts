@@ -132,6 +132,14 @@ function dependents(
   renewed: ReadonlySet<string>,
 ): ObjectChange[] {
   const defined = new Set(changes.flatMap(({ after }) => (after?.type === "table" ? [tableKey(after)] : [])));
+  const made = new Set(renewed);
+  for (const { before, after } of changes) if (before === undefined && after?.type === "link") made.add(after.name);
+  // Before Linux 6.16 a chain on a link goes with it, and nobody counts that as a change of rules.
+  const netdev: NftTableName = { family: "netdev", table: "skep" };
+  const hooked = made.size === 0 ? undefined : namespace.get(tableKey(netdev));
+  if (hooked?.type === "table" && [...made].some((link) => hooked.text.includes(`device "${link}"`))) {
+    defined.add(tableKey(netdev));
+  }
   if (renewed.size === 0 && defined.size === 0) return [];
   const said = new Set(changes.map(({ key }) => key));
   const again: ObjectChange[] = [];
@@ -141,7 +149,7 @@ function dependents(
     const on =
       object.type === "sysctl"
         ? [...renewed].some((link) => object.path.includes(`/${link}/`))
-        : object.type === "chain"
+        : object.type === "chain" || object.type === "table"
           ? defined.has(tableKey(object))
           : renewed.has(linkOf(object));
     if (on) again.push({ key, before: undefined, after: object });

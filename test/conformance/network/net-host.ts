@@ -63,7 +63,10 @@ export class NetHost implements AsyncDisposable {
       ...directories,
       clock,
       logger,
-      firewall: { run: async (program, args) => this.#run(program, args) },
+      firewall: {
+        run: async (program, args) => this.#run(program, args),
+        legacyTables: async () => world.attempt(name, ["cat", "/proc/net/ip_tables_names"]),
+      },
     });
     this.networks = await Networks.open({
       kernel: this.netplane,

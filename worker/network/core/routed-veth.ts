@@ -43,7 +43,15 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     {
       type: "link",
       name: link,
-      how: { kind: "veth", peerNamespace: namespace, peerName: interfaceName, peerMac: mac, peerMtu: mtu },
+      how: {
+        kind: "veth",
+        peerNamespace: namespace,
+        peerName: interfaceName,
+        peerMac: mac,
+        peerMtu: mtu,
+        // Gateway addresses, and so these names, are given again last; an address of a local network may be fixed.
+        ...(veth.kind === "gateway" ? { isLeftToKernel: true } : {}),
+      },
       owner: sandboxId,
       mac: hostRouterMac,
       mtu,
