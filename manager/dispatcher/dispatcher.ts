@@ -558,9 +558,8 @@ export class Dispatcher {
     const withdrawals = this.#tables.setTask(id, task);
     if (task === undefined || hasEnded(task)) {
       if (this.#drains.drop(id)) this.#releaseTasks([id]);
-    } else if (withdrawals.length > 0 && isAskedToStop(task)) {
-      if (this.#drains.hold(id, withdrawals, this.#options.clock.monotonicMs())) this.#armDrains();
-    }
+    } else if (!isAskedToStop(task)) this.#drains.note(id, withdrawals);
+    else if (this.#drains.hold(id, withdrawals, this.#options.clock.monotonicMs())) this.#armDrains();
   }
 
   #readNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {

@@ -11,6 +11,10 @@ test("seed 6625: a task held for its predecessor waits for it also when that one
   assert.equal((await new SwarmRun(6625).play()).failure, undefined);
 });
 
+test("seed 5013: a task withdrawn because its node was down waits for that when it is asked to stop soon after", async () => {
+  assert.equal((await new SwarmRun(5013).play()).failure, undefined);
+});
+
 test("equal seeds give equal lives, and others give others", async () => {
   const first = await new SwarmRun(11).play();
   const again = await new SwarmRun(11).play();

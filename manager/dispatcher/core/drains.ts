@@ -18,6 +18,8 @@ interface Hold {
 export class Drains {
   /** In the order of their ends, since all are equally long. */
   readonly #holds = new Map<string, Hold>();
+  /** Withdrawn, and not asked to stop: their node was down, and perhaps is not any more. */
+  readonly #noted = new Map<string, readonly Withdrawal[]>();
   readonly #byReader = new Map<TableReader, Set<string>>();
   /** Nodes that have not applied what this leader tells: nobody knows what their tables say. */
   readonly #unmet = new Set<string>();
@@ -36,11 +38,25 @@ export class Drains {
     return undefined;
   }
 
-  /** @returns whether anybody has to be waited for */
+  /** It is not served any more, though nobody has asked it to stop: whoever does later has to wait for that as well. */
+  note(taskId: string, withdrawals: readonly Withdrawal[]): void {
+    if (withdrawals.length === 0) return;
+    const tables = new Set(withdrawals.map(({ table }) => table));
+    const others = (this.#noted.get(taskId) ?? []).filter(({ table }) => !tables.has(table));
+    this.#noted.set(taskId, [...others, ...withdrawals]);
+  }
+
+  /**
+   * It is asked to stop, and was withdrawn by that or before.
+   * @returns whether anybody has to be waited for
+   */
   hold(taskId: string, withdrawals: readonly Withdrawal[], nowMs: number): boolean {
     if (this.#holds.has(taskId)) return true;
+    this.note(taskId, withdrawals);
+    const noted = this.#noted.get(taskId) ?? [];
+    this.#noted.delete(taskId);
     const waits = new Map<TableReader, number>();
-    for (const { table, servingSince, version } of withdrawals)
+    for (const { table, servingSince, version } of noted)
       for (const reader of table.readers)
         // Who was never told that it serves sends it nothing.
         if (reader.heard >= servingSince && reader.applied < version) waits.set(reader, version);
@@ -88,6 +104,7 @@ export class Drains {
 
   /** It has ended by itself, or is forgotten. @returns whether it was held */
   drop(taskId: string): boolean {
+    this.#noted.delete(taskId);
     const hold = this.#holds.get(taskId);
     if (hold === undefined) return false;
     this.#holds.delete(taskId);

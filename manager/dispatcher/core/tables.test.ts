@@ -208,6 +208,17 @@ test("nobody waits longer than the bound, for a session that is over, or for one
   assert.equal(drains.hold("b", [put(table, "b", "", false)!], 6000), false, "nobody was told that it serves");
 });
 
+test("a task that was withdrawn before it is asked to stop, since its node was down, is held for that", () => {
+  const { all, withdraw } = serving(1);
+  const drains = new Drains();
+  drains.note("a", [withdraw()]);
+  assert.equal(drains.isHeld("a"), false);
+  assert.equal(drains.hold("a", [], 0), true);
+  apply(all[0]!, 2);
+  assert.deepEqual(drains.applied(all[0]!), ["a"]);
+  assert.equal(drains.hold("a", [], 0), false, "once");
+});
+
 test("a task that ends by itself is not waited for; one that is asked to stop twice waits once", () => {
   const { withdraw } = serving(1);
   const drains = new Drains();
