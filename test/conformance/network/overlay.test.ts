@@ -231,16 +231,25 @@ describe("overlays over three hosts", { skip: whySkipped(), timeout: 240_000 }, 
       const more = protocol === "udp" ? ["-u"] : [];
       for (let time = 0; time < 12; time += 1) assert.doesNotMatch(ask(a1, vip, ...more), new RegExp(`^${b1.id}`));
       assert.match(await again(), new RegExp(`^${b1.id}`));
-      if (protocol === "udp") {
-        // It has ended: what is still sent there goes to another task.
-        await everywhere([{ kind: "endpoint", key: `${b1.network.id}/${b1.id}`, record: undefined }]);
-        assert.match(await again(), new RegExp(`^(${a2.id}|${c1.id})`));
-        await everywhere([{ kind: "endpoint", key: `${b1.network.id}/${b1.id}`, record: record(b1, false) }]);
-      }
       world.end(held);
       await once(held, "exit");
     });
   }
+
+  test("when a task has ended, a udp client that goes on sending meets another one", async () => {
+    await serving(b1);
+    // From one port: to the kernel it is one connection.
+    const same = (): Promise<string> =>
+      answer(world.start(a1.id, [world.probe, "get", vip, String(port), "-u", "-p", "5599"]));
+    assert.ok((await same()).startsWith(b1.id));
+    await serving(a2, c1);
+    assert.ok((await same()).startsWith(b1.id), "it drains");
+    const key = `${b1.network.id}/${b1.id}`;
+    await everywhere([{ kind: "endpoint", key, record: undefined }]);
+    const others = new RegExp(`^(${a2.id}|${c1.id})`);
+    await eventually(async () => others.test(await same()));
+    await everywhere([{ kind: "endpoint", key, record: record(b1, false) }]);
+  });
 
   test("a restart of the daemon touches nothing: an open connection goes on, and the next change is applied", async () => {
     await serving(b1);
@@ -269,6 +278,21 @@ describe("overlays over three hosts", { skip: whySkipped(), timeout: 240_000 }, 
     assert.match(await again(), new RegExp(`^${b1.id}`));
     world.end(held);
     await once(held, "exit");
+  });
+
+  test("netplane may die: traffic goes on, and what it was about to do is done by the next one", async () => {
+    await serving(b1);
+    const children = run(["pgrep", "-P", String(process.pid), "-x", "netplane"])
+      .trim()
+      .split("\n")
+      .map(Number);
+    assert.equal(children.length, hosts.length);
+    for (const pid of children) process.kill(pid, "SIGKILL");
+    assert.match(ask(a1, vip), new RegExp(`^${b1.id}`));
+    // Refused or not: it is known from now on, and tried until it is so.
+    await serving(c1).catch((error: unknown) => assert.match(String(error), /NetworkNotApplied/));
+    const asked = (): Promise<string> => answer(world.start(a1.id, [world.probe, "get", vip, String(port)]));
+    await eventually(async () => (await asked()).startsWith(c1.id));
   });
 
   test("what somebody breaks in a network's namespace is whole again in a moment", async () => {
