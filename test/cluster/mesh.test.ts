@@ -1,0 +1,309 @@
+/**
+ * A service with a published port and an overlay on three hosts, and a client that is no part of the cluster: every way in,
+ * and what is lost when the service is updated, a host is drained, a daemon is killed: nothing. SKEP_FULL=1: ten replicas and
+ * 500 requests a second.
+ */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+
+import { buildOutsider, type Host, type Outsider } from "../../deploy/quickstart/hosts.ts";
+import { buildProbe, healthcheck, Held, Load, webImage } from "./web.ts";
+import { ask, hindrance, World, type TaskShape } from "./world.ts";
+
+const execute = promisify(execFile);
+
+const isFull = process.env["SKEP_FULL"] === "1";
+const replicas = isFull ? 10 : 4;
+const perSecond = isFull ? 500 : 150;
+const published = 8080;
+
+describe("a published service on three hosts", { skip: hindrance, timeout: isFull ? 600_000 : 240_000 }, () => {
+  let world: World;
+  let manager: Host;
+  let client: Outsider;
+  let folder = "";
+  let probe = "";
+  let networkId = "";
+  let serviceId = "";
+  let vip = "";
+
+  const namespaceOf = ({ namespace }: { readonly namespace: string }): string => `/run/netns/${namespace}`;
+  const namespaceOfTask = (task: TaskShape): string => `/proc/${task.Status.ContainerStatus?.PID}/ns/net`;
+
+  before(async () => {
+    world = await World.open("skepmesh", 1, 2);
+    manager = world.managers[0] as Host;
+    client = buildOutsider(world.site);
+    await world.form(undefined, 5);
+    folder = mkdtempSync(join(tmpdir(), "skepmesh-"));
+    probe = join(folder, "net-probe");
+    const built = buildProbe();
+    writeFileSync(probe, built);
+    chmodSync(probe, 0o755);
+    const image = await webImage("web:1", built);
+    for (const host of world.hosts) await ask(host, "POST", "/images/load?quiet=1", image);
+    const { status, body } = await ask<{ Id: string }>(manager, "POST", "/networks/create", {
+      Name: "front",
+      Driver: "overlay",
+    });
+    assert.equal(status, 201, JSON.stringify(body));
+    networkId = body.Id;
+    await world.create(manager, "client", 1, spec());
+    serviceId = await world.create(manager, "web", replicas, {
+      ...spec(),
+      Mode: { Replicated: { Replicas: replicas } },
+      EndpointSpec: {
+        Ports: ["tcp", "udp"].map((Protocol) => ({ Protocol, TargetPort: 80, PublishedPort: published })),
+      },
+    });
+    await running("client", 1);
+    await running("web", replicas);
+    const found = await ask<{ Endpoint: { VirtualIPs: { NetworkID: string; Addr: string }[] } }>(
+      manager,
+      "GET",
+      `/services/${serviceId}`,
+    );
+    const addresses = found.body.Endpoint.VirtualIPs;
+    vip = addresses.find(({ NetworkID }) => NetworkID === networkId)?.Addr.split("/")[0] ?? "";
+    assert.notEqual(vip, "", JSON.stringify(addresses));
+  });
+  after(async () => {
+    await world.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const spec = (): Record<string, unknown> => ({
+    TaskTemplate: {
+      ContainerSpec: {
+        Image: "web:1",
+        StopGracePeriod: 3_000_000_000,
+        Hostname: "{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}",
+        Healthcheck: healthcheck,
+      },
+      RestartPolicy: { Condition: "any", Delay: 100_000_000 },
+      Networks: [{ Target: networkId }],
+    },
+  });
+
+  async function running(service: string, count: number): Promise<readonly TaskShape[]> {
+    let found: readonly TaskShape[] = [];
+    await world.until(`${count} tasks of ${service}`, 60_000, async () => {
+      found = await world.running(manager, service);
+      return found.length === count;
+    });
+    return found;
+  }
+
+  /** What a program in this namespace is answered; the probe says itself what has failed. */
+  async function get(namespace: string, address: string, port: number, ...more: readonly string[]): Promise<string> {
+    const words = [`--net=${namespace}`, "--", probe, "get", address, String(port), ...more];
+    const { stdout } = await execute("nsenter", words, { timeout: 20_000 }).catch(
+      (error: { stdout?: string; message: string }) => ({ stdout: error.stdout ?? error.message }),
+    );
+    return stdout.trim();
+  }
+
+  const containerOfClient = async (): Promise<string> => {
+    const [task] = (await running("client", 1)) as [TaskShape];
+    return namespaceOfTask(task);
+  };
+
+  /** Through the mesh from outside by every host, and through the service's address from a container, at the same time. */
+  async function underLoad(act: () => Promise<void>): Promise<void> {
+    const seconds = isFull ? 150 : 60;
+    const entries = world.hosts.map(({ address }) => address);
+    const loads = {
+      mesh: new Load(namespaceOf(client), entries, published, perSecond, seconds),
+      vip: new Load(await containerOfClient(), [vip], 80, perSecond, seconds),
+    };
+    try {
+      for (const load of Object.values(loads)) await load.ready();
+      await act();
+    } finally {
+      for (const [name, load] of Object.entries(loads)) {
+        const { asked, answered, slow, failures, by } = await load.end();
+        assert.deepEqual(failures, [], `${name}: ${answered} of ${asked}`);
+        assert.equal(answered, asked);
+        assert.ok(asked > 50, `${name}: ${asked} requests are no load`);
+        assert.ok(Object.keys(by).length > 1, `${name}: one task answers all: ${JSON.stringify(by)}`);
+        if (isFull) console.log(JSON.stringify({ name, asked, answered, slow, tasks: Object.keys(by).length }));
+      }
+    }
+  }
+
+  test("every host and the client reach it through every host on tcp and udp, and are seen by their own addresses", async () => {
+    await world.until("every way in", 20_000, async () => {
+      const answers = await Promise.all(
+        world.hosts.map(({ address }) => get(namespaceOf(client), address, published, "-u")),
+      );
+      return answers.every((answer) => answer.startsWith("web-"));
+    });
+    const wrong: string[] = [];
+    const asks: Promise<void>[] = [];
+    const expect = (from: string, namespace: string, entry: Host, udp: readonly string[], source: RegExp): void => {
+      const one = get(namespace, entry.address, published, ...udp).then((answer) => {
+        const [, name = "", at = "", seen = ""] = /^web-(\d+)-(host\d) peer=([\d.]+):\d+$/.exec(answer) ?? [];
+        // On the host that it came from, by way of another, it would look like the host's own: it is shown as the entry.
+        const isBounced = from === at && entry.name !== at;
+        const isRight = isBounced ? /^100\.64\./.test(seen) : source.test(seen);
+        if (name === "" || !isRight) wrong.push(`${from} by ${entry.name} ${udp.join("")}: ${answer}`);
+      });
+      asks.push(one);
+    };
+    const exactly = (address: string): RegExp => new RegExp(`^${address.replaceAll(".", "\\.")}$`);
+    const inContainer = await containerOfClient();
+    for (const udp of [[], ["-u"]]) {
+      for (const entry of world.hosts) {
+        for (let time = 0; time < 4; time += 1) {
+          expect("client", namespaceOf(client), entry, udp, exactly(client.address));
+        }
+        for (const host of world.hosts) expect(host.name, namespaceOf(host), entry, udp, exactly(host.address));
+        // A container is seen by its gateway address on its own host, elsewhere as that host.
+        expect("container", inContainer, entry, udp, /^(?:100\.64\.\d+\.\d+|10\.78\.0\.1[123])$/);
+      }
+      await Promise.all(asks);
+    }
+    assert.deepEqual(wrong, []);
+  });
+
+  for (const order of ["stop-first", "start-first"]) {
+    test(`a rolling update, ${order}, two at a time, loses no request: neither from outside nor in the overlay`, async () => {
+      const before = new Set((await running("web", replicas)).map(({ ID }) => ID));
+      await underLoad(async () => {
+        await world.update(manager, serviceId, (now) => {
+          const template = now["TaskTemplate"] as { ForceUpdate?: number };
+          template.ForceUpdate = (template.ForceUpdate ?? 0) + 1;
+          now["UpdateConfig"] = { Parallelism: 2, Order: order, Monitor: 200_000_000, FailureAction: "pause" };
+        });
+        await world.until("the update's end", isFull ? 120_000 : 50_000, async () => {
+          const { UpdateStatus } = await world.service(manager, serviceId);
+          const now = await world.running(manager, "web");
+          return (
+            UpdateStatus?.State === "completed" && now.length === replicas && now.every(({ ID }) => !before.has(ID))
+          );
+        });
+      });
+    });
+  }
+
+  test("a host that is drained loses no request, and works again after", async () => {
+    const [task] = (await running("client", 1)) as [TaskShape];
+    const ids = await Promise.all(world.workers.map((host) => world.nodeIdOf(host)));
+    // The asking container must not be among those that move.
+    const id = ids.find((one) => one !== task.NodeID) ?? "";
+    const setAvailability = (availability: string): Promise<number> =>
+      world.until(availability, 10_000, async () => {
+        const { body } = await ask<{ Version: { Index: number }; Spec: object }>(manager, "GET", `/nodes/${id}`);
+        const wanted = { ...body.Spec, Availability: availability };
+        const path = `/nodes/${id}/update?version=${body.Version.Index}`;
+        return (await ask(manager, "POST", path, wanted)).status === 200;
+      });
+    await underLoad(async () => {
+      await setAvailability("drain");
+      await world.until("the tasks elsewhere", isFull ? 120_000 : 50_000, async () => {
+        const all = await world.tasks(manager, "web");
+        const there = all.filter(({ NodeID, Status }) => NodeID === id && Status.State === "running");
+        return there.length === 0 && (await world.running(manager, "web")).length === replicas;
+      });
+    });
+    await setAvailability("active");
+  });
+
+  test("a daemon that is killed and started again under traffic breaks no connection", async () => {
+    const inContainer = await containerOfClient();
+    const held: Held[] = [];
+    try {
+      for (const udp of [[], ["-u"]]) {
+        for (let time = 0; time < 3; time += 1) {
+          for (const { address } of world.hosts) {
+            held.push(new Held(namespaceOf(client), probe, [address, String(published), ...udp]));
+          }
+          held.push(new Held(inContainer, probe, [vip, "80", ...udp]));
+        }
+      }
+      const names = await Promise.all(held.map((one) => one.ask()));
+      for (const name of names) assert.match(name, /^web-/);
+      const same = async (when: string): Promise<void> => {
+        assert.deepEqual(await Promise.all(held.map((one) => one.ask())), names, when);
+      };
+      await underLoad(async () => {
+        for (const host of world.hosts) {
+          await host.kill();
+          await same(`${host.name} has no daemon`);
+          host.start();
+          await host.answers();
+          await same(`${host.name} has its daemon again`);
+        }
+      });
+    } finally {
+      for (const one of held) await one.end();
+    }
+  });
+
+  test("VXLAN of somebody who is no member reaches no container", async () => {
+    const [task] = (await running("web", replicas)) as [TaskShape & { NetworksAttachments: Attachment[] }];
+    const attachment = task.NetworksAttachments.find(({ Network }) => Network.ID === networkId) as Attachment;
+    const address = attachment.Addresses[0]?.split("/")[0] ?? "";
+    const [member] = (await running("client", 1)) as [typeof task];
+    const pretended = member.NetworksAttachments[0]?.Addresses[0]?.split("/")[0] ?? "";
+    const { body } = await ask<{ Options: Record<string, string> }>(manager, "GET", `/networks/${networkId}`);
+    const vni = body.Options["com.docker.network.driver.overlay.vxlanid_list"] ?? "";
+    assert.match(vni, /^\d+$/);
+    const heard: string[] = [];
+    const words = [`--net=${namespaceOfTask(task)}`, "--", probe, "receive", "7101"];
+    const receiver = execFile("nsenter", words);
+    const arrived = new Promise<void>((resolve) => {
+      receiver.stdout?.on("data", (chunk: Buffer | string) => {
+        heard.push(...String(chunk).trim().split("\n"));
+        if (String(chunk).includes("member")) resolve();
+      });
+    });
+    try {
+      await world.until("the receiver", 10_000, () => heard.includes("ready"));
+      const from = namespaceOf(client);
+      const inside = (...command: string[]): Promise<unknown> =>
+        execute("nsenter", [`--net=${from}`, "--", ...command]);
+      for (const [at, { address: target }] of world.hosts.entries()) {
+        // It pretends to be the other container and its host. Who may send is told by the outer address.
+        await inside(
+          ..."ip link add vxe mtu 1400 address 02:fe:00:00:00:01 type vxlan dstport 4789 nolearning id".split(" "),
+          vni,
+        );
+        await inside("ip", "link", "set", "vxe", "up");
+        await inside("ip", "address", "add", `${pretended}/32`, "dev", "vxe");
+        for (const number of [1, 2, 3]) {
+          const mac = `02:fe:00:00:00:0${number}`;
+          await inside("bridge", "fdb", "replace", mac, "dev", "vxe", "self", "permanent", "dst", target);
+          await inside("ip", "neigh", "replace", address, "lladdr", mac, "dev", "vxe", "nud", "permanent");
+          await inside("ip", "route", "replace", `${address}/32`, "dev", "vxe", "src", pretended);
+          await inside(probe, "send", address, "7101", `spoofed by host ${at + 1}`, "-s", pretended);
+        }
+        await inside("ip", "link", "del", "vxe");
+      }
+      // Someone of the network arrives, and after all that was sent before.
+      await execute("nsenter", [
+        `--net=${await containerOfClient()}`,
+        "--",
+        probe,
+        "send",
+        address,
+        "7101",
+        "a member",
+      ]);
+      await arrived;
+      assert.deepEqual(heard, ["ready", "a member"]);
+    } finally {
+      receiver.kill("SIGKILL");
+    }
+  });
+});
+
+interface Attachment {
+  readonly Network: { readonly ID: string };
+  readonly Addresses: readonly string[];
+}

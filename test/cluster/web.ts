@@ -1,0 +1,112 @@
+/** A service that tells its name and who asks, and the loads and questions that tests put to it. */
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { imageArchive } from "../../deploy/quickstart/image.ts";
+import type { LoadOutcome } from "../support/load.ts";
+
+/** As servers should: told to end, it takes no new connection and finishes those that it has. */
+const webScript = `#!/bin/sh
+/bin/net-probe serve "$(hostname)" 80 &
+trap 'kill $!; sleep 0.3; exit 0' TERM
+wait $!
+`;
+
+/** Static, since the shell's own wget needs libraries that the image has not. */
+export function buildProbe(): Buffer {
+  const folder = mkdtempSync(join(tmpdir(), "skep-probe-"));
+  try {
+    const source = join(import.meta.dirname, "../support/net-probe.c");
+    execFileSync("cc", ["-O1", "-static", "-o", join(folder, "probe"), source]);
+    return readFileSync(join(folder, "probe"));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+export function webImage(name: string, probe: Buffer): Promise<Buffer> {
+  return imageArchive({
+    name,
+    command: ["/bin/web"],
+    labels: {},
+    files: { "/bin/web": webScript, "/bin/net-probe": probe },
+    platform: process.arch === "arm64" ? "arm64" : "amd64",
+  });
+}
+
+/** Serving means answering, not having been started. */
+export const healthcheck = {
+  Test: ["CMD", "/bin/net-probe", "get", "127.0.0.1", "80"],
+  Interval: 5_000_000_000,
+  Timeout: 5_000_000_000,
+  StartPeriod: 30_000_000_000,
+  StartInterval: 100_000_000,
+  Retries: 5,
+};
+
+/** Requests at a steady rate from within a namespace. */
+export class Load {
+  readonly #child;
+  readonly #outcome: Promise<string>;
+  readonly #ready: Promise<void>;
+
+  /** @param namespace  a file of it */
+  constructor(namespace: string, addresses: readonly string[], port: number, perSecond: number, seconds: number) {
+    const script = join(import.meta.dirname, "../support/load.ts");
+    const numbers = [port, perSecond, seconds].map(String);
+    const command = [process.execPath, script, ...numbers, ...addresses];
+    this.#child = spawn("nsenter", [`--net=${namespace}`, "--", ...command], { stdio: ["pipe", "pipe", "inherit"] });
+    let text = "";
+    this.#ready = new Promise((resolve) => this.#child.stdout.once("data", () => resolve()));
+    this.#child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+    this.#outcome = new Promise((resolve) => this.#child.once("close", () => resolve(text)));
+  }
+
+  /** Resolves at the first answer, or when it has ended. */
+  async ready(): Promise<void> {
+    await Promise.race([this.#ready, this.#outcome]);
+  }
+
+  async end(): Promise<LoadOutcome> {
+    this.#child.stdin.end();
+    const line = (await this.#outcome).trim().split("\n").at(-1) ?? "";
+    assert.match(line, /^\{/, "the load has no outcome");
+    return JSON.parse(line) as LoadOutcome;
+  }
+}
+
+/** Connections that stay open, each asked again and again. */
+export class Held {
+  readonly #child;
+  #text = "";
+
+  constructor(namespace: string, probe: string, words: readonly string[]) {
+    const command = [`--net=${namespace}`, "--", probe, "hold", ...words];
+    this.#child = spawn("nsenter", command, { stdio: ["pipe", "pipe", "inherit"] });
+    this.#child.stdout.setEncoding("utf8").on("data", (chunk: string) => (this.#text += chunk));
+    // It ends when its connection does; then there is nobody to be asked.
+    this.#child.stdin.on("error", () => undefined);
+  }
+
+  /** Who answers. */
+  async ask(): Promise<string> {
+    const already = this.#text.length;
+    const news = new Promise<void>((resolve) => {
+      this.#child.stdout.once("data", () => resolve());
+      this.#child.once("close", () => resolve());
+    });
+    this.#child.stdin.write("\n");
+    await news;
+    return this.#text.slice(already).trim();
+  }
+
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = new Promise((resolve) => this.#child.once("close", resolve));
+    this.#child.stdin.end();
+    await ended;
+  }
+}

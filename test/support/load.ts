@@ -1,0 +1,97 @@
+/**
+ * Requests at a steady rate, each on a connection of its own, to several addresses in turn; ends when its input does or its
+ * time is over. The rate is kept whatever the answers do. Run inside a namespace; the server is net-probe's `serve`.
+ *
+ *   node load.ts PORT PER-SECOND SECONDS-AT-MOST ADDRESS...
+ *
+ * Prints "ready" at the first answer and at the end one line of JSON: {asked, answered, slow, failures, by}.
+ */
+import { connect } from "node:net";
+
+export interface LoadOutcome {
+  readonly asked: number;
+  readonly answered: number;
+  /** Answered after more than 900 ms: something was sent twice. */
+  readonly slow: number;
+  /** At most 50, each with its time in ms since the beginning. */
+  readonly failures: readonly string[];
+  /** Who answered how often. */
+  readonly by: Readonly<Record<string, number>>;
+}
+
+const patienceMs = 8000;
+const [port, perSecond, seconds] = process.argv.slice(2, 5).map(Number) as [number, number, number];
+const addresses = process.argv.slice(5);
+const limit = perSecond * seconds;
+
+let [asked, answered, slow, open] = [0, 0, 0, 0];
+let isOver = false;
+const failures: string[] = [];
+const by: Record<string, number> = {};
+const startedMs = performance.now();
+
+function ask(address: string): void {
+  asked += 1;
+  open += 1;
+  const askedMs = performance.now();
+  let isDone = false;
+  let stage = "connect";
+  const socket = connect({ host: address, port, noDelay: true });
+  const end = (failure: string | undefined): void => {
+    if (isDone) return;
+    isDone = true;
+    open -= 1;
+    clearTimeout(timer);
+    const tookMs = performance.now() - askedMs;
+    if (failure === undefined) {
+      answered += 1;
+      if (tookMs > 900) slow += 1;
+      if (answered === 1) console.log("ready");
+      socket.end();
+    } else {
+      const at = `${Math.round(askedMs - startedMs)} ms, ${address}:${socket.localPort ?? "-"}`;
+      if (failures.length < 50) failures.push(`${at}: ${stage}: ${failure} after ${Math.round(tookMs)} ms`);
+      socket.destroy();
+    }
+    finish();
+  };
+  const timer = setTimeout(() => end("no answer"), patienceMs);
+  socket.once("connect", () => {
+    stage = "answer";
+    socket.write("?");
+  });
+  socket.once("data", (bytes: Buffer) => {
+    const name = bytes.toString("latin1").split(" ")[0] ?? "";
+    by[name] = (by[name] ?? 0) + 1;
+    end(undefined);
+  });
+  socket.on("error", ({ message }) => end(message));
+  socket.on("close", () => end("closed"));
+}
+
+function finish(): void {
+  if (!isOver || open > 0) return;
+  clearInterval(ticks);
+  process.stdin.destroy();
+  process.stdout.write(`${JSON.stringify({ asked, answered, slow, failures, by } satisfies LoadOutcome)}\n`, () =>
+    process.exit(0),
+  );
+}
+
+function stop(): void {
+  isOver = true;
+  finish();
+}
+
+const ticks = setInterval(() => {
+  // After a pause of this process the requests that were due are not made all at once: that would be another load.
+  const due = Math.min(limit, Math.floor(((performance.now() - startedMs) / 1000) * perSecond));
+  let burst = Math.max(1, Math.ceil(perSecond / 50));
+  while (!isOver && asked < due && burst > 0) {
+    ask(addresses[asked % addresses.length] ?? "");
+    burst -= 1;
+  }
+  if (!isOver && performance.now() - startedMs > seconds * 1000) stop();
+}, 5);
+process.stdin.resume();
+process.stdin.once("end", stop);
