@@ -14,6 +14,7 @@ interface Bench {
 const benches: Readonly<Record<string, Bench>> = {
   raft: { about: "consensus and store: P1 to P11, beside etcd", load: () => import("./raft.ts") },
   netplane: { about: "netplane on the real kernel: K1 to K5, beside ip and nft", load: () => import("./netplane.ts") },
+  net: { about: "overlay, service address and mesh: W1 to W4, beside host to host", load: () => import("./net.ts") },
   names: { about: "the resolver: N1 to N4", load: () => import("./names.ts") },
   start: { about: "container start, exec, monitors: S1 to S7, beside runc and crun", load: () => import("./start.ts") },
   service: {

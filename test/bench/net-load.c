@@ -1,0 +1,195 @@
+/*
+ * Traffic for `bench -- net`; every program of it ends by itself or with its parent.
+ *
+ *   net-load serve PORT                          prints "ready"; a connection that begins with '?' is answered, one that
+ *                                                begins with anything else is read to its end and told how much that was
+ *   net-load stream ADDRESS PORT SECONDS         prints Mbit/s as the other end counted them
+ *   net-load connect ADDRESS PORT SECONDS COUNT  COUNT at a time: connect, ask, read, close; prints connections per second
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FILES 1024
+
+static char buffer[256 * 1024];
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static int failed(const char *what)
+{
+    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    return 1;
+}
+
+static struct sockaddr_in address_of(const char *text, const char *port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)) };
+    if (inet_pton(AF_INET, text, &address.sin_addr) != 1)
+        exit(2);
+    return address;
+}
+
+static void watch(int poll, int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = { .events = events, .data.fd = fd };
+    epoll_ctl(poll, operation, fd, &event);
+}
+
+static int serve(const char *port)
+{
+    static uint64_t counts[FILES];
+    struct sockaddr_in own = address_of("0.0.0.0", port);
+    struct epoll_event events[64];
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), poll = epoll_create1(0), on = 1;
+
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (struct sockaddr *)&own, sizeof own) < 0 || listen(listener, 4096) < 0)
+        return failed("serve");
+    watch(poll, EPOLL_CTL_ADD, listener, EPOLLIN);
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        int count = epoll_wait(poll, events, 64, -1);
+        for (int at = 0; at < count; at++) {
+            int fd = events[at].data.fd;
+            ssize_t got;
+            if (fd == listener) {
+                int news;
+                while ((news = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+                    if (news >= FILES) {
+                        close(news);
+                        continue;
+                    }
+                    setsockopt(news, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+                    counts[news] = 0;
+                    watch(poll, EPOLL_CTL_ADD, news, EPOLLIN);
+                }
+                continue;
+            }
+            got = read(fd, buffer, sizeof buffer);
+            if (got > 0 && counts[fd] == 0 && buffer[0] == '?') {
+                if (write(fd, "!", 1) != 1)
+                    close(fd);
+            } else if (got > 0) {
+                counts[fd] += (uint64_t)got;
+            } else if (got == 0 || errno != EAGAIN) {
+                if (counts[fd] > 0 && write(fd, &counts[fd], sizeof counts[fd]) < 0)
+                    failed("count");
+                close(fd);
+            }
+        }
+    }
+}
+
+static int stream(const char *address, const char *port, double seconds)
+{
+    struct sockaddr_in there = address_of(address, port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    uint64_t count = 0;
+    double started, warm;
+
+    memset(buffer, 'x', sizeof buffer);
+    if (connect(fd, (struct sockaddr *)&there, sizeof there) < 0)
+        return failed("connect");
+    started = now();
+    while (now() - started < seconds)
+        if (write(fd, buffer, sizeof buffer) < 0)
+            return failed("write");
+    shutdown(fd, SHUT_WR);
+    if (read(fd, &count, sizeof count) != sizeof count)
+        return failed("count");
+    warm = now() - started;
+    printf("%.1f\n", (double)count * 8 / warm / 1e6);
+    return 0;
+}
+
+static void open_one(int poll, const struct sockaddr_in *there, char *stages)
+{
+    /* Reset at the end: no port waits, so they do not run out. */
+    struct linger linger = { 1, 0 };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
+
+    if (fd < 0 || fd >= FILES)
+        exit(failed("socket"));
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    connect(fd, (const struct sockaddr *)there, sizeof *there);
+    stages[fd] = 0;
+    watch(poll, EPOLL_CTL_ADD, fd, EPOLLOUT);
+}
+
+static int connections(const char *address, const char *port, double seconds, int parallel)
+{
+    static char stages[FILES];
+    struct sockaddr_in there = address_of(address, port);
+    struct epoll_event events[64];
+    int poll = epoll_create1(0), open = 0;
+    long answered = 0;
+    double started = now(), ended = started;
+
+    for (; open < parallel; open++)
+        open_one(poll, &there, stages);
+    while (open > 0) {
+        int count = epoll_wait(poll, events, 64, 3000);
+        if (count <= 0) {
+            fputs("no answer in 3 s\n", stderr);
+            return 1;
+        }
+        for (int at = 0; at < count; at++) {
+            int fd = events[at].data.fd, error = 0;
+            socklen_t size = sizeof error;
+            if (stages[fd] == 0) {
+                getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+                if (error != 0 || write(fd, "?", 1) != 1) {
+                    errno = error != 0 ? error : errno;
+                    return failed("connect");
+                }
+                stages[fd] = 1;
+                watch(poll, EPOLL_CTL_MOD, fd, EPOLLIN);
+                continue;
+            }
+            if (read(fd, buffer, 1) != 1)
+                return failed("answer");
+            answered++;
+            close(fd);
+            open--;
+            ended = now();
+            if (ended - started < seconds) {
+                open_one(poll, &there, stages);
+                open++;
+            }
+        }
+    }
+    printf("%.1f\n", (double)answered / (ended - started));
+    return 0;
+}
+
+int main(int count, char **words)
+{
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (count == 3 && strcmp(words[1], "serve") == 0)
+        return serve(words[2]);
+    if (count == 5 && strcmp(words[1], "stream") == 0)
+        return stream(words[2], words[3], atof(words[4]));
+    if (count == 6 && strcmp(words[1], "connect") == 0)
+        return connections(words[2], words[3], atof(words[4]), atoi(words[5]));
+    return 2;
+}
