@@ -4,7 +4,7 @@
  *
  *   node load.ts PORT PER-SECOND SECONDS-AT-MOST ADDRESS...
  *
- * Prints "ready" at the first answer and at the end one line of JSON: {asked, answered, slow, failures, by}.
+ * Prints "ready" at the first answer and at the end one line of JSON: {asked, answered, slow, seconds, failures, by}.
  */
 import { connect } from "node:net";
 
@@ -13,6 +13,8 @@ export interface LoadOutcome {
   readonly answered: number;
   /** Answered after more than 900 ms: something was sent twice. */
   readonly slow: number;
+  /** Of asking. */
+  readonly seconds: number;
   /** At most 50, each with its time in ms since the beginning. */
   readonly failures: readonly string[];
   /** Who answered how often. */
@@ -26,6 +28,7 @@ const limit = perSecond * seconds;
 
 let [asked, answered, slow, open] = [0, 0, 0, 0];
 let isOver = false;
+let askedForMs = 0;
 const failures: string[] = [];
 const by: Record<string, number> = {};
 const startedMs = performance.now();
@@ -73,20 +76,22 @@ function finish(): void {
   if (!isOver || open > 0) return;
   clearInterval(ticks);
   process.stdin.destroy();
-  process.stdout.write(`${JSON.stringify({ asked, answered, slow, failures, by } satisfies LoadOutcome)}\n`, () =>
-    process.exit(0),
+  process.stdout.write(
+    `${JSON.stringify({ asked, answered, slow, seconds: askedForMs / 1000, failures, by } satisfies LoadOutcome)}\n`,
+    () => process.exit(0),
   );
 }
 
 function stop(): void {
   isOver = true;
+  askedForMs = performance.now() - startedMs;
   finish();
 }
 
 const ticks = setInterval(() => {
-  // After a pause of this process the requests that were due are not made all at once: that would be another load.
+  // After a pause of this process what is due is not asked all at once, and never more than 400 are open.
   const due = Math.min(limit, Math.floor(((performance.now() - startedMs) / 1000) * perSecond));
-  let burst = Math.max(1, Math.ceil(perSecond / 50));
+  let burst = Math.min(Math.ceil(perSecond / 10), 400 - open);
   while (!isOver && asked < due && burst > 0) {
     ask(addresses[asked % addresses.length] ?? "");
     burst -= 1;
