@@ -89,14 +89,15 @@ function stop(): void {
 }
 
 const ticks = setInterval(() => {
+  if (isOver) return;
   // After a pause of this process what is due is not asked all at once, and never more than 400 are open.
   const due = Math.min(limit, Math.floor(((performance.now() - startedMs) / 1000) * perSecond));
   let burst = Math.min(Math.ceil(perSecond / 10), 400 - open);
-  while (!isOver && asked < due && burst > 0) {
+  while (asked < due && burst > 0) {
     ask(addresses[asked % addresses.length] ?? "");
     burst -= 1;
   }
-  if (!isOver && performance.now() - startedMs > seconds * 1000) stop();
+  if (performance.now() - startedMs > seconds * 1000) stop();
 }, 5);
 process.stdin.resume();
 process.stdin.once("end", stop);
