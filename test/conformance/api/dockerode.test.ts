@@ -75,6 +75,6 @@ describe("dockerode", { skip: whySkipped(), timeout: 60_000 }, () => {
     assert.match(text, /"Type":"volume","Action":"create"/);
     await assert.rejects(docker.getNetwork("nosuch").connect({ Container: "x" }), { statusCode: 404 });
     assert.equal((await world.ask("GET", "/plugins/nosuch/json")).text.includes("PLUGIN_NOT_FOUND"), true);
-    assert.match((await world.ask("POST", "/networks/nosuch/connect", {})).text, /NETWORK_NOT_FOUND/);
+    assert.match((await world.ask("POST", "/networks/nosuch/connect", {})).text, /CONTAINER_NOT_FOUND/);
   });
 });
