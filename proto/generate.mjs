@@ -31,7 +31,7 @@ async function generate() {
       .sort()
       .map((name) => join(here, name));
     const flags = ["--target", "static-module", "--wrap", "es6", "--es6", "--force-number"];
-    const options = ["--no-delimited", "--no-verify", "--path", here];
+    const options = ["--no-delimited", "--no-verify", "--no-convert", "--path", here];
     // The types are read from the comments; the code that runs goes without, since every process loads it.
     const js = join(work, "skep.js");
     await call(pbjs, [...flags, ...options, "--no-comments", "--out", js, ...sources]);

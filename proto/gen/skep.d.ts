@@ -143,27 +143,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.GetRootRequest & skep.ca.GetRootRequest.$Shape;
 
             /**
-             * Creates a GetRootRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GetRootRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.GetRootRequest;
-
-            /**
-             * Creates a plain object from a GetRootRequest message. Also converts values to other types if specified.
-             * @param message GetRootRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.GetRootRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GetRootRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for GetRootRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -231,27 +210,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.GetRootResponse & skep.ca.GetRootResponse.$Shape;
-
-            /**
-             * Creates a GetRootResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GetRootResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.GetRootResponse;
-
-            /**
-             * Creates a plain object from a GetRootResponse message. Also converts values to other types if specified.
-             * @param message GetRootResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.GetRootResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GetRootResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for GetRootResponse
@@ -342,27 +300,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.JoinRequest & skep.ca.JoinRequest.$Shape;
-
-            /**
-             * Creates a JoinRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JoinRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.JoinRequest;
-
-            /**
-             * Creates a plain object from a JoinRequest message. Also converts values to other types if specified.
-             * @param message JoinRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.JoinRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JoinRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for JoinRequest
@@ -482,27 +419,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.JoinResponse & skep.ca.JoinResponse.$Shape;
 
             /**
-             * Creates a JoinResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JoinResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.JoinResponse;
-
-            /**
-             * Creates a plain object from a JoinResponse message. Also converts values to other types if specified.
-             * @param message JoinResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.JoinResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JoinResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for JoinResponse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -599,27 +515,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.RenewRequest & skep.ca.RenewRequest.$Shape;
 
             /**
-             * Creates a RenewRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RenewRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.RenewRequest;
-
-            /**
-             * Creates a plain object from a RenewRequest message. Also converts values to other types if specified.
-             * @param message RenewRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.RenewRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RenewRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RenewRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -705,27 +600,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.RenewResponse & skep.ca.RenewResponse.$Shape;
-
-            /**
-             * Creates a RenewResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RenewResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.ca.RenewResponse;
-
-            /**
-             * Creates a plain object from a RenewResponse message. Also converts values to other types if specified.
-             * @param message RenewResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.ca.RenewResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RenewResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RenewResponse
@@ -816,27 +690,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Duration & skep.objects.Duration.$Shape;
 
             /**
-             * Creates a Duration message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Duration
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Duration;
-
-            /**
-             * Creates a plain object from a Duration message. Also converts values to other types if specified.
-             * @param message Duration
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Duration, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Duration to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Duration
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -916,27 +769,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Meta & skep.objects.Meta.$Shape;
-
-            /**
-             * Creates a Meta message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Meta
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Meta;
-
-            /**
-             * Creates a plain object from a Meta message. Also converts values to other types if specified.
-             * @param message Meta
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Meta, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Meta to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Meta
@@ -1020,27 +852,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Annotations & skep.objects.Annotations.$Shape;
 
             /**
-             * Creates an Annotations message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Annotations
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Annotations;
-
-            /**
-             * Creates a plain object from an Annotations message. Also converts values to other types if specified.
-             * @param message Annotations
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Annotations, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Annotations to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Annotations
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -1117,27 +928,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Driver & skep.objects.Driver.$Shape;
-
-            /**
-             * Creates a Driver message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Driver
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Driver;
-
-            /**
-             * Creates a plain object from a Driver message. Also converts values to other types if specified.
-             * @param message Driver
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Driver, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Driver to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Driver
@@ -1218,27 +1008,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Platform & skep.objects.Platform.$Shape;
 
             /**
-             * Creates a Platform message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Platform
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Platform;
-
-            /**
-             * Creates a plain object from a Platform message. Also converts values to other types if specified.
-             * @param message Platform
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Platform, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Platform to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Platform
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -1317,27 +1086,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NamedResource & skep.objects.NamedResource.$Shape;
 
             /**
-             * Creates a NamedResource message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NamedResource
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NamedResource;
-
-            /**
-             * Creates a plain object from a NamedResource message. Also converts values to other types if specified.
-             * @param message NamedResource
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NamedResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NamedResource to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NamedResource
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -1414,27 +1162,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DiscreteResource & skep.objects.DiscreteResource.$Shape;
-
-            /**
-             * Creates a DiscreteResource message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns DiscreteResource
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.DiscreteResource;
-
-            /**
-             * Creates a plain object from a DiscreteResource message. Also converts values to other types if specified.
-             * @param message DiscreteResource
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.DiscreteResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this DiscreteResource to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for DiscreteResource
@@ -1516,27 +1243,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GenericResource & skep.objects.GenericResource.$Shape;
-
-            /**
-             * Creates a GenericResource message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GenericResource
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.GenericResource;
-
-            /**
-             * Creates a plain object from a GenericResource message. Also converts values to other types if specified.
-             * @param message GenericResource
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.GenericResource, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GenericResource to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for GenericResource
@@ -1629,27 +1335,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Resources & skep.objects.Resources.$Shape;
 
             /**
-             * Creates a Resources message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Resources
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Resources;
-
-            /**
-             * Creates a plain object from a Resources message. Also converts values to other types if specified.
-             * @param message Resources
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Resources, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Resources to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Resources
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -1737,27 +1422,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Limits & skep.objects.Limits.$Shape;
-
-            /**
-             * Creates a Limits message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Limits
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Limits;
-
-            /**
-             * Creates a plain object from a Limits message. Also converts values to other types if specified.
-             * @param message Limits
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Limits, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Limits to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Limits
@@ -1869,27 +1533,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Cluster & skep.objects.Cluster.$Shape;
-
-            /**
-             * Creates a Cluster message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Cluster
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Cluster;
-
-            /**
-             * Creates a plain object from a Cluster message. Also converts values to other types if specified.
-             * @param message Cluster
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Cluster, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Cluster to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Cluster
@@ -2018,27 +1661,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ClusterSpec & skep.objects.ClusterSpec.$Shape;
 
             /**
-             * Creates a ClusterSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ClusterSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ClusterSpec;
-
-            /**
-             * Creates a plain object from a ClusterSpec message. Also converts values to other types if specified.
-             * @param message ClusterSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ClusterSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ClusterSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ClusterSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -2132,27 +1754,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.OrchestrationConfig & skep.objects.OrchestrationConfig.$Shape;
 
             /**
-             * Creates an OrchestrationConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns OrchestrationConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.OrchestrationConfig;
-
-            /**
-             * Creates a plain object from an OrchestrationConfig message. Also converts values to other types if specified.
-             * @param message OrchestrationConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.OrchestrationConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this OrchestrationConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for OrchestrationConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -2238,27 +1839,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RaftConfig & skep.objects.RaftConfig.$Shape;
-
-            /**
-             * Creates a RaftConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RaftConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RaftConfig;
-
-            /**
-             * Creates a plain object from a RaftConfig message. Also converts values to other types if specified.
-             * @param message RaftConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RaftConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RaftConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RaftConfig
@@ -2348,27 +1928,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DispatcherConfig & skep.objects.DispatcherConfig.$Shape;
 
             /**
-             * Creates a DispatcherConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns DispatcherConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.DispatcherConfig;
-
-            /**
-             * Creates a plain object from a DispatcherConfig message. Also converts values to other types if specified.
-             * @param message DispatcherConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.DispatcherConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this DispatcherConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for DispatcherConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -2448,27 +2007,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ExternalCa & skep.objects.ExternalCa.$Shape;
-
-            /**
-             * Creates an ExternalCa message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ExternalCa
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ExternalCa;
-
-            /**
-             * Creates a plain object from an ExternalCa message. Also converts values to other types if specified.
-             * @param message ExternalCa
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ExternalCa, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ExternalCa to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ExternalCa
@@ -2564,27 +2102,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CaConfig & skep.objects.CaConfig.$Shape;
 
             /**
-             * Creates a CaConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CaConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.CaConfig;
-
-            /**
-             * Creates a plain object from a CaConfig message. Also converts values to other types if specified.
-             * @param message CaConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.CaConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CaConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for CaConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -2669,27 +2186,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EncryptionConfig & skep.objects.EncryptionConfig.$Shape;
 
             /**
-             * Creates an EncryptionConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns EncryptionConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.EncryptionConfig;
-
-            /**
-             * Creates a plain object from an EncryptionConfig message. Also converts values to other types if specified.
-             * @param message EncryptionConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.EncryptionConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this EncryptionConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for EncryptionConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -2760,27 +2256,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskDefaults & skep.objects.TaskDefaults.$Shape;
-
-            /**
-             * Creates a TaskDefaults message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskDefaults
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TaskDefaults;
-
-            /**
-             * Creates a plain object from a TaskDefaults message. Also converts values to other types if specified.
-             * @param message TaskDefaults
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TaskDefaults, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskDefaults to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TaskDefaults
@@ -2865,27 +2340,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RootCa & skep.objects.RootCa.$Shape;
-
-            /**
-             * Creates a RootCa message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RootCa
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RootCa;
-
-            /**
-             * Creates a plain object from a RootCa message. Also converts values to other types if specified.
-             * @param message RootCa
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RootCa, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RootCa to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RootCa
@@ -2978,27 +2432,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RootRotation & skep.objects.RootRotation.$Shape;
 
             /**
-             * Creates a RootRotation message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RootRotation
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RootRotation;
-
-            /**
-             * Creates a plain object from a RootRotation message. Also converts values to other types if specified.
-             * @param message RootRotation
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RootRotation, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RootRotation to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RootRotation
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -3080,27 +2513,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.JoinTokens & skep.objects.JoinTokens.$Shape;
 
             /**
-             * Creates a JoinTokens message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JoinTokens
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.JoinTokens;
-
-            /**
-             * Creates a plain object from a JoinTokens message. Also converts values to other types if specified.
-             * @param message JoinTokens
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.JoinTokens, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JoinTokens to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for JoinTokens
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -3177,27 +2589,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RevokedNode & skep.objects.RevokedNode.$Shape;
-
-            /**
-             * Creates a RevokedNode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RevokedNode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RevokedNode;
-
-            /**
-             * Creates a plain object from a RevokedNode message. Also converts values to other types if specified.
-             * @param message RevokedNode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RevokedNode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RevokedNode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RevokedNode
@@ -3279,27 +2670,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkKey & skep.objects.NetworkKey.$Shape;
-
-            /**
-             * Creates a NetworkKey message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkKey
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkKey;
-
-            /**
-             * Creates a plain object from a NetworkKey message. Also converts values to other types if specified.
-             * @param message NetworkKey
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkKey, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkKey to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for NetworkKey
@@ -3459,27 +2829,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Node & skep.objects.Node.$Shape;
 
             /**
-             * Creates a Node message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Node
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Node;
-
-            /**
-             * Creates a plain object from a Node message. Also converts values to other types if specified.
-             * @param message Node
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Node, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Node to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Node
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -3600,27 +2949,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeSpec & skep.objects.NodeSpec.$Shape;
 
             /**
-             * Creates a NodeSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeSpec;
-
-            /**
-             * Creates a plain object from a NodeSpec message. Also converts values to other types if specified.
-             * @param message NodeSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NodeSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -3715,27 +3043,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeDescription & skep.objects.NodeDescription.$Shape;
-
-            /**
-             * Creates a NodeDescription message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeDescription
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeDescription;
-
-            /**
-             * Creates a plain object from a NodeDescription message. Also converts values to other types if specified.
-             * @param message NodeDescription
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeDescription, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeDescription to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for NodeDescription
@@ -3842,27 +3149,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeNetwork & skep.objects.NodeNetwork.$Shape;
 
             /**
-             * Creates a NodeNetwork message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeNetwork
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeNetwork;
-
-            /**
-             * Creates a plain object from a NodeNetwork message. Also converts values to other types if specified.
-             * @param message NodeNetwork
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeNetwork, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeNetwork to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NodeNetwork
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -3947,27 +3233,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Plugin & skep.objects.Plugin.$Shape;
 
             /**
-             * Creates a Plugin message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Plugin
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Plugin;
-
-            /**
-             * Creates a plain object from a Plugin message. Also converts values to other types if specified.
-             * @param message Plugin
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Plugin, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Plugin to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Plugin
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -4047,27 +3312,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EngineDescription & skep.objects.EngineDescription.$Shape;
-
-            /**
-             * Creates an EngineDescription message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns EngineDescription
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.EngineDescription;
-
-            /**
-             * Creates a plain object from an EngineDescription message. Also converts values to other types if specified.
-             * @param message EngineDescription
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.EngineDescription, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this EngineDescription to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for EngineDescription
@@ -4152,27 +3396,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TlsInfo & skep.objects.TlsInfo.$Shape;
-
-            /**
-             * Creates a TlsInfo message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TlsInfo
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TlsInfo;
-
-            /**
-             * Creates a plain object from a TlsInfo message. Also converts values to other types if specified.
-             * @param message TlsInfo
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TlsInfo, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TlsInfo to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TlsInfo
@@ -4260,27 +3483,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeStatus & skep.objects.NodeStatus.$Shape;
-
-            /**
-             * Creates a NodeStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeStatus;
-
-            /**
-             * Creates a plain object from a NodeStatus message. Also converts values to other types if specified.
-             * @param message NodeStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for NodeStatus
@@ -4371,27 +3573,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ManagerStatus & skep.objects.ManagerStatus.$Shape;
-
-            /**
-             * Creates a ManagerStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ManagerStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ManagerStatus;
-
-            /**
-             * Creates a plain object from a ManagerStatus message. Also converts values to other types if specified.
-             * @param message ManagerStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ManagerStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ManagerStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ManagerStatus
@@ -4512,27 +3693,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeCertificate & skep.objects.NodeCertificate.$Shape;
 
             /**
-             * Creates a NodeCertificate message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeCertificate
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeCertificate;
-
-            /**
-             * Creates a plain object from a NodeCertificate message. Also converts values to other types if specified.
-             * @param message NodeCertificate
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeCertificate, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeCertificate to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NodeCertificate
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -4648,27 +3808,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Service & skep.objects.Service.$Shape;
-
-            /**
-             * Creates a Service message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Service
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Service;
-
-            /**
-             * Creates a plain object from a Service message. Also converts values to other types if specified.
-             * @param message Service
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Service, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Service to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Service
@@ -4803,27 +3942,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ServiceSpec & skep.objects.ServiceSpec.$Shape;
 
             /**
-             * Creates a ServiceSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ServiceSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ServiceSpec;
-
-            /**
-             * Creates a plain object from a ServiceSpec message. Also converts values to other types if specified.
-             * @param message ServiceSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ServiceSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ServiceSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ServiceSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -4939,27 +4057,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ServiceMode & skep.objects.ServiceMode.$Shape;
 
             /**
-             * Creates a ServiceMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ServiceMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ServiceMode;
-
-            /**
-             * Creates a plain object from a ServiceMode message. Also converts values to other types if specified.
-             * @param message ServiceMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ServiceMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ServiceMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ServiceMode
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -5052,27 +4149,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ReplicatedMode & skep.objects.ReplicatedMode.$Shape;
 
             /**
-             * Creates a ReplicatedMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ReplicatedMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ReplicatedMode;
-
-            /**
-             * Creates a plain object from a ReplicatedMode message. Also converts values to other types if specified.
-             * @param message ReplicatedMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ReplicatedMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ReplicatedMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ReplicatedMode
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -5140,27 +4216,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GlobalMode & skep.objects.GlobalMode.$Shape;
-
-            /**
-             * Creates a GlobalMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GlobalMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.GlobalMode;
-
-            /**
-             * Creates a plain object from a GlobalMode message. Also converts values to other types if specified.
-             * @param message GlobalMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.GlobalMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GlobalMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for GlobalMode
@@ -5235,27 +4290,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ReplicatedJobMode & skep.objects.ReplicatedJobMode.$Shape;
 
             /**
-             * Creates a ReplicatedJobMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ReplicatedJobMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ReplicatedJobMode;
-
-            /**
-             * Creates a plain object from a ReplicatedJobMode message. Also converts values to other types if specified.
-             * @param message ReplicatedJobMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ReplicatedJobMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ReplicatedJobMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ReplicatedJobMode
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -5326,27 +4360,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.GlobalJobMode & skep.objects.GlobalJobMode.$Shape;
-
-            /**
-             * Creates a GlobalJobMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GlobalJobMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.GlobalJobMode;
-
-            /**
-             * Creates a plain object from a GlobalJobMode message. Also converts values to other types if specified.
-             * @param message GlobalJobMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.GlobalJobMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GlobalJobMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for GlobalJobMode
@@ -5454,27 +4467,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.UpdateConfig & skep.objects.UpdateConfig.$Shape;
-
-            /**
-             * Creates an UpdateConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UpdateConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.UpdateConfig;
-
-            /**
-             * Creates a plain object from an UpdateConfig message. Also converts values to other types if specified.
-             * @param message UpdateConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.UpdateConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UpdateConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for UpdateConfig
@@ -5607,27 +4599,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.UpdateStatus & skep.objects.UpdateStatus.$Shape;
 
             /**
-             * Creates an UpdateStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UpdateStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.UpdateStatus;
-
-            /**
-             * Creates a plain object from an UpdateStatus message. Also converts values to other types if specified.
-             * @param message UpdateStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.UpdateStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UpdateStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for UpdateStatus
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -5719,27 +4690,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.JobStatus & skep.objects.JobStatus.$Shape;
-
-            /**
-             * Creates a JobStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JobStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.JobStatus;
-
-            /**
-             * Creates a plain object from a JobStatus message. Also converts values to other types if specified.
-             * @param message JobStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.JobStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JobStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for JobStatus
@@ -5862,27 +4812,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EndpointPortConfig & skep.objects.EndpointPortConfig.$Shape;
 
             /**
-             * Creates an EndpointPortConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns EndpointPortConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.EndpointPortConfig;
-
-            /**
-             * Creates a plain object from an EndpointPortConfig message. Also converts values to other types if specified.
-             * @param message EndpointPortConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.EndpointPortConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this EndpointPortConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for EndpointPortConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -5970,27 +4899,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.EndpointSpec & skep.objects.EndpointSpec.$Shape;
 
             /**
-             * Creates an EndpointSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns EndpointSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.EndpointSpec;
-
-            /**
-             * Creates a plain object from an EndpointSpec message. Also converts values to other types if specified.
-             * @param message EndpointSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.EndpointSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this EndpointSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for EndpointSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -6067,27 +4975,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VirtualIp & skep.objects.VirtualIp.$Shape;
-
-            /**
-             * Creates a VirtualIp message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VirtualIp
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VirtualIp;
-
-            /**
-             * Creates a plain object from a VirtualIp message. Also converts values to other types if specified.
-             * @param message VirtualIp
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VirtualIp, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VirtualIp to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VirtualIp
@@ -6169,27 +5056,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Endpoint & skep.objects.Endpoint.$Shape;
-
-            /**
-             * Creates an Endpoint message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Endpoint
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Endpoint;
-
-            /**
-             * Creates a plain object from an Endpoint message. Also converts values to other types if specified.
-             * @param message Endpoint
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Endpoint, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Endpoint to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Endpoint
@@ -6298,27 +5164,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskSpec & skep.objects.TaskSpec.$Shape;
-
-            /**
-             * Creates a TaskSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TaskSpec;
-
-            /**
-             * Creates a plain object from a TaskSpec message. Also converts values to other types if specified.
-             * @param message TaskSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TaskSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TaskSpec
@@ -6443,27 +5288,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PluginPrivilege & skep.objects.PluginPrivilege.$Shape;
 
             /**
-             * Creates a PluginPrivilege message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PluginPrivilege
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PluginPrivilege;
-
-            /**
-             * Creates a plain object from a PluginPrivilege message. Also converts values to other types if specified.
-             * @param message PluginPrivilege
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PluginPrivilege, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PluginPrivilege to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PluginPrivilege
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -6554,27 +5378,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PluginSpec & skep.objects.PluginSpec.$Shape;
 
             /**
-             * Creates a PluginSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PluginSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PluginSpec;
-
-            /**
-             * Creates a plain object from a PluginSpec message. Also converts values to other types if specified.
-             * @param message PluginSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PluginSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PluginSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PluginSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -6659,27 +5462,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachmentSpec & skep.objects.NetworkAttachmentSpec.$Shape;
 
             /**
-             * Creates a NetworkAttachmentSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkAttachmentSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachmentSpec;
-
-            /**
-             * Creates a plain object from a NetworkAttachmentSpec message. Also converts values to other types if specified.
-             * @param message NetworkAttachmentSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkAttachmentSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkAttachmentSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkAttachmentSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -6759,27 +5541,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ResourceRequirements & skep.objects.ResourceRequirements.$Shape;
-
-            /**
-             * Creates a ResourceRequirements message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ResourceRequirements
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ResourceRequirements;
-
-            /**
-             * Creates a plain object from a ResourceRequirements message. Also converts values to other types if specified.
-             * @param message ResourceRequirements
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ResourceRequirements, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ResourceRequirements to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ResourceRequirements
@@ -6891,27 +5652,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RestartPolicy & skep.objects.RestartPolicy.$Shape;
 
             /**
-             * Creates a RestartPolicy message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RestartPolicy
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RestartPolicy;
-
-            /**
-             * Creates a plain object from a RestartPolicy message. Also converts values to other types if specified.
-             * @param message RestartPolicy
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RestartPolicy, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RestartPolicy to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RestartPolicy
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -6993,27 +5733,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SpreadOver & skep.objects.SpreadOver.$Shape;
 
             /**
-             * Creates a SpreadOver message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SpreadOver
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.SpreadOver;
-
-            /**
-             * Creates a plain object from a SpreadOver message. Also converts values to other types if specified.
-             * @param message SpreadOver
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.SpreadOver, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SpreadOver to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SpreadOver
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -7084,27 +5803,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PlacementPreference & skep.objects.PlacementPreference.$Shape;
-
-            /**
-             * Creates a PlacementPreference message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PlacementPreference
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PlacementPreference;
-
-            /**
-             * Creates a plain object from a PlacementPreference message. Also converts values to other types if specified.
-             * @param message PlacementPreference
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PlacementPreference, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PlacementPreference to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for PlacementPreference
@@ -7186,27 +5884,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Placement & skep.objects.Placement.$Shape;
-
-            /**
-             * Creates a Placement message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Placement
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Placement;
-
-            /**
-             * Creates a plain object from a Placement message. Also converts values to other types if specified.
-             * @param message Placement
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Placement, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Placement to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Placement
@@ -7297,27 +5974,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachmentConfig & skep.objects.NetworkAttachmentConfig.$Shape;
-
-            /**
-             * Creates a NetworkAttachmentConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkAttachmentConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachmentConfig;
-
-            /**
-             * Creates a plain object from a NetworkAttachmentConfig message. Also converts values to other types if specified.
-             * @param message NetworkAttachmentConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkAttachmentConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkAttachmentConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for NetworkAttachmentConfig
@@ -7483,27 +6139,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ContainerSpec & skep.objects.ContainerSpec.$Shape;
-
-            /**
-             * Creates a ContainerSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ContainerSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ContainerSpec;
-
-            /**
-             * Creates a plain object from a ContainerSpec message. Also converts values to other types if specified.
-             * @param message ContainerSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ContainerSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ContainerSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ContainerSpec
@@ -7693,27 +6328,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PullOptions & skep.objects.PullOptions.$Shape;
 
             /**
-             * Creates a PullOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PullOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PullOptions;
-
-            /**
-             * Creates a plain object from a PullOptions message. Also converts values to other types if specified.
-             * @param message PullOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PullOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PullOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PullOptions
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -7790,27 +6404,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CredentialSpec & skep.objects.CredentialSpec.$Shape;
-
-            /**
-             * Creates a CredentialSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CredentialSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.CredentialSpec;
-
-            /**
-             * Creates a plain object from a CredentialSpec message. Also converts values to other types if specified.
-             * @param message CredentialSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.CredentialSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CredentialSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for CredentialSpec
@@ -7903,27 +6496,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SelinuxContext & skep.objects.SelinuxContext.$Shape;
 
             /**
-             * Creates a SelinuxContext message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SelinuxContext
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.SelinuxContext;
-
-            /**
-             * Creates a plain object from a SelinuxContext message. Also converts values to other types if specified.
-             * @param message SelinuxContext
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.SelinuxContext, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SelinuxContext to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SelinuxContext
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -8011,27 +6583,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SeccompOptions & skep.objects.SeccompOptions.$Shape;
 
             /**
-             * Creates a SeccompOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SeccompOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.SeccompOptions;
-
-            /**
-             * Creates a plain object from a SeccompOptions message. Also converts values to other types if specified.
-             * @param message SeccompOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.SeccompOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SeccompOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SeccompOptions
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -8105,27 +6656,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.AppArmorOptions & skep.objects.AppArmorOptions.$Shape;
-
-            /**
-             * Creates an AppArmorOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns AppArmorOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.AppArmorOptions;
-
-            /**
-             * Creates a plain object from an AppArmorOptions message. Also converts values to other types if specified.
-             * @param message AppArmorOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.AppArmorOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this AppArmorOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for AppArmorOptions
@@ -8210,27 +6740,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Privileges & skep.objects.Privileges.$Shape;
-
-            /**
-             * Creates a Privileges message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Privileges
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Privileges;
-
-            /**
-             * Creates a plain object from a Privileges message. Also converts values to other types if specified.
-             * @param message Privileges
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Privileges, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Privileges to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Privileges
@@ -8332,27 +6841,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.HealthConfig & skep.objects.HealthConfig.$Shape;
 
             /**
-             * Creates a HealthConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns HealthConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.HealthConfig;
-
-            /**
-             * Creates a plain object from a HealthConfig message. Also converts values to other types if specified.
-             * @param message HealthConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.HealthConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this HealthConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for HealthConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -8446,27 +6934,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DnsConfig & skep.objects.DnsConfig.$Shape;
 
             /**
-             * Creates a DnsConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns DnsConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.DnsConfig;
-
-            /**
-             * Creates a plain object from a DnsConfig message. Also converts values to other types if specified.
-             * @param message DnsConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.DnsConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this DnsConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for DnsConfig
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -8552,27 +7019,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.FileTarget & skep.objects.FileTarget.$Shape;
-
-            /**
-             * Creates a FileTarget message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns FileTarget
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.FileTarget;
-
-            /**
-             * Creates a plain object from a FileTarget message. Also converts values to other types if specified.
-             * @param message FileTarget
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.FileTarget, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this FileTarget to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for FileTarget
@@ -8662,27 +7108,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SecretReference & skep.objects.SecretReference.$Shape;
 
             /**
-             * Creates a SecretReference message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SecretReference
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.SecretReference;
-
-            /**
-             * Creates a plain object from a SecretReference message. Also converts values to other types if specified.
-             * @param message SecretReference
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.SecretReference, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SecretReference to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SecretReference
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -8756,27 +7181,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RuntimeTarget & skep.objects.RuntimeTarget.$Shape;
-
-            /**
-             * Creates a RuntimeTarget message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RuntimeTarget
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RuntimeTarget;
-
-            /**
-             * Creates a plain object from a RuntimeTarget message. Also converts values to other types if specified.
-             * @param message RuntimeTarget
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RuntimeTarget, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RuntimeTarget to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RuntimeTarget
@@ -8858,27 +7262,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ConfigReference & skep.objects.ConfigReference.$Shape;
-
-            /**
-             * Creates a ConfigReference message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ConfigReference
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ConfigReference;
-
-            /**
-             * Creates a plain object from a ConfigReference message. Also converts values to other types if specified.
-             * @param message ConfigReference
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ConfigReference, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ConfigReference to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ConfigReference
@@ -8979,27 +7362,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Ulimit & skep.objects.Ulimit.$Shape;
 
             /**
-             * Creates an Ulimit message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Ulimit
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Ulimit;
-
-            /**
-             * Creates a plain object from an Ulimit message. Also converts values to other types if specified.
-             * @param message Ulimit
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Ulimit, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Ulimit to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Ulimit
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -9088,27 +7450,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.BindOptions & skep.objects.BindOptions.$Shape;
-
-            /**
-             * Creates a BindOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns BindOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.BindOptions;
-
-            /**
-             * Creates a plain object from a BindOptions message. Also converts values to other types if specified.
-             * @param message BindOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.BindOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this BindOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for BindOptions
@@ -9204,27 +7545,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeOptions & skep.objects.VolumeOptions.$Shape;
 
             /**
-             * Creates a VolumeOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeOptions;
-
-            /**
-             * Creates a plain object from a VolumeOptions message. Also converts values to other types if specified.
-             * @param message VolumeOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumeOptions
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -9306,27 +7626,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ImageOptions & skep.objects.ImageOptions.$Shape;
 
             /**
-             * Creates an ImageOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ImageOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ImageOptions;
-
-            /**
-             * Creates a plain object from an ImageOptions message. Also converts values to other types if specified.
-             * @param message ImageOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ImageOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ImageOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ImageOptions
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -9397,27 +7696,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.StringList & skep.objects.StringList.$Shape;
-
-            /**
-             * Creates a StringList message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns StringList
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.StringList;
-
-            /**
-             * Creates a plain object from a StringList message. Also converts values to other types if specified.
-             * @param message StringList
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.StringList, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this StringList to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for StringList
@@ -9496,27 +7774,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TmpfsOptions & skep.objects.TmpfsOptions.$Shape;
-
-            /**
-             * Creates a TmpfsOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TmpfsOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TmpfsOptions;
-
-            /**
-             * Creates a plain object from a TmpfsOptions message. Also converts values to other types if specified.
-             * @param message TmpfsOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TmpfsOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TmpfsOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TmpfsOptions
@@ -9619,27 +7876,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Mount & skep.objects.Mount.$Shape;
-
-            /**
-             * Creates a Mount message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Mount
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Mount;
-
-            /**
-             * Creates a plain object from a Mount message. Also converts values to other types if specified.
-             * @param message Mount
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Mount, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Mount to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Mount
@@ -9838,27 +8074,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Task & skep.objects.Task.$Shape;
 
             /**
-             * Creates a Task message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Task
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Task;
-
-            /**
-             * Creates a plain object from a Task message. Also converts values to other types if specified.
-             * @param message Task
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Task, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Task to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Task
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10030,27 +8245,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskStatus & skep.objects.TaskStatus.$Shape;
 
             /**
-             * Creates a TaskStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TaskStatus;
-
-            /**
-             * Creates a plain object from a TaskStatus message. Also converts values to other types if specified.
-             * @param message TaskStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TaskStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TaskStatus
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10158,27 +8352,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkStatus & skep.objects.NetworkStatus.$Shape;
 
             /**
-             * Creates a NetworkStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkStatus;
-
-            /**
-             * Creates a plain object from a NetworkStatus message. Also converts values to other types if specified.
-             * @param message NetworkStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkStatus
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10255,27 +8428,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ContainerStatus & skep.objects.ContainerStatus.$Shape;
-
-            /**
-             * Creates a ContainerStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ContainerStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ContainerStatus;
-
-            /**
-             * Creates a plain object from a ContainerStatus message. Also converts values to other types if specified.
-             * @param message ContainerStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ContainerStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ContainerStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ContainerStatus
@@ -10356,27 +8508,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PortStatus & skep.objects.PortStatus.$Shape;
 
             /**
-             * Creates a PortStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PortStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PortStatus;
-
-            /**
-             * Creates a plain object from a PortStatus message. Also converts values to other types if specified.
-             * @param message PortStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PortStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PortStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PortStatus
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10453,27 +8584,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeAttachment & skep.objects.VolumeAttachment.$Shape;
-
-            /**
-             * Creates a VolumeAttachment message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeAttachment
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeAttachment;
-
-            /**
-             * Creates a plain object from a VolumeAttachment message. Also converts values to other types if specified.
-             * @param message VolumeAttachment
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeAttachment, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeAttachment to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VolumeAttachment
@@ -10591,27 +8701,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Reason & skep.objects.Reason.$Shape;
-
-            /**
-             * Creates a Reason message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Reason
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Reason;
-
-            /**
-             * Creates a plain object from a Reason message. Also converts values to other types if specified.
-             * @param message Reason
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Reason, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Reason to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Reason
@@ -10751,27 +8840,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.AddressPoolFull & skep.objects.AddressPoolFull.$Shape;
 
             /**
-             * Creates an AddressPoolFull message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns AddressPoolFull
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.AddressPoolFull;
-
-            /**
-             * Creates a plain object from an AddressPoolFull message. Also converts values to other types if specified.
-             * @param message AddressPoolFull
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.AddressPoolFull, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this AddressPoolFull to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for AddressPoolFull
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10865,27 +8933,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NoSuitableNode & skep.objects.NoSuitableNode.$Shape;
 
             /**
-             * Creates a NoSuitableNode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NoSuitableNode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NoSuitableNode;
-
-            /**
-             * Creates a plain object from a NoSuitableNode message. Also converts values to other types if specified.
-             * @param message NoSuitableNode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NoSuitableNode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NoSuitableNode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NoSuitableNode
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -10976,27 +9023,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.FilterRefusal & skep.objects.FilterRefusal.$Shape;
 
             /**
-             * Creates a FilterRefusal message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns FilterRefusal
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.FilterRefusal;
-
-            /**
-             * Creates a plain object from a FilterRefusal message. Also converts values to other types if specified.
-             * @param message FilterRefusal
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.FilterRefusal, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this FilterRefusal to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for FilterRefusal
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11081,27 +9107,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.RestartDelay & skep.objects.RestartDelay.$Shape;
 
             /**
-             * Creates a RestartDelay message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RestartDelay
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.RestartDelay;
-
-            /**
-             * Creates a plain object from a RestartDelay message. Also converts values to other types if specified.
-             * @param message RestartDelay
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.RestartDelay, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RestartDelay to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RestartDelay
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11183,27 +9188,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.WaitingForOldTask & skep.objects.WaitingForOldTask.$Shape;
 
             /**
-             * Creates a WaitingForOldTask message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WaitingForOldTask
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.WaitingForOldTask;
-
-            /**
-             * Creates a plain object from a WaitingForOldTask message. Also converts values to other types if specified.
-             * @param message WaitingForOldTask
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.WaitingForOldTask, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WaitingForOldTask to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for WaitingForOldTask
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11283,27 +9267,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Pulling & skep.objects.Pulling.$Shape;
-
-            /**
-             * Creates a Pulling message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Pulling
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Pulling;
-
-            /**
-             * Creates a plain object from a Pulling message. Also converts values to other types if specified.
-             * @param message Pulling
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Pulling, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Pulling to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Pulling
@@ -11390,27 +9353,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Unhealthy & skep.objects.Unhealthy.$Shape;
 
             /**
-             * Creates an Unhealthy message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Unhealthy
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Unhealthy;
-
-            /**
-             * Creates a plain object from an Unhealthy message. Also converts values to other types if specified.
-             * @param message Unhealthy
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Unhealthy, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Unhealthy to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Unhealthy
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11492,27 +9434,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.PortInUse & skep.objects.PortInUse.$Shape;
 
             /**
-             * Creates a PortInUse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PortInUse
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.PortInUse;
-
-            /**
-             * Creates a plain object from a PortInUse message. Also converts values to other types if specified.
-             * @param message PortInUse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.PortInUse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PortInUse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PortInUse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11591,27 +9512,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkNotReady & skep.objects.NetworkNotReady.$Shape;
 
             /**
-             * Creates a NetworkNotReady message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkNotReady
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkNotReady;
-
-            /**
-             * Creates a plain object from a NetworkNotReady message. Also converts values to other types if specified.
-             * @param message NetworkNotReady
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkNotReady, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkNotReady to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkNotReady
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11688,27 +9588,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeNotReady & skep.objects.VolumeNotReady.$Shape;
-
-            /**
-             * Creates a VolumeNotReady message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeNotReady
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeNotReady;
-
-            /**
-             * Creates a plain object from a VolumeNotReady message. Also converts values to other types if specified.
-             * @param message VolumeNotReady
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeNotReady, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeNotReady to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VolumeNotReady
@@ -11798,27 +9677,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TaskFailure & skep.objects.TaskFailure.$Shape;
 
             /**
-             * Creates a TaskFailure message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskFailure
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TaskFailure;
-
-            /**
-             * Creates a plain object from a TaskFailure message. Also converts values to other types if specified.
-             * @param message TaskFailure
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TaskFailure, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskFailure to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TaskFailure
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -11906,27 +9764,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NodeLost & skep.objects.NodeLost.$Shape;
 
             /**
-             * Creates a NodeLost message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeLost
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NodeLost;
-
-            /**
-             * Creates a plain object from a NodeLost message. Also converts values to other types if specified.
-             * @param message NodeLost
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NodeLost, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeLost to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NodeLost
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -12003,27 +9840,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.DependencyMissing & skep.objects.DependencyMissing.$Shape;
-
-            /**
-             * Creates a DependencyMissing message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns DependencyMissing
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.DependencyMissing;
-
-            /**
-             * Creates a plain object from a DependencyMissing message. Also converts values to other types if specified.
-             * @param message DependencyMissing
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.DependencyMissing, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this DependencyMissing to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for DependencyMissing
@@ -12120,27 +9936,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Network & skep.objects.Network.$Shape;
-
-            /**
-             * Creates a Network message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Network
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Network;
-
-            /**
-             * Creates a plain object from a Network message. Also converts values to other types if specified.
-             * @param message Network
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Network, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Network to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Network
@@ -12279,27 +10074,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkSpec & skep.objects.NetworkSpec.$Shape;
 
             /**
-             * Creates a NetworkSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkSpec;
-
-            /**
-             * Creates a plain object from a NetworkSpec message. Also converts values to other types if specified.
-             * @param message NetworkSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -12411,27 +10185,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Ipam & skep.objects.Ipam.$Shape;
 
             /**
-             * Creates an Ipam message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Ipam
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Ipam;
-
-            /**
-             * Creates a plain object from an Ipam message. Also converts values to other types if specified.
-             * @param message Ipam
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Ipam, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Ipam to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Ipam
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -12517,27 +10270,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.IpamConfig & skep.objects.IpamConfig.$Shape;
-
-            /**
-             * Creates an IpamConfig message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns IpamConfig
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.IpamConfig;
-
-            /**
-             * Creates a plain object from an IpamConfig message. Also converts values to other types if specified.
-             * @param message IpamConfig
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.IpamConfig, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this IpamConfig to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for IpamConfig
@@ -12630,27 +10362,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.NetworkAttachment & skep.objects.NetworkAttachment.$Shape;
 
             /**
-             * Creates a NetworkAttachment message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkAttachment
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.NetworkAttachment;
-
-            /**
-             * Creates a plain object from a NetworkAttachment message. Also converts values to other types if specified.
-             * @param message NetworkAttachment
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.NetworkAttachment, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkAttachment to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkAttachment
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -12739,27 +10450,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Secret & skep.objects.Secret.$Shape;
-
-            /**
-             * Creates a Secret message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Secret
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Secret;
-
-            /**
-             * Creates a plain object from a Secret message. Also converts values to other types if specified.
-             * @param message Secret
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Secret, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Secret to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Secret
@@ -12855,27 +10545,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.SecretSpec & skep.objects.SecretSpec.$Shape;
 
             /**
-             * Creates a SecretSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SecretSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.SecretSpec;
-
-            /**
-             * Creates a plain object from a SecretSpec message. Also converts values to other types if specified.
-             * @param message SecretSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.SecretSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SecretSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SecretSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -12966,27 +10635,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Config & skep.objects.Config.$Shape;
 
             /**
-             * Creates a Config message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Config
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Config;
-
-            /**
-             * Creates a plain object from a Config message. Also converts values to other types if specified.
-             * @param message Config
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Config, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Config to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Config
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13072,27 +10720,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.ConfigSpec & skep.objects.ConfigSpec.$Shape;
-
-            /**
-             * Creates a ConfigSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ConfigSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.ConfigSpec;
-
-            /**
-             * Creates a plain object from a ConfigSpec message. Also converts values to other types if specified.
-             * @param message ConfigSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.ConfigSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ConfigSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ConfigSpec
@@ -13189,27 +10816,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Volume & skep.objects.Volume.$Shape;
-
-            /**
-             * Creates a Volume message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Volume
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Volume;
-
-            /**
-             * Creates a plain object from a Volume message. Also converts values to other types if specified.
-             * @param message Volume
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Volume, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Volume to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Volume
@@ -13323,27 +10929,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeSpec & skep.objects.VolumeSpec.$Shape;
 
             /**
-             * Creates a VolumeSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeSpec;
-
-            /**
-             * Creates a plain object from a VolumeSpec message. Also converts values to other types if specified.
-             * @param message VolumeSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumeSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13446,27 +11031,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeAccessMode & skep.objects.VolumeAccessMode.$Shape;
 
             /**
-             * Creates a VolumeAccessMode message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeAccessMode
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeAccessMode;
-
-            /**
-             * Creates a plain object from a VolumeAccessMode message. Also converts values to other types if specified.
-             * @param message VolumeAccessMode
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeAccessMode, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeAccessMode to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumeAccessMode
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13548,27 +11112,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.MountVolume & skep.objects.MountVolume.$Shape;
 
             /**
-             * Creates a MountVolume message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns MountVolume
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.MountVolume;
-
-            /**
-             * Creates a plain object from a MountVolume message. Also converts values to other types if specified.
-             * @param message MountVolume
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.MountVolume, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this MountVolume to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for MountVolume
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13647,27 +11190,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeSecret & skep.objects.VolumeSecret.$Shape;
 
             /**
-             * Creates a VolumeSecret message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeSecret
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeSecret;
-
-            /**
-             * Creates a plain object from a VolumeSecret message. Also converts values to other types if specified.
-             * @param message VolumeSecret
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeSecret, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeSecret to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumeSecret
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13743,27 +11265,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Topology & skep.objects.Topology.$Shape;
 
             /**
-             * Creates a Topology message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Topology
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Topology;
-
-            /**
-             * Creates a plain object from a Topology message. Also converts values to other types if specified.
-             * @param message Topology
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Topology, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Topology to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Topology
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -13837,27 +11338,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.TopologyRequirement & skep.objects.TopologyRequirement.$Shape;
-
-            /**
-             * Creates a TopologyRequirement message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TopologyRequirement
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.TopologyRequirement;
-
-            /**
-             * Creates a plain object from a TopologyRequirement message. Also converts values to other types if specified.
-             * @param message TopologyRequirement
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.TopologyRequirement, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TopologyRequirement to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TopologyRequirement
@@ -13936,27 +11416,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.CapacityRange & skep.objects.CapacityRange.$Shape;
-
-            /**
-             * Creates a CapacityRange message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CapacityRange
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.CapacityRange;
-
-            /**
-             * Creates a plain object from a CapacityRange message. Also converts values to other types if specified.
-             * @param message CapacityRange
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.CapacityRange, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CapacityRange to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for CapacityRange
@@ -14041,27 +11500,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumeInfo & skep.objects.VolumeInfo.$Shape;
-
-            /**
-             * Creates a VolumeInfo message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeInfo
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumeInfo;
-
-            /**
-             * Creates a plain object from a VolumeInfo message. Also converts values to other types if specified.
-             * @param message VolumeInfo
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumeInfo, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeInfo to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VolumeInfo
@@ -14167,27 +11605,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.VolumePublishStatus & skep.objects.VolumePublishStatus.$Shape;
 
             /**
-             * Creates a VolumePublishStatus message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumePublishStatus
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.VolumePublishStatus;
-
-            /**
-             * Creates a plain object from a VolumePublishStatus message. Also converts values to other types if specified.
-             * @param message VolumePublishStatus
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.VolumePublishStatus, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumePublishStatus to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumePublishStatus
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -14276,27 +11693,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Resource & skep.objects.Resource.$Shape;
-
-            /**
-             * Creates a Resource message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Resource
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Resource;
-
-            /**
-             * Creates a plain object from a Resource message. Also converts values to other types if specified.
-             * @param message Resource
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Resource, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Resource to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Resource
@@ -14390,27 +11786,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.objects.Extension & skep.objects.Extension.$Shape;
-
-            /**
-             * Creates an Extension message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Extension
-             */
-            static fromObject(object: { [k: string]: any }): skep.objects.Extension;
-
-            /**
-             * Creates a plain object from an Extension message. Also converts values to other types if specified.
-             * @param message Extension
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.objects.Extension, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Extension to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Extension
@@ -14510,27 +11885,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Failure & skep.control.Failure.$Shape;
 
             /**
-             * Creates a Failure message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Failure
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Failure;
-
-            /**
-             * Creates a plain object from a Failure message. Also converts values to other types if specified.
-             * @param message Failure
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Failure, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Failure to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Failure
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -14621,27 +11975,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.SessionRequest & skep.control.SessionRequest.$Shape;
 
             /**
-             * Creates a SessionRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SessionRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.SessionRequest;
-
-            /**
-             * Creates a plain object from a SessionRequest message. Also converts values to other types if specified.
-             * @param message SessionRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.SessionRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SessionRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SessionRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -14724,27 +12057,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Put & skep.control.Put.$Shape;
-
-            /**
-             * Creates a Put message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Put
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Put;
-
-            /**
-             * Creates a plain object from a Put message. Also converts values to other types if specified.
-             * @param message Put
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Put, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Put to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Put
@@ -14831,27 +12143,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Get & skep.control.Get.$Shape;
 
             /**
-             * Creates a Get message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Get
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Get;
-
-            /**
-             * Creates a plain object from a Get message. Also converts values to other types if specified.
-             * @param message Get
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Get, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Get to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Get
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -14933,27 +12224,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Delete & skep.control.Delete.$Shape;
 
             /**
-             * Creates a Delete message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Delete
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Delete;
-
-            /**
-             * Creates a plain object from a Delete message. Also converts values to other types if specified.
-             * @param message Delete
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Delete, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Delete to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Delete
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -15033,27 +12303,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Cas & skep.control.Cas.$Shape;
-
-            /**
-             * Creates a Cas message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Cas
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Cas;
-
-            /**
-             * Creates a plain object from a Cas message. Also converts values to other types if specified.
-             * @param message Cas
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Cas, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Cas to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Cas
@@ -15144,27 +12393,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.TxnStep & skep.control.TxnStep.$Shape;
-
-            /**
-             * Creates a TxnStep message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TxnStep
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.TxnStep;
-
-            /**
-             * Creates a plain object from a TxnStep message. Also converts values to other types if specified.
-             * @param message TxnStep
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.TxnStep, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TxnStep to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TxnStep
@@ -15259,27 +12487,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Txn & skep.control.Txn.$Shape;
 
             /**
-             * Creates a Txn message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Txn
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Txn;
-
-            /**
-             * Creates a plain object from a Txn message. Also converts values to other types if specified.
-             * @param message Txn
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Txn, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Txn to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Txn
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -15353,27 +12560,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.OpenSession & skep.control.OpenSession.$Shape;
-
-            /**
-             * Creates an OpenSession message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns OpenSession
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.OpenSession;
-
-            /**
-             * Creates a plain object from an OpenSession message. Also converts values to other types if specified.
-             * @param message OpenSession
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.OpenSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this OpenSession to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for OpenSession
@@ -15476,27 +12662,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvRequest & skep.control.KvRequest.$Shape;
-
-            /**
-             * Creates a KvRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KvRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.KvRequest;
-
-            /**
-             * Creates a plain object from a KvRequest message. Also converts values to other types if specified.
-             * @param message KvRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.KvRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KvRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for KvRequest
@@ -15624,27 +12789,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvItem & skep.control.KvItem.$Shape;
 
             /**
-             * Creates a KvItem message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KvItem
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.KvItem;
-
-            /**
-             * Creates a plain object from a KvItem message. Also converts values to other types if specified.
-             * @param message KvItem
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.KvItem, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KvItem to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for KvItem
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -15744,27 +12888,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvResponse & skep.control.KvResponse.$Shape;
 
             /**
-             * Creates a KvResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KvResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.KvResponse;
-
-            /**
-             * Creates a plain object from a KvResponse message. Also converts values to other types if specified.
-             * @param message KvResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.KvResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KvResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for KvResponse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -15855,27 +12978,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvRequests & skep.control.KvRequests.$Shape;
 
             /**
-             * Creates a KvRequests message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KvRequests
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.KvRequests;
-
-            /**
-             * Creates a plain object from a KvRequests message. Also converts values to other types if specified.
-             * @param message KvRequests
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.KvRequests, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KvRequests to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for KvRequests
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -15951,27 +13053,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.KvResponses & skep.control.KvResponses.$Shape;
 
             /**
-             * Creates a KvResponses message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KvResponses
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.KvResponses;
-
-            /**
-             * Creates a plain object from a KvResponses message. Also converts values to other types if specified.
-             * @param message KvResponses
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.KvResponses, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KvResponses to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for KvResponses
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -16042,27 +13123,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchRequest & skep.control.WatchRequest.$Shape;
-
-            /**
-             * Creates a WatchRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WatchRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WatchRequest;
-
-            /**
-             * Creates a plain object from a WatchRequest message. Also converts values to other types if specified.
-             * @param message WatchRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WatchRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WatchRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for WatchRequest
@@ -16141,27 +13201,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchEvent & skep.control.WatchEvent.$Shape;
-
-            /**
-             * Creates a WatchEvent message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WatchEvent
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WatchEvent;
-
-            /**
-             * Creates a plain object from a WatchEvent message. Also converts values to other types if specified.
-             * @param message WatchEvent
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WatchEvent, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WatchEvent to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for WatchEvent
@@ -16460,27 +13499,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Manager & skep.control.Manager.$Shape;
 
             /**
-             * Creates a Manager message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Manager
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Manager;
-
-            /**
-             * Creates a plain object from a Manager message. Also converts values to other types if specified.
-             * @param message Manager
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Manager, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Manager to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Manager
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -16566,27 +13584,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.StatusRequest & skep.control.StatusRequest.$Shape;
-
-            /**
-             * Creates a StatusRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns StatusRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.StatusRequest;
-
-            /**
-             * Creates a plain object from a StatusRequest message. Also converts values to other types if specified.
-             * @param message StatusRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.StatusRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this StatusRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for StatusRequest
@@ -16701,27 +13698,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.StatusResponse & skep.control.StatusResponse.$Shape;
-
-            /**
-             * Creates a StatusResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns StatusResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.StatusResponse;
-
-            /**
-             * Creates a plain object from a StatusResponse message. Also converts values to other types if specified.
-             * @param message StatusResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.StatusResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this StatusResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for StatusResponse
@@ -16859,27 +13835,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.JoinRequest & skep.control.JoinRequest.$Shape;
 
             /**
-             * Creates a JoinRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JoinRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.JoinRequest;
-
-            /**
-             * Creates a plain object from a JoinRequest message. Also converts values to other types if specified.
-             * @param message JoinRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.JoinRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JoinRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for JoinRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -16967,27 +13922,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.JoinResponse & skep.control.JoinResponse.$Shape;
 
             /**
-             * Creates a JoinResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns JoinResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.JoinResponse;
-
-            /**
-             * Creates a plain object from a JoinResponse message. Also converts values to other types if specified.
-             * @param message JoinResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.JoinResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this JoinResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for JoinResponse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -17061,27 +13995,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveRequest & skep.control.RemoveRequest.$Shape;
-
-            /**
-             * Creates a RemoveRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RemoveRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RemoveRequest;
-
-            /**
-             * Creates a plain object from a RemoveRequest message. Also converts values to other types if specified.
-             * @param message RemoveRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RemoveRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RemoveRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RemoveRequest
@@ -17166,27 +14079,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UpdateRequest & skep.control.UpdateRequest.$Shape;
-
-            /**
-             * Creates an UpdateRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UpdateRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.UpdateRequest;
-
-            /**
-             * Creates a plain object from an UpdateRequest message. Also converts values to other types if specified.
-             * @param message UpdateRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.UpdateRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UpdateRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for UpdateRequest
@@ -17276,27 +14168,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RoleRequest & skep.control.RoleRequest.$Shape;
 
             /**
-             * Creates a RoleRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RoleRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RoleRequest;
-
-            /**
-             * Creates a plain object from a RoleRequest message. Also converts values to other types if specified.
-             * @param message RoleRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RoleRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RoleRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RoleRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -17381,27 +14252,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.TransferRequest & skep.control.TransferRequest.$Shape;
 
             /**
-             * Creates a TransferRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TransferRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.TransferRequest;
-
-            /**
-             * Creates a plain object from a TransferRequest message. Also converts values to other types if specified.
-             * @param message TransferRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.TransferRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TransferRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TransferRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -17474,27 +14324,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.SnapshotNowRequest & skep.control.SnapshotNowRequest.$Shape;
 
             /**
-             * Creates a SnapshotNowRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotNowRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.SnapshotNowRequest;
-
-            /**
-             * Creates a plain object from a SnapshotNowRequest message. Also converts values to other types if specified.
-             * @param message SnapshotNowRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.SnapshotNowRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotNowRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SnapshotNowRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -17561,27 +14390,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RotateKeyRequest & skep.control.RotateKeyRequest.$Shape;
 
             /**
-             * Creates a RotateKeyRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RotateKeyRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RotateKeyRequest;
-
-            /**
-             * Creates a plain object from a RotateKeyRequest message. Also converts values to other types if specified.
-             * @param message RotateKeyRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RotateKeyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RotateKeyRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RotateKeyRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -17646,27 +14454,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ChangeResponse & skep.control.ChangeResponse.$Shape;
-
-            /**
-             * Creates a ChangeResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ChangeResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ChangeResponse;
-
-            /**
-             * Creates a plain object from a ChangeResponse message. Also converts values to other types if specified.
-             * @param message ChangeResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ChangeResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ChangeResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ChangeResponse
@@ -17962,27 +14749,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Object & skep.control.Object.$Shape;
 
             /**
-             * Creates an Object message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Object
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Object;
-
-            /**
-             * Creates a plain object from an Object message. Also converts values to other types if specified.
-             * @param message Object
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Object, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Object to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Object
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -18140,27 +14906,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectSpec & skep.control.ObjectSpec.$Shape;
 
             /**
-             * Creates an ObjectSpec message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ObjectSpec
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ObjectSpec;
-
-            /**
-             * Creates a plain object from an ObjectSpec message. Also converts values to other types if specified.
-             * @param message ObjectSpec
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ObjectSpec, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ObjectSpec to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ObjectSpec
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -18267,27 +15012,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.GetObjectRequest & skep.control.GetObjectRequest.$Shape;
 
             /**
-             * Creates a GetObjectRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns GetObjectRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.GetObjectRequest;
-
-            /**
-             * Creates a plain object from a GetObjectRequest message. Also converts values to other types if specified.
-             * @param message GetObjectRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.GetObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this GetObjectRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for GetObjectRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -18367,27 +15091,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectReply & skep.control.ObjectReply.$Shape;
-
-            /**
-             * Creates an ObjectReply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ObjectReply
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ObjectReply;
-
-            /**
-             * Creates a plain object from an ObjectReply message. Also converts values to other types if specified.
-             * @param message ObjectReply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ObjectReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ObjectReply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ObjectReply
@@ -18470,27 +15173,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectFilter & skep.control.ObjectFilter.$Shape;
-
-            /**
-             * Creates an ObjectFilter message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ObjectFilter
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ObjectFilter;
-
-            /**
-             * Creates a plain object from an ObjectFilter message. Also converts values to other types if specified.
-             * @param message ObjectFilter
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ObjectFilter, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ObjectFilter to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ObjectFilter
@@ -18578,27 +15260,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ListObjectsRequest & skep.control.ListObjectsRequest.$Shape;
-
-            /**
-             * Creates a ListObjectsRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ListObjectsRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ListObjectsRequest;
-
-            /**
-             * Creates a plain object from a ListObjectsRequest message. Also converts values to other types if specified.
-             * @param message ListObjectsRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ListObjectsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ListObjectsRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ListObjectsRequest
@@ -18694,27 +15355,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ServiceCounts & skep.control.ServiceCounts.$Shape;
 
             /**
-             * Creates a ServiceCounts message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ServiceCounts
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ServiceCounts;
-
-            /**
-             * Creates a plain object from a ServiceCounts message. Also converts values to other types if specified.
-             * @param message ServiceCounts
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ServiceCounts, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ServiceCounts to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ServiceCounts
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -18800,27 +15440,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ListObjectsReply & skep.control.ListObjectsReply.$Shape;
-
-            /**
-             * Creates a ListObjectsReply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ListObjectsReply
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ListObjectsReply;
-
-            /**
-             * Creates a plain object from a ListObjectsReply message. Also converts values to other types if specified.
-             * @param message ListObjectsReply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ListObjectsReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ListObjectsReply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ListObjectsReply
@@ -18912,27 +15531,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.CreateObjectRequest & skep.control.CreateObjectRequest.$Shape;
 
             /**
-             * Creates a CreateObjectRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CreateObjectRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.CreateObjectRequest;
-
-            /**
-             * Creates a plain object from a CreateObjectRequest message. Also converts values to other types if specified.
-             * @param message CreateObjectRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.CreateObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CreateObjectRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for CreateObjectRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -19020,27 +15618,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RotateFlags & skep.control.RotateFlags.$Shape;
-
-            /**
-             * Creates a RotateFlags message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RotateFlags
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RotateFlags;
-
-            /**
-             * Creates a plain object from a RotateFlags message. Also converts values to other types if specified.
-             * @param message RotateFlags
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RotateFlags, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RotateFlags to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RotateFlags
@@ -19143,27 +15720,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UpdateObjectRequest & skep.control.UpdateObjectRequest.$Shape;
-
-            /**
-             * Creates an UpdateObjectRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UpdateObjectRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.UpdateObjectRequest;
-
-            /**
-             * Creates a plain object from an UpdateObjectRequest message. Also converts values to other types if specified.
-             * @param message UpdateObjectRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.UpdateObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UpdateObjectRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for UpdateObjectRequest
@@ -19285,27 +15841,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveObjectRequest & skep.control.RemoveObjectRequest.$Shape;
 
             /**
-             * Creates a RemoveObjectRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RemoveObjectRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RemoveObjectRequest;
-
-            /**
-             * Creates a plain object from a RemoveObjectRequest message. Also converts values to other types if specified.
-             * @param message RemoveObjectRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RemoveObjectRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RemoveObjectRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RemoveObjectRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -19390,27 +15925,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.RemoveObjectReply & skep.control.RemoveObjectReply.$Shape;
 
             /**
-             * Creates a RemoveObjectReply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RemoveObjectReply
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.RemoveObjectReply;
-
-            /**
-             * Creates a plain object from a RemoveObjectReply message. Also converts values to other types if specified.
-             * @param message RemoveObjectReply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.RemoveObjectReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RemoveObjectReply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RemoveObjectReply
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -19483,27 +15997,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UnlockKeyRequest & skep.control.UnlockKeyRequest.$Shape;
 
             /**
-             * Creates an UnlockKeyRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UnlockKeyRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.UnlockKeyRequest;
-
-            /**
-             * Creates a plain object from an UnlockKeyRequest message. Also converts values to other types if specified.
-             * @param message UnlockKeyRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.UnlockKeyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UnlockKeyRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for UnlockKeyRequest
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -19574,27 +16067,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.UnlockKeyReply & skep.control.UnlockKeyReply.$Shape;
-
-            /**
-             * Creates an UnlockKeyReply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns UnlockKeyReply
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.UnlockKeyReply;
-
-            /**
-             * Creates a plain object from an UnlockKeyReply message. Also converts values to other types if specified.
-             * @param message UnlockKeyReply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.UnlockKeyReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this UnlockKeyReply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for UnlockKeyReply
@@ -19673,27 +16145,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WhyRequest & skep.control.WhyRequest.$Shape;
-
-            /**
-             * Creates a WhyRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WhyRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WhyRequest;
-
-            /**
-             * Creates a plain object from a WhyRequest message. Also converts values to other types if specified.
-             * @param message WhyRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WhyRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WhyRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for WhyRequest
@@ -19793,27 +16244,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.Finding & skep.control.Finding.$Shape;
-
-            /**
-             * Creates a Finding message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Finding
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.Finding;
-
-            /**
-             * Creates a plain object from a Finding message. Also converts values to other types if specified.
-             * @param message Finding
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.Finding, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Finding to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Finding
@@ -19937,27 +16367,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WhyReply & skep.control.WhyReply.$Shape;
 
             /**
-             * Creates a WhyReply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WhyReply
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WhyReply;
-
-            /**
-             * Creates a plain object from a WhyReply message. Also converts values to other types if specified.
-             * @param message WhyReply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WhyReply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WhyReply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for WhyReply
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -20055,27 +16464,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchObjectsRequest & skep.control.WatchObjectsRequest.$Shape;
-
-            /**
-             * Creates a WatchObjectsRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WatchObjectsRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WatchObjectsRequest;
-
-            /**
-             * Creates a plain object from a WatchObjectsRequest message. Also converts values to other types if specified.
-             * @param message WatchObjectsRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WatchObjectsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WatchObjectsRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for WatchObjectsRequest
@@ -20181,27 +16569,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.ObjectChange & skep.control.ObjectChange.$Shape;
 
             /**
-             * Creates an ObjectChange message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ObjectChange
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.ObjectChange;
-
-            /**
-             * Creates a plain object from an ObjectChange message. Also converts values to other types if specified.
-             * @param message ObjectChange
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.ObjectChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ObjectChange to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ObjectChange
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -20302,27 +16669,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.WatchObjectsEvent & skep.control.WatchObjectsEvent.$Shape;
-
-            /**
-             * Creates a WatchObjectsEvent message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns WatchObjectsEvent
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.WatchObjectsEvent;
-
-            /**
-             * Creates a plain object from a WatchObjectsEvent message. Also converts values to other types if specified.
-             * @param message WatchObjectsEvent
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.WatchObjectsEvent, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this WatchObjectsEvent to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for WatchObjectsEvent
@@ -20426,27 +16772,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogsRequest & skep.control.LogsRequest.$Shape;
-
-            /**
-             * Creates a LogsRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogsRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.LogsRequest;
-
-            /**
-             * Creates a plain object from a LogsRequest message. Also converts values to other types if specified.
-             * @param message LogsRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.LogsRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogsRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for LogsRequest
@@ -20560,27 +16885,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogLine & skep.control.LogLine.$Shape;
 
             /**
-             * Creates a LogLine message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogLine
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.LogLine;
-
-            /**
-             * Creates a plain object from a LogLine message. Also converts values to other types if specified.
-             * @param message LogLine
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.LogLine, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogLine to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for LogLine
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -20669,27 +16973,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.control.LogsMessage & skep.control.LogsMessage.$Shape;
-
-            /**
-             * Creates a LogsMessage message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogsMessage
-             */
-            static fromObject(object: { [k: string]: any }): skep.control.LogsMessage;
-
-            /**
-             * Creates a plain object from a LogsMessage message. Also converts values to other types if specified.
-             * @param message LogsMessage
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.control.LogsMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogsMessage to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for LogsMessage
@@ -21088,27 +17371,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.AgentMessage & skep.dispatcher.AgentMessage.$Shape;
 
             /**
-             * Creates an AgentMessage message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns AgentMessage
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.AgentMessage;
-
-            /**
-             * Creates a plain object from an AgentMessage message. Also converts values to other types if specified.
-             * @param message AgentMessage
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.AgentMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this AgentMessage to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for AgentMessage
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21230,27 +17492,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Hello & skep.dispatcher.Hello.$Shape;
 
             /**
-             * Creates a Hello message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Hello
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Hello;
-
-            /**
-             * Creates a plain object from a Hello message. Also converts values to other types if specified.
-             * @param message Hello
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Hello, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Hello to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Hello
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21338,27 +17579,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Heartbeat & skep.dispatcher.Heartbeat.$Shape;
 
             /**
-             * Creates a Heartbeat message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Heartbeat
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Heartbeat;
-
-            /**
-             * Creates a plain object from a Heartbeat message. Also converts values to other types if specified.
-             * @param message Heartbeat
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Heartbeat, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Heartbeat to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Heartbeat
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21428,27 +17648,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Leave & skep.dispatcher.Leave.$Shape;
 
             /**
-             * Creates a Leave message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Leave
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Leave;
-
-            /**
-             * Creates a plain object from a Leave message. Also converts values to other types if specified.
-             * @param message Leave
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Leave, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Leave to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Leave
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21516,27 +17715,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Describe & skep.dispatcher.Describe.$Shape;
-
-            /**
-             * Creates a Describe message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Describe
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Describe;
-
-            /**
-             * Creates a plain object from a Describe message. Also converts values to other types if specified.
-             * @param message Describe
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Describe, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Describe to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Describe
@@ -21618,27 +17796,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.StatusUpdate & skep.dispatcher.StatusUpdate.$Shape;
-
-            /**
-             * Creates a StatusUpdate message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns StatusUpdate
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.StatusUpdate;
-
-            /**
-             * Creates a plain object from a StatusUpdate message. Also converts values to other types if specified.
-             * @param message StatusUpdate
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.StatusUpdate, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this StatusUpdate to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for StatusUpdate
@@ -21733,27 +17890,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Attach & skep.dispatcher.Attach.$Shape;
 
             /**
-             * Creates an Attach message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Attach
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Attach;
-
-            /**
-             * Creates a plain object from an Attach message. Also converts values to other types if specified.
-             * @param message Attach
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Attach, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Attach to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Attach
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21835,27 +17971,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Detach & skep.dispatcher.Detach.$Shape;
 
             /**
-             * Creates a Detach message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Detach
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Detach;
-
-            /**
-             * Creates a plain object from a Detach message. Also converts values to other types if specified.
-             * @param message Detach
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Detach, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Detach to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Detach
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -21929,27 +18044,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.TaskStatusChange & skep.dispatcher.TaskStatusChange.$Shape;
-
-            /**
-             * Creates a TaskStatusChange message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskStatusChange
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.TaskStatusChange;
-
-            /**
-             * Creates a plain object from a TaskStatusChange message. Also converts values to other types if specified.
-             * @param message TaskStatusChange
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.TaskStatusChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskStatusChange to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for TaskStatusChange
@@ -22034,27 +18128,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.VolumeStatusChange & skep.dispatcher.VolumeStatusChange.$Shape;
 
             /**
-             * Creates a VolumeStatusChange message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeStatusChange
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.VolumeStatusChange;
-
-            /**
-             * Creates a plain object from a VolumeStatusChange message. Also converts values to other types if specified.
-             * @param message VolumeStatusChange
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.VolumeStatusChange, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeStatusChange to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VolumeStatusChange
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -22130,27 +18203,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Applied & skep.dispatcher.Applied.$Shape;
 
             /**
-             * Creates an Applied message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Applied
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Applied;
-
-            /**
-             * Creates a plain object from an Applied message. Also converts values to other types if specified.
-             * @param message Applied
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Applied, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Applied to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Applied
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -22221,27 +18273,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Resync & skep.dispatcher.Resync.$Shape;
-
-            /**
-             * Creates a Resync message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Resync
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Resync;
-
-            /**
-             * Creates a plain object from a Resync message. Also converts values to other types if specified.
-             * @param message Resync
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Resync, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Resync to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Resync
@@ -22341,27 +18372,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerMessage & skep.dispatcher.ManagerMessage.$Shape;
-
-            /**
-             * Creates a ManagerMessage message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ManagerMessage
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerMessage;
-
-            /**
-             * Creates a plain object from a ManagerMessage message. Also converts values to other types if specified.
-             * @param message ManagerMessage
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.ManagerMessage, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ManagerMessage to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ManagerMessage
@@ -22488,27 +18498,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.AttachAnswer & skep.dispatcher.AttachAnswer.$Shape;
 
             /**
-             * Creates an AttachAnswer message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns AttachAnswer
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.AttachAnswer;
-
-            /**
-             * Creates a plain object from an AttachAnswer message. Also converts values to other types if specified.
-             * @param message AttachAnswer
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.AttachAnswer, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this AttachAnswer to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for AttachAnswer
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -22597,27 +18586,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Welcome & skep.dispatcher.Welcome.$Shape;
-
-            /**
-             * Creates a Welcome message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Welcome
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Welcome;
-
-            /**
-             * Creates a plain object from a Welcome message. Also converts values to other types if specified.
-             * @param message Welcome
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Welcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Welcome to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Welcome
@@ -22718,27 +18686,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Assignments & skep.dispatcher.Assignments.$Shape;
-
-            /**
-             * Creates an Assignments message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Assignments
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Assignments;
-
-            /**
-             * Creates a plain object from an Assignments message. Also converts values to other types if specified.
-             * @param message Assignments
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Assignments, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Assignments to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Assignments
@@ -22860,27 +18807,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Assignment & skep.dispatcher.Assignment.$Shape;
-
-            /**
-             * Creates an Assignment message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Assignment
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Assignment;
-
-            /**
-             * Creates a plain object from an Assignment message. Also converts values to other types if specified.
-             * @param message Assignment
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Assignment, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Assignment to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Assignment
@@ -23026,27 +18952,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.EndpointRecord & skep.dispatcher.EndpointRecord.$Shape;
 
             /**
-             * Creates an EndpointRecord message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns EndpointRecord
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.EndpointRecord;
-
-            /**
-             * Creates a plain object from an EndpointRecord message. Also converts values to other types if specified.
-             * @param message EndpointRecord
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.EndpointRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this EndpointRecord to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for EndpointRecord
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -23164,27 +19069,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ServiceRecord & skep.dispatcher.ServiceRecord.$Shape;
 
             /**
-             * Creates a ServiceRecord message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ServiceRecord
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.ServiceRecord;
-
-            /**
-             * Creates a plain object from a ServiceRecord message. Also converts values to other types if specified.
-             * @param message ServiceRecord
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.ServiceRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ServiceRecord to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ServiceRecord
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -23287,27 +19171,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.PeerRecord & skep.dispatcher.PeerRecord.$Shape;
 
             /**
-             * Creates a PeerRecord message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PeerRecord
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.PeerRecord;
-
-            /**
-             * Creates a plain object from a PeerRecord message. Also converts values to other types if specified.
-             * @param message PeerRecord
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.PeerRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PeerRecord to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PeerRecord
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -23392,27 +19255,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.StatusAck & skep.dispatcher.StatusAck.$Shape;
 
             /**
-             * Creates a StatusAck message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns StatusAck
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.StatusAck;
-
-            /**
-             * Creates a plain object from a StatusAck message. Also converts values to other types if specified.
-             * @param message StatusAck
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.StatusAck, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this StatusAck to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for StatusAck
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -23488,27 +19330,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.HeartbeatAck & skep.dispatcher.HeartbeatAck.$Shape;
 
             /**
-             * Creates a HeartbeatAck message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns HeartbeatAck
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.HeartbeatAck;
-
-            /**
-             * Creates a plain object from a HeartbeatAck message. Also converts values to other types if specified.
-             * @param message HeartbeatAck
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.HeartbeatAck, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this HeartbeatAck to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for HeartbeatAck
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -23582,27 +19403,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerList & skep.dispatcher.ManagerList.$Shape;
-
-            /**
-             * Creates a ManagerList message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ManagerList
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerList;
-
-            /**
-             * Creates a plain object from a ManagerList message. Also converts values to other types if specified.
-             * @param message ManagerList
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.ManagerList, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ManagerList to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ManagerList
@@ -23681,27 +19481,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.ManagerAddress & skep.dispatcher.ManagerAddress.$Shape;
-
-            /**
-             * Creates a ManagerAddress message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ManagerAddress
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.ManagerAddress;
-
-            /**
-             * Creates a plain object from a ManagerAddress message. Also converts values to other types if specified.
-             * @param message ManagerAddress
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.ManagerAddress, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ManagerAddress to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ManagerAddress
@@ -23783,27 +19562,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.NodeUpdate & skep.dispatcher.NodeUpdate.$Shape;
-
-            /**
-             * Creates a NodeUpdate message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NodeUpdate
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.NodeUpdate;
-
-            /**
-             * Creates a plain object from a NodeUpdate message. Also converts values to other types if specified.
-             * @param message NodeUpdate
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.NodeUpdate, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NodeUpdate to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for NodeUpdate
@@ -23889,27 +19647,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.Goodbye & skep.dispatcher.Goodbye.$Shape;
-
-            /**
-             * Creates a Goodbye message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Goodbye
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.Goodbye;
-
-            /**
-             * Creates a plain object from a Goodbye message. Also converts values to other types if specified.
-             * @param message Goodbye
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.Goodbye, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Goodbye to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Goodbye
@@ -23999,27 +19736,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogSubscription & skep.dispatcher.LogSubscription.$Shape;
 
             /**
-             * Creates a LogSubscription message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogSubscription
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogSubscription;
-
-            /**
-             * Creates a plain object from a LogSubscription message. Also converts values to other types if specified.
-             * @param message LogSubscription
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogSubscription, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogSubscription to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for LogSubscription
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -24107,27 +19823,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogTask & skep.dispatcher.LogTask.$Shape;
 
             /**
-             * Creates a LogTask message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogTask
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogTask;
-
-            /**
-             * Creates a plain object from a LogTask message. Also converts values to other types if specified.
-             * @param message LogTask
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogTask, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogTask to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for LogTask
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -24210,27 +19905,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogOptions & skep.dispatcher.LogOptions.$Shape;
-
-            /**
-             * Creates a LogOptions message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogOptions
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogOptions;
-
-            /**
-             * Creates a plain object from a LogOptions message. Also converts values to other types if specified.
-             * @param message LogOptions
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogOptions, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogOptions to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for LogOptions
@@ -24323,27 +19997,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogUpload & skep.dispatcher.LogUpload.$Shape;
 
             /**
-             * Creates a LogUpload message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogUpload
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogUpload;
-
-            /**
-             * Creates a plain object from a LogUpload message. Also converts values to other types if specified.
-             * @param message LogUpload
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogUpload, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogUpload to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for LogUpload
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -24434,27 +20087,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogLine & skep.dispatcher.LogLine.$Shape;
 
             /**
-             * Creates a LogLine message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogLine
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogLine;
-
-            /**
-             * Creates a plain object from a LogLine message. Also converts values to other types if specified.
-             * @param message LogLine
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogLine, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogLine to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for LogLine
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -24528,27 +20160,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.dispatcher.LogControl & skep.dispatcher.LogControl.$Shape;
-
-            /**
-             * Creates a LogControl message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns LogControl
-             */
-            static fromObject(object: { [k: string]: any }): skep.dispatcher.LogControl;
-
-            /**
-             * Creates a plain object from a LogControl message. Also converts values to other types if specified.
-             * @param message LogControl
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.dispatcher.LogControl, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this LogControl to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for LogControl
@@ -24640,27 +20251,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.MemberRecord & skep.raft.MemberRecord.$Shape;
-
-            /**
-             * Creates a MemberRecord message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns MemberRecord
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.MemberRecord;
-
-            /**
-             * Creates a plain object from a MemberRecord message. Also converts values to other types if specified.
-             * @param message MemberRecord
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.MemberRecord, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this MemberRecord to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for MemberRecord
@@ -24756,27 +20346,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ConfChangeContext & skep.raft.ConfChangeContext.$Shape;
 
             /**
-             * Creates a ConfChangeContext message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ConfChangeContext
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ConfChangeContext;
-
-            /**
-             * Creates a plain object from a ConfChangeContext message. Also converts values to other types if specified.
-             * @param message ConfChangeContext
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ConfChangeContext, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ConfChangeContext to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ConfChangeContext
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -24853,27 +20422,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.MemberTable & skep.raft.MemberTable.$Shape;
-
-            /**
-             * Creates a MemberTable message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns MemberTable
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.MemberTable;
-
-            /**
-             * Creates a plain object from a MemberTable message. Also converts values to other types if specified.
-             * @param message MemberTable
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.MemberTable, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this MemberTable to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for MemberTable
@@ -24973,27 +20521,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Entry & skep.raft.Entry.$Shape;
 
             /**
-             * Creates an Entry message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Entry
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Entry;
-
-            /**
-             * Creates a plain object from an Entry message. Also converts values to other types if specified.
-             * @param message Entry
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Entry, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Entry to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Entry
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -25087,27 +20614,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ConfState & skep.raft.ConfState.$Shape;
 
             /**
-             * Creates a ConfState message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ConfState
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ConfState;
-
-            /**
-             * Creates a plain object from a ConfState message. Also converts values to other types if specified.
-             * @param message ConfState
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ConfState, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ConfState to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ConfState
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -25196,27 +20702,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotMeta & skep.raft.SnapshotMeta.$Shape;
-
-            /**
-             * Creates a SnapshotMeta message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotMeta
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotMeta;
-
-            /**
-             * Creates a plain object from a SnapshotMeta message. Also converts values to other types if specified.
-             * @param message SnapshotMeta
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotMeta, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotMeta to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotMeta
@@ -25427,27 +20912,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Hello & skep.raft.Hello.$Shape;
 
             /**
-             * Creates a Hello message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Hello
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Hello;
-
-            /**
-             * Creates a plain object from a Hello message. Also converts values to other types if specified.
-             * @param message Hello
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Hello, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Hello to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Hello
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -25544,27 +21008,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Answer & skep.raft.Answer.$Shape;
 
             /**
-             * Creates an Answer message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Answer
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Answer;
-
-            /**
-             * Creates a plain object from an Answer message. Also converts values to other types if specified.
-             * @param message Answer
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Answer, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Answer to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Answer
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -25649,27 +21092,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Accepted & skep.raft.Accepted.$Shape;
 
             /**
-             * Creates an Accepted message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Accepted
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Accepted;
-
-            /**
-             * Creates a plain object from an Accepted message. Also converts values to other types if specified.
-             * @param message Accepted
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Accepted, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Accepted to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Accepted
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -25749,27 +21171,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Refused & skep.raft.Refused.$Shape;
-
-            /**
-             * Creates a Refused message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Refused
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Refused;
-
-            /**
-             * Creates a plain object from a Refused message. Also converts values to other types if specified.
-             * @param message Refused
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Refused, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Refused to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Refused
@@ -25890,27 +21291,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Frame & skep.raft.Frame.$Shape;
-
-            /**
-             * Creates a Frame message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Frame
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Frame;
-
-            /**
-             * Creates a plain object from a Frame message. Also converts values to other types if specified.
-             * @param message Frame
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Frame, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Frame to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Frame
@@ -26053,27 +21433,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Append & skep.raft.Append.$Shape;
 
             /**
-             * Creates an Append message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Append
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Append;
-
-            /**
-             * Creates a plain object from an Append message. Also converts values to other types if specified.
-             * @param message Append
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Append, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Append to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Append
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -26170,27 +21529,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.AppendResponse & skep.raft.AppendResponse.$Shape;
 
             /**
-             * Creates an AppendResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns AppendResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.AppendResponse;
-
-            /**
-             * Creates a plain object from an AppendResponse message. Also converts values to other types if specified.
-             * @param message AppendResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.AppendResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this AppendResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for AppendResponse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -26281,27 +21619,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.Heartbeat & skep.raft.Heartbeat.$Shape;
 
             /**
-             * Creates a Heartbeat message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Heartbeat
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.Heartbeat;
-
-            /**
-             * Creates a plain object from a Heartbeat message. Also converts values to other types if specified.
-             * @param message Heartbeat
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.Heartbeat, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Heartbeat to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Heartbeat
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -26381,27 +21698,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.HeartbeatResponse & skep.raft.HeartbeatResponse.$Shape;
-
-            /**
-             * Creates a HeartbeatResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns HeartbeatResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.HeartbeatResponse;
-
-            /**
-             * Creates a plain object from a HeartbeatResponse message. Also converts values to other types if specified.
-             * @param message HeartbeatResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.HeartbeatResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this HeartbeatResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for HeartbeatResponse
@@ -26492,27 +21788,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.VoteRequest & skep.raft.VoteRequest.$Shape;
-
-            /**
-             * Creates a VoteRequest message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VoteRequest
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.VoteRequest;
-
-            /**
-             * Creates a plain object from a VoteRequest message. Also converts values to other types if specified.
-             * @param message VoteRequest
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.VoteRequest, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VoteRequest to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VoteRequest
@@ -26611,27 +21886,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.VoteResponse & skep.raft.VoteResponse.$Shape;
 
             /**
-             * Creates a VoteResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VoteResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.VoteResponse;
-
-            /**
-             * Creates a plain object from a VoteResponse message. Also converts values to other types if specified.
-             * @param message VoteResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.VoteResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VoteResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for VoteResponse
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -26713,27 +21967,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.TimeoutNow & skep.raft.TimeoutNow.$Shape;
 
             /**
-             * Creates a TimeoutNow message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TimeoutNow
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.TimeoutNow;
-
-            /**
-             * Creates a plain object from a TimeoutNow message. Also converts values to other types if specified.
-             * @param message TimeoutNow
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.TimeoutNow, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TimeoutNow to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TimeoutNow
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -26807,27 +22040,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ReadIndex & skep.raft.ReadIndex.$Shape;
-
-            /**
-             * Creates a ReadIndex message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ReadIndex
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ReadIndex;
-
-            /**
-             * Creates a plain object from a ReadIndex message. Also converts values to other types if specified.
-             * @param message ReadIndex
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ReadIndex, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ReadIndex to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ReadIndex
@@ -26912,27 +22124,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ReadIndexResponse & skep.raft.ReadIndexResponse.$Shape;
-
-            /**
-             * Creates a ReadIndexResponse message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ReadIndexResponse
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ReadIndexResponse;
-
-            /**
-             * Creates a plain object from a ReadIndexResponse message. Also converts values to other types if specified.
-             * @param message ReadIndexResponse
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ReadIndexResponse, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ReadIndexResponse to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ReadIndexResponse
@@ -27023,27 +22214,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotUp & skep.raft.SnapshotUp.$Shape;
-
-            /**
-             * Creates a SnapshotUp message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotUp
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotUp;
-
-            /**
-             * Creates a plain object from a SnapshotUp message. Also converts values to other types if specified.
-             * @param message SnapshotUp
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotUp, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotUp to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotUp
@@ -27146,27 +22316,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotOffer & skep.raft.SnapshotOffer.$Shape;
 
             /**
-             * Creates a SnapshotOffer message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotOffer
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotOffer;
-
-            /**
-             * Creates a plain object from a SnapshotOffer message. Also converts values to other types if specified.
-             * @param message SnapshotOffer
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotOffer, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotOffer to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SnapshotOffer
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -27257,27 +22406,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotChunk & skep.raft.SnapshotChunk.$Shape;
 
             /**
-             * Creates a SnapshotChunk message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotChunk
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotChunk;
-
-            /**
-             * Creates a plain object from a SnapshotChunk message. Also converts values to other types if specified.
-             * @param message SnapshotChunk
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotChunk, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotChunk to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SnapshotChunk
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -27366,27 +22494,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotDown & skep.raft.SnapshotDown.$Shape;
-
-            /**
-             * Creates a SnapshotDown message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotDown
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotDown;
-
-            /**
-             * Creates a plain object from a SnapshotDown message. Also converts values to other types if specified.
-             * @param message SnapshotDown
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotDown, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotDown to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotDown
@@ -27484,27 +22591,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotProgress & skep.raft.SnapshotProgress.$Shape;
 
             /**
-             * Creates a SnapshotProgress message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotProgress
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotProgress;
-
-            /**
-             * Creates a plain object from a SnapshotProgress message. Also converts values to other types if specified.
-             * @param message SnapshotProgress
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotProgress, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotProgress to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SnapshotProgress
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -27575,27 +22661,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.SnapshotDone & skep.raft.SnapshotDone.$Shape;
-
-            /**
-             * Creates a SnapshotDone message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotDone
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.SnapshotDone;
-
-            /**
-             * Creates a plain object from a SnapshotDone message. Also converts values to other types if specified.
-             * @param message SnapshotDone
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.SnapshotDone, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotDone to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotDone
@@ -27677,27 +22742,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardUp & skep.raft.ForwardUp.$Shape;
-
-            /**
-             * Creates a ForwardUp message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardUp
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardUp;
-
-            /**
-             * Creates a plain object from a ForwardUp message. Also converts values to other types if specified.
-             * @param message ForwardUp
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardUp, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardUp to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ForwardUp
@@ -27801,27 +22845,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedProposal & skep.raft.ForwardedProposal.$Shape;
 
             /**
-             * Creates a ForwardedProposal message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardedProposal
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedProposal;
-
-            /**
-             * Creates a plain object from a ForwardedProposal message. Also converts values to other types if specified.
-             * @param message ForwardedProposal
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardedProposal, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardedProposal to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ForwardedProposal
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -27909,27 +22932,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedRead & skep.raft.ForwardedRead.$Shape;
 
             /**
-             * Creates a ForwardedRead message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardedRead
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedRead;
-
-            /**
-             * Creates a plain object from a ForwardedRead message. Also converts values to other types if specified.
-             * @param message ForwardedRead
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardedRead, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardedRead to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ForwardedRead
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -28006,27 +23008,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedCancel & skep.raft.ForwardedCancel.$Shape;
-
-            /**
-             * Creates a ForwardedCancel message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardedCancel
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedCancel;
-
-            /**
-             * Creates a plain object from a ForwardedCancel message. Also converts values to other types if specified.
-             * @param message ForwardedCancel
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardedCancel, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardedCancel to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ForwardedCancel
@@ -28111,27 +23092,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardDown & skep.raft.ForwardDown.$Shape;
-
-            /**
-             * Creates a ForwardDown message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardDown
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardDown;
-
-            /**
-             * Creates a plain object from a ForwardDown message. Also converts values to other types if specified.
-             * @param message ForwardDown
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardDown, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardDown to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ForwardDown
@@ -28278,27 +23238,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedOutcome & skep.raft.ForwardedOutcome.$Shape;
 
             /**
-             * Creates a ForwardedOutcome message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardedOutcome
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedOutcome;
-
-            /**
-             * Creates a plain object from a ForwardedOutcome message. Also converts values to other types if specified.
-             * @param message ForwardedOutcome
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardedOutcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardedOutcome to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for ForwardedOutcome
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -28415,27 +23354,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.raft.ForwardedReadOutcome & skep.raft.ForwardedReadOutcome.$Shape;
-
-            /**
-             * Creates a ForwardedReadOutcome message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ForwardedReadOutcome
-             */
-            static fromObject(object: { [k: string]: any }): skep.raft.ForwardedReadOutcome;
-
-            /**
-             * Creates a plain object from a ForwardedReadOutcome message. Also converts values to other types if specified.
-             * @param message ForwardedReadOutcome
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.raft.ForwardedReadOutcome, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ForwardedReadOutcome to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ForwardedReadOutcome
@@ -28563,27 +23481,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Entry & skep.store.Entry.$Shape;
-
-            /**
-             * Creates an Entry message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Entry
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Entry;
-
-            /**
-             * Creates a plain object from an Entry message. Also converts values to other types if specified.
-             * @param message Entry
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Entry, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Entry to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Entry
@@ -28728,27 +23625,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Transaction & skep.store.Transaction.$Shape;
 
             /**
-             * Creates a Transaction message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Transaction
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Transaction;
-
-            /**
-             * Creates a plain object from a Transaction message. Also converts values to other types if specified.
-             * @param message Transaction
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Transaction, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Transaction to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Transaction
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -28837,27 +23713,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Change & skep.store.Change.$Shape;
-
-            /**
-             * Creates a Change message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Change
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Change;
-
-            /**
-             * Creates a plain object from a Change message. Also converts values to other types if specified.
-             * @param message Change
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Change, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Change to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Change
@@ -28950,27 +23805,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Guard & skep.store.Guard.$Shape;
 
             /**
-             * Creates a Guard message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Guard
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Guard;
-
-            /**
-             * Creates a plain object from a Guard message. Also converts values to other types if specified.
-             * @param message Guard
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Guard, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Guard to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Guard
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29049,27 +23883,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.OpenSession & skep.store.OpenSession.$Shape;
 
             /**
-             * Creates an OpenSession message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns OpenSession
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.OpenSession;
-
-            /**
-             * Creates a plain object from an OpenSession message. Also converts values to other types if specified.
-             * @param message OpenSession
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.OpenSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this OpenSession to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for OpenSession
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29142,27 +23955,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.KeepSession & skep.store.KeepSession.$Shape;
 
             /**
-             * Creates a KeepSession message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns KeepSession
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.KeepSession;
-
-            /**
-             * Creates a plain object from a KeepSession message. Also converts values to other types if specified.
-             * @param message KeepSession
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.KeepSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this KeepSession to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for KeepSession
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29233,27 +24025,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.CloseSession & skep.store.CloseSession.$Shape;
-
-            /**
-             * Creates a CloseSession message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CloseSession
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.CloseSession;
-
-            /**
-             * Creates a plain object from a CloseSession message. Also converts values to other types if specified.
-             * @param message CloseSession
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.CloseSession, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CloseSession to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for CloseSession
@@ -29332,27 +24103,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.HashReport & skep.store.HashReport.$Shape;
-
-            /**
-             * Creates a HashReport message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns HashReport
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.HashReport;
-
-            /**
-             * Creates a plain object from a HashReport message. Also converts values to other types if specified.
-             * @param message HashReport
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.HashReport, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this HashReport to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for HashReport
@@ -29436,27 +24186,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.MemberReport & skep.store.MemberReport.$Shape;
 
             /**
-             * Creates a MemberReport message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns MemberReport
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.MemberReport;
-
-            /**
-             * Creates a plain object from a MemberReport message. Also converts values to other types if specified.
-             * @param message MemberReport
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.MemberReport, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this MemberReport to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for MemberReport
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29532,27 +24261,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.RemoveMember & skep.store.RemoveMember.$Shape;
 
             /**
-             * Creates a RemoveMember message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RemoveMember
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.RemoveMember;
-
-            /**
-             * Creates a plain object from a RemoveMember message. Also converts values to other types if specified.
-             * @param message RemoveMember
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.RemoveMember, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RemoveMember to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for RemoveMember
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29623,27 +24331,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.RaiseLevel & skep.store.RaiseLevel.$Shape;
-
-            /**
-             * Creates a RaiseLevel message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns RaiseLevel
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.RaiseLevel;
-
-            /**
-             * Creates a plain object from a RaiseLevel message. Also converts values to other types if specified.
-             * @param message RaiseLevel
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.RaiseLevel, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this RaiseLevel to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for RaiseLevel
@@ -29734,27 +24421,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Refusal & skep.store.Refusal.$Shape;
-
-            /**
-             * Creates a Refusal message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Refusal
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Refusal;
-
-            /**
-             * Creates a plain object from a Refusal message. Also converts values to other types if specified.
-             * @param message Refusal
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Refusal, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Refusal to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Refusal
@@ -29856,27 +24522,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Session & skep.store.Session.$Shape;
 
             /**
-             * Creates a Session message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Session
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Session;
-
-            /**
-             * Creates a plain object from a Session message. Also converts values to other types if specified.
-             * @param message Session
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Session, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Session to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Session
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -29964,27 +24609,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Reply & skep.store.Reply.$Shape;
 
             /**
-             * Creates a Reply message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Reply
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Reply;
-
-            /**
-             * Creates a plain object from a Reply message. Also converts values to other types if specified.
-             * @param message Reply
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Reply, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Reply to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for Reply
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30067,27 +24691,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.Member & skep.store.Member.$Shape;
-
-            /**
-             * Creates a Member message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns Member
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.Member;
-
-            /**
-             * Creates a plain object from a Member message. Also converts values to other types if specified.
-             * @param message Member
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.Member, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this Member to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for Member
@@ -30189,27 +24792,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskKeys & skep.store.TaskKeys.$Shape;
 
             /**
-             * Creates a TaskKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.TaskKeys;
-
-            /**
-             * Creates a plain object from a TaskKeys message. Also converts values to other types if specified.
-             * @param message TaskKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.TaskKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TaskKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30303,27 +24885,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape;
 
             /**
-             * Creates a TaskSpecKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskSpecKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.TaskSpecKeys;
-
-            /**
-             * Creates a plain object from a TaskSpecKeys message. Also converts values to other types if specified.
-             * @param message TaskSpecKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.TaskSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskSpecKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TaskSpecKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30400,27 +24961,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape;
-
-            /**
-             * Creates a ContainerSpecKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ContainerSpecKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.ContainerSpecKeys;
-
-            /**
-             * Creates a plain object from a ContainerSpecKeys message. Also converts values to other types if specified.
-             * @param message ContainerSpecKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.ContainerSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ContainerSpecKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ContainerSpecKeys
@@ -30501,27 +25041,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape;
 
             /**
-             * Creates a PrivilegesKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns PrivilegesKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.PrivilegesKeys;
-
-            /**
-             * Creates a plain object from a PrivilegesKeys message. Also converts values to other types if specified.
-             * @param message PrivilegesKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.PrivilegesKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this PrivilegesKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for PrivilegesKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30592,27 +25111,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape;
-
-            /**
-             * Creates a CredentialSpecKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns CredentialSpecKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.CredentialSpecKeys;
-
-            /**
-             * Creates a plain object from a CredentialSpecKeys message. Also converts values to other types if specified.
-             * @param message CredentialSpecKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.CredentialSpecKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this CredentialSpecKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for CredentialSpecKeys
@@ -30687,27 +25185,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape;
 
             /**
-             * Creates a SecretReferenceKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SecretReferenceKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.SecretReferenceKeys;
-
-            /**
-             * Creates a plain object from a SecretReferenceKeys message. Also converts values to other types if specified.
-             * @param message SecretReferenceKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.SecretReferenceKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SecretReferenceKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SecretReferenceKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30778,27 +25255,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape;
-
-            /**
-             * Creates a ConfigReferenceKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns ConfigReferenceKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.ConfigReferenceKeys;
-
-            /**
-             * Creates a plain object from a ConfigReferenceKeys message. Also converts values to other types if specified.
-             * @param message ConfigReferenceKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.ConfigReferenceKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this ConfigReferenceKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for ConfigReferenceKeys
@@ -30873,27 +25329,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskStatusKeys & skep.store.TaskStatusKeys.$Shape;
 
             /**
-             * Creates a TaskStatusKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns TaskStatusKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.TaskStatusKeys;
-
-            /**
-             * Creates a plain object from a TaskStatusKeys message. Also converts values to other types if specified.
-             * @param message TaskStatusKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.TaskStatusKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this TaskStatusKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for TaskStatusKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -30966,27 +25401,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.NetworkAttachmentKeys & skep.store.NetworkAttachmentKeys.$Shape;
 
             /**
-             * Creates a NetworkAttachmentKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns NetworkAttachmentKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.NetworkAttachmentKeys;
-
-            /**
-             * Creates a plain object from a NetworkAttachmentKeys message. Also converts values to other types if specified.
-             * @param message NetworkAttachmentKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.NetworkAttachmentKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this NetworkAttachmentKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for NetworkAttachmentKeys
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -31057,27 +25471,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape;
-
-            /**
-             * Creates a VolumeAttachmentKeys message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns VolumeAttachmentKeys
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.VolumeAttachmentKeys;
-
-            /**
-             * Creates a plain object from a VolumeAttachmentKeys message. Also converts values to other types if specified.
-             * @param message VolumeAttachmentKeys
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.VolumeAttachmentKeys, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this VolumeAttachmentKeys to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for VolumeAttachmentKeys
@@ -31156,27 +25549,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotChunk & skep.store.SnapshotChunk.$Shape;
-
-            /**
-             * Creates a SnapshotChunk message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotChunk
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.SnapshotChunk;
-
-            /**
-             * Creates a plain object from a SnapshotChunk message. Also converts values to other types if specified.
-             * @param message SnapshotChunk
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.SnapshotChunk, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotChunk to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotChunk
@@ -31264,27 +25636,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotHeader & skep.store.SnapshotHeader.$Shape;
-
-            /**
-             * Creates a SnapshotHeader message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotHeader
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.SnapshotHeader;
-
-            /**
-             * Creates a plain object from a SnapshotHeader message. Also converts values to other types if specified.
-             * @param message SnapshotHeader
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.SnapshotHeader, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotHeader to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotHeader
@@ -31383,27 +25734,6 @@ export namespace skep {
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotObject & skep.store.SnapshotObject.$Shape;
 
             /**
-             * Creates a SnapshotObject message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotObject
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.SnapshotObject;
-
-            /**
-             * Creates a plain object from a SnapshotObject message. Also converts values to other types if specified.
-             * @param message SnapshotObject
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.SnapshotObject, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotObject to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
-
-            /**
              * Gets the type url for SnapshotObject
              * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
              * @returns The type url
@@ -31492,27 +25822,6 @@ export namespace skep {
              * @throws {$protobuf.util.ProtocolError} If required fields are missing
              */
             static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SnapshotTrailer & skep.store.SnapshotTrailer.$Shape;
-
-            /**
-             * Creates a SnapshotTrailer message from a plain object. Also converts values to their respective internal types.
-             * @param object Plain object
-             * @returns SnapshotTrailer
-             */
-            static fromObject(object: { [k: string]: any }): skep.store.SnapshotTrailer;
-
-            /**
-             * Creates a plain object from a SnapshotTrailer message. Also converts values to other types if specified.
-             * @param message SnapshotTrailer
-             * @param [options] Conversion options
-             * @returns Plain object
-             */
-            static toObject(message: skep.store.SnapshotTrailer, options?: $protobuf.IConversionOptions): { [k: string]: any };
-
-            /**
-             * Converts this SnapshotTrailer to JSON.
-             * @returns JSON object
-             */
-            toJSON(): { [k: string]: any };
 
             /**
              * Gets the type url for SnapshotTrailer
