@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -115,6 +116,7 @@ static int ask(int fd)
 
 static void answer(int fd, const char *name, int datagrams)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (;;) {
         struct sockaddr_in peer;
         socklen_t size = sizeof peer;
@@ -159,7 +161,8 @@ int main(int count, char **words)
 {
     char *plain[8] = { 0 };
     int at = 0, fd;
-
+    /* Nothing is left of a test that is killed. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 1; i < count && at < 7; i++) {
         if (strcmp(words[i], "-u") == 0)
             is_udp = 1;
