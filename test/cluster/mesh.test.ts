@@ -182,9 +182,11 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
         });
         await world.until("the update's end", isFull ? 120_000 : 50_000, async () => {
           const { UpdateStatus } = await world.service(manager, serviceId);
-          const now = await world.running(manager, "web");
+          const tasks = await world.tasks(manager, "web");
+          // Also the old ones have really ended: that is when requests could be lost.
+          const alive = tasks.filter(({ Status }) => Status.State === "running").map(({ ID }) => ID);
           return (
-            UpdateStatus?.State === "completed" && now.length === replicas && now.every(({ ID }) => !before.has(ID))
+            UpdateStatus?.State === "completed" && alive.length === replicas && !alive.some((id) => before.has(id))
           );
         });
       });
