@@ -9,11 +9,7 @@ import { imageArchive } from "../../deploy/quickstart/image.ts";
 import type { LoadOutcome } from "../support/load.ts";
 
 /** As servers should: told to end, it takes no new connection and finishes those that it has. */
-const webScript = `#!/bin/sh
-/bin/net-probe serve "$(hostname)" 80 &
-trap 'kill $!; sleep 0.3; exit 0' TERM
-wait $!
-`;
+const webScript = `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80\n`;
 
 /** Static, since the shell's own wget needs libraries that the image has not. */
 export function buildProbe(): Buffer {

@@ -2,7 +2,9 @@
  * What network tests ask of a namespace: answer with one's name and the address that was seen, ask somebody, hold a
  * connection open, send a datagram. One small program, since a process is started for every question.
  *
- *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready"
+ *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready";
+ *                                              told to end (SIGTERM) it takes what the kernel has taken for it, and no more,
+ *                                              and ends with the last of its connections
  *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS] [-l BYTES] [-d]
  *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step;
  *                                              -l: so long a datagram, that anybody may cut, -d: nobody
@@ -26,6 +28,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Shorter than the second after which a lost packet is sent again; `many` waits for that. */
@@ -137,24 +140,49 @@ static void answer(int fd, const char *name, int datagrams)
     }
 }
 
+static int listener;
+
+/* accept returns, now or whenever it is called; what waits in the backlog is still taken. */
+static void end_listening(int number)
+{
+    (void)number;
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+}
+
 static int serve(const char *name, int port, const char *address)
 {
+    struct sigaction ending = { .sa_handler = end_listening };
+    pid_t datagrams;
     int tcp = bound(SOCK_STREAM, address, port), udp = bound(SOCK_DGRAM, address, port), on = 1;
     if (tcp < 0 || udp < 0 || listen(tcp, 512) < 0)
         return failed("serve");
-    if (fork() == 0)
+    if ((datagrams = fork()) == 0) {
+        close(tcp);
         answer(udp, name, 1);
+    }
+    listener = tcp;
+    sigaction(SIGTERM, &ending, NULL);
     puts("ready");
     fflush(stdout);
     for (;;) {
         int fd = accept4(tcp, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0 && errno == EAGAIN)
+            break;
         if (fd < 0)
             continue;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        if (fork() == 0)
+        if (fork() == 0) {
+            signal(SIGTERM, SIG_DFL);
+            close(tcp);
             answer(fd, name, 0);
+        }
         close(fd);
     }
+    close(tcp);
+    kill(datagrams, SIGKILL);
+    while (wait(NULL) > 0)
+        continue;
+    return 0;
 }
 
 int main(int count, char **words)
