@@ -57,6 +57,9 @@ const lockedCodes: ReadonlySet<string> = new Set([
   "NODE_KEY_LOCKED",
   "UNLOCK_KEY_WRONG",
 ]);
+const inUseCode = "RAFT_FOLDER_IN_USE";
+/** With the waits between them about six seconds. */
+const inUseMax = 6;
 const patienceMs = 15_000;
 const backoffMs = { minMs: 100, maxMs: 10_000 };
 /** One that ran so long has a fresh start with the next. */
@@ -68,6 +71,8 @@ export class ManagerChild implements AsyncDisposable {
   #child: ChildProcess | undefined;
   #state: ChildState = { kind: "starting", failure: undefined };
   #startedAtMs = 0;
+  /** How often in a row another process had the data folder. */
+  #inUse = 0;
   #retry: Timer | undefined;
   #stopping = false;
   #ended: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -177,6 +182,9 @@ export class ManagerChild implements AsyncDisposable {
       return;
     }
     if (clock.monotonicMs() - this.#startedAtMs > soundMs) this.#backoff.reset();
+    // The manager of a daemon that was killed ends by itself, a moment after it.
+    this.#inUse = failure?.managerCode === inUseCode ? this.#inUse + 1 : 0;
+    const passes = this.#inUse > 0 && this.#inUse <= inUseMax;
     const waitMs = this.#backoff.next();
     logger.error("the manager ended; it is started again", { exitCode: code, waitMs, code: failure?.managerCode });
     // Whatever it was, it will be the same the next time.
@@ -184,7 +192,7 @@ export class ManagerChild implements AsyncDisposable {
       code === 1 || code === 2
         ? new ManagerFailed("", `The manager cannot start (exit code ${code})`, seeLog)
         : undefined;
-    this.#become({ kind: "starting", failure: failure ?? hopeless });
+    this.#become({ kind: "starting", failure: passes ? undefined : (failure ?? hopeless) });
     this.#retry = clock.after(waitMs, () => this.#spawn());
   }
 

@@ -90,6 +90,21 @@ test("a folder in use is refused with the process that uses it; one left by a de
   );
 });
 
+test("a holder that was killed and whose parent has not looked yet holds nothing any more", async (t) => {
+  const path = folderOf(t);
+  // The shell puts its child's number where the lock is, and never waits for it.
+  const script = `sleep 1000 & echo "$! $(cut -d' ' -f22 /proc/$!/stat)" > "$0/lock"; echo locked $!; exec sleep 1000`;
+  const parent = spawn("sh", ["-c", script, path]);
+  t.after(() => parent.kill("SIGKILL"));
+  const [said] = (await once(parent.stdout, "data", { signal: t.signal })) as [Buffer];
+  const child = Number(String(said).split(" ")[1]);
+  assert.throws(() => DataFolder.open(path, nodeFileSystem), coded("RAFT_FOLDER_IN_USE"));
+  process.kill(child, "SIGKILL");
+  const state = (): string => /^State:\s*(\S)/mu.exec(readFileSync(`/proc/${child}/status`, "utf8"))?.[1] ?? "";
+  while (state() !== "Z") await new Promise((resolve) => setImmediate(resolve));
+  open(t, path);
+});
+
 test("closing gives the folder up, twice is fine", (t) => {
   const path = folderOf(t);
   const folder = DataFolder.open(path, nodeFileSystem);

@@ -9,7 +9,7 @@
  * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
 import { ClusterError, invariant } from "../../lib/pure/errors.ts";
@@ -301,16 +301,35 @@ function readLock(file: string): Holder | undefined {
 }
 
 function isAlive({ pid, start }: Holder): boolean {
-  const running = startOf(pid);
-  return running !== undefined && running === start;
+  return startOf(pid) === start && threadsOf(pid).some((thread) => !hasEnded(`/proc/${pid}/task/${thread}/stat`));
 }
 
 /** Start time of a process in clock ticks since boot, proc_pid_stat(5) field 22; a number alone may be used again. */
 function startOf(pid: number): number | undefined {
   if (!Number.isSafeInteger(pid) || pid <= 0) return undefined;
+  const start = statOf(`/proc/${pid}/stat`)?.[19];
+  return start === undefined ? undefined : Number(start);
+}
+
+/** A killed process whose parent has not looked yet is still listed, and so are its threads that wait for the disk. */
+function hasEnded(file: string): boolean {
+  const state = statOf(file)?.[0];
+  return state === undefined || state === "Z" || state === "X";
+}
+
+function threadsOf(pid: number): readonly string[] {
+  return ifThere(() => readdirSync(`/proc/${pid}/task`)) ?? [];
+}
+
+/** The fields from the third on: state, ... @returns undefined if there is no such process or thread */
+function statOf(file: string): readonly string[] | undefined {
+  const stat = ifThere(() => readFileSync(file, "utf8"));
+  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
+function ifThere<Value>(read: () => Value): Value | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+    return read();
   } catch (error) {
     const code = errnoOf(error);
     if (code === "ENOENT" || code === "ESRCH") return undefined;
