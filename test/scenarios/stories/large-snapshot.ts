@@ -73,15 +73,18 @@ try {
   await counters.progress(20 * clients);
   const { term } = await cluster.status(leader);
   const writesBefore = counters.total;
-  const residentBefore = residentBytes(leader);
-  let residentMost = residentBefore;
+  // A follower takes the same writes and sends no snapshot: what only the leader grows by is the transfer's.
+  const follower = cluster.running.find((one) => one !== leader)!;
+  const before = { leader: residentBytes(leader), follower: residentBytes(follower) };
+  const most = { ...before };
   const trips: number[] = [];
   const startMs = performance.now();
   tool("tc", "qdisc", "add", "dev", "to-h4", "root", "tbf", "rate", "80mbit", "burst", "256k", "latency", "400ms");
   const joined = new AbortController();
   const watching = (async (): Promise<void> => {
     while (!joined.signal.aborted) {
-      residentMost = Math.max(residentMost, residentBytes(leader));
+      most.leader = Math.max(most.leader, residentBytes(leader));
+      most.follower = Math.max(most.follower, residentBytes(follower));
       trips.push(...roundTrips(leader));
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
@@ -104,7 +107,8 @@ try {
     writesPerSecond: (writes / transferMs) * 1000,
     sameLeader: after.role === "leader" && Number(after.term) === Number(term),
     roundTripMs: { p50: trips[Math.floor(trips.length / 2)], p99: trips[Math.floor(trips.length * 0.99)] },
-    leaderGrewMegabytes: (residentMost - residentBefore) / 1e6,
+    leaderGrewMegabytes: (most.leader - before.leader) / 1e6,
+    followerGrewMegabytes: (most.follower - before.follower) / 1e6,
     newcomerMegabytes: residentBytes(newcomer) / 1e6,
     followerMegabytes: residentBytes(cluster.running.find((one) => one !== leader && one !== newcomer)!) / 1e6,
     hasLastObject: found !== undefined,
