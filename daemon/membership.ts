@@ -145,7 +145,7 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#options = options;
     const { managerUser } = options;
     this.#folder = new IdentityFolder(`${options.dataRoot}/swarm`, {
-      written: (path) => {
+      prepare: (path) => {
         // The manager reads its key itself; root reads everything anyway.
         if (managerUser !== undefined) chownSync(path, managerUser.uid, managerUser.gid);
       },

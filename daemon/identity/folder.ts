@@ -53,8 +53,8 @@ export class IdentityDamaged extends ClusterError {
 
 export interface FolderOptions {
   readonly files?: FileSystem;
-  /** Called with each file after it was written, for example to give it to the manager's user. */
-  readonly written?: (path: string) => void;
+  /** Called with each new file before it takes its place, for example to give it to the manager's user. */
+  readonly prepare?: (path: string) => void;
 }
 
 const names = {
@@ -70,13 +70,13 @@ const managersMax = 1000;
 export class IdentityFolder {
   readonly path: string;
   readonly #files: FileSystem;
-  readonly #written: (path: string) => void;
+  readonly #prepare: ((path: string) => void) | undefined;
 
   /** @param path  `<data-root>/swarm`; made when something is written */
   constructor(path: string, options: FolderOptions = {}) {
     this.path = path;
     this.#files = options.files ?? nodeFileSystem;
-    this.#written = options.written ?? (() => undefined);
+    this.#prepare = options.prepare;
   }
 
   /** What the manager process and tools are told to read. */
@@ -219,8 +219,7 @@ export class IdentityFolder {
   }
 
   #write(name: string, content: string): void {
-    replaceFile(this.#files, this.path, name, Buffer.from(content));
-    this.#written(`${this.path}/${name}`);
+    replaceFile(this.#files, this.path, name, Buffer.from(content), this.#prepare);
   }
 
   #remove(name: string): void {

@@ -64,6 +64,21 @@ test("a founder is a manager by its own root's word, and finds itself again afte
   assert.ok(!files.join("").includes(bootstrap.rootKey), "the root's key is in no file");
 });
 
+test("a file is given to the manager's user before it takes its place, so that no crash leaves one that it cannot read", async () => {
+  const path = join(base, String(made++), "swarm");
+  const seen: string[] = [];
+  const prepare = (file: string): void => {
+    const name = file.slice(path.length + 1).replace(/\.tmp$/u, "");
+    assert.notEqual(file, join(path, name), "it is still beside its place");
+    assert.ok(readFileSync(file).length > 0);
+    seen.push(name);
+  };
+  const { identity } = await foundIn(new IdentityFolder(path, { prepare }));
+  seen.length = 0;
+  identity.lock(formatUnlockKey(new Uint8Array(32).fill(7)));
+  assert.deepEqual(seen, ["node.key"]);
+});
+
 test("the life of the first certificate is the one that the cluster's settings ask for", async () => {
   const spec = { caConfig: { nodeCertExpiry: { seconds: 7200 } } };
   const { identity } = await foundIn(newFolder(), spec);

@@ -67,8 +67,17 @@ export function readWhole(files: FileSystem, path: string, bytesMax: number): Ui
   }
 }
 
-/** Replaces a small file atomically and durably: a crash leaves the old content or the new one, whole. */
-export function replaceFile(files: FileSystem, folder: string, name: string, content: Uint8Array): void {
+/**
+ * Replaces a small file atomically and durably: a crash leaves the old content or the new one, whole.
+ * @param prepare  called with the new file before it takes the place of the old one, for example to change its owner
+ */
+export function replaceFile(
+  files: FileSystem,
+  folder: string,
+  name: string,
+  content: Uint8Array,
+  prepare?: (path: string) => void,
+): void {
   const temporary = `${folder}/${name}.tmp`;
   const file = files.open(temporary, "create");
   try {
@@ -77,6 +86,7 @@ export function replaceFile(files: FileSystem, folder: string, name: string, con
   } finally {
     file.close();
   }
+  prepare?.(temporary);
   files.rename(temporary, `${folder}/${name}`);
   files.syncDirectory(folder);
 }
