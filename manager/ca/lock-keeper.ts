@@ -75,11 +75,11 @@ export class LockKeeper implements Disposable {
     const cluster = theCluster(store.current());
     if (cluster === undefined || this.#changing) return;
     const wanted = (cluster.unlockKey?.length ?? 0) > 0 ? formatUnlockKey(cluster.unlockKey) : undefined;
-    if (wanted === this.#inForce && (this.#keyPem === undefined || opensOnly(this.#keyPem, wanted))) {
-      this.#announced = undefined;
-      return;
-    }
-    if (this.#announced !== undefined && this.#announced.lock === wanted) return;
+    const announced = this.#announced;
+    const fits = wanted === this.#inForce && (this.#keyPem === undefined || opensOnly(this.#keyPem, wanted));
+    if (announced === undefined && fits) return;
+    // What was announced in between, as when the log of before is applied after a start, has to be taken back.
+    if (announced !== undefined && announced.lock === wanted) return;
     this.#announced = { lock: wanted };
     if (locks.announce !== undefined) locks.announce(wanted);
     else if (wanted !== this.#inForce) this.#change(wanted);
