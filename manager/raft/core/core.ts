@@ -364,21 +364,12 @@ export class RaftCore {
       });
     }
     return {
-      id: raft.id,
-      role: raft.role,
-      leader: raft.leader,
-      term: raft.term,
-      vote: raft.vote,
-      commit: log.commit,
-      applied: raft.applied,
-      firstIndex: log.firstIndex,
+      ...this.standing(),
       lastIndex: log.lastIndex,
       durableIndex: log.durable,
-      logBytes: log.bytes,
       uncommittedBytes: uncommitted.bytes,
       uncommittedEntries: uncommitted.entries,
       pendingReads: raft.reads.pending,
-      conf: raft.conf,
       transferTo: raft.transfer?.to ?? 0,
       peers,
     };
