@@ -56,6 +56,7 @@ export class RpcServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #options: ServerOptions;
   readonly #credentials: ReloadableCredentials;
+  readonly #peers = new WeakMap<Http2Session, Buffer>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -82,15 +83,25 @@ export class RpcServer implements AsyncDisposable {
   ): void {
     this.#add(method.path, false, (call: ServerUnaryCall<Buffer, Uint8Array>, done: sendUnaryData<Uint8Array>) => {
       const stop = new AbortController();
-      call.on("cancelled", () => stop.abort());
+      // It is also said of a call that has been answered, and to abort for nobody costs as much as a small request.
+      let answered = false;
+      call.on("cancelled", () => {
+        if (!answered) stop.abort();
+      });
       const serve = async (): Promise<Uint8Array> => {
         const peer = this.#admit(call, method);
         const context = { peer, address: call.getPeer(), signal: stop.signal, timeoutMs: timeoutOf(call) };
         return method.response.encode(await handler(method.request.decode(call.request), context));
       };
       serve().then(
-        (response) => done(null, response),
-        (error: unknown) => done(this.#statusOf(method.path, error)),
+        (response) => {
+          answered = true;
+          done(null, response);
+        },
+        (error: unknown) => {
+          answered = true;
+          done(this.#statusOf(method.path, error));
+        },
       );
     });
   }
@@ -176,7 +187,7 @@ export class RpcServer implements AsyncDisposable {
   ): Certificate | undefined {
     const bytes = metadataBytes(call.metadata);
     if (bytes > metadataBytesMax) throw new RpcTooLarge(method.path, `${bytes} bytes of metadata`);
-    const der = call.getAuthContext().sslPeerCertificate?.raw;
+    const der = this.#peerBytes(call);
     if (der === undefined) {
       if (method.caller === "anyone") return undefined;
       throw new PeerNotAuthenticated(method.path);
@@ -186,6 +197,16 @@ export class RpcServer implements AsyncDisposable {
     // Only now: strangers send ahead no more than the small window of a whole connection.
     if (this.#options.windowBytes !== undefined) widen(call, this.#options.windowBytes);
     return peer;
+  }
+
+  /** Reading the certificate off a connection costs more than all else of a small call: once for each connection. */
+  #peerBytes(call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>): Buffer | undefined {
+    const session = sessionOf(call);
+    const known = session === undefined ? undefined : this.#peers.get(session);
+    if (known !== undefined) return known;
+    const der = call.getAuthContext().sslPeerCertificate?.raw;
+    if (session !== undefined && der !== undefined) this.#peers.set(session, der);
+    return der;
   }
 
   #statusOf(path: string, error: unknown): ReturnType<typeof toStatus> & Error {
@@ -217,13 +238,17 @@ class ReloadableCredentials extends ServerCredentials implements Disposable {
   }
 }
 
+/** grpc-js does not show the connection of a call; undefined should a later release look different inside. */
+function sessionOf(call: unknown): Http2Session | undefined {
+  return (call as { call?: { stream?: { session?: Http2Session } } }).call?.stream?.session;
+}
+
 /**
  * The window of the whole connection, which stands at 64 KiB whatever that of its streams is: on a link of 50 ms that
- * would be 1.3 MB/s. grpc-js sets it for its clients only and does not show the session, hence the look inside; should a
- * later release look different inside, the small window remains.
+ * would be 1.3 MB/s. grpc-js sets it for its clients only, hence the look inside; without it the small window remains.
  */
 function widen(call: unknown, windowBytes: number): void {
-  const { session } = (call as { call?: { stream?: { session?: Http2Session } } }).call?.stream ?? {};
+  const session = sessionOf(call);
   if (session === undefined || session.destroyed) return;
   if ((session.state.effectiveLocalWindowSize ?? 0) < windowBytes) session.setLocalWindowSize(windowBytes);
 }
