@@ -5,7 +5,7 @@
  * Usage: node deploy/setup.mjs [--for run|test|bench]
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -37,6 +37,12 @@ const packages = {
     ["clang-tools", "/usr/bin/scan-build"],
     ["bind9-dnsutils", "/usr/bin/dig"],
     ["conntrack", "/usr/sbin/conntrack"],
+    ["ufw", "/usr/sbin/ufw"],
+    ["python3-firewall", "/usr/lib/python3/dist-packages/firewall"],
+    ["python3-nftables", "/usr/lib/python3/dist-packages/nftables"],
+    ["python3-dbus", "/usr/lib/python3/dist-packages/dbus"],
+    ["python3-gi", "/usr/lib/python3/dist-packages/gi"],
+    ["dbus-daemon", "/usr/bin/dbus-daemon"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],
@@ -44,6 +50,12 @@ const packages = {
     ["docker.io", "/usr/sbin/dockerd"],
   ],
 };
+
+/**
+ * Whose files alone are wanted, for tests, unpacked below build/packages: installed, firewalld would take over the machine's
+ * firewall at its next start.
+ */
+const unpacked = ["firewalld"];
 
 function run(command, args, options = {}) {
   const done = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
@@ -91,6 +103,26 @@ function installDebianPackages(purposes) {
   }
 }
 
+function unpackDebianPackages(names) {
+  const folderOf = (name) => join(root, "build", "packages", name);
+  const missing = names.filter((name) => !existsSync(folderOf(name)));
+  // Only tests that need root want them.
+  if (missing.length === 0 || process.getuid() !== 0) return;
+  console.log(`setup: unpacking Debian packages: ${missing.join(" ")}`);
+  run("apt-get", ["update", "-qq"]);
+  for (const name of missing) {
+    const folder = folderOf(name);
+    const fresh = `${folder}.new`;
+    rmSync(fresh, { recursive: true, force: true });
+    mkdirSync(fresh, { recursive: true });
+    run("apt-get", ["download", "-qq", name], { cwd: fresh, stdio: ["ignore", "ignore", "inherit"] });
+    const [file] = readdirSync(fresh);
+    run("dpkg-deb", ["-x", file, "."], { cwd: fresh });
+    rmSync(join(fresh, file));
+    renameSync(fresh, folder);
+  }
+}
+
 function buildNative() {
   if (!existsSync(join(root, "native", "Makefile"))) return;
   // The tests end processes at instants that only a build with fault hooks can be told of.
@@ -107,5 +139,6 @@ if (!(purpose in packages)) {
 }
 mkdirSync(join(root, "build"), { recursive: true });
 installDebianPackages(purpose === "run" ? ["run"] : purpose === "test" ? ["run", "test"] : ["run", "test", "bench"]);
+unpackDebianPackages(purpose === "run" ? [] : unpacked);
 installNpmPackages();
 buildNative();

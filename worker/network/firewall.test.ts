@@ -24,7 +24,11 @@ describe("peace with the host's firewalls", () => {
   test("a host without any is left alone", async () => {
     const { run } = host({});
     const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
-    assert.deepEqual(await firewall.settle(4789), { repairs: [], findings: [], policesForwarding: false });
+    assert.deepEqual(await firewall.settle({ dataPort: 4789, link: "eth0" }), {
+      repairs: [],
+      findings: [],
+      policesForwarding: false,
+    });
   });
 
   test("legacy iptables is asked only where it is in use, since asking loads it", async () => {
@@ -41,35 +45,72 @@ describe("peace with the host's firewalls", () => {
     assert.match(found.findings[0] ?? "", /^iptables-legacy -I FORWARD 1 -o skep\+ -j ACCEPT: refused$/);
   });
 
-  test("a running firewalld gets our links into its zone trusted, once", async () => {
+  test("a running firewalld gets our links into its zone trusted, and VXLAN into the zone of its link, once", async () => {
     const answers: Record<string, string | number> = {
       "firewall-cmd --state": "running",
       "firewall-cmd --zone trusted --query-interface": 1,
-      "firewall-cmd --zone trusted --change-interface skep+": "success",
+      "firewall-cmd --zone trusted --change-interface=skep+": "success",
+      "firewall-cmd --get-zone-of-interface=eth0": 2,
+      "firewall-cmd --get-default-zone": "public\n",
+      "firewall-cmd --zone public --query-port": 1,
+      "firewall-cmd --zone public --add-port=4789/udp": "success",
     };
     const { run } = host(answers);
     const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
-    assert.deepEqual((await firewall.settle(undefined)).repairs, [
-      "firewall-cmd --zone trusted --change-interface skep+",
+    const links = "firewall-cmd --zone trusted --change-interface=skep+";
+    assert.deepEqual((await firewall.settle(undefined)).repairs, [links]);
+    const cluster = { dataPort: 4789, link: "eth0" };
+    assert.deepEqual((await firewall.settle(cluster)).repairs, [
+      links,
+      "firewall-cmd --zone public --add-port=4789/udp",
+    ]);
+    answers["firewall-cmd --get-zone-of-interface=eth0"] = "work\n";
+    answers["firewall-cmd --zone work --query-port"] = 1;
+    answers["firewall-cmd --zone work --add-port"] = 3;
+    assert.deepEqual((await firewall.settle(cluster)).findings, [
+      "firewall-cmd --zone work --add-port=4789/udp: refused",
     ]);
     answers["firewall-cmd --zone trusted --query-interface"] = "yes";
-    assert.deepEqual((await firewall.settle(undefined)).repairs, []);
+    answers["firewall-cmd --zone work --query-port"] = "yes";
+    assert.deepEqual(await firewall.settle(cluster), { repairs: [], findings: [], policesForwarding: false });
   });
 
   test("a table of nft that drops is told, once, and not touched", async () => {
     const chain = (table: string, policy: string, hook = "forward") => ({
       chain: { family: "inet", table, name: "forward", hook, policy },
     });
-    const nftables = [{ metainfo: {} }, chain("mine", "drop"), chain("skep", "drop"), chain("other", "accept")];
-    const { run, asked } = host({ "nft --json list chains": JSON.stringify({ nftables }) });
+    const mine = chain("mine", "drop");
+    const nftables = [{ metainfo: {} }, mine, chain("skep", "drop"), chain("other", "accept")];
+    const { run, asked } = host({
+      "nft --json list chains": JSON.stringify({ nftables }),
+      "nft --json list table inet mine": JSON.stringify({ nftables: [mine] }),
+      "nft --json list table inet other": JSON.stringify({ nftables: [chain("other", "accept")] }),
+    });
     const lines: string[] = [];
     const logger = createLogger({ destination: { write: (line) => void lines.push(line) } });
     const firewall = new Firewall({ run, legacyTables: none, logger });
     const { findings } = await firewall.settle(undefined);
-    assert.equal(findings.length, 1);
-    assert.match(findings[0] ?? "", /chain forward of the nftables table inet mine drops/);
+    assert.deepEqual(findings, [
+      "chain forward of the nftables table inet mine drops what it does not accept, and so the way out of containers, " +
+        'published ports: add `iifname "skep*" accept` and `oifname "skep*" accept`',
+    ]);
     await firewall.settle(undefined);
     assert.equal(lines.length, 1);
     assert.ok(asked.every((line) => !line.startsWith("nft -f")));
+  });
+
+  test("a rule of nft that rejects is told as nft prints it", async () => {
+    const base = { chain: { family: "inet", table: "theirs", name: "in", hook: "input", policy: "accept" } };
+    const rule = { rule: { family: "inet", table: "theirs", chain: "in", handle: 7, expr: [{ reject: null }] } };
+    const { run } = host({
+      "nft --json list": JSON.stringify({ nftables: [base, rule] }),
+      "nft --handle list chain inet theirs in": "table inet theirs {\n\tchain in { # handle 1\n\t\treject # handle 7\n",
+    });
+    const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
+    const where = "(handle 7 in chain in of the nftables table inet theirs)";
+    assert.deepEqual((await firewall.settle({ dataPort: 4789, link: "eth0" })).findings, [
+      `\`reject\` ${where} stops VXLAN between nodes (UDP port 4789), names that containers ask for (port 53): have ` +
+        '`udp dport 4789 accept` and `iifname "skep*" udp dport 53 accept` before that',
+    ]);
   });
 });

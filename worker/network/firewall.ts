@@ -1,12 +1,14 @@
 /**
  * Peace with other firewalls of the host: iptables (Docker, ufw, whoever), firewalld. They are looked at when skepd starts
- * and every minute, since others put their rules back as they like; only what is missing is put in. What drops in tables of
- * nft itself is nobody's to change, and told.
+ * and every minute, since others put their rules back as they like; only what is missing is put in. What still stops us in
+ * tables of nft is nobody's to change, and told rule by rule.
  */
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 
+import { unreachable } from "../../lib/pure/errors.ts";
 import type { Logger } from "../../lib/runtime/index.ts";
+import { flowsOf, refusals, type ClusterPath, type Flow, type Refusal } from "./core/foreign-rules.ts";
 import { hasForwardPolicy, iptablesRepairs, linkWildcard, readListing } from "./core/firewall-plan.ts";
 
 export interface CommandOutcome {
@@ -46,8 +48,8 @@ export class Firewall {
     this.#logger = logger;
   }
 
-  /** @param dataPort  UDP port of VXLAN; undefined: in no swarm */
-  async settle(dataPort: number | undefined): Promise<FirewallReport> {
+  /** @param cluster  undefined: in no swarm */
+  async settle(cluster: ClusterPath | undefined): Promise<FirewallReport> {
     const repairs: string[] = [];
     const findings: string[] = [];
     let policesForwarding = false;
@@ -56,15 +58,15 @@ export class Firewall {
       if (listed.status !== 0) continue;
       const listing = readListing(listed.output);
       policesForwarding ||= hasForwardPolicy(listing);
-      for (const args of iptablesRepairs(listing, dataPort)) {
+      for (const args of iptablesRepairs(listing, cluster?.dataPort)) {
         const { status, output } = await this.#run(program, ["-w", "5", ...args]);
         const words = `${program} ${args.join(" ")}`;
         if (status === 0) repairs.push(words);
         else findings.push(`${words}: ${firstLine(output)}`);
       }
     }
-    await this.#firewalld(repairs, findings);
-    findings.push(...(await this.#foreignDrops()));
+    await this.#firewalld(cluster, repairs, findings);
+    findings.push(...(await this.#refusals(flowsOf(cluster))));
     this.#tell(repairs, findings);
     return { repairs, findings, policesForwarding };
   }
@@ -82,40 +84,66 @@ export class Firewall {
     return programs;
   }
 
-  /** Its zone `trusted` lets our links pass; what may pass them is decided in our own table. Until its next reload. */
-  async #firewalld(repairs: string[], findings: string[]): Promise<void> {
-    const state = await this.#run("firewall-cmd", ["--state"]);
-    if (state.status !== 0) return;
-    const zone = ["--zone", "trusted"];
-    const bound = await this.#run("firewall-cmd", [...zone, "--query-interface", linkWildcard]);
-    if (bound.status === 0) return;
-    const { status, output } = await this.#run("firewall-cmd", [...zone, "--change-interface", linkWildcard]);
-    const words = `firewall-cmd ${zone.join(" ")} --change-interface ${linkWildcard}`;
-    if (status === 0) repairs.push(words);
-    else findings.push(`${words}: ${firstLine(output)}`);
+  /**
+   * Its zone `trusted` lets our links pass; what may pass them is decided in our own table. VXLAN comes in by the zone of the
+   * link between nodes, and who may send it is in our table as well. Until its next reload.
+   */
+  async #firewalld(cluster: ClusterPath | undefined, repairs: string[], findings: string[]): Promise<void> {
+    const ask = (...args: readonly string[]): Promise<CommandOutcome> => this.#run("firewall-cmd", args);
+    if ((await ask("--state")).status !== 0) return;
+    const settle = async (zone: string, query: string, change: string): Promise<void> => {
+      if ((await ask("--zone", zone, query)).status === 0) return;
+      const { status, output } = await ask("--zone", zone, change);
+      const words = `firewall-cmd --zone ${zone} ${change}`;
+      if (status === 0) repairs.push(words);
+      else findings.push(`${words}: ${firstLine(output)}`);
+    };
+    await settle("trusted", `--query-interface=${linkWildcard}`, `--change-interface=${linkWildcard}`);
+    if (cluster === undefined) return;
+    const bound = await ask(`--get-zone-of-interface=${cluster.link}`);
+    const { output } = cluster.link !== "" && bound.status === 0 ? bound : await ask("--get-default-zone");
+    const zone = firstLine(output);
+    if (zone !== "") await settle(zone, `--query-port=${cluster.dataPort}/udp`, `--add-port=${cluster.dataPort}/udp`);
   }
 
-  /** Tables of nft that drop what they do not know. Those of iptables and firewalld were dealt with. */
-  async #foreignDrops(): Promise<string[]> {
+  /** By tables of nft. Those of iptables were dealt with. */
+  async #refusals(flows: readonly Flow[]): Promise<string[]> {
     const { status, output } = await this.#run("nft", ["--json", "list", "chains"]);
     if (status !== 0) return [];
-    let chains: readonly NftChain[];
-    try {
-      const parsed = JSON.parse(output) as { readonly nftables?: readonly { readonly chain?: NftChain }[] };
-      chains = (parsed.nftables ?? []).flatMap(({ chain }) => (chain === undefined ? [] : [chain]));
-    } catch {
-      return []; // an nft that prints something else; what it would have told is only advice
+    const tables = new Set<string>();
+    for (const { family, table, hook, name } of baseChains(output)) {
+      const known = table === "skep" || (iptablesTables.has(table) && /^[A-Z]+$/.test(name));
+      if (["ip", "inet"].includes(family) && !known && flows.some(({ hooks }) => hooks.includes(hook))) {
+        tables.add(`${family} ${table}`);
+      }
     }
-    return chains
-      .filter(({ family, table, hook, policy, name }) => {
-        const known = table === "skep" || table === "firewalld" || (table === "filter" && /^[A-Z]+$/.test(name));
-        return policy === "drop" && hook === "forward" && ["ip", "inet"].includes(family) && !known;
-      })
-      .map(
-        ({ family, table, name }) =>
-          `the chain ${name} of the nftables table ${family} ${table} drops what it does not accept: add ` +
-          `\`iifname "skep*" accept\` and \`oifname "skep*" accept\` to it`,
-      );
+    const listings: string[] = [];
+    for (const table of tables) {
+      const listed = await this.#run("nft", ["--json", "list", "table", ...table.split(" ")]);
+      if (listed.status === 0) listings.push(listed.output);
+    }
+    const byRule = new Map<string, Refusal[]>();
+    for (const refusal of refusals(listings, flows)) {
+      const { family, table, chain, handle } = refusal;
+      const key = `${family} ${table} ${chain} ${handle}`;
+      byRule.set(key, [...(byRule.get(key) ?? []), refusal]);
+    }
+    const findings: string[] = [];
+    for (const found of byRule.values()) findings.push(await this.#wordsOf(found));
+    return findings;
+  }
+
+  /** Of one rule, as nft prints it, so that it can be found. */
+  async #wordsOf(found: readonly Refusal[]): Promise<string> {
+    const [{ family, table, chain, handle } = unreachable("a rule that refuses nothing")] = found;
+    const where = `chain ${chain} of the nftables table ${family} ${table}`;
+    const whom = found.map(({ flow }) => flow.what).join(", ");
+    const accepts = [...new Set(found.map(({ flow }) => `\`${flow.accept}\``))].join(" and ");
+    if (handle === undefined) return `${where} drops what it does not accept, and so ${whom}: add ${accepts}`;
+    const { output } = await this.#run("nft", ["--handle", "list", "chain", family, table, chain]);
+    const line = output.split("\n").find((text) => text.trimEnd().endsWith(`# handle ${handle}`)) ?? "";
+    const rule = line.split("# handle")[0]?.trim() ?? "";
+    return `\`${rule}\` (handle ${handle} in ${where}) stops ${whom}: have ${accepts} before that`;
   }
 
   /** Once, not every minute. */
@@ -131,12 +159,23 @@ export class Firewall {
   }
 }
 
+/** That the iptables of today makes in nft. */
+const iptablesTables: ReadonlySet<string> = new Set(["filter", "nat", "mangle", "raw", "security"]);
+
 interface NftChain {
   readonly family: string;
   readonly table: string;
   readonly name: string;
-  readonly hook?: string;
-  readonly policy?: string;
+  readonly hook: string;
+}
+
+function baseChains(listing: string): readonly NftChain[] {
+  try {
+    const parsed = JSON.parse(listing) as { readonly nftables?: readonly { readonly chain?: Partial<NftChain> }[] };
+    return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined ? [] : [chain as NftChain]));
+  } catch {
+    return []; // an nft that prints something else; what it would have told is only advice
+  }
 }
 
 const firstLine = (text: string): string => text.trim().split("\n")[0]?.slice(0, 200) ?? "";

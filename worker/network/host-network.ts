@@ -41,6 +41,7 @@ const checkMs = 60_000;
 export class HostNetwork implements AsyncDisposable {
   readonly networks: LocalNetworks;
   readonly choices: HostChooser;
+  readonly #kernel: Kernel;
   readonly #side: HostSide;
   readonly #ports: PublishedPorts;
   readonly #firewall: Firewall;
@@ -53,6 +54,7 @@ export class HostNetwork implements AsyncDisposable {
   private constructor(options: HostNetworkOptions, networks: LocalNetworks, routed: boolean) {
     const { kernel, clock, logger } = options;
     this.networks = networks;
+    this.#kernel = kernel;
     this.#clock = clock;
     this.#routed = routed;
     this.#side = new HostSide({ dataPort, bridge: (id) => networks.bridge(id) });
@@ -133,7 +135,9 @@ export class HostNetwork implements AsyncDisposable {
   }
 
   async check(plane: { settle(): Promise<void> }): Promise<void> {
-    const report = await this.#firewall.settle(this.#side.number === 0 ? undefined : dataPort);
+    const { number, underlay } = this.#side;
+    const cluster = number === 0 ? undefined : { dataPort, link: await linkOf(this.#kernel, underlay) };
+    const report = await this.#firewall.settle(cluster);
     this.#firewallFindings = report.findings;
     this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
     await this.#settlePorts(this.#side.wantedPorts());
@@ -163,6 +167,13 @@ async function routedBefore(kernel: Kernel, runDirectory: string): Promise<boole
   await mkdir(runDirectory, { recursive: true, mode: 0o711 });
   await writeFile(file, routed ? "1\n" : "0\n", { mode: 0o600 });
   return routed;
+}
+
+/** That has this address; empty: none, or it cannot be known. */
+async function linkOf(kernel: Kernel, address: string): Promise<string> {
+  const [found] = await kernel.run("", [{ op: "dump", what: ["addresses"], all: true }]).catch(() => [{}]);
+  const { addresses = [] } = found as Dump;
+  return addresses.find((one) => one.address.split("/", 1)[0] === address)?.link ?? "";
 }
 
 async function hostRanges(kernel: Kernel): Promise<readonly string[]> {

@@ -77,6 +77,21 @@ describe("peace with iptables", () => {
     ]);
   });
 
+  test("a rule of ours behind a chain that may drop is moved before it, too", () => {
+    const late = open + "-N their\n-A their -p tcp -j DROP\n-A FORWARD -j their\n-A FORWARD -i skep+ -j ACCEPT\n";
+    assert.deepEqual(repairs(late), [
+      "-I FORWARD 1 -o skep+ -j ACCEPT",
+      "-D FORWARD -i skep+ -j ACCEPT",
+      "-I FORWARD 1 -i skep+ -j ACCEPT",
+    ]);
+  });
+
+  test("a DOCKER-USER that nothing leads to, or that comes after what refuses, is left alone", () => {
+    const left = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n";
+    const late = `${left}-A FORWARD -j REJECT\n-A FORWARD -j DOCKER-USER\n`;
+    for (const listing of [left, late]) assert.match(repairs(listing).join(), /^-I FORWARD 1 -o skep\+/);
+  });
+
   test("a second look finds nothing to do", () => {
     for (const listing of [open, docker, ufw, rejecting]) assert.deepEqual(repairs(repaired(listing, 4789), 4789), []);
   });

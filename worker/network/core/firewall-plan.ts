@@ -19,8 +19,11 @@ interface ChainRules {
 }
 
 /** What has to be in their chains: names for containers, VXLAN of the cluster (our own table knows its members), traffic. */
-function wantedRules({ lines }: Listing, dataPort: number | undefined): ChainRules[] {
-  const forward = lines.includes("-N DOCKER-USER") ? "DOCKER-USER" : "FORWARD";
+function wantedRules(listing: Listing, dataPort: number | undefined): ChainRules[] {
+  // Docker keeps its chain for others; one that is left over from it, or comes too late, helps nobody.
+  const at = rulesOf(listing, "FORWARD").indexOf("-j DOCKER-USER");
+  const barrier = barrierOf(listing, "FORWARD", "DOCKER-USER");
+  const forward = at >= 0 && (barrier < 0 || at < barrier) ? "DOCKER-USER" : "FORWARD";
   return [
     { chain: forward, rules: [`-i ${linkWildcard} -j ACCEPT`, `-o ${linkWildcard} -j ACCEPT`] },
     {
@@ -45,7 +48,7 @@ export function iptablesRepairs(listing: Listing, dataPort: number | undefined):
     const hook = chain === "DOCKER-USER" ? "FORWARD" : chain;
     if (!refuses(listing, hook)) continue;
     const there = rulesOf(listing, chain);
-    const barrier = there.findIndex((rule) => /-j (DROP|REJECT)\b/.test(rule));
+    const barrier = barrierOf(listing, chain, "");
     for (const rule of rules.toReversed()) {
       const at = there.indexOf(rule);
       if (at >= 0 && (barrier < 0 || at < barrier)) continue;
@@ -62,6 +65,20 @@ export const hasForwardPolicy = (listing: Listing): boolean => refuses(listing, 
 /** It has rules, or drops what no rule accepts. */
 const refuses = (listing: Listing, chain: string): boolean =>
   !listing.lines.includes(`-P ${chain} ACCEPT`) || rulesOf(listing, chain).length > 0;
+
+/** The first rule of the chain that may refuse something, itself or in what it leads to; -1: none. @param but  not this chain */
+const barrierOf = (listing: Listing, chain: string, but: string): number =>
+  rulesOf(listing, chain).findIndex((rule) => targetOf(rule) !== but && mayRefuse(listing, rule, new Set()));
+
+const targetOf = (rule: string): string => / -[jg] (\S+)/.exec(` ${rule}`)?.[1] ?? "";
+
+function mayRefuse(listing: Listing, rule: string, seen: Set<string>): boolean {
+  const target = targetOf(rule);
+  if (target === "DROP" || target === "REJECT") return true;
+  if (seen.has(target)) return false;
+  seen.add(target);
+  return rulesOf(listing, target).some((one) => mayRefuse(listing, one, seen));
+}
 
 const rulesOf = ({ lines }: Listing, chain: string): string[] =>
   lines.filter((line) => line.startsWith(`-A ${chain} `)).map((line) => line.slice(`-A ${chain} `.length));

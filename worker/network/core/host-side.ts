@@ -51,6 +51,11 @@ export class HostSide {
     return this.#part?.number ?? 0;
   }
 
+  /** Where this node's VXLAN frames come and go; empty: in no swarm. */
+  get underlay(): string {
+    return this.#part?.underlay ?? "";
+  }
+
   /** Ports of the mesh that this node should take. */
   wantedPorts(): readonly PortKey[] {
     return this.#part?.wantedPorts() ?? [];
@@ -101,6 +106,10 @@ class HostPart implements Part {
 
   get number(): number {
     return this.#self.number;
+  }
+
+  get underlay(): string {
+    return this.#self.addr;
   }
 
   wantedPorts(): readonly PortKey[] {
