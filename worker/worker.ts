@@ -141,6 +141,7 @@ export class Worker implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.containers[Symbol.asyncDispose]();
+    await this.executor[Symbol.asyncDispose]();
     await this.networks[Symbol.asyncDispose]();
     await this.network[Symbol.asyncDispose]();
     await this.volumes[Symbol.asyncDispose]();

@@ -36,7 +36,7 @@ export function machineName(nodeArch: string): string {
   return { x64: "x86_64", arm64: "aarch64", arm: "armv7l", ia32: "i686" }[nodeArch] ?? nodeArch;
 }
 
-export class ContainerExecutor implements Executor {
+export class ContainerExecutor implements Executor, AsyncDisposable {
   readonly #settings: ExecutorSettings;
   readonly #host: ControllerHost;
 
@@ -55,7 +55,9 @@ export class ContainerExecutor implements Executor {
 
   /** @throws SecretsStoreFailed when there is no place for secrets */
   static async open(settings: ExecutorSettings): Promise<ContainerExecutor> {
-    return new ContainerExecutor(settings, await SecretFiles.open(settings.secretsDirectory));
+    const { containers, secretsDirectory, clock, logger } = settings;
+    const isNeeded = (taskId: string): boolean => containers.withLabel(taskIdLabel, taskId)?.running === true;
+    return new ContainerExecutor(settings, await SecretFiles.open(secretsDirectory, { isNeeded, clock, logger }));
   }
 
   async describe(): Promise<skep.objects.NodeDescription.$Properties> {
@@ -98,6 +100,11 @@ export class ContainerExecutor implements Executor {
 
   async forget(taskId: string): Promise<void> {
     await removeTask(this.#host, taskId);
+  }
+
+  /** Tasks run on, with what they have. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#host.files[Symbol.asyncDispose]();
   }
 }
 

@@ -65,6 +65,10 @@ export class ContainerTask implements TaskController {
   async prepare(signal: AbortSignal, report: Report): Promise<void> {
     signal.throwIfAborted();
     if (this.#host.find(this.#task.id) !== undefined) return;
+    await this.#orNoSecrets(() => this.#prepare(signal, report));
+  }
+
+  async #prepare(signal: AbortSignal, report: Report): Promise<void> {
     const networkMode = await this.#connect(report, signal);
     const { spec, plan } = await this.#plan(networkMode, report);
     const sinceUs = Math.round(this.#host.clock.wallMs() * 1000);
@@ -173,9 +177,11 @@ export class ContainerTask implements TaskController {
     const container = this.#container();
     // A task lives once: one that ended is never started again, `wait` tells how it ended.
     if (container.record.state.startedAtMs === 0) {
-      // After a reboot the container is still here; its secrets and its namespace are not.
-      await this.#plan(await this.#connect(report, signal), report);
-      await container.start();
+      await this.#orNoSecrets(async () => {
+        // After a reboot the container is still here; its secrets and its namespace are not.
+        await this.#plan(await this.#connect(report, signal), report);
+        await container.start();
+      });
     }
     await this.#untilHealthy(container, signal, report);
   }
@@ -192,7 +198,10 @@ export class ContainerTask implements TaskController {
         await this.#stop(container);
         throw new TaskUnhealthy(health.failingStreak);
       }
-      if (ended) throw new TaskExitedEarly(exit?.code ?? 0);
+      if (ended) {
+        await this.#forgetSecrets();
+        throw new TaskExitedEarly(exit?.code ?? 0);
+      }
       await change;
     }
   }
@@ -206,6 +215,7 @@ export class ContainerTask implements TaskController {
       const { state } = container.record;
       if (this.#host.find(this.#task.id) === undefined) throw new TaskContainerGone(this.#task.id);
       if (!container.running && state.exit !== undefined) {
+        await this.#forgetSecrets();
         return { exitCode: state.exit.code, oomKilled: state.exit.oomKilled, ...unhealthy };
       }
       if (state.health.status === "unhealthy" && unhealthy === undefined) {
@@ -230,6 +240,22 @@ export class ContainerTask implements TaskController {
   async #stop(container: Container): Promise<void> {
     const { stopGraceMs } = planContainer(this.#task, this.#facts, "none", []);
     await container.stop({ seconds: stopGraceMs / 1000 });
+    await this.#forgetSecrets();
+  }
+
+  /** A task is never started again: what it was trusted with goes as soon as it has ended, long before the rest of it. */
+  async #forgetSecrets(): Promise<void> {
+    // It is no less ended if that fails; they go with the task, or when the daemon starts again.
+    await this.#host.files.remove(this.#task.id).catch(() => undefined);
+  }
+
+  async #orNoSecrets(act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      await this.#forgetSecrets();
+      throw error;
+    }
   }
 
   async shutdown(signal: AbortSignal): Promise<void> {
@@ -241,7 +267,12 @@ export class ContainerTask implements TaskController {
   async terminate(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const container = this.#host.find(this.#task.id);
-    if (container !== undefined) await abortable(container.stop({ seconds: 0, signal: "KILL" }), signal);
+    if (container === undefined) return;
+    const kill = async (): Promise<void> => {
+      await container.stop({ seconds: 0, signal: "KILL" });
+      await this.#forgetSecrets();
+    };
+    await abortable(kill(), signal);
   }
 
   async remove(signal: AbortSignal): Promise<void> {

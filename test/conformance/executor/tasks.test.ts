@@ -181,8 +181,42 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
       "1",
     ]);
     assert.match(lines[7] ?? "", /[Rr]ead-only/);
+    assert.ok(!existsSync(folder), "they went when the task ended");
     await controller.remove(never);
-    assert.ok(!existsSync(folder));
+  });
+
+  test("secrets go when the task ends, however it ends, and stay while it runs and the daemon is restarted", async () => {
+    needs.secrets.set("s1", secretOf("s1", "password", "hunter2"));
+    const secrets = [{ secretId: "s1", secretName: "password", file: { name: "pw", mode: 0o444 } }];
+    const idle = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    const begun = async (text: string, more: Spec = {}): Promise<{ task: TaskController; folder: string }> => {
+      const made = testTask(sh(text, { secrets, ...more }));
+      const task = world.executor.controller(made, needs, facts);
+      await task.prepare(never, quiet);
+      const folder = join(world.secretsDirectory, made.id);
+      assert.ok(existsSync(folder));
+      return { task, folder };
+    };
+    const stopped = await begun(idle);
+    await stopped.task.start(never, quiet);
+    await stopped.task.shutdown(never);
+    assert.ok(!existsSync(stopped.folder), "stopped");
+    const killed = await begun(idle);
+    await killed.task.start(never, quiet);
+    await killed.task.terminate(never);
+    assert.ok(!existsSync(killed.folder), "killed");
+    const broken = await begun("true", { user: "nobody-of-that-name" });
+    await assert.rejects(broken.task.start(never, quiet));
+    assert.ok(!existsSync(broken.folder), "never started");
+    const missing = testTask({ ...sh("true", { secrets }), image: "127.0.0.1:1/nothing:1" });
+    await assert.rejects(world.executor.controller(missing, needs, facts).prepare(never, quiet));
+    assert.ok(!existsSync(join(world.secretsDirectory, missing.id)), "its image is not there");
+    const running = await begun(idle);
+    await running.task.start(never, quiet);
+    const waiting = await begun(idle);
+    await world.restart();
+    assert.ok(existsSync(running.folder));
+    assert.ok(!existsSync(waiting.folder), "what has not started gets them again when it does");
   });
 
   test("a secret that has not arrived is waited for, and the reason says which", async () => {

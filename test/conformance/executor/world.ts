@@ -1,6 +1,7 @@
 /** An executor over real containers: busybox as an image, everything below one folder. */
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -8,7 +9,7 @@ import { Readable } from "node:stream";
 import { Random } from "../../../lib/pure/prng.ts";
 import { realClock, silentLogger } from "../../../lib/runtime/index.ts";
 import type { skep } from "../../../proto/index.ts";
-import { ContainerExecutor, type Executor } from "../../../worker/executor/index.ts";
+import { ContainerExecutor } from "../../../worker/executor/index.ts";
 import { Images } from "../../../worker/images/index.ts";
 import { ImageRootfs } from "../../../worker/worker.ts";
 import { makeImages, native, TestWorker } from "../containers/host.ts";
@@ -18,7 +19,7 @@ export class RealWorld implements ExecutorWorld {
   readonly folder = mkdtempSync("/var/tmp/sk-exec-");
   images!: Images;
   worker!: TestWorker;
-  executor!: Executor;
+  executor!: ContainerExecutor;
 
   static async open(): Promise<RealWorld> {
     const world = new RealWorld();
@@ -96,6 +97,10 @@ export class RealWorld implements ExecutorWorld {
     await this.#openExecutor();
   }
 
+  get secretsMounted(): boolean {
+    return readFileSync("/proc/self/mountinfo", "utf8").includes(` ${this.secretsDirectory} `);
+  }
+
   /** As a reboot does it to all of them. */
   async dropSecrets(taskId: string): Promise<void> {
     await rm(join(this.secretsDirectory, taskId), { recursive: true });
@@ -103,7 +108,8 @@ export class RealWorld implements ExecutorWorld {
 
   async close(): Promise<void> {
     for (const taskId of await this.executor.held()) await this.executor.forget(taskId);
-    spawnSync("umount", ["--lazy", this.secretsDirectory]);
+    await this.executor[Symbol.asyncDispose]();
+    assert.equal(this.secretsMounted, false, "no task, no tmpfs");
     await this.worker.close();
     await this.images[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
