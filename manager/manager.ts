@@ -7,7 +7,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 
-import { ClusterError, isAbort } from "../lib/pure/errors.ts";
+import { ClusterError, invariant, isAbort } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
 import {
   checkCurrent,
@@ -20,7 +20,8 @@ import {
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
-import type { skep } from "../proto/index.ts";
+import { caMethods } from "../proto/ca-methods.ts";
+import { controlMethods, logsMethod, sessionMethod, type skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
 import { Allocator } from "./allocator/index.ts";
 import { Dispatcher, serveDispatcher } from "./dispatcher/index.ts";
@@ -38,7 +39,7 @@ import {
   type Members,
 } from "./ca/index.ts";
 import { Control, serveControl } from "./control/index.ts";
-import { Keys, KeysClient, serveKeys } from "./kv/index.ts";
+import { Keys, KeysClient, keysMethods, serveKeys } from "./kv/index.ts";
 import { LeaderLoops, type Loop } from "./leadership.ts";
 import { LogBroker, serveLogs } from "./logs/index.ts";
 import { LeaderCalls } from "./leader-calls.ts";
@@ -53,6 +54,7 @@ import {
   foundCluster,
   limitsOfDistance,
   openStorage,
+  raftMethods,
   type Identity,
   type MemberLimits,
   type MemberRecord,
@@ -145,6 +147,15 @@ export class NotAManager extends ClusterError {
     });
   }
 }
+
+/** All that the port of a manager answers. */
+const served = [
+  ...raftMethods,
+  ...keysMethods,
+  ...[managersMethods, controlMethods, caMethods].flatMap((methods) => Object.values(methods)),
+  sessionMethod,
+  logsMethod,
+];
 
 const joinPatienceMs = 60_000;
 const joinRetryMs = 200;
@@ -244,12 +255,14 @@ export class Manager implements AsyncDisposable {
     const distance = limitsOfDistance(options.timings);
     // Filled below: the server is there first, since a member's port must be known before it has a store.
     const admission: { revocations: Revocations | undefined } = { revocations: undefined };
+    const standing = { why: "this manager is opening its log, and serves in a moment" };
     const server = opened.use(
       new RpcServer({
         tls,
         wallMs: () => realClock.wallMs(),
         windowBytes: distance.windowBytes,
         admit: (caller) => admission.revocations?.admit(caller),
+        opening: { methods: served, reason: () => standing.why },
         onBug: (path, error) => options.logger.error("a handler failed", { path, error }),
       }),
     );
@@ -269,6 +282,7 @@ export class Manager implements AsyncDisposable {
     const joining = await enter(folder, owner, address, channels, options, signal);
     const quarantined = (reason: string, through: readonly string[], cause?: unknown): Promise<never> => {
       const error = new MemberQuarantined(owner.memberId, reason, through, cause);
+      standing.why = "this manager is quarantined, and must be replaced";
       return stayQuarantined(error, folder, server, options, signal);
     };
     const kept = folder.identity?.quarantined;
@@ -313,6 +327,7 @@ export class Manager implements AsyncDisposable {
     const parts = { options, folder, disk: storage, server, channels, tls, port, store, revocations, raft };
     const manager = new Manager(parts);
     manager.#serve();
+    invariant(server.awaited.length === 0, "what was announced is served", { awaited: server.awaited });
     // Only now: the daemon takes an answer of this socket for the manager's last word.
     if (options.socket !== undefined) await listenOnSocket(server, options.socket);
     await manager.#serveMetrics();
@@ -413,6 +428,8 @@ export class Manager implements AsyncDisposable {
     const { daemon, unlockKey } = this.#options;
     this.#lockKeeper = new LockKeeper({
       store,
+      clock: realClock,
+      random: new Random(randomBytes(6).readUIntBE(0, 6)),
       logger,
       inForce: this.#disk.locked ? unlockKey : undefined,
       keyPem: this.#options.tls.privateKeyPem,

@@ -399,6 +399,35 @@ test("a renewed certificate of the server is shown to the next connection", asyn
   await renewing[Symbol.asyncDispose]();
 });
 
+test("until a method that was announced is served, callers hear that the server is not up yet, and why", async () => {
+  const other = new RpcServer({
+    tls: managerTls,
+    wallMs: Date.now,
+    opening: { methods: [echo, chat], reason: () => "it is getting up" },
+    onBug: (_path, error) => bugs.push(error),
+  });
+  const at = `127.0.0.1:${await other.listen("127.0.0.1:0")}`;
+  const made = dial(workerTls, at);
+  const refused = (error: unknown): boolean => {
+    assert.equal((error as ClusterError).code, "RPC_UNAVAILABLE");
+    assert.match((error as Error).message, /it is getting up/u);
+    return true;
+  };
+  await assert.rejects(made.call(echo, "x", limit), refused);
+  const ended = await new Promise((resolve) => {
+    const stream = made.open(chat, { message: () => {}, closed: resolve });
+    stream.write("x");
+  });
+  refused(ended);
+  await assert.rejects(made.call(fail, "x", limit), { code: "RPC_FAILED" }, "which it will never know");
+  assert.deepEqual(other.awaited, [echo.path, chat.path]);
+  other.unary(echo, async (request) => request);
+  other.bidi(chat, (stream) => ({ message: (message) => stream.write(message), closed: () => {} }));
+  assert.deepEqual(other.awaited, []);
+  assert.equal(await made.call(echo, "x", limit), "x");
+  await other[Symbol.asyncDispose]();
+});
+
 test("listening on an address that is taken or not ours fails with a typed error", async () => {
   const other = new RpcServer({ tls: managerTls, wallMs: Date.now, onBug: () => {} });
   await assert.rejects(other.listen(address), { code: "RPC_LISTEN_FAILED" });

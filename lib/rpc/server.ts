@@ -6,6 +6,7 @@ import type { Http2Session, Settings } from "node:http2";
 import {
   Server,
   ServerCredentials,
+  status,
   type Metadata,
   type ServerDuplexStream,
   type ServerUnaryCall,
@@ -17,7 +18,7 @@ import {
 import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } from "../pki/index.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
 import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
-import { asBuffer, type BidiMethod, type Caller, type UnaryMethod } from "./method.ts";
+import { asBuffer, type BidiMethod, type Caller, type Method, type UnaryMethod } from "./method.ts";
 import { toStatus } from "./status.ts";
 import { ServingStream, type RpcStream, type StreamEvents } from "./stream.ts";
 
@@ -29,11 +30,19 @@ export interface ServerOptions {
   /** How much a caller may send ahead on one stream; 64 KiB unless said. */
   readonly windowBytes?: number;
   readonly streamsPerConnectionMax?: number;
+  /**
+   * What this server is going to serve, if it listens before it can: calls of it are told UNAVAILABLE with this reason
+   * until it is served, so that callers try again and do not take the program for one that knows no such method.
+   */
+  readonly opening?: { readonly methods: readonly Named[]; readonly reason: () => string };
   /** Throws a ClusterError for a caller whose certificate is genuine and who is not served all the same. */
   readonly admit?: (caller: NodeIdentity) => void;
   /** An error of a handler that is no ClusterError: our bug. The caller is told "internal error" and no more. */
   readonly onBug: (path: string, error: unknown) => void;
 }
+
+/** What a method is called, without what it takes and gives. */
+export type Named = Pick<Method<never, never>, "kind" | "path">;
 
 export interface CallContext {
   /** Undefined only for methods that "anyone" may call. */
@@ -57,6 +66,8 @@ export class RpcServer implements AsyncDisposable {
   readonly #options: ServerOptions;
   readonly #credentials: ReloadableCredentials;
   readonly #peers = new WeakMap<Http2Session, Buffer>();
+  /** Announced, and not served yet. */
+  readonly #awaited = new Set<string>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -74,6 +85,12 @@ export class RpcServer implements AsyncDisposable {
       "grpc.keepalive_timeout_ms": keepaliveMs,
       "grpc.enable_channelz": 0,
     });
+    for (const { path, kind } of options.opening?.methods ?? []) this.#refuse(path, kind === "bidi");
+  }
+
+  /** Announced methods that are not served yet. */
+  get awaited(): readonly string[] {
+    return [...this.#awaited];
   }
 
   /** @param handler  its error goes to the caller */
@@ -165,7 +182,22 @@ export class RpcServer implements AsyncDisposable {
     }
   }
 
+  #refuse(path: string, stream: boolean): void {
+    this.#add(path, stream, (call: ServerDuplexStream<Buffer, Uint8Array>, done?: sendUnaryData<Uint8Array>) => {
+      const details = this.#options.opening?.reason() ?? "";
+      // Without a code of ours: to a caller this is the same as a server that is not up.
+      const refusal = Object.assign(new Error(details), { code: status.UNAVAILABLE, details });
+      if (done !== undefined) done(refusal);
+      else {
+        call.on("error", () => {});
+        call.emit("error", refusal);
+      }
+    });
+    this.#awaited.add(path);
+  }
+
   #add(path: string, stream: boolean, implementation: (...args: never[]) => void): void {
+    if (this.#awaited.delete(path)) this.#server.unregister(path);
     const definition: ServiceDefinition = {
       [path]: {
         path,

@@ -6,4 +6,5 @@
  */
 export { KeysClient } from "./client.ts";
 export { Keys, failureOf, type Forward } from "./keys.ts";
+export { keysMethods } from "./methods.ts";
 export { serveKeys } from "./serve.ts";

@@ -35,3 +35,5 @@ export const watchMethod: BidiMethod<skep.control.IWatchRequest, skep.control.IW
   request: messageCodec("WatchRequest", control.WatchRequest),
   response: messageCodec("WatchEvent", control.WatchEvent),
 };
+
+export const keysMethods = [...unaryMethods, streamMethod, watchMethod];

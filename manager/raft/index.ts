@@ -26,4 +26,4 @@ export { changeLock, foundCluster, openStorage, type StorageAccess } from "./ope
 export type { Storage } from "./storage.ts";
 export type { StateMachine } from "./ports.ts";
 export { Raft, checkTimings, exitDiskFailed, type Leadership, type RaftOptions } from "./raft.ts";
-export { GrpcTransport, limitsOfDistance } from "./transport/index.ts";
+export { GrpcTransport, limitsOfDistance, raftMethods } from "./transport/index.ts";

@@ -10,6 +10,7 @@
  */
 export { GrpcTransport, type GrpcTransportOptions } from "./grpc-transport.ts";
 export { defaultTransportLimits, limitsOfDistance, raftMessageBytesMax, type TransportLimits } from "./limits.ts";
+export { raftMethods } from "./methods.ts";
 export { MemoryNetwork, type MemoryNetworkOptions } from "./memory-transport.ts";
 export type {
   ForwardOptions,

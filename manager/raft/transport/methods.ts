@@ -39,3 +39,5 @@ export const forwardMethod: StreamMethod<skep.raft.IForwardDown> = method(
   // What the state machine answers travels here.
   answers<skep.raft.IForwardDown>(ForwardDown, { fieldsMax: 64, bytesMax: 4 * 1024 * 1024 }),
 );
+
+export const raftMethods = [controlMethod, dataMethod, snapshotMethod, forwardMethod];
