@@ -9,6 +9,7 @@ import type { Random } from "../lib/pure/prng.ts";
 import { UnlockKeyWrong } from "../lib/pki/index.ts";
 import { Channel } from "../lib/rpc/index.ts";
 import { deadline, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
+import type { Bootstrap } from "../manager/ca/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
 import { advertiseAddress, hostOf, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
@@ -120,8 +121,16 @@ export interface MembershipOptions {
 /** Docker's patience with `swarm init` and `swarm join`. */
 const enterMs = 20_000;
 const pollMs = 10;
+/** How long after a refusal of the disk a file of the identity is written again. */
+const persistAgainMs = 1000;
 /** How long a request waits for a manager that is starting. */
 const readyMs = 10_000;
+
+/** What the manager is told when it starts, and nobody else. */
+interface Secrets {
+  readonly bootstrap?: Bootstrap;
+  readonly unlockKey?: string | undefined;
+}
 
 type Phase = "inactive" | "pending" | "active" | "locked" | "error";
 
@@ -138,6 +147,8 @@ export class Membership implements Swarm, AsyncDisposable {
   #renewer: Renewer | undefined;
   #channel: Channel | undefined;
   #unwatch: (() => void) | undefined;
+  /** How often the manager had something written: only the last word counts. */
+  #persisted = 0;
   /** One of init, join, leave, unlock and role changes at a time. */
   #turn: Promise<void> = Promise.resolve();
 
@@ -327,12 +338,12 @@ export class Membership implements Swarm, AsyncDisposable {
   }
 
   /** Everything that a node in a swarm runs. */
-  #enter(identity: SwarmIdentity, manager: { readonly start: readonly string[]; readonly secrets: object }): void {
+  #enter(identity: SwarmIdentity, manager: { readonly start: readonly string[]; readonly secrets: Secrets }): void {
     const { logger } = this.#options;
     this.#identity = identity;
     this.#phase = "pending";
     this.#error = "";
-    if (identity.role === "manager") this.#startManager(identity, manager.start, { ...manager.secrets });
+    if (identity.role === "manager") this.#startManager(identity, manager.start, manager.secrets);
     const agent = this.#options.openAgent(identity, {
       onNode: (update) => this.#renewer?.heard(update),
       onRemoved: (message) => {
@@ -377,7 +388,7 @@ export class Membership implements Swarm, AsyncDisposable {
     );
   }
 
-  #startManager(identity: SwarmIdentity, start: readonly string[], secrets: Readonly<Record<string, unknown>>): void {
+  #startManager(identity: SwarmIdentity, start: readonly string[], secrets: Secrets): void {
     const { managerUser, managerCommand, managerArgs, clock, random, logger, execRoot } = this.#options;
     // The manager finds its files in it, and cannot list it.
     chmodSync(this.#folder.path, 0o711);
@@ -399,16 +410,21 @@ export class Membership implements Swarm, AsyncDisposable {
       command: managerCommand,
       args: [...Object.entries(named).flatMap(([name, value]) => [`--${name}`, value]), ...start, ...managerArgs],
       // The lock may have changed since it was started the first time.
-      secrets: () => ({ ...secrets, ...(identity.unlockKey === undefined ? {} : { unlockKey: identity.unlockKey }) }),
+      secrets: () => {
+        const unlockKey = identity.unlockKey ?? secrets.unlockKey ?? identity.unlockKeyBefore;
+        return { ...secrets, ...(unlockKey === undefined ? {} : { unlockKey }) };
+      },
       user: managerUser,
       clock,
       random,
       logger,
-      onLock: (unlockKey) => {
-        identity.lock(unlockKey);
-        this.#child?.reload();
-      },
-      onLockSettled: () => identity.settleLock(),
+      onLock: (unlockKey) =>
+        this.#persist("the key of this node could not be locked otherwise yet", identity, () => {
+          identity.lock(unlockKey);
+          this.#child?.reload();
+        }),
+      onLockSettled: () =>
+        this.#persist("the unlock key of before could not be forgotten yet", identity, () => identity.settleLock()),
       onLocked: () => {
         void this.#exclusively(async () => {
           if (identity !== this.#identity) return;
@@ -452,8 +468,23 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#child = undefined;
     await child?.[Symbol.asyncDispose]();
     this.#wipeManager();
-    // Only managers are locked.
+    // Only managers are locked; what the lock was good for is gone.
     identity.lock(undefined);
+    identity.settleLock();
+  }
+
+  /** Writes to this node's files because its manager said so, and again while the disk refuses. */
+  #persist(problem: string, identity: SwarmIdentity, write: () => void): void {
+    const turn = ++this.#persisted;
+    try {
+      write();
+    } catch (error) {
+      this.#options.logger.error(problem, { error });
+      this.#options.clock.after(persistAgainMs, () => {
+        // Unless the manager has said something else meanwhile, as one that was started again does.
+        if (identity === this.#identity && turn === this.#persisted) this.#persist(problem, identity, write);
+      });
+    }
   }
 
   /** Stops everything; what is on disk stays, and so do the containers. */

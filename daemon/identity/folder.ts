@@ -4,11 +4,14 @@
  */
 import { ClusterError } from "../../lib/pure/errors.ts";
 import {
+  NodeKeyLocked,
   openPrivateKey,
   readCertificate,
+  readUnlockKey,
   sealPrivateKey,
   samePublicKey,
   isSealed,
+  UnlockKeyWrong,
   type TlsMaterial,
 } from "../../lib/pki/index.ts";
 import { errnoOf, nodeFileSystem, readWhole, replaceFile, type FileSystem } from "../../lib/runtime/file-system.ts";
@@ -57,15 +60,28 @@ export interface FolderOptions {
   readonly prepare?: (path: string) => void;
 }
 
+/** What is on disk. */
+export interface Found {
+  readonly material: Material;
+  readonly state: State;
+  /** With which the key file is sealed; undefined: it is not. */
+  readonly unlockKey: string | undefined;
+  /** Unlock keys of before that are kept beside it, because the manager's log may still be locked with one of them. */
+  readonly unlockKeysBefore: readonly string[];
+}
+
 const names = {
   key: "node.key",
   nextKey: "node.key.next",
+  unlockKeysBefore: "unlock.key.before",
   certificate: "node.crt",
   roots: "root.crt",
   state: "state.json",
 };
 const fileBytesMax = 1024 * 1024;
 const managersMax = 1000;
+/** One at a time is changed; a file with more is not ours. */
+const unlockKeysMax = 8;
 
 export class IdentityFolder {
   readonly path: string;
@@ -95,30 +111,35 @@ export class IdentityFolder {
   /** "none": in no swarm. "locked": the key on disk is sealed, and `SwarmIdentity.open` needs the unlock key. @throws IdentityDamaged */
   standing(): "none" | "locked" | "ready" {
     if (this.#readState() === undefined) return "none";
-    return isSealed(this.#need(names.key)) ? "locked" : "ready";
+    const key = this.#need(names.key);
+    return !isSealed(key) || openWithOne(key, this.#readUnlockKeysBefore()) !== undefined ? "ready" : "locked";
   }
 
   /**
    * What is on disk; undefined for a node in no swarm.
    * @throws IdentityDamaged, NodeKeyLocked, UnlockKeyWrong, UnlockKeyInvalid
    */
-  read(unlockKey: string | undefined): { material: Material; state: State; sealed: boolean } | undefined {
+  read(unlockKey: string | undefined): Found | undefined {
     const state = this.#readState();
     if (state === undefined) return undefined;
-    const sealed = isSealed(this.#need(names.key));
-    const material = this.#readMaterial(unlockKey);
+    const before = this.#readUnlockKeysBefore();
+    const { material, unlockKey: opener } = this.#readMaterial([
+      ...(unlockKey === undefined ? [] : [unlockKey]),
+      ...before,
+    ]);
     const { identity } = readMaterialCertificate(this.path, material);
     if (identity.nodeId !== state.nodeId || identity.clusterId !== state.clusterId) {
       throw new IdentityDamaged(this.path, `the certificate is that of node ${identity.nodeId}, not ${state.nodeId}`);
     }
-    return { material, state, sealed };
+    return { material, state, unlockKey: opener, unlockKeysBefore: before.filter((key) => key !== opener) };
   }
 
   /** Of a node that has just entered a swarm. Not in force until `writeState`. */
   writeNew(material: Material, unlockKey: string | undefined): void {
     this.#files.mkdir(this.path);
     this.#remove(names.nextKey);
-    this.#write(names.key, sealed(material.privateKeyPem, unlockKey));
+    this.forgetUnlockKeysBefore();
+    this.#write(names.key, sealed(material.privateKeyPem, unlockKey === undefined ? [] : [unlockKey]));
     this.#write(names.roots, material.rootsPem);
     this.#write(names.certificate, material.certificatePem);
   }
@@ -128,8 +149,8 @@ export class IdentityFolder {
   }
 
   /** The key for which a certificate will be asked; the one in force stays until `writeRenewed`. */
-  writeNextKey(privateKeyPem: string, unlockKey: string | undefined): void {
-    this.#write(names.nextKey, sealed(privateKeyPem, unlockKey));
+  writeNextKey(privateKeyPem: string, unlockKeys: readonly string[]): void {
+    this.#write(names.nextKey, sealed(privateKeyPem, unlockKeys));
   }
 
   /** Puts the certificate of the key that waits in force. A crash leaves the old pair or the new one (see `read`). */
@@ -149,31 +170,62 @@ export class IdentityFolder {
    * @param unlockKeys  each of which opens it then; none: it is not sealed
    */
   writeKey(privateKeyPem: string, unlockKeys: readonly string[]): void {
-    const blocks = unlockKeys.map((unlockKey) => sealPrivateKey(privateKeyPem, unlockKey));
-    this.#write(names.key, blocks.length === 0 ? privateKeyPem : blocks.join(""));
+    this.#write(names.key, sealed(privateKeyPem, unlockKeys));
+  }
+
+  /** How many seals the file of the key in force has; each opens with an unlock key of its own. */
+  get seals(): number {
+    return this.#need(names.key).split("-----BEGIN ENCRYPTED").length - 1;
+  }
+
+  /**
+   * Keeps unlock keys in the clear, for a swarm that is not locked any more: what they open lies open beside them, or will
+   * in a moment, and nobody is to be asked for them.
+   */
+  writeUnlockKeysBefore(unlockKeys: readonly string[]): void {
+    this.#write(names.unlockKeysBefore, `${unlockKeys.join("\n")}\n`);
+  }
+
+  forgetUnlockKeysBefore(): void {
+    this.#remove(names.unlockKeysBefore);
   }
 
   /** Forgets the swarm: first that there is one, then key and certificates. Again is fine. */
   wipe(): void {
-    for (const name of [names.state, names.nextKey, names.key, names.certificate, names.roots]) this.#remove(name);
+    const { state, unlockKeysBefore, nextKey, key, certificate, roots } = names;
+    for (const name of [state, unlockKeysBefore, nextKey, key, certificate, roots]) this.#remove(name);
   }
 
-  #readMaterial(unlockKey: string | undefined): Material {
+  /** @param unlockKeys  any of which may open the files */
+  #readMaterial(unlockKeys: readonly string[]): {
+    readonly material: Material;
+    readonly unlockKey: string | undefined;
+  } {
     const certificatePem = this.#need(names.certificate);
     const rootsPem = this.#need(names.roots);
     const { publicKey } = readMaterialCertificate(this.path, { certificatePem });
-    const next = this.#read(names.nextKey);
-    if (next !== undefined) {
-      const nextPem = openPrivateKey(next, unlockKey);
-      if (samePublicKey(nextPem, publicKey)) {
-        // The power failed between the certificate and its key.
-        this.#files.rename(`${this.path}/${names.nextKey}`, this.keyFile);
-        this.#files.syncDirectory(this.path);
-        return { certificatePem, rootsPem, privateKeyPem: nextPem };
-      }
+    const inForce = openWithOne(this.#need(names.key), unlockKeys);
+    if (inForce !== undefined && samePublicKey(inForce.pem, publicKey)) {
+      // Whatever lock a key has that still waits for its certificate: it is not needed.
       this.#remove(names.nextKey);
+      return { material: { certificatePem, rootsPem, privateKeyPem: inForce.pem }, unlockKey: inForce.unlockKey };
     }
-    return { certificatePem, rootsPem, privateKeyPem: openPrivateKey(this.#need(names.key), unlockKey) };
+    const waiting = this.#read(names.nextKey);
+    const next = waiting === undefined ? undefined : openWithOne(waiting, unlockKeys);
+    if (next !== undefined && samePublicKey(next.pem, publicKey)) {
+      // The power failed between the certificate and its key.
+      this.#files.rename(`${this.path}/${names.nextKey}`, this.keyFile);
+      this.#files.syncDirectory(this.path);
+      return { material: { certificatePem, rootsPem, privateKeyPem: next.pem }, unlockKey: next.unlockKey };
+    }
+    if (inForce === undefined) throw unlockKeys.length === 0 ? new NodeKeyLocked() : new UnlockKeyWrong();
+    throw new IdentityDamaged(this.path, "no key in it belongs to the certificate");
+  }
+
+  /** What is no unlock key is left out: whoever has the right one can still give it. */
+  #readUnlockKeysBefore(): readonly string[] {
+    const lines = (this.#read(names.unlockKeysBefore) ?? "").split("\n").filter((line) => line !== "");
+    return lines.slice(0, unlockKeysMax).filter((line) => isUnlockKey(line));
   }
 
   #readState(): State | undefined {
@@ -233,8 +285,34 @@ export class IdentityFolder {
   }
 }
 
-function sealed(privateKeyPem: string, unlockKey: string | undefined): string {
-  return unlockKey === undefined ? privateKeyPem : sealPrivateKey(privateKeyPem, unlockKey);
+function sealed(privateKeyPem: string, unlockKeys: readonly string[]): string {
+  if (unlockKeys.length === 0) return privateKeyPem;
+  return unlockKeys.map((unlockKey) => sealPrivateKey(privateKeyPem, unlockKey)).join("");
+}
+
+/** @returns the key and what opened it; undefined if nothing does @throws UnlockKeyInvalid */
+function openWithOne(
+  keyPem: string,
+  unlockKeys: readonly string[],
+): { readonly pem: string; readonly unlockKey: string | undefined } | undefined {
+  if (!isSealed(keyPem)) return { pem: keyPem, unlockKey: undefined };
+  for (const unlockKey of unlockKeys) {
+    try {
+      return { pem: openPrivateKey(keyPem, unlockKey), unlockKey };
+    } catch (error) {
+      if (!(error instanceof UnlockKeyWrong)) throw error;
+    }
+  }
+  return undefined;
+}
+
+function isUnlockKey(text: string): boolean {
+  try {
+    readUnlockKey(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function readMaterialCertificate(

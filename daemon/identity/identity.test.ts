@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -13,6 +13,7 @@ import {
   formatUnlockKey,
   readCertificate,
 } from "../../lib/pki/index.ts";
+import { nodeFileSystem, type FileSystem } from "../../lib/runtime/file-system.ts";
 import { realClock } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 import { IdentityDamaged, IdentityFolder, SwarmIdentity, found, type Founded } from "./index.ts";
@@ -107,6 +108,113 @@ test("in a locked swarm the key on disk needs the unlock key, and a lock can be 
   assert.equal(SwarmIdentity.open(folder, other)!.nodeId, identity.nodeId);
   identity.lock(undefined);
   assert.equal(folder.standing(), "ready");
+  // The log may still have the lock: its key is kept until it has not, and then forgotten.
+  assert.equal(SwarmIdentity.open(folder)!.unlockKeyBefore, other);
+  identity.settleLock();
+  assert.equal(SwarmIdentity.open(folder)!.unlockKeyBefore, undefined);
+  assert.deepEqual(readdirSync(folder.path).sort(), ["node.crt", "node.key", "root.crt", "state.json"]);
+});
+
+/** The disk of a process that is killed after so many changes of it. */
+class MortalDisk {
+  left = Infinity;
+  readonly files: FileSystem = {
+    ...nodeFileSystem,
+    open: (path, mode) => {
+      if (mode !== "read") this.#live();
+      return nodeFileSystem.open(path, mode);
+    },
+    rename: (from, to) => {
+      this.#live();
+      nodeFileSystem.rename(from, to);
+    },
+    unlink: (path) => {
+      this.#live();
+      nodeFileSystem.unlink(path);
+    },
+    syncDirectory: (path) => {
+      this.#live();
+      nodeFileSystem.syncDirectory(path);
+    },
+  };
+
+  #live(): void {
+    if (this.left-- <= 0) throw new Error("killed");
+  }
+}
+
+test("a lock that is put on, changed or taken off leaves key and log to one word, whatever step it is killed in", async () => {
+  const [first, second] = [1, 2].map((number) => formatUnlockKey(new Uint8Array(32).fill(number)));
+  const original = newFolder();
+  (await foundIn(original)).keep();
+  for (const withNextKey of [false, true])
+    for (const [before, after] of [
+      [undefined, first],
+      [first, second],
+      [first, undefined],
+    ])
+      for (let step = 0, done = false; !done; step++) {
+        const folder = newFolder();
+        cpSync(original.path, folder.path, { recursive: true });
+        const founder = SwarmIdentity.open(folder)!;
+        founder.lock(before);
+        founder.settleLock();
+        const disk = new MortalDisk();
+        const identity = SwarmIdentity.open(new IdentityFolder(folder.path, { files: disk.files }), before)!;
+        if (withNextKey) await identity.request();
+        disk.left = step;
+        /** What the log may be locked with by now. */
+        let logs = [before];
+        try {
+          identity.lock(after);
+          logs = [after];
+          identity.settleLock();
+          done = true;
+        } catch (error) {
+          assert.equal((error as Error).message, "killed");
+        }
+        const opens = (log: string | undefined, given: string | undefined): boolean => {
+          try {
+            const { unlockKey, unlockKeyBefore } = SwarmIdentity.open(folder, given)!;
+            // The key of a log without a lock lies beside it, and is tried whatever is known.
+            return [undefined, given, unlockKey, unlockKeyBefore].includes(log);
+          } catch (error) {
+            assert.ok(error instanceof NodeKeyLocked || error instanceof UnlockKeyWrong, String(error));
+            return false;
+          }
+        };
+        const what = `${before} to ${after}, killed at step ${step}, a key waiting: ${withNextKey}`;
+        for (const log of logs) {
+          assert.ok(
+            [undefined, before, after].some((given) => opens(log, given)),
+            what,
+          );
+          if (after === undefined && folder.standing() === "ready") assert.ok(opens(log, undefined), what);
+        }
+      }
+});
+
+test("between the steps of a lock, one key opens the node's key and the log, whichever that one has", async () => {
+  const [first, second] = [1, 2].map((number) => formatUnlockKey(new Uint8Array(32).fill(number)));
+  const folder = newFolder();
+  const { keep, identity } = await foundIn(folder);
+  keep();
+  identity.lock(first);
+  identity.settleLock();
+  identity.lock(second);
+  // Also a key that is renewed just then.
+  await identity.request();
+  for (const key of [first, second]) assert.equal(SwarmIdentity.open(folder, key)!.nodeId, identity.nodeId);
+  identity.settleLock();
+  identity.lock(undefined);
+  // Locked again before the log was opened: nobody may have the first key any more, and nobody is asked for it.
+  identity.lock(first);
+  assert.equal(folder.standing(), "ready");
+  assert.equal(SwarmIdentity.open(folder, first)!.unlockKeyBefore, second);
+  identity.settleLock();
+  assert.equal(folder.standing(), "locked");
+  folder.wipe();
+  assert.deepEqual(readdirSync(folder.path), []);
 });
 
 test("a renewed certificate and its new key are in force together, wherever the power fails between their files", async () => {

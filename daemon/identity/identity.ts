@@ -19,6 +19,8 @@ export class SwarmIdentity {
   #material: Material;
   #state: State;
   #unlockKey: string | undefined;
+  /** Unlock keys with which the manager's log may still be locked, beside `#unlockKey`. */
+  #unlockKeysBefore: readonly string[];
   /** Waits for its certificate. */
   #nextKeyPem: string | undefined;
   readonly #listeners = new Set<(change: IdentityChange) => void>();
@@ -32,19 +34,27 @@ export class SwarmIdentity {
     const found = folder.read(unlockKey);
     if (found === undefined) return undefined;
     try {
-      return new SwarmIdentity(folder, found.material, found.state, found.sealed ? unlockKey : undefined);
+      const { material, state } = found;
+      return new SwarmIdentity(folder, material, state, found.unlockKey, found.unlockKeysBefore);
     } catch (error) {
       throw new IdentityDamaged(folder.path, "key, certificate and root do not fit together", error);
     }
   }
 
   /** By `open`, `found` and `join`. @throws CertificateInvalid, PrivateKeyInvalid */
-  constructor(folder: IdentityFolder, material: Material, state: State, unlockKey: string | undefined) {
+  constructor(
+    folder: IdentityFolder,
+    material: Material,
+    state: State,
+    unlockKey: string | undefined,
+    unlockKeysBefore: readonly string[] = [],
+  ) {
     this.folder = folder;
     this.tls = new TlsIdentity(material);
     this.#material = material;
     this.#state = state;
     this.#unlockKey = unlockKey;
+    this.#unlockKeysBefore = unlockKeysBefore;
   }
 
   get nodeId(): string {
@@ -79,6 +89,11 @@ export class SwarmIdentity {
     return this.#unlockKey;
   }
 
+  /** What else may open the manager's log, while its lock is being taken off; kept on disk until it is off. */
+  get unlockKeyBefore(): string | undefined {
+    return this.#unlockKeysBefore[0];
+  }
+
   /** The roots trusted, PEM; two while the root is being rotated. */
   get rootsPem(): string {
     return this.#material.rootsPem;
@@ -111,7 +126,7 @@ export class SwarmIdentity {
   async request(): Promise<string> {
     const privateKeyPem = await generatePrivateKey();
     const request = await createRequest(privateKeyPem);
-    this.folder.writeNextKey(privateKeyPem, this.#unlockKey);
+    this.folder.writeNextKey(privateKeyPem, this.#seals);
     this.#nextKeyPem = privateKeyPem;
     return request;
   }
@@ -125,7 +140,7 @@ export class SwarmIdentity {
     const material = { certificatePem, privateKeyPem, rootsPem };
     this.tls.replace(material);
     this.#material = material;
-    if (this.#nextKeyPem === undefined) this.folder.writeNextKey(privateKeyPem, this.#unlockKey);
+    if (this.#nextKeyPem === undefined) this.folder.writeNextKey(privateKeyPem, this.#seals);
     this.folder.writeRenewed(certificatePem, rootsPem);
     this.#nextKeyPem = undefined;
     this.#tell("certificate");
@@ -142,27 +157,41 @@ export class SwarmIdentity {
   }
 
   /**
-   * Seals the key file with `unlockKey`, or opens it for good without one. Until `settleLock` the key before opens it,
-   * too: the log of the manager changes its lock only after this file did, and the power may fail between them.
+   * Seals the key file with `unlockKey`, or opens it for good without one. The log of the manager changes its lock only
+   * after this file did, and the power may fail between them: so until `settleLock` the key before opens the file too, and
+   * when there is no lock any more that key is kept beside the file, so that nobody is asked for it.
    */
   lock(unlockKey: string | undefined): void {
     if (unlockKey === this.#unlockKey) return;
-    const before = this.#unlockKey;
-    const both = unlockKey === undefined ? [] : [unlockKey, ...(before === undefined ? [] : [before])];
-    this.folder.writeKey(this.#material.privateKeyPem, both);
-    if (this.#nextKeyPem !== undefined) this.folder.writeNextKey(this.#nextKeyPem, unlockKey);
+    const before = new Set(this.#unlockKeysBefore);
+    if (this.#unlockKey !== undefined) before.add(this.#unlockKey);
+    if (unlockKey !== undefined) before.delete(unlockKey);
+    if (unlockKey === undefined) this.folder.writeUnlockKeysBefore([...before]);
+    this.#unlockKeysBefore = [...before];
+    const seals = unlockKey === undefined ? [] : [unlockKey, ...before];
+    this.folder.writeKey(this.#material.privateKeyPem, seals);
+    if (this.#nextKeyPem !== undefined) this.folder.writeNextKey(this.#nextKeyPem, seals);
     this.#unlockKey = unlockKey;
     this.#tell("lock");
   }
 
-  /** The manager's log has the new lock: nothing needs the unlock key before it any more. */
+  /** The manager's log has the new lock: nothing needs the unlock key before it any more. Again is fine. */
   settleLock(): void {
-    if (this.#unlockKey !== undefined) this.folder.writeKey(this.#material.privateKeyPem, [this.#unlockKey]);
+    if (this.#unlockKey !== undefined && this.folder.seals > 1) {
+      this.folder.writeKey(this.#material.privateKeyPem, [this.#unlockKey]);
+    }
+    this.folder.forgetUnlockKeysBefore();
+    this.#unlockKeysBefore = [];
   }
 
   /** Leaves nothing of this identity on disk. */
   wipe(): void {
     this.folder.wipe();
+  }
+
+  /** With which a key that is written now is sealed, so that whatever opens the log opens it. */
+  get #seals(): readonly string[] {
+    return this.#unlockKey === undefined ? [] : [this.#unlockKey, ...this.#unlockKeysBefore];
   }
 
   #keepState(state: State): void {

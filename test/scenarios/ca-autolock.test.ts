@@ -6,6 +6,8 @@ import { join } from "node:path";
 
 import { SwarmIdentity } from "../../daemon/identity/index.ts";
 import { formatUnlockKey, isSealed, openPrivateKey, readUnlockKey, UnlockKeyInvalid } from "../../lib/pki/index.ts";
+import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
+import { createNodeKey } from "../../manager/raft/keys/index.ts";
 import { Swarm, type SwarmNode } from "../support/swarm.ts";
 
 const first = formatUnlockKey(new Uint8Array(32).fill(1));
@@ -97,6 +99,72 @@ test("unlocking for good opens everything on disk again", async () => {
   // A key that nobody needs any more does no harm.
   await n2.stopManager();
   await n2.startManager({ kind: "resume" }, { unlockKey: second });
+});
+
+test("a manager that is killed while its lock is taken off needs nobody, from when its key lies open", async () => {
+  const node = swarm.node("n3");
+  const others = [n1, n2];
+  /** As its daemon starts it again after a kill. */
+  const start = async (unlockKey?: string): Promise<void> => {
+    node.identity = SwarmIdentity.open(node.folder, unlockKey)!;
+    const key = node.identity.unlockKey ?? node.identity.unlockKeyBefore;
+    const settled = node.untilLocked(undefined);
+    await node.startManager({ kind: "resume" }, key === undefined ? {} : { unlockKey: key });
+    await settled;
+    assert.ok(!isSealed(keyFile(node)));
+    assert.ok(!existsSync(join(node.folder.path, "unlock.key.before")), "the unlock key of before is forgotten");
+  };
+  /** What its daemon gets done before it is killed, once it is told to take the lock off. */
+  const steps: Readonly<Record<string, () => void>> = {
+    "nothing was done": () => {},
+    "the unlock key is kept": () => node.folder.writeUnlockKeysBefore([second]),
+    "the key lies open": () => node.identity.lock(undefined),
+    "the log has a key to open it, and is not locked with that": () => {
+      node.identity.lock(undefined);
+      createNodeKey(nodeFileSystem, node.dataDir, "node.key", new Uint8Array(32).fill(9));
+    },
+  };
+  for (const [what, act] of Object.entries(steps)) {
+    await lock(second, swarm.nodes);
+    await node.stopManager();
+    const told = Promise.withResolvers<void>();
+    node.identity = SwarmIdentity.open(node.folder, second)!;
+    // It hears of it, and its daemon is killed with it.
+    const daemon = { lock: () => told.resolve(), lockSettled: () => {} };
+    await node.startManager({ kind: "resume" }, { unlockKey: second, daemon });
+    await lock(undefined, others);
+    await told.promise;
+    await node.stopManager();
+    act();
+    if (what === "nothing was done") {
+      assert.equal(node.folder.standing(), "locked");
+      await start(second);
+    } else {
+      assert.equal(node.folder.standing(), "ready", what);
+      await start();
+    }
+  }
+  // The log is open, and what the daemon was told last is lost.
+  await lock(second, swarm.nodes);
+  await node.stopManager();
+  node.identity = SwarmIdentity.open(node.folder, second)!;
+  const lost = Promise.withResolvers<void>();
+  const daemon = {
+    lock: (unlockKey: string | undefined) => {
+      node.identity.lock(unlockKey);
+      node.reload();
+    },
+    lockSettled: () => {
+      if (node.identity.unlockKey === undefined) lost.resolve();
+    },
+  };
+  await node.startManager({ kind: "resume" }, { unlockKey: second, daemon });
+  await lock(undefined, others);
+  await lost.promise;
+  await node.stopManager();
+  assert.ok(existsSync(join(node.folder.path, "unlock.key.before")));
+  await start();
+  await swarm.untilVoters(3);
 });
 
 test("a swarm can be locked from its first moment on", async () => {

@@ -46,7 +46,7 @@ export class SwarmNode {
     this.dataDir = pathOf(swarm.base, name, "raft");
     this.identity = identity;
     this.address = identity.settings.advertiseAddr;
-    identity.onChange(() => this.manager?.replaceTls(this.#material()));
+    identity.onChange(() => this.reload());
     this.renewer = new Renewer({
       identity,
       clock: swarm.clock,
@@ -76,7 +76,7 @@ export class SwarmNode {
       daemon: {
         lock: (unlockKey) => {
           this.identity.lock(unlockKey);
-          this.manager?.replaceTls(this.#material());
+          this.reload();
         },
         lockSettled: () => {
           this.identity.settleLock();
@@ -87,6 +87,11 @@ export class SwarmNode {
     };
     this.manager = await Manager.open(options, AbortSignal.timeout(patienceMs));
     return this.manager;
+  }
+
+  /** Its manager reads its files again. */
+  reload(): void {
+    this.manager?.replaceTls(this.#material());
   }
 
   async stopManager(): Promise<void> {
