@@ -18,7 +18,8 @@ class Rig {
   /** What this manager has applied, and what the leader would say: undefined when nobody leads. */
   local: Uint8Array;
   truth: Uint8Array | undefined;
-  readonly said: (Lock | "settled")[] = [];
+  /** Locks announced, and "settled". */
+  readonly said: Lock[] = [];
   readonly changes: Lock[] = [];
   asked = 0;
   failures = 0;
