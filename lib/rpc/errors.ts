@@ -12,11 +12,14 @@ export class RemoteError extends ClusterError {
 
 export class RpcUnavailable extends ClusterError {
   readonly code = "RPC_UNAVAILABLE";
+  /** The host answered that nobody listens there. */
+  readonly refused: boolean;
   constructor(address: string, found: string, cause?: unknown) {
     super(`Cannot reach ${address}: ${found}`, {
       fix: "Check that the node is up, that its port is open, and that both hosts' clocks are right",
       cause,
     });
+    this.refused = found.includes("ECONNREFUSED");
   }
 }
 

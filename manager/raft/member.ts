@@ -350,6 +350,15 @@ export class Member {
     });
   }
 
+  /** The process of a member has ended: nobody listens any more where its streams were. */
+  gone(id: MemberId): void {
+    if (this.#state !== "running") return;
+    this.#guard(() => {
+      this.#running().reportGone(id);
+      this.#schedule();
+    });
+  }
+
   /**
    * How much room the disk of the log has (row 28). "low": this member, if it leads, takes no proposals and hands over;
    * "full": writes wait for space, which is no reason to stop the process.

@@ -437,6 +437,7 @@ export class Raft implements AsyncDisposable {
     return {
       receive: (message) => this.#member.receive(message),
       unreachable: (peer) => this.#member.unreachable(peer),
+      gone: (peer) => this.#member.gone(peer),
       receiveForwarded: (command) => this.#member.receiveForwarded(command),
       standing: (peer) => this.#standing(peer),
       propose: (command, done) => {

@@ -35,6 +35,10 @@ class MemoryWorld implements World {
     this.#network.heal(from.id, to.id);
   }
 
+  async end(node: Node): Promise<void> {
+    await node.transport[Symbol.asyncDispose]();
+  }
+
   addressOf(_id: MemberId): string {
     return "";
   }

@@ -13,6 +13,7 @@ export class Heard implements TransportHandlers {
   readonly messages: Message[] = [];
   readonly commands: string[] = [];
   readonly unreachables: MemberId[] = [];
+  readonly gones: MemberId[] = [];
   removedCount = 0;
   standings = new Map<MemberId, Standing>();
   onPropose: (command: Uint8Array, done: (outcome: Outcome) => void) => () => void = (_command, done) => {
@@ -29,6 +30,11 @@ export class Heard implements TransportHandlers {
 
   unreachable(peer: MemberId): void {
     this.unreachables.push(peer);
+    this.#wake();
+  }
+
+  gone(peer: MemberId): void {
+    this.gones.push(peer);
     this.#wake();
   }
 
@@ -85,6 +91,8 @@ export interface World extends AsyncDisposable {
   /** What is on its way from `from` to `to` is lost. */
   reset(from: Node, to: Node): void;
   cut(from: Node, to: Node): void;
+  /** As if the process of `node` were killed. */
+  end(node: Node): Promise<void>;
   heal(from: Node, to: Node): void;
   addressOf(id: MemberId): string;
 }
@@ -188,6 +196,16 @@ export function transportConformance(name: string, open: () => World): void {
     assert.deepEqual(one.heard.unreachables, []);
     await one.heard.until(() => one.heard.unreachables.length > 0);
     assert.deepEqual(one.heard.unreachables, [99]);
+  });
+
+  scene("a member whose process ended is told as gone, a broken stream or a silent link is not", async (world) => {
+    const [one, two, three] = (await world.start(3)) as [Node, Node, Node];
+    world.reset(one, three);
+    await one.heard.until(() => one.heard.unreachables.includes(3));
+    await connected(one, 3);
+    await world.end(two);
+    await one.heard.until(() => one.heard.gones.length > 0);
+    assert.deepEqual(one.heard.gones, [2]);
   });
 
   scene("after a reset messages may be missing, but none comes late, twice or out of order", async (world) => {

@@ -363,3 +363,56 @@ test("C16: no campaign while a snapshot waits to be installed, or a committed co
   assert.equal(net.core(2).status().role, "preCandidate");
   assert.deepEqual(logTerms(net.core(2)), [2, 2]);
 });
+
+test("the process of a leader is gone: the voters try in turn, at once, and elect within a few heartbeats", () => {
+  for (let seed = 1; seed <= 100; seed++) {
+    const net = new RaftNetwork({ voters: [1, 2, 3, 4, 5], config: fast, seed });
+    net.elect(3);
+    net.propose(3, "a");
+    net.settle();
+    const { term } = net.core(3).status();
+    net.crash(3);
+    for (const id of net.running) net.input(id, (core) => core.reportGone(3));
+    assert.ok(
+      net.run(2, () => net.leader() !== 0),
+      `seed ${seed}`,
+    );
+    assert.deepEqual([net.leader(), net.core(1).status().term], [1, term + 1]);
+  }
+});
+
+test("the first in turn lacks an entry: the next one leads, long before a timeout", () => {
+  const net = new RaftNetwork({ voters: [1, 2, 3], config: { electionTicks: 20, heartbeatTicks: 1 }, seed: 1 });
+  net.elect(3);
+  net.cut(3, 1);
+  net.propose(3, "a");
+  net.settle();
+  net.crash(3);
+  for (const id of net.running) net.input(id, (core) => core.reportGone(3));
+  assert.ok(net.run(6, () => net.leader() !== 0));
+  assert.equal(net.leader(), 2);
+});
+
+test("a false alarm: the leader stays in office, and who was alarmed follows it again", () => {
+  const net = new RaftNetwork({ voters: [1, 2, 3], config: fast, seed: 1 });
+  net.elect(3);
+  const { term } = net.core(3).status();
+  net.input(1, (core) => core.reportGone(3));
+  assert.ok(!net.run(5 * T, () => net.leader() !== 3));
+  for (const id of net.running) assert.deepEqual([net.core(id).status().leader, net.core(id).status().term], [3, term]);
+  // A member that does not lead, and one that leads itself, are not worth a campaign.
+  net.input(1, (core) => core.reportGone(2));
+  net.input(3, (core) => core.reportGone(1));
+  assert.ok(!net.run(T, () => net.leader() !== 3));
+  assert.equal(net.core(3).status().term, term);
+});
+
+test("under a leader lease nobody is hurried, since the lease counts on the others' timeouts", () => {
+  const lone = new Lone(bootstrapState([1, 2, 3]), { ...fast, readMode: "lease" });
+  lone.tick(T);
+  lone.step(heartbeat({ from: 2, term: 2 }));
+  lone.take();
+  lone.do((core) => core.reportGone(2));
+  lone.tick(T / 2);
+  assert.deepEqual([lone.status.leader, lone.take("preVote").length], [2, 0]);
+});

@@ -145,9 +145,26 @@ function crash(
   for (const other of host.processes) {
     if (other !== process) other.enter(() => other.member?.unreachable(process.id));
   }
+  tellGone(host, process, Random.stream(act.salt, `gone/${process.id}`));
   host.schedule(host.nowUs + act.downUs, () => {
     if (!host.isHealed) process.start();
   });
+}
+
+/**
+ * Most of the others notice, by a port that refuses them, that a process has ended, each at its own time; now and then one
+ * is told so of a process that lives, and whoever is cut off hears nothing.
+ */
+function tellGone(host: StrikeHost, gone: SimProcess, random: Random): void {
+  for (const other of host.processes) {
+    if (other === gone) continue;
+    const who = random.chance(0.1) ? random.pick(host.processes) : gone;
+    const noticedUs = host.nowUs + random.int(50, 20_000);
+    if (random.chance(0.3) || who === other) continue;
+    host.schedule(noticedUs, () => {
+      if (other.alive && !host.network.isCut(other.id, who.id)) other.enter(() => other.member?.gone(who.id));
+    });
+  }
 }
 
 /** Cuts the links that `isCut` names, and joins them again later. */

@@ -124,6 +124,7 @@ export function observedCore(config: CoreConfig, initial: InitialState, observer
     leaseHolds: () => core.leaseHolds(),
     transferLeadership: counted((to) => core.transferLeadership(to)),
     reportUnreachable: counted((id) => core.reportUnreachable(id)),
+    reportGone: counted((id) => core.reportGone(id)),
     reportSnapshot: counted((id, ok) => core.reportSnapshot(id, ok)),
     snapshotCreated: counted((meta) => core.snapshotCreated(meta)),
     appliedMeta: () => core.appliedMeta(),

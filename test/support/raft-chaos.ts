@@ -113,6 +113,7 @@ export function chaos({ seed, events, config, trace }: ChaosOptions): ChaosResul
       ),
     ],
     [3, "unreachable", (id) => (net.input(id, (core) => core.reportUnreachable(random.pick(net.ids))), true)],
+    [3, "gone", (id) => (net.input(id, (core) => core.reportGone(random.pick(net.ids))), true)],
     [3, "stalled", (id) => (net.input(id, (core) => core.stalled()), true)],
     [2, "forget", (id) => (net.input(id, (core) => core.forgetLeader()), true)],
   ];

@@ -131,6 +131,14 @@ export class GrpcWorld implements World {
     this.opened(from, to).heal();
   }
 
+  async end(node: Node): Promise<void> {
+    await node.transport[Symbol.asyncDispose]();
+    await this.nodes.find(({ id }) => id === node.id)?.server[Symbol.asyncDispose]();
+    for (const other of this.nodes) {
+      if (other.id !== node.id) await this.opened(other, node)[Symbol.asyncDispose]();
+    }
+  }
+
   addressOf(id: MemberId): string {
     return this.nodes.find((node) => node.id === id)?.address ?? "127.0.0.1:1";
   }

@@ -6,7 +6,7 @@
  * and `applied(index)`. Several Readies may be outstanding; storage works in their order.
  */
 import { type CompactionPolicy, compactionDefaults, compactionIndex } from "./compaction.ts";
-import { campaign, countOwnVote } from "./election.ts";
+import { campaign, hurryAfter, countOwnVote } from "./election.ts";
 import { EntryKindUnknown, RaftInvariantError, type Refusal, type Refused, raftInvariant, refuse } from "./errors.ts";
 import { entryBytes, entryOverheadBytes } from "./log.ts";
 import { type Proposed, applyConfChange, followThrough, promotableLearners, proposeConfChange } from "./membership.ts";
@@ -165,6 +165,14 @@ export class RaftCore {
   reportUnreachable(id: MemberId): void {
     const progress = this.#raft.peerById.get(id);
     if (progress?.state === "replicate") progress.becomeProbe();
+  }
+
+  /**
+   * The process of member `id` has ended, as far as the shell can tell. If it led, nobody waits for a timeout: the voters
+   * try one after the other. A false alarm costs a pre-vote that whoever hears the leader leaves unanswered.
+   */
+  reportGone(id: MemberId): void {
+    hurryAfter(this.#raft, id);
   }
 
   /** How the snapshot ordered by a SnapshotRequest ended. After failures the pauses grow (scenario G4). */

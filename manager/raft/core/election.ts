@@ -20,6 +20,24 @@ export function campaign(raft: Raft, transfer: boolean): boolean {
   return true;
 }
 
+/**
+ * The leader's process is gone: this member withholds no vote for its sake, and campaigns when it is its turn, by the
+ * order of ids, so that two do not split the votes. The first turn leaves the others time to notice as well. Under a
+ * leader lease nobody may be hurried: it counts on the timeouts of the others.
+ */
+export function hurryAfter(raft: Raft, gone: MemberId): void {
+  const { heartbeatTicks, readMode } = raft.config;
+  if (raft.role !== "follower" || raft.leader !== gone || readMode === "lease" || !isPromotable(raft)) return;
+  becomeFollower(raft, raft.term, 0);
+  const { voters, votersOutgoing } = raft.conf;
+  const before = new Set([...voters, ...votersOutgoing].filter((id) => id < raft.id && id !== gone)).size;
+  raft.hurryTick = raft.tickCount + heartbeatTicks * (1 + 3 * before);
+}
+
+export function isHurried(raft: Raft): boolean {
+  return raft.hurryTick > 0 && raft.tickCount >= raft.hurryTick && raft.role === "follower";
+}
+
 export function isPromotable(raft: Raft): boolean {
   return raft.isVoter && raft.installing === undefined;
 }
@@ -97,6 +115,7 @@ export function onVote(raft: Raft, message: VoteRequest): void {
     if (raft.role === "preCandidate") becomeFollower(raft, raft.term, 0);
     raft.vote = message.from;
     raft.electionElapsed = 0;
+    raft.hurryTick = 0;
   }
   answerVote(raft, message.from, granted);
 }

@@ -22,6 +22,7 @@ export function becomeFollower(raft: Raft, term: number, leader: MemberId): void
   if (raft.role === "leader") endLeadership(raft);
   raft.role = "follower";
   raft.leader = leader;
+  raft.hurryTick = 0;
   if (!wasFollower) {
     raft.electionElapsed = 0;
     raft.votes.clear();
@@ -51,6 +52,7 @@ function startCampaign(raft: Raft): void {
   raft.leader = 0;
   raft.electionElapsed = 0;
   raft.campaignUntilTick = 0;
+  raft.hurryTick = 0;
   raft.votes.clear();
   raft.drawElectionTimeout();
   failForwardedReads(raft);

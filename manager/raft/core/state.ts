@@ -54,6 +54,8 @@ export class Raft {
   readonly votes = new Map<MemberId, boolean>();
   /** TimeoutNow came while a committed configuration change was not applied: campaign when it is, before this tick. */
   campaignUntilTick = 0;
+  /** The leader is known to be gone: campaign at this tick, unless a leader is heard or a vote given before; 0 for never. */
+  hurryTick = 0;
 
   /** The newest durable snapshot of this member: what a leader offers. */
   snapshot: SnapshotMeta;

@@ -1,5 +1,5 @@
 /** Time passes by one tick: the only clock that the core knows. */
-import { campaign, isPromotable } from "./election.ts";
+import { campaign, isHurried, isPromotable } from "./election.ts";
 import { followThrough, tickLearners } from "./membership.ts";
 import { type Progress, never } from "./progress.ts";
 import { sendHeartbeats } from "./replication.ts";
@@ -17,7 +17,7 @@ export function tick(raft: Raft): void {
 
 function tickOthers(raft: Raft): void {
   raft.electionElapsed++;
-  const due = raft.electionElapsed >= raft.randomizedElectionTicks || waitsForNobody(raft);
+  const due = raft.electionElapsed >= raft.randomizedElectionTicks || isHurried(raft) || waitsForNobody(raft);
   if (due && isPromotable(raft)) campaign(raft, false);
 }
 

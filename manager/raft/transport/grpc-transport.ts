@@ -221,6 +221,9 @@ export class GrpcTransport implements RaftTransport {
       logger: this.#logger,
       limits: this.#limits,
       down: () => this.#report(id),
+      gone: () => {
+        if (!this.#disposed) this.#options.handlers.gone(id);
+      },
       statement: (bytes: Uint8Array) => this.#readStatement(bytes),
     };
     return new Peer(options, addresses, stats);

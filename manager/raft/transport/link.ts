@@ -10,6 +10,9 @@ import type { StreamMethod } from "./methods.ts";
 import { Session } from "./session.ts";
 import type { Channel } from "../../../lib/rpc/index.ts";
 
+/** A stream that broke sooner after it was accepted is dialled after a pause, or a peer that ends each would be asked for ever. */
+const lastedMs = 1000;
+
 export interface LinkOptions {
   readonly method: StreamMethod<skep.raft.IAnswer>;
   /** A new connection; called for each try, since address and certificate may have changed. */
@@ -89,10 +92,12 @@ export class Link implements Disposable {
   #dial(): void {
     this.#retry = undefined;
     const { method, dial, hello, clock, backoff, handshakeTimeoutMs } = this.#options;
+    let acceptedMs: number | undefined;
     const session: Session<skep.raft.IAnswer> = new Session(
       { channel: dial(), method, hello: hello(), clock, handshakeTimeoutMs },
       {
         accepted: () => {
+          acceptedMs = clock.monotonicMs();
           backoff.reset();
           this.#events.up();
         },
@@ -102,7 +107,9 @@ export class Link implements Disposable {
         closed: (error, { accepted, refused }) => {
           this.#forget();
           if (this.#disposed) return;
-          this.#retry = clock.after(backoff.next(), () => this.#dial());
+          // One that had lasted is asked at once: should its process have ended, that is known a pause earlier.
+          const lasted = acceptedMs !== undefined && clock.monotonicMs() - acceptedMs >= lastedMs;
+          this.#retry = clock.after(lasted ? 0 : backoff.next(), () => this.#dial());
           this.#events.down(error, { wasUp: accepted, refused });
         },
       },

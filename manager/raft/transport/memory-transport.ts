@@ -69,7 +69,10 @@ export class MemoryNetwork {
 
   detach(id: MemberId): void {
     this.#transports.delete(id);
-    for (const other of this.#transports.keys()) this.reset(other, id);
+    for (const [other, transport] of this.#transports) {
+      this.reset(other, id);
+      if (!this.#cuts.has(`${other} ${id}`)) this.defer(() => transport.ended(id));
+    }
   }
 
   expel(id: MemberId): void {
@@ -233,6 +236,11 @@ class MemoryTransport implements RaftTransport {
     this.#statsOf(to).streamResets++;
     this.#report(to);
     for (const lost of this.#asked.get(to) ?? []) lost();
+  }
+
+  /** Nobody is there any more. */
+  ended(peer: MemberId): void {
+    if (!this.#disposed && this.#members.has(peer)) this.handlers.gone(peer);
   }
 
   /** The cluster says that this member has been removed. */

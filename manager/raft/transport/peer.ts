@@ -2,7 +2,7 @@
 import { Backoff } from "../../../lib/pure/backoff.ts";
 import type { ClusterError } from "../../../lib/pure/errors.ts";
 import type { Random } from "../../../lib/pure/prng.ts";
-import { Channel } from "../../../lib/rpc/index.ts";
+import { Channel, RpcUnavailable } from "../../../lib/rpc/index.ts";
 import type { TlsIdentity } from "../../../lib/pki/index.ts";
 import type { Clock, Logger } from "../../../lib/runtime/index.ts";
 import type { MemberId } from "../core/types.ts";
@@ -30,6 +30,8 @@ export interface PeerOptions {
   readonly limits: TransportLimits;
   /** A stream broke or a try failed. */
   readonly down: () => void;
+  /** The control stream broke, and the peer's port refused the next one. */
+  readonly gone: () => void;
   readonly statement: (bytes: Uint8Array) => void;
 }
 
@@ -47,6 +49,8 @@ export class Peer implements SnapshotTarget, Disposable {
   /** Where the control stream was accepted last: good for the other streams as well. */
   #proven: string | undefined;
   #failures = 0;
+  /** The control stream has just broken, and nothing has been heard of a new one. */
+  #lost = false;
 
   constructor(
     options: PeerOptions,
@@ -128,6 +132,11 @@ export class Peer implements SnapshotTarget, Disposable {
         this.#failures = up ? 0 : this.#failures + 1;
         if (up) this.#proven = dialled;
       },
+      (error, wasUp) => {
+        const refused = error instanceof RpcUnavailable && error.refused;
+        if (this.#lost && refused) this.#options.gone();
+        this.#lost = wasUp;
+      },
     );
   }
 
@@ -143,6 +152,7 @@ export class Peer implements SnapshotTarget, Disposable {
     bytesMax: number,
     dial: () => Channel,
     tried?: (up: boolean) => void,
+    ended?: (error: ClusterError | undefined, wasUp: boolean) => void,
   ): Link {
     const { clock, limits, logger, down, statement } = this.#options;
     const toldMs = new Map<string | undefined, number>();
@@ -165,6 +175,7 @@ export class Peer implements SnapshotTarget, Disposable {
         },
         down: (error: ClusterError | undefined, { wasUp }) => {
           tried?.(false);
+          ended?.(error, wasUp);
           if (wasUp) this.stats.streamResets++;
           else this.stats.connectFailures++;
           this.stats.forgive();

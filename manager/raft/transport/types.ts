@@ -36,6 +36,8 @@ export interface TransportHandlers {
   receive(message: Message): void;
   /** A stream to `peer` broke or something for it was dropped; said at most once a turn and peer. */
   unreachable(peer: MemberId): void;
+  /** A stream to `peer` that had worked broke, and its port then refused a new connection: its process has ended. */
+  gone(peer: MemberId): void;
   /** A command that a member sent by `Transport.forward`. */
   receiveForwarded(command: Uint8Array): void;
   standing(peer: RemoteMember): Standing;
