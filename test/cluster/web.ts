@@ -74,6 +74,42 @@ export class Load {
   }
 }
 
+export interface Question {
+  readonly protocol: "tcp" | "udp";
+  readonly address: string;
+  readonly port: number;
+}
+
+/** Long for who must answer on a busy machine; short for who must not: whoever does not is told so again by the kernel. */
+export const patience = { forAnswersMs: 10_000, forSilenceMs: 500 } as const;
+
+/**
+ * Questions one after the other, by one program in that namespace.
+ * @param waitMs     for each step of each
+ * @returns          an answer each: `NAME peer=ADDRESS:PORT`, or `ERR what`
+ */
+export function askAll(
+  namespace: string,
+  probe: string,
+  questions: readonly Question[],
+  waitMs: number = patience.forAnswersMs,
+): Promise<readonly string[]> {
+  const child = spawn("nsenter", [`--net=${namespace}`, "--", probe, "asks"], { stdio: ["pipe", "pipe", "inherit"] });
+  let text = "";
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+  child.stdin.end(
+    questions.map(({ protocol, address, port }) => `${protocol} ${address} ${port} ${waitMs}\n`).join(""),
+  );
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", () => {
+      const answers = text.trim().split("\n");
+      if (answers.length === questions.length) resolve(answers);
+      else reject(new Error(`${answers.length} answers to ${questions.length} questions: ${text.slice(-300)}`));
+    });
+  });
+}
+
 /** Connections that stay open, each asked again and again. */
 export class Held {
   readonly #child;

@@ -62,7 +62,8 @@ export function ask<T = unknown>(host: Host, method: string, path: string, body?
       {
         socketPath: host.socket,
         method,
-        path: `/v1.50${path}`,
+        // What is ours alone has a version of its own.
+        path: path.startsWith("/skep/") ? path : `/v1.50${path}`,
         timeout: 30_000,
         headers: {
           "content-type": raw ? "application/x-tar" : "application/json",

@@ -4,7 +4,7 @@
  *
  *   node load.ts PORT PER-SECOND SECONDS-AT-MOST ADDRESS...
  *
- * Prints "ready" at the first answer and at the end one line of JSON: {asked, answered, slow, seconds, failures, by}.
+ * Prints "ready" at the first answer and at the end one line of JSON, a LoadOutcome.
  */
 import { connect } from "node:net";
 
@@ -17,6 +17,8 @@ export interface LoadOutcome {
   readonly seconds: number;
   /** At most 50, each with its time in ms since the beginning. */
   readonly failures: readonly string[];
+  /** When the last of those that failed was asked, in ms of the epoch; 0: none has failed. */
+  readonly lastFailedMs: number;
   /** Who answered how often. */
   readonly by: Readonly<Record<string, number>>;
 }
@@ -29,6 +31,7 @@ const limit = perSecond * seconds;
 let [asked, answered, slow, open] = [0, 0, 0, 0];
 let isOver = false;
 let askedForMs = 0;
+let lastFailedMs = 0;
 const failures: string[] = [];
 const by: Record<string, number> = {};
 const startedMs = performance.now();
@@ -53,6 +56,7 @@ function ask(address: string): void {
       socket.end();
     } else {
       const at = `${Math.round(askedMs - startedMs)} ms, ${address}:${socket.localPort ?? "-"}`;
+      lastFailedMs = Math.max(lastFailedMs, performance.timeOrigin + askedMs);
       if (failures.length < 50) failures.push(`${at}: ${stage}: ${failure} after ${Math.round(tookMs)} ms`);
       socket.destroy();
     }
@@ -77,7 +81,7 @@ function finish(): void {
   clearInterval(ticks);
   process.stdin.destroy();
   process.stdout.write(
-    `${JSON.stringify({ asked, answered, slow, seconds: askedForMs / 1000, failures, by } satisfies LoadOutcome)}\n`,
+    `${JSON.stringify({ asked, answered, slow, seconds: askedForMs / 1000, failures, lastFailedMs, by } satisfies LoadOutcome)}\n`,
     () => process.exit(0),
   );
 }

@@ -15,6 +15,10 @@
  *   net-probe receive PORT                     prints each datagram that arrives, until it is killed
  *   net-probe bind PORT                        holds a tcp port that listens, until it is killed; prints "ready"
  *   net-probe many ADDRESS PORT COUNT          connections one after the other; prints each answer or ERR
+ *   net-probe asks                             a question for each line of input, `tcp|udp ADDRESS PORT WAITMS`, one after
+ *                                              the other; prints each answer or ERR
+ *   net-probe first ADDRESS PORT               tries until somebody answers; prints when that was, in ms of the epoch, and
+ *                                              the answer
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -29,6 +33,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Shorter than the second after which a lost packet is sent again; `many` waits for that. */
@@ -96,24 +101,72 @@ static int open_to(const char *address, int port)
     return fd;
 }
 
-static int ask(int fd)
+/* Of a question with its answer, what has failed; NULL if nothing has. */
+static const char *exchange(int fd, char *answer, size_t size)
 {
     static const char question[65536];
-    char answer[256];
     ssize_t got;
     if (send(fd, question, length, MSG_NOSIGNAL) != (ssize_t)length)
-        return failed("send");
+        return "send";
     if (ready(fd, POLLIN) < 0)
-        return failed("answer");
-    got = recv(fd, answer, sizeof answer - 1, 0);
+        return "answer";
+    got = recv(fd, answer, size - 1, 0);
     if (got <= 0) {
         if (got == 0)
             errno = ECONNRESET;
-        return failed("receive");
+        return "receive";
     }
     answer[got] = '\0';
+    return NULL;
+}
+
+static int ask(int fd)
+{
+    char answer[256];
+    const char *what = exchange(fd, answer, sizeof answer);
+    if (what != NULL)
+        return failed(what);
     fputs(answer, stdout);
     fflush(stdout);
+    return 0;
+}
+
+static int ask_each_line(void)
+{
+    char line[128], kind[8], address[64];
+    int port;
+    while (fgets(line, sizeof line, stdin)) {
+        int fd;
+        if (sscanf(line, "%7s %63s %d %d", kind, address, &port, &wait_ms) != 4)
+            return 2;
+        is_udp = strcmp(kind, "udp") == 0;
+        fd = open_to(address, port);
+        if (fd < 0)
+            failed("connect");
+        else
+            ask(fd);
+        if (fd >= 0)
+            close(fd);
+    }
+    return 0;
+}
+
+/* A refusal comes at once and costs little, so that it may ask often. */
+static int ask_until_answered(const char *address, int port)
+{
+    char answer[256];
+    struct timespec now;
+    for (;;) {
+        int fd = open_to(address, port);
+        const char *what = fd < 0 ? "connect" : exchange(fd, answer, sizeof answer);
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (fd >= 0)
+            close(fd);
+        if (what == NULL)
+            break;
+        usleep(4000);
+    }
+    printf("%lld.%03ld %s", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000, now.tv_nsec / 1000 % 1000, answer);
     return 0;
 }
 
@@ -189,8 +242,6 @@ int main(int count, char **words)
 {
     char *plain[8] = { 0 };
     int at = 0, fd;
-    /* Nothing is left of a test that is killed. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 1; i < count && at < 7; i++) {
         if (strcmp(words[i], "-u") == 0)
             is_udp = 1;
@@ -205,6 +256,12 @@ int main(int count, char **words)
         else
             plain[at++] = words[i];
     }
+    /*
+     * Nothing is left of a test that is killed. In a container it is not the test that has started us, but somebody who ends
+     * when we run: the first process there, and health checks, which ask once, are left alone.
+     */
+    if (getpid() != 1 && at > 0 && strcmp(plain[0], "get") != 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Children of `serve` go with it: the test kills the group. */
     if (at >= 3 && strcmp(plain[0], "serve") == 0) {
         setpgid(0, 0);
@@ -238,6 +295,10 @@ int main(int count, char **words)
         }
         return 0;
     }
+    if (at == 1 && strcmp(plain[0], "asks") == 0)
+        return ask_each_line();
+    if (at == 3 && strcmp(plain[0], "first") == 0)
+        return ask_until_answered(plain[1], atoi(plain[2]));
     if (at == 4 && strcmp(plain[0], "send") == 0) {
         is_udp = 1;
         fd = open_to(plain[1], atoi(plain[2]));

@@ -315,6 +315,34 @@ describe("overlays over three hosts", { skip: whySkipped(), timeout: 240_000 }, 
     await untilWhole(() => void inside("ip", "neigh", "flush", "nud", "permanent"));
     await untilWhole(() => void inside("ip", "link", "set", "vx", "down"));
     await untilWhole(() => void inside("ip", "link", "delete", "vx"));
+    await untilWhole(() => void inside("ip", "address", "flush", "dev", "vx"));
+    await untilWhole(() => void inside("nft", "flush", "map", "ip", "skep", "be"));
+    await untilWhole(
+      () => void inside("sh", "-c", "ip -o link | grep -o ': v[0-9a-f]*@' | tr -d ': @' | xargs -n1 ip link del"),
+    );
+    const fdb =
+      "bridge fdb show dev vx | grep dst | while read mac word ip rest; do bridge fdb del $mac dev vx dst $ip; done";
+    await untilWhole(() => void inside("sh", "-c", fdb));
+  });
+
+  test("what no event tells of is found by the look of each minute: sysctls, and what is ours in a container", async () => {
+    await serving(b1);
+    const filter = ["nsenter", `--net=${host(1).folder}/netns/n-4097`, "--", "sysctl"];
+    run([...filter, "-qw", "net.ipv4.conf.all.rp_filter=0"]);
+    world.ip(a1.id, "address flush dev eth0");
+    world.ip(a2.id, "route flush table main");
+    assert.match(ask(a1, b1.address), /^ERR/);
+    const found = await host(1).networks.differences();
+    for (const object of ["sysctl net/ipv4/conf/all/rp_filter", `address eth0 ${a1.address}/24`]) {
+      assert.ok(
+        found.some((one) => one.object === object && one.what !== "surplus"),
+        JSON.stringify(found),
+      );
+    }
+    await host(1).networks.repair();
+    assert.deepEqual(await host(1).networks.differences(), []);
+    for (const from of [a1, a2]) assert.match(ask(from, b1.address), new RegExp(`^${b1.id} peer=${from.address}:`));
+    assert.equal(run([...filter, "-n", "net.ipv4.conf.all.rp_filter"]).trim(), "1");
   });
 
   test("a sandbox that is released leaves nothing, and the network's last one takes the network with it", async () => {
