@@ -2,7 +2,7 @@
  * isolate: an OCI runtime with runc's command line, and the monitor of one container.
  *   isolate [global options] create|start|state|kill|delete|run|exec|ps|pause|resume|update|events|list|features|spec ...
  *   isolate monitor ...
- *   isolate hold                     keeps the sealed image for a caller that starts many containers
+ *   isolate launcher [PROGRAM]       starts monitors for a caller, and keeps the sealed image for it
  * Errors end with a status other than 0, a line on standard error, and a line in --log.
  */
 #include "common/fd.h"
@@ -16,6 +16,7 @@
 #include "isolate/terminal.h"
 #include "isolate/user.h"
 #include "isolate/verbs.h"
+#include "monitor/launch.h"
 #include "monitor/monitor.h"
 
 #include <fcntl.h>
@@ -304,10 +305,11 @@ static int verb_unsupported(const struct invocation *invocation, struct error *e
     return fail(error, ENOTSUP, "checkpoint and restore are not supported by this runtime");
 }
 
-static int verb_hold(const struct invocation *invocation, struct error *error)
+static int verb_launcher(const struct invocation *invocation, struct error *error)
 {
-    (void)invocation;
-    return self_hold(error);
+    if (invocation->argc > 1)
+        return fail(error, EINVAL, "unexpected argument \"%s\"", invocation->argv[1]);
+    return launcher_run(invocation->argc > 0 ? invocation->argv[0] : NULL, error);
 }
 
 static int verb_version(const struct invocation *invocation, struct error *error)
@@ -328,7 +330,7 @@ static const struct verb {
     {"exec", verb_exec, true},       {"ps", verb_ps, false},             {"pause", verb_pause, false},
     {"resume", verb_resume, false},  {"update", verb_update, false},     {"events", verb_events, false},
     {"list", verb_list, false},      {"features", verb_features, false}, {"spec", verb_spec, false},
-    {"hold", verb_hold, true}, {"version", verb_version, false}, {"checkpoint", verb_unsupported, false}, {"restore", verb_unsupported, false},
+    {"launcher", verb_launcher, true}, {"version", verb_version, false}, {"checkpoint", verb_unsupported, false}, {"restore", verb_unsupported, false},
 };
 
 static const char usage[] =

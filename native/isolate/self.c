@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
@@ -74,22 +73,4 @@ int self_seal(char *const *argv, struct error *error)
     if (setenv("_ISOLATE_READONLY", "1", 1) == 0)
         syscall(SYS_execveat, copy, "", argv, environ, AT_EMPTY_PATH);
     return fail(error, errno, "execute the protected copy of this program");
-}
-
-int self_hold(struct error *error)
-{
-    /* Left open for as long as the process lives: its number is part of the path. */
-    int image = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    if (image < 0)
-        return fail(error, errno, "open the image of this program");
-    int seals = fcntl(image, F_GET_SEALS);
-    if (seals < 0 || (seals & all_seals) != all_seals)
-        return fail(error, ENOTSUP, "hold the image of this program: it is no memory file");
-    printf("/proc/%d/fd/%d\n", (int)getpid(), image);
-    if (fflush(stdout) != 0)
-        return fail(error, errno, "tell where the image is");
-    char ignored[64];
-    while (TEMP_FAILURE_RETRY(read(STDIN_FILENO, ignored, sizeof ignored)) > 0)
-        continue;
-    return 0;
 }

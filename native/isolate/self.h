@@ -10,10 +10,4 @@
 /* Returns at once when the running image is sealed; else copies it, and executes the copy with the same arguments. */
 int self_seal(char *const *argv, struct error *error);
 
-/*
- * For a caller that starts many containers: prints a path by which the sealed image can be executed, and keeps it until
- * standard input ends. Fails where the image is no memory file; then the program on disk is as good.
- */
-int self_hold(struct error *error);
-
 #endif

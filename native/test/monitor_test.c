@@ -3,6 +3,7 @@
 #include "monitor/cgroups.h"
 #include "monitor/ctl.h"
 #include "monitor/frame.h"
+#include "monitor/launch.h"
 #include "monitor/logfile.h"
 #include "monitor/loop.h"
 #include "monitor/options.h"
@@ -268,6 +269,59 @@ static void the_command_line_is_checked(void)
     }
 }
 
+static void the_launcher_takes_whole_requests_only(void)
+{
+    static struct launch launch;
+    struct error error = {0};
+    char good[] = "d\0/a/b\0f\0/a/b/c\000640\0text\0f\0/e\000\0\0m\0--id\0x";
+    CHECK(launch_parse(good, sizeof good, &launch, &error) == 0);
+    CHECK(launch.step_count == 3 && launch.steps[0].content == NULL && strcmp(launch.steps[0].path, "/a/b") == 0);
+    CHECK(launch.steps[1].mode == 0640 && strcmp(launch.steps[1].content, "text") == 0 && *launch.steps[2].content == '\0');
+    static const char *const expected[] = {"isolate", "monitor", "--id", "x", "--sync-fd", "3"};
+    CHECK(launch.argument_count == 6 && launch.arguments[6] == NULL);
+    for (unsigned i = 0; i < 6; i++)
+        CHECK(strcmp(launch.arguments[i], expected[i]) == 0);
+    static const struct {
+        const char *texts;
+        size_t length;
+    } wrong[] = {
+        {"", 0},                        /* nothing */
+        {"m", 1},                       /* no end */
+        {"d\0/a", 5},                   /* no monitor */
+        {"d\0a\0m", 6},                 /* a relative path */
+        {"d\0", 3},                     /* no path */
+        {"f\0/a\000600\0m", 12},        /* `m` is its content, and nothing follows */
+        {"f\0/a\0008\0x\0m", 11},       /* no mode */
+        {"f\0/a\00060000\0x\0m", 15},   /* a mode of six digits */
+        {"x\0/a\0m", 7},                /* an unknown kind */
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char texts[32];
+        memcpy(texts, wrong[i].texts, wrong[i].length);
+        CHECK(launch_parse(texts, wrong[i].length, &launch, &error) < 0);
+    }
+}
+
+static void the_launcher_keeps_what_is_there_and_replaces_files_in_place(void)
+{
+    char inside[128], file[160], text[16] = "";
+    struct stat before, after;
+    struct error error = {0};
+    in_directory("launch", inside);
+    snprintf(file, sizeof file, "%s/hosts", inside);
+    static struct launch launch;
+    launch = (struct launch){
+        .steps = {{.path = inside, .mode = 0755}, {.path = file, .content = "longer", .mode = 0600}}, .step_count = 2};
+    CHECK(launch_prepare(&launch, &error) == 0 && stat(file, &before) == 0);
+    launch.steps[1].content = "short";
+    CHECK(launch_prepare(&launch, &error) == 0 && stat(file, &after) == 0);
+    CHECK(before.st_ino == after.st_ino && after.st_size == 5 && (after.st_mode & 07777) == 0600);
+    cleanup_fd int fd = open(file, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) == 5 && strcmp(text, "short") == 0);
+    launch.steps[0].path = "/proc/nowhere/at/all";
+    CHECK(launch_prepare(&launch, &error) < 0 && strstr(error.text, "/proc/nowhere") != NULL);
+}
+
 int main(void)
 {
     snprintf(directory, sizeof directory, "/tmp/monitor-test-XXXXXX");
@@ -285,6 +339,8 @@ int main(void)
     pid_files_hold_a_number_and_nothing_else();
     json_texts_stay_whole_and_ascii();
     the_command_line_is_checked();
+    the_launcher_takes_whole_requests_only();
+    the_launcher_keeps_what_is_there_and_replaces_files_in_place();
     char command[96];
     snprintf(command, sizeof command, "rm -rf %s", directory);
     if (system(command) != 0)

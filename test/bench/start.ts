@@ -29,7 +29,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { SealedImage } from "../../worker/containers/sealed-image.ts";
+import { Launcher } from "../../worker/containers/launcher.ts";
 import { defaultSeccomp } from "../../worker/containers/core/seccomp.ts";
 import {
   bareUnifiedTree,
@@ -124,12 +124,12 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
     "build/added",
   ]);
   const folder = mkdtempSync(join(tmpdir(), "bench-start-"));
-  const sealed = await SealedImage.open(isolatePath);
+  const launcher = await Launcher.open(isolatePath, {});
   const bare = await bareUnifiedTree();
   const runc = peers.find((peer) => peer.name === "runc")!;
   const crun = peers.find((peer) => peer.name === "crun")!;
   const present: readonly Contestant[] = [runc, crun].filter((peer) => existsSync(peer.path));
-  const memory: Contestant = { name: "isolate", path: sealed.path };
+  const memory: Contestant = { name: "isolate", path: launcher.path };
   const disk: Contestant = { name: "isolate from disk", path: isolatePath };
   const times = options.quick ? 5 : perRound;
   const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
@@ -163,12 +163,12 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
     runs.tell(report, "S2 run of a no-op, isolate from disk", disk.name, {});
     lives.tell(report, "S4 create, start, delete", memory.name, {});
     if (wants("S3")) await benchExec(folder, [memory, ...present], times, options.rounds, report);
-    if (wants("S7")) added(sealed.path, bundle, folder, options.quick ? 5 : 3 * perRound, report);
+    if (wants("S7")) added(launcher.path, bundle, folder, options.quick ? 5 : 3 * perRound, report);
     if (wants("S5")) await manyAtOnce(options.quick ? 20 : 200, report);
     if (wants("S6")) await logRate(options.quick ? 50_000_000 : 1_000_000_000, options.rounds, report);
-    if (wants("S1")) phases(sealed.path, bundle, state("timings"), report);
+    if (wants("S1")) phases(launcher.path, bundle, state("timings"), report);
   } finally {
-    await sealed[Symbol.asyncDispose]();
+    await launcher[Symbol.asyncDispose]();
     for (const path of parents) {
       try {
         rmdirSync(path);

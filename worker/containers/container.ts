@@ -57,15 +57,18 @@ import type { EventHub } from "./events.ts";
 import { readAllDevices, readDevice, type StaticFacts } from "./host-facts.ts";
 import { readLog, type LogOptions } from "./log-reader.ts";
 import type { LogLine } from "./core/log-frames.ts";
+import type { Launcher } from "./launcher.ts";
 import { MonitorConnection } from "./monitor-connection.ts";
-import { networkFilesOf, writeNetworkFiles } from "./network-files.ts";
-import { runProgram, runtimeMessage, startMonitor, streamProgram, type StreamedProgram } from "./programs.ts";
+import { networkFilesOf, planNetworkFiles, writeNetworkFiles, type NetworkFile } from "./network-files.ts";
+import { runProgram, runtimeMessage, streamProgram, type StreamedProgram } from "./programs.ts";
 import type { RecordStore } from "./records.ts";
 import {
+  layersOf,
   listChanges,
   lookUpInRunning,
-  makeLayers,
+  makeDirectories,
   overlayOptions,
+  ownDirectories,
   packLayer,
   packPath,
   prepareRoot,
@@ -84,6 +87,7 @@ import type { VolumeProvider } from "./volumes.ts";
 /** What all containers of a worker share. */
 export interface ContainerHost {
   readonly settings: ContainerSettings;
+  readonly launcher: Launcher;
   readonly facts: StaticFacts;
   readonly records: RecordStore;
   readonly events: EventHub;
@@ -200,7 +204,8 @@ export class Container {
       this.#refuseWhen(["paused", "removing", "dead"], "start");
       if (this.#life !== undefined) return false;
       this.#cancelRestart();
-      await this.#update({ restartCount: 0, stoppedByUser: false });
+      const { restartCount, stoppedByUser } = this.#record.state;
+      if (restartCount !== 0 || stoppedByUser) await this.#update({ restartCount: 0, stoppedByUser: false });
       try {
         await this.#launch(0);
       } catch (error) {
@@ -241,10 +246,11 @@ export class Container {
   async #launchOrThrow(delayMs: number): Promise<void> {
     const { settings } = this.#host;
     const { record } = this;
-    await this.#clearState();
-    await this.#host.volumes.mount(this.id, this.volumeNames);
+    // Of a life before this one.
+    if (record.state.startedAtMs !== 0) await this.#clearState();
+    if (this.volumeNames.length > 0) await this.#host.volumes.mount(this.id, this.volumeNames);
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
-    const layers = await makeLayers(this.directory, prepared.lowerDirectories);
+    const layers = layersOf(this.directory, prepared.lowerDirectories);
     const user = await prepareRoot(settings.programs, layers, {
       imageId: record.imageId,
       workingDirectory: workingDirectoryOf(record),
@@ -253,23 +259,26 @@ export class Container {
     });
     if (record.state.startedAtMs === 0) await this.#fillNewVolumes(layers);
     const network = await this.#attachNetwork();
+    const files = this.#networkFiles(network);
     const spec = buildSpec({
       record,
       facts: { ...this.#host.facts, devices: await this.#devices() },
       user,
       rootfs: layers.target,
       cgroupsPath: this.#cgroupPath(),
-      files: await this.#networkFiles(network),
+      files: this.#binds(files),
       initProgram: settings.programs.init,
       namespaces: this.#namespaces(network),
       seccomp: this.#seccomp(),
     });
     const bundle = join(this.directory, "bundle");
-    await mkdir(bundle, { recursive: true });
-    await writeFile(join(bundle, "config.json"), JSON.stringify(spec), { mode: 0o600 });
-    const started = await startMonitor(settings.programs.isolate, this.#monitorArguments(bundle, layers), {
-      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-      ...settings.monitorEnvironment,
+    const started = await this.#host.launcher.launch({
+      directories: [...ownDirectories(layers), bundle],
+      files: [
+        ...files.map(({ path, text }) => ({ path, mode: 0o644, text })),
+        { path: join(bundle, "config.json"), mode: 0o600, text: JSON.stringify(spec) },
+      ],
+      args: this.#monitorArguments(bundle, layers),
     });
     const connection = await MonitorConnection.open(this.stateDirectory);
     try {
@@ -374,13 +383,11 @@ export class Container {
       .catch((error: unknown) => logger.error("a container's network was not released", { container: this.id, error }));
   }
 
-  async #networkFiles(network: ContainerNetwork | undefined): Promise<Record<string, string>> {
+  /** What is to be in its own: nothing for one that goes by another's. */
+  #networkFiles(network: ContainerNetwork | undefined): readonly NetworkFile[] {
     const { config, hostConfig } = this.#record;
-    const mode = hostConfig.NetworkMode ?? "";
-    // Who shares another's network goes by its names, too.
-    if (mode.startsWith("container:"))
-      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).directory);
-    return writeNetworkFiles({
+    if ((hostConfig.NetworkMode ?? "").startsWith("container:")) return [];
+    return planNetworkFiles({
       directory: this.directory,
       hostname: hostnameOf(config, this.id),
       domainname: config.Domainname ?? "",
@@ -388,6 +395,15 @@ export class Container {
       sharesHostNetwork: hostConfig.NetworkMode === "host",
       network,
     });
+  }
+
+  /** Destination to host path. */
+  #binds(files: readonly NetworkFile[]): Readonly<Record<string, string>> {
+    const mode = this.#record.hostConfig.NetworkMode ?? "";
+    // Who shares another's network goes by its names, too.
+    if (mode.startsWith("container:"))
+      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).directory);
+    return Object.fromEntries(files.map(({ destination, path }) => [destination, path]));
   }
 
   #namespaces(network: ContainerNetwork | undefined): Parameters<typeof buildSpec>[0]["namespaces"] {
@@ -452,6 +468,7 @@ export class Container {
     const { settings } = this.#host;
     for (const mount of this.#record.mounts) {
       if (mount.type !== "volume" || mount.noCopy === true || (await readdir(mount.source)).length > 0) continue;
+      await makeDirectories(layers);
       const place: RootPlace = { kind: "stopped", layers, mounts: [] };
       const kind = await statPath(settings.programs, place, this.id, mount.destination).catch(() => undefined);
       if (kind === undefined || (kind.mode & 0o170000) !== 0o040000) continue;
@@ -755,7 +772,7 @@ export class Container {
       await this.#put({ ...before, networks: change(before.networks ?? {}, before) });
       if (this.#life === undefined && !before.state.restarting) return;
       try {
-        await this.#networkFiles(await this.#attachNetwork());
+        await writeNetworkFiles(this.#networkFiles(await this.#attachNetwork()));
       } catch (error) {
         await this.#put(before);
         // Back to what it had, as far as that goes; why it did not go on is what the caller hears.
@@ -1121,7 +1138,9 @@ export class Container {
 
   async #layers(): Promise<Layers> {
     const prepared = await this.#host.settings.rootfs.prepare(this.id, this.#record.imageId);
-    return makeLayers(this.directory, prepared.lowerDirectories);
+    const layers = layersOf(this.directory, prepared.lowerDirectories);
+    await makeDirectories(layers);
+    return layers;
   }
 
   async changes(): Promise<PathChange[]> {

@@ -27,8 +27,9 @@ import {
 } from "./errors.ts";
 import { EventHub, type ContainerEvent } from "./events.ts";
 import { readHostFacts } from "./host-facts.ts";
+import { Launcher } from "./launcher.ts";
 import { clearLeftovers, type Leftovers } from "./leftovers.ts";
-import { SealedImage } from "./sealed-image.ts";
+import { makeInitLayer } from "./root-access.ts";
 import { openRecords, type RecordStore } from "./records.ts";
 import type { ContainerSettings } from "./settings.ts";
 import { DirectoryVolumes, type VolumeProvider } from "./volumes.ts";
@@ -61,7 +62,7 @@ export class Containers implements AsyncDisposable {
   readonly #events = new EventHub();
   readonly #tasks: TaskGroup;
   readonly #host: ContainerHost;
-  readonly #image: SealedImage;
+  readonly #launcher: Launcher;
   /** What `open` found and did. */
   recovery: RecoveryReport = {
     adopted: [],
@@ -75,16 +76,17 @@ export class Containers implements AsyncDisposable {
     records: RecordStore,
     volumes: VolumeProvider,
     facts: ContainerHost["facts"],
-    image: SealedImage,
+    launcher: Launcher,
   ) {
     this.#settings = settings;
-    this.#image = image;
+    this.#launcher = launcher;
     this.#records = records;
     this.#tasks = new TaskGroup((name, error) =>
       settings.logger.error("work on a container failed", { work: name, error }),
     );
     this.#host = {
       settings,
+      launcher,
       facts,
       records,
       volumes,
@@ -107,24 +109,28 @@ export class Containers implements AsyncDisposable {
     ]) {
       await mkdir(path, { recursive: true, mode: 0o711 });
     }
+    await makeInitLayer(settings.dataDirectory);
     const records = await openRecords(join(settings.dataDirectory, "db"));
-    const image = await SealedImage.open(settings.programs.isolate);
+    const launcher = await Launcher.open(settings.programs.isolate, {
+      PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      ...settings.monitorEnvironment,
+    });
     const sealed: ContainerSettings = {
       ...settings,
       programs: {
         ...settings.programs,
         get isolate() {
-          return image.path;
+          return launcher.path;
         },
       },
     };
     try {
       const provider = volumes ?? new DirectoryVolumes(join(settings.dataDirectory, "volumes"));
-      const containers = new Containers(sealed, records, provider, await readHostFacts(), image);
+      const containers = new Containers(sealed, records, provider, await readHostFacts(), launcher);
       await containers.#recover();
       return containers;
     } catch (error) {
-      await image[Symbol.asyncDispose]();
+      await launcher[Symbol.asyncDispose]();
       await records[Symbol.asyncDispose]();
       throw error;
     }
@@ -381,6 +387,6 @@ export class Containers implements AsyncDisposable {
     for (const container of this.#containers.values()) container.release();
     await this.#tasks[Symbol.asyncDispose]();
     await this.#records[Symbol.asyncDispose]();
-    await this.#image[Symbol.asyncDispose]();
+    await this.#launcher[Symbol.asyncDispose]();
   }
 }

@@ -1,5 +1,6 @@
 /** hostname, hosts and resolv.conf: files of ours that are bound over the image's. */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { HostConfig } from "./core/types.ts";
@@ -55,8 +56,10 @@ export function resolvText(
   return [...search, ...servers, ...options, ...ndots].map((line) => `${line}\n`).join("");
 }
 
+const destinations = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"] as const;
+
 /** Where a container's three files are: destination to host path. */
-export function networkFilesOf(directory: string): Record<"/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf", string> {
+export function networkFilesOf(directory: string): Record<(typeof destinations)[number], string> {
   return {
     "/etc/hostname": join(directory, "hostname"),
     "/etc/hosts": join(directory, "hosts"),
@@ -74,23 +77,43 @@ export interface NetworkFilesInput {
   readonly network: Omit<ContainerNetwork, "namespacePath"> | undefined;
 }
 
-/** Writes the three files, in place where they are; gives the binds: destination to host path. */
-export async function writeNetworkFiles(input: NetworkFilesInput): Promise<Record<string, string>> {
+/** One of the three: bound to `destination`. */
+export interface NetworkFile {
+  readonly destination: string;
+  readonly path: string;
+  readonly text: string;
+}
+
+/** What is to be in the three files. */
+export function planNetworkFiles(input: NetworkFilesInput): readonly NetworkFile[] {
   const { directory, hostConfig, network } = input;
   const sharesHost = input.sharesHostNetwork;
-  const files = networkFilesOf(directory);
   const full = input.domainname === "" ? input.hostname : `${input.hostname}.${input.domainname}`;
   const names = full === input.hostname ? full : `${full} ${input.hostname}`;
-  const hostHosts = sharesHost ? await readFile("/etc/hosts", "utf8").catch(() => undefined) : undefined;
   const addresses = network === undefined || network.addresses.length === 0 ? ["127.0.1.1"] : network.addresses;
-  await writeFile(files["/etc/hostname"], `${input.hostname}\n`);
   const extra = [...(hostConfig.ExtraHosts ?? []), ...(network?.hosts ?? [])];
   const own = sharesHost ? undefined : { addresses, names };
-  await writeFile(files["/etc/hosts"], hostHosts ?? hostsText(extra, own, network?.hostAddress));
-  const hostResolv = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
-  await writeFile(
-    files["/etc/resolv.conf"],
-    resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }),
-  );
-  return files;
+  const hostHosts = sharesHost ? ofHost("/etc/hosts") : undefined;
+  const hostResolv = ofHost("/etc/resolv.conf") ?? "";
+  const texts = {
+    "/etc/hostname": `${input.hostname}\n`,
+    "/etc/hosts": hostHosts ?? hostsText(extra, own, network?.hostAddress),
+    "/etc/resolv.conf": resolvText(hostResolv, hostConfig, { sharesHost, resolver: network?.resolver }),
+  };
+  const paths = networkFilesOf(directory);
+  return destinations.map((destination) => ({ destination, path: paths[destination], text: texts[destination] }));
+}
+
+/** In place, since they may be bound into a container. */
+export async function writeNetworkFiles(files: readonly NetworkFile[]): Promise<void> {
+  for (const { path, text } of files) await writeFile(path, text);
+}
+
+/** Read at each start, since it changes; at once, since four trips to the thread pool cost ten times as much. */
+function ofHost(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined; // a host without it is as good as one where it is empty
+  }
 }

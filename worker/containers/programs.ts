@@ -92,41 +92,6 @@ export function streamProgram(
   return { stdin: child.stdin, stdout, done, kill: () => child.kill("SIGKILL") };
 }
 
-export interface MonitorStarted {
-  readonly pid: number;
-  readonly startTime: number;
-}
-
-/**
- * Starts a monitor and waits until it has created its container, or says why not.
- * @throws  Error with the monitor's or the runtime's reason
- */
-export async function startMonitor(
-  program: string,
-  args: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): Promise<MonitorStarted> {
-  const child = spawn(program, ["monitor", ...args, "--sync-fd", "3"], {
-    stdio: ["ignore", "ignore", "pipe", "pipe"],
-    cwd: "/",
-    env: environment,
-  });
-  let stderr = "";
-  child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString("utf8").slice(0, errorTextMax)));
-  const sync = child.stdio[3] as Readable;
-  const text = await new Promise<string>((resolve, reject) => {
-    let received = "";
-    child.on("error", reject);
-    sync.on("data", (chunk: Buffer) => (received += chunk.toString("utf8")));
-    sync.on("error", reject);
-    sync.on("close", () => resolve(received));
-  });
-  if (text === "") throw new Error(stderr.trim() === "" ? "the monitor ended without an answer" : stderr.trim());
-  const answer = JSON.parse(text) as { ok: boolean; pid?: number; startTime?: number; error?: string };
-  if (!answer.ok || answer.pid === undefined) throw new Error(runtimeMessage(answer.error ?? "no reason given"));
-  return { pid: answer.pid, startTime: answer.startTime ?? 0 };
-}
-
 /** A runtime's log line is JSON with `msg`; anything else is taken as it is. */
 export function runtimeMessage(line: string): string {
   try {

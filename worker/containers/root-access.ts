@@ -2,8 +2,8 @@
  * The root filesystem of a container, running or not: users, copying, changes. All paths inside it are resolved by the native
  * programs, below a descriptor of the root; this file never opens one of them itself.
  */
-import { lstat, mkdir, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { lstat, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 
 import { lookUpUser, type ProcessUser } from "./core/users.ts";
 import type { ResolvedMount } from "./core/types.ts";
@@ -29,29 +29,36 @@ const placeholders = {
   links: [["etc/mtab", "/proc/mounts"]],
 } as const;
 
-async function makePlaceholders(init: string): Promise<void> {
-  for (const path of placeholders.directories) await mkdir(join(init, path), { recursive: true, mode: 0o755 });
-  for (const path of placeholders.files) await writeFile(join(init, path), "", { mode: 0o644 });
-  for (const [path, target] of placeholders.links) {
-    await symlink(target, join(init, path)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "EEXIST") throw error;
-    });
-  }
+/** One for all containers of a worker: nothing ever writes to it. */
+const initPath = (dataDirectory: string): string => join(dataDirectory, "init");
+
+/** Made once, whole or not at all. Its name would change with its content: what runs goes on with what it has mounted. */
+export async function makeInitLayer(dataDirectory: string): Promise<void> {
+  const init = initPath(dataDirectory);
+  if (await exists(init)) return;
+  const fresh = `${init}.new`;
+  await rm(fresh, { recursive: true, force: true });
+  for (const path of placeholders.directories) await mkdir(join(fresh, path), { recursive: true, mode: 0o755 });
+  for (const path of placeholders.files) await writeFile(join(fresh, path), "", { mode: 0o644 });
+  for (const [path, target] of placeholders.links) await symlink(target, join(fresh, path));
+  await rename(fresh, init);
 }
 
-/** The directories of a container's writable layer, made if they are not there. */
-export async function makeLayers(directory: string, lowers: readonly string[]): Promise<Layers> {
-  const init = join(directory, "init");
-  const layers = {
-    lowers: [init, ...lowers],
+/** @param directory  of the container, in `containers` of the worker's data; not all of it is there yet */
+export function layersOf(directory: string, lowers: readonly string[]): Layers {
+  return {
+    lowers: [initPath(dirname(dirname(directory))), ...lowers],
     upper: join(directory, "upper"),
     work: join(directory, "work"),
     target: join(directory, "merged"),
   };
-  for (const path of [layers.upper, layers.work, layers.target]) await mkdir(path, { recursive: true });
-  // The last of them tells that all are there; a crash in between makes them again.
-  if (!(await exists(join(init, "etc/mtab")))) await makePlaceholders(init);
-  return layers;
+}
+
+/** Of a container's own: to be there before its layers are mounted. */
+export const ownDirectories = ({ upper, work, target }: Layers): string[] => [upper, work, target];
+
+export async function makeDirectories(layers: Layers): Promise<void> {
+  await Promise.all(ownDirectories(layers).map((path) => mkdir(path, { recursive: true })));
 }
 
 const exists = (path: string): Promise<boolean> =>
@@ -139,6 +146,7 @@ export async function prepareRoot(
     : [wish.imageId, ...layers.lowers.slice(1)].join("\n");
   const before = key === undefined ? undefined : known.get(key);
   if (isRoot && before !== undefined) return userIn(before, wish.user, wish.groupAdd);
+  await makeDirectories(layers);
   const directory = isRoot ? [] : ["--make-directory", wish.workingDirectory];
   const accounts = await readAccounts(programs, [...overlayOptions(layers), ...directory]);
   const length = (accounts.passwd?.length ?? 0) + (accounts.group?.length ?? 0);

@@ -1,0 +1,88 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { Launcher } from "./launcher.ts";
+
+const program = join(import.meta.dirname, "../../native/build/isolate");
+const skip = existsSync(program) ? false : "needs native/build: run `make -C native`";
+const nothing = { directories: [], files: [], args: [] };
+
+test(
+  "the held image is the program, in a memory file that nobody can write, and goes when it is let go",
+  { skip },
+  async () => {
+    const launcher = await Launcher.open(program, {});
+    const held = launcher.path;
+    assert.match(readlinkSync(held), /^\/memfd:isolate/);
+    assert.ok(readFileSync(held).equals(readFileSync(program)));
+    assert.equal(spawnSync("/bin/sh", ["-c", `echo x >> ${held}`], { stdio: "ignore" }).status === 0, false);
+    assert.match(spawnSync(held, ["--version"], { encoding: "utf8" }).stdout, /^isolate version/);
+    await launcher[Symbol.asyncDispose]();
+    assert.equal(existsSync(held), false);
+    assert.equal(launcher.path, program);
+    await launcher[Symbol.asyncDispose]();
+  },
+);
+
+test("a program that launches nothing, or is not there, is executed from its own path, and says so when asked", async () => {
+  for (const path of ["/bin/true", "/nowhere/at-all"]) {
+    const launcher = await Launcher.open(path, {});
+    assert.equal(launcher.path, path);
+    await assert.rejects(launcher.launch(nothing), /the launcher of monitors has ended/);
+    await launcher[Symbol.asyncDispose]();
+  }
+});
+
+test("files are made before the monitor, and what it refuses comes back as its reason", { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), "launcher-"));
+  const launcher = await Launcher.open(program, {});
+  try {
+    const text = `${"ä".repeat(100_000)}\n`;
+    const request = {
+      directories: [join(folder, "a"), join(folder, "a/b")],
+      files: [{ path: join(folder, "a/b/c"), mode: 0o640, text }],
+      args: ["--id", "x"],
+    };
+    await assert.rejects(launcher.launch(request), /do without --id, --bundle/);
+    assert.equal(readFileSync(join(folder, "a/b/c"), "utf8"), text);
+    assert.equal(statSync(join(folder, "a/b/c")).mode & 0o777, 0o640);
+    const wrong = { ...nothing, directories: [join(folder, "no/such")] };
+    await assert.rejects(launcher.launch(wrong), /no\/such: No such file or directory/);
+    await assert.rejects(launcher.launch({ ...nothing, args: ["--id", "a\0b"] }), /holds a NUL/);
+    await assert.rejects(launcher.launch({ ...nothing, directories: ["relative"] }), /not absolute/);
+  } finally {
+    await launcher[Symbol.asyncDispose]();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test(
+  "each of many requests gets its own answer, and one that kills the launcher costs only itself",
+  { skip },
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "launcher-"));
+    const launcher = await Launcher.open(program, {});
+    try {
+      const ask = async (at: number): Promise<void> => {
+        const request = { ...nothing, directories: [join(folder, `${at}`)], args: ["--log-max-size", `-${at}`] };
+        await assert.rejects(launcher.launch(request), new RegExp(`understand number "-${at}"`));
+        assert.ok(existsSync(join(folder, `${at}`)));
+      };
+      await Promise.all(Array.from({ length: 400 }, (_, at) => ask(at)));
+      const pid = Number(/^\/proc\/([0-9]+)\//.exec(launcher.path)?.[1]);
+      process.kill(pid, "SIGSTOP");
+      const lost = launcher.launch(nothing);
+      process.kill(pid, "SIGKILL");
+      await assert.rejects(lost, /the launcher of monitors has ended/);
+      await ask(1000);
+      assert.notEqual(Number(/^\/proc\/([0-9]+)\//.exec(launcher.path)?.[1]), pid);
+    } finally {
+      await launcher[Symbol.asyncDispose]();
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
