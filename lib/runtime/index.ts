@@ -3,11 +3,13 @@
  * clock          monotonic and wall time, timers, waits that take a signal; virtual-clock moves only when told
  * task-group     owns started work until it ends
  * bounded-queue  waits, refuses, or drops and tells to resync when full
+ * group-commit   many writers, one sync of the disk
  * logger         JSON lines without secrets
  * Uses: lib/pure, pino.   Used by: every shell.
  */
 export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
 export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } from "./clock.ts";
+export { GroupCommit } from "./group-commit.ts";
 export { directoryBytes } from "./directory-bytes.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { TaskGroup } from "./task-group.ts";

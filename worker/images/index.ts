@@ -159,7 +159,7 @@ export class Images implements AsyncDisposable {
     } = {},
   ): Promise<{ readonly digest: Digest; readonly size: number }> {
     const reference = parseReference(text);
-    const image = await this.#store.find(text);
+    const image = this.#store.find(text);
     const pushed = await this.#withClient(this.#client(reference, options.credentials), (registry) =>
       push(this.#store, registry, reference, image, options.onProgress ?? (() => undefined), options.signal),
     );
@@ -191,8 +191,8 @@ export class Images implements AsyncDisposable {
   async save(texts: readonly string[], signal?: AbortSignal): Promise<Readable> {
     const images = await Promise.all(
       texts.map(async (text) => {
-        const image = await this.#store.find(text);
-        const tags = (await this.#store.namesOf(image.id)).filter((name) => !name.includes("@"));
+        const image = this.#store.find(text);
+        const tags = this.#store.namesOf(image.id).filter((name) => !name.includes("@"));
         const named = /^(?:sha256:)?[0-9a-f]{4,64}$/.test(text) ? undefined : nameKey(parseReference(text));
         const chosen = named !== undefined && tags.includes(named) ? [named] : named === undefined ? tags : [];
         return { image, names: chosen.map((name) => familiar(parseReference(name))) };
@@ -227,7 +227,7 @@ export class Images implements AsyncDisposable {
     changes: Readable,
     options: Partial<Omit<CommitOptions, "reference" | "bytesMax">> & { readonly reference?: string } = {},
   ): Promise<ImageRecord> {
-    return commitContainer(this.#store, await this.#store.find(parentImage), changes, {
+    return commitContainer(this.#store, this.#store.find(parentImage), changes, {
       reference: options.reference === undefined ? undefined : parseReference(options.reference),
       comment: options.comment ?? "",
       author: options.author ?? "",
@@ -240,7 +240,7 @@ export class Images implements AsyncDisposable {
   async tag(source: string, target: string): Promise<void> {
     const reference = parseReference(target);
     await this.#store.exclusively(async () => {
-      const image = await this.#store.find(source);
+      const image = this.#store.find(source);
       await this.#store.records.putName(nameKey(reference), image.id);
       this.#emit({ action: "tag", id: image.id, name: familiar(reference) });
     });
@@ -250,7 +250,7 @@ export class Images implements AsyncDisposable {
     text: string,
     options: { readonly force?: boolean } = {},
   ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
-    const { id } = await this.#store.find(text);
+    const { id } = this.#store.find(text);
     const result = await this.#store.remove(text, options.force ?? false);
     for (const name of result.untagged) this.#emit({ action: "untag", id, name: familiar(parseReference(name)) });
     for (const removed of result.removed) this.#emit({ action: "delete", id: removed, name: removed });
@@ -268,7 +268,7 @@ export class Images implements AsyncDisposable {
 
   /** An image's configuration as it came, for what running it does not need: history, author, comment. */
   async document(text: string): Promise<Readonly<Record<string, unknown>>> {
-    const image = await this.#store.find(text);
+    const image = this.#store.find(text);
     return parseObject(
       await this.#store.blobs.read(image.config.digest, configBytesMax),
       configBytesMax,
@@ -294,9 +294,9 @@ export class Images implements AsyncDisposable {
   }
 
   async list(): Promise<readonly ImageSummary[]> {
-    const names = [...(await this.#store.records.names())];
-    const users = [...(await this.#store.records.users()).values()];
-    return (await this.#store.records.images()).map((image) => {
+    const names = [...this.#store.records.names()];
+    const users = [...this.#store.records.users().values()];
+    return this.#store.records.images().map((image) => {
       const mine = names.filter(([, id]) => id === image.id).map(([name]) => name);
       return {
         id: image.id,
@@ -313,30 +313,31 @@ export class Images implements AsyncDisposable {
 
   /** Bytes of all layers' files, each layer once. */
   async layersBytes(): Promise<number> {
-    const layers = (await this.#store.records.images()).flatMap((image) => image.layers);
+    const layers = this.#store.records.images().flatMap((image) => image.layers);
     const byChain = new Map(layers.map((layer) => [layer.chainId, layer.bytes]));
     return [...byChain.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** @throws ImageNotFound */
   async inspect(text: string): Promise<{ readonly image: ImageRecord; readonly config: ImageConfig }> {
-    const image = await this.#store.find(text);
+    const image = this.#store.find(text);
     return { image, config: await this.#store.config(image) };
   }
 
   /** Binds an image to a container: it stays, with its layers, until `release`. Calling it again gives the same answer. */
   async prepare(containerId: string, text: string): Promise<PreparedImage> {
-    const image = await this.#store.exclusively(async () => {
-      const found = await this.#store.find(text);
-      await this.#store.records.addUser(containerId, found.id);
-      return found;
+    // The collector has its turn before or after; the disk is waited for outside, so that containers do not wait in a row.
+    const { image, written } = await this.#store.exclusively(async () => {
+      const found = this.#store.find(text);
+      return { image: found, written: this.#store.records.addUser(containerId, found.id) };
     });
+    await written;
     const lowerDirs = image.layers.map((layer) => this.#store.layers.path(layer.chainId)).reverse();
     return { imageId: image.id, lowerDirs, config: await this.#store.config(image) };
   }
 
   async release(containerId: string): Promise<void> {
-    await this.#store.exclusively(() => this.#store.records.removeUser(containerId));
+    await this.#store.records.removeUser(containerId);
   }
 
   #client(reference: ImageReference, credentials: Credentials | undefined, mirror?: string): RegistryClient {

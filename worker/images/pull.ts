@@ -68,8 +68,8 @@ export async function pull(
     const names = [`${repositoryName(reference)}@${top.descriptor.digest}`];
     if (reference.tag !== undefined && reference.digest === undefined) names.push(nameKey(reference));
     lease.pin(content.config.digest);
-    const before = await store.records.image(content.config.digest);
-    const namedBefore = await store.records.idOf(names.at(-1) ?? "");
+    const before = store.records.image(content.config.digest);
+    const namedBefore = store.records.idOf(names.at(-1) ?? "");
     await fetchBlobs(store, lease, registry, content, onProgress, signal);
     const image = await store.commitImage(lease, manifest, content, names, {
       signal,

@@ -1,5 +1,6 @@
 /** What the node remembers of images, in `level`: images by id, names, layers, and which container uses which image. */
 import type { BatchOperation, Level } from "level";
+import { GroupCommit } from "../../lib/runtime/index.ts";
 import type { Descriptor } from "./core/manifest.ts";
 import type { Digest } from "./core/reference.ts";
 
@@ -27,76 +28,113 @@ export interface ImageRecord {
 type Database = Level<string, unknown>;
 type Operation = BatchOperation<Database, string, unknown>;
 
-/** One batch is one atomic, durable step. */
+interface Use {
+  readonly image: Digest;
+  /** Settles when it is on disk. */
+  readonly written: Promise<void>;
+}
+
+/**
+ * One write is one atomic, durable step. All of it is in memory as well: there are few images, and each start of a
+ * container asks.
+ */
 export class ImageRecords {
-  readonly #database: Database;
+  readonly #images = new Map<Digest, ImageRecord>();
+  readonly #names = new Map<string, Digest>();
+  readonly #users = new Map<string, Use>();
+  readonly #writes: GroupCommit<Operation>;
 
-  constructor(database: Database) {
-    this.#database = database;
+  private constructor(database: Database) {
+    this.#writes = new GroupCommit((operations) => database.batch([...operations], { sync: true }));
   }
 
-  async image(id: Digest): Promise<ImageRecord | undefined> {
-    return (await this.#database.get(`image/${id}`)) as ImageRecord | undefined;
+  static async open(database: Database): Promise<ImageRecords> {
+    const records = new ImageRecords(database);
+    const written = Promise.resolve();
+    for await (const [key, value] of database.iterator()) {
+      const slash = key.indexOf("/");
+      const rest = key.slice(slash + 1);
+      switch (key.slice(0, slash)) {
+        case "image":
+          records.#images.set(rest, value as ImageRecord);
+          break;
+        case "name":
+          records.#names.set(rest, value as Digest);
+          break;
+        case "user":
+          records.#users.set(rest, { image: value as Digest, written });
+          break;
+        default: // of a later version
+      }
+    }
+    return records;
   }
 
-  async images(): Promise<readonly ImageRecord[]> {
-    return this.#values<ImageRecord>("image/");
+  image(id: Digest): ImageRecord | undefined {
+    return this.#images.get(id);
+  }
+
+  images(): readonly ImageRecord[] {
+    return [...this.#images.values()];
   }
 
   /** Names to image ids: `registry/repository:tag` and `registry/repository@digest`. */
-  async names(): Promise<ReadonlyMap<string, Digest>> {
-    const found = new Map<string, Digest>();
-    for await (const [key, id] of this.#database.iterator({ gte: "name/", lt: "name0" })) {
-      found.set(key.slice("name/".length), id as Digest);
-    }
-    return found;
+  names(): ReadonlyMap<string, Digest> {
+    return this.#names;
   }
 
-  async idOf(name: string): Promise<Digest | undefined> {
-    return (await this.#database.get(`name/${name}`)) as Digest | undefined;
+  idOf(name: string): Digest | undefined {
+    return this.#names.get(name);
   }
 
-  /** Container ids to the image each was made from. */
-  async users(): Promise<ReadonlyMap<string, Digest>> {
-    const found = new Map<string, Digest>();
-    for await (const [key, id] of this.#database.iterator({ gte: "user/", lt: "user0" })) {
-      found.set(key.slice("user/".length), id as Digest);
-    }
-    return found;
+  /** The images that containers were made from, one for each container. */
+  users(): ReadonlyMap<string, Digest> {
+    return new Map(Array.from(this.#users, ([container, { image }]) => [container, image]));
   }
 
   async put(image: ImageRecord, names: readonly string[]): Promise<void> {
-    await this.#write([
+    await this.#writes.add(
       { type: "put", key: `image/${image.id}`, value: image },
       ...names.map((name): Operation => ({ type: "put", key: `name/${name}`, value: image.id })),
-    ]);
+    );
+    this.#images.set(image.id, image);
+    for (const name of names) this.#names.set(name, image.id);
   }
 
   async putName(name: string, id: Digest): Promise<void> {
-    await this.#write([{ type: "put", key: `name/${name}`, value: id }]);
+    await this.#writes.add({ type: "put", key: `name/${name}`, value: id });
+    this.#names.set(name, id);
   }
 
-  async remove(change: { readonly image?: Digest; readonly names: readonly string[] }): Promise<void> {
-    await this.#write([
-      ...change.names.map((name): Operation => ({ type: "del", key: `name/${name}` })),
-      ...(change.image === undefined ? [] : [{ type: "del", key: `image/${change.image}` } satisfies Operation]),
-    ]);
+  async remove({ image, names }: { readonly image?: Digest; readonly names: readonly string[] }): Promise<void> {
+    await this.#writes.add(
+      ...names.map((name): Operation => ({ type: "del", key: `name/${name}` })),
+      ...(image === undefined ? [] : [{ type: "del", key: `image/${image}` } satisfies Operation]),
+    );
+    for (const name of names) this.#names.delete(name);
+    if (image !== undefined) this.#images.delete(image);
   }
 
-  async addUser(containerId: string, image: Digest): Promise<void> {
-    await this.#write([{ type: "put", key: `user/${containerId}`, value: image }]);
+  /** Holds from the call on, so that nobody removes the image meanwhile. @returns settles when it is on disk */
+  addUser(container: string, image: Digest): Promise<void> {
+    const known = this.#users.get(container);
+    if (known?.image === image) return known.written;
+    const written = this.#writes.add({ type: "put", key: `user/${container}`, value: image });
+    const use = { image, written };
+    this.#users.set(container, use);
+    written.catch(() => {
+      if (this.#users.get(container) === use) this.#users.delete(container);
+    });
+    return written;
   }
 
-  async removeUser(containerId: string): Promise<void> {
-    await this.#write([{ type: "del", key: `user/${containerId}` }]);
+  async removeUser(container: string): Promise<void> {
+    if (!this.#users.delete(container)) return;
+    await this.#writes.add({ type: "del", key: `user/${container}` });
   }
 
-  async #write(operations: Operation[]): Promise<void> {
-    await this.#database.batch(operations, { sync: true });
-  }
-
-  async #values<T>(prefix: string): Promise<readonly T[]> {
-    const end = `${prefix.slice(0, -1)}0`; // "0" follows "/" in ASCII
-    return (await this.#database.values({ gte: prefix, lt: end }).all()) as T[];
+  /** When nothing is being written any more. */
+  async idle(): Promise<void> {
+    await this.#writes.idle();
   }
 }

@@ -38,6 +38,9 @@ export interface PruneReport {
   readonly reclaimedBytes: number;
 }
 
+/** Configurations kept in memory. */
+const configsMax = 32;
+
 export class ImageContentStore implements AsyncDisposable {
   readonly blobs: BlobStore;
   readonly layers: LayerStore;
@@ -51,10 +54,13 @@ export class ImageContentStore implements AsyncDisposable {
   /** Collections and changes of records exclude each other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: StoreOptions, database: Level<string, unknown>) {
+  /** Of images that were asked for last: content that is named by its digest does not change. */
+  readonly #configs = new Map<Digest, ImageConfig>();
+
+  private constructor(options: StoreOptions, database: Level<string, unknown>, records: ImageRecords) {
     this.blobs = new BlobStore(options.folder);
     this.layers = new LayerStore(options.folder, options.archiveProgram, options.limits);
-    this.records = new ImageRecords(database);
+    this.records = records;
     this.clock = options.clock;
     this.#database = database;
   }
@@ -63,19 +69,20 @@ export class ImageContentStore implements AsyncDisposable {
     await mkdir(options.folder, { recursive: true, mode: 0o711 });
     const database = new Level<string, unknown>(join(options.folder, "records"), { valueEncoding: "json" });
     await database.open();
-    const store = new ImageContentStore(options, database);
     try {
+      const store = new ImageContentStore(options, database, await ImageRecords.open(database));
       await store.blobs.open();
       await store.layers.open();
+      return store;
     } catch (error) {
       await database.close();
       throw error;
     }
-    return store;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#turn;
+    await this.records.idle();
     await this.#database.close();
   }
 
@@ -133,7 +140,7 @@ export class ImageContentStore implements AsyncDisposable {
   ): Promise<ImageRecord> {
     const config = parseConfig(await this.blobs.read(content.config.digest, configBytesMax), content.layers.length);
     const chains = chainIds(config.diffIds, sha256);
-    const before = await this.records.image(content.config.digest);
+    const before = this.records.image(content.config.digest);
     const layers: LayerRecord[] = [];
     for (const [at, blob] of content.layers.entries()) {
       const diffId = config.diffIds[at] as Digest;
@@ -146,7 +153,7 @@ export class ImageContentStore implements AsyncDisposable {
         blob,
         diffId,
         chainId,
-        bytes: unpacked > 0 ? unpacked : (known ?? (await this.#knownBytes(chainId)) ?? blob.size),
+        bytes: unpacked > 0 ? unpacked : (known ?? this.#knownBytes(chainId) ?? blob.size),
       });
     }
     const image: ImageRecord = {
@@ -162,8 +169,8 @@ export class ImageContentStore implements AsyncDisposable {
   }
 
   /** Files' bytes of a layer that another image brought. */
-  async #knownBytes(chainId: Digest): Promise<number | undefined> {
-    for (const image of await this.records.images()) {
+  #knownBytes(chainId: Digest): number | undefined {
+    for (const image of this.records.images()) {
       const layer = image.layers.find((one) => one.chainId === chainId);
       if (layer !== undefined) return layer.bytes;
     }
@@ -174,31 +181,37 @@ export class ImageContentStore implements AsyncDisposable {
    * An image by name, digest, id or the beginning of an id.
    * @throws ImageNotFound, ImageReferenceInvalid
    */
-  async find(text: string): Promise<ImageRecord> {
-    const byId = isDigest(text) ? await this.records.image(text) : undefined;
+  find(text: string): ImageRecord {
+    const byId = isDigest(text) ? this.records.image(text) : undefined;
     if (byId !== undefined) return byId;
     const short = /^(?:sha256:)?([0-9a-f]{4,64})$/.exec(text)?.[1];
-    if (short !== undefined && !(await this.#hasName(text))) {
-      const fitting = (await this.records.images()).filter((image) => image.id.startsWith(`sha256:${short}`));
+    if (short !== undefined && !this.#hasName(text)) {
+      const fitting = this.records.images().filter((image) => image.id.startsWith(`sha256:${short}`));
       if (fitting.length === 1 && fitting[0] !== undefined) return fitting[0];
       if (isDigest(text)) throw new ImageNotFound(text);
     }
-    const id = await this.records.idOf(nameKey(parseReference(text)));
-    const image = id === undefined ? undefined : await this.records.image(id);
+    const id = this.records.idOf(nameKey(parseReference(text)));
+    const image = id === undefined ? undefined : this.records.image(id);
     if (image === undefined) throw new ImageNotFound(text);
     return image;
   }
 
-  async #hasName(text: string): Promise<boolean> {
-    return (await this.records.idOf(nameKey(parseReference(text)))) !== undefined;
+  #hasName(text: string): boolean {
+    return this.records.idOf(nameKey(parseReference(text))) !== undefined;
   }
 
-  async config(image: ImageRecord): Promise<ImageConfig> {
-    return parseConfig(await this.blobs.read(image.config.digest, configBytesMax), undefined);
+  async config({ config: { digest } }: ImageRecord): Promise<ImageConfig> {
+    const known = this.#configs.get(digest);
+    if (known !== undefined) return known;
+    const config = parseConfig(await this.blobs.read(digest, configBytesMax), undefined);
+    const [oldest] = this.#configs.keys();
+    if (this.#configs.size >= configsMax && oldest !== undefined) this.#configs.delete(oldest);
+    this.#configs.set(digest, config);
+    return config;
   }
 
-  async namesOf(id: Digest): Promise<readonly string[]> {
-    return [...(await this.records.names())].filter(([, of]) => of === id).map(([name]) => name);
+  namesOf(id: Digest): readonly string[] {
+    return [...this.records.names()].filter(([, of]) => of === id).map(([name]) => name);
   }
 
   /**
@@ -210,12 +223,10 @@ export class ImageContentStore implements AsyncDisposable {
     force: boolean,
   ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
     return this.exclusively(async () => {
-      const image = await this.find(text);
-      const names = await this.namesOf(image.id);
+      const image = this.find(text);
+      const names = this.namesOf(image.id);
       const byId = text.startsWith("sha256:") || image.id.startsWith(`sha256:${text}`);
-      const users = [...(await this.records.users())]
-        .filter(([, id]) => id === image.id)
-        .map(([container]) => container);
+      const users = [...this.records.users()].filter(([, id]) => id === image.id).map(([container]) => container);
       const tags = names.filter((name) => !name.includes("@"));
       if (!byId) {
         const key = nameKey(parseReference(text));
@@ -246,11 +257,11 @@ export class ImageContentStore implements AsyncDisposable {
     readonly only?: ReadonlySet<Digest>;
   }): Promise<PruneReport> {
     return this.exclusively(async () => {
-      const names = await this.records.names();
-      const used = new Set((await this.records.users()).values());
+      const names = this.records.names();
+      const used = new Set(this.records.users().values());
       const removed: Digest[] = [];
       const untagged: string[] = [];
-      for (const image of await this.records.images()) {
+      for (const image of this.records.images()) {
         const mine = [...names].filter(([, id]) => id === image.id).map(([name]) => name);
         const tagged = mine.some((name) => !name.includes("@"));
         if (options.images === "none" || used.has(image.id) || (options.images === "dangling" && tagged)) continue;
@@ -265,7 +276,7 @@ export class ImageContentStore implements AsyncDisposable {
 
   async #collect(): Promise<number> {
     const recorded = new Set<Digest>();
-    for (const image of await this.records.images()) {
+    for (const image of this.records.images()) {
       recorded.add(image.manifest.digest).add(image.config.digest);
       for (const layer of image.layers) recorded.add(layer.blob.digest).add(layer.chainId);
     }
