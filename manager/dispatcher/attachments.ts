@@ -55,7 +55,6 @@ export class Attachments {
       logger,
       cause: "attachments of containers",
       entryMax: 200,
-      gatherMs: 2,
       apply: (tx, taskId, edit) => (edit === "stop" ? stop(tx, taskId) : remove(tx, taskId)),
       merge: (older, newer) => (older === "remove" ? older : newer),
       done: () => {},

@@ -1,5 +1,5 @@
 /**
- * Many small changes become few entries of the log: what comes while an entry is under way, or in a short moment, goes
+ * Many small changes become few entries of the log: what comes in the same moment, or while an entry is under way, goes
  * into the next one. The newest change of a key replaces the one that waits.
  */
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
@@ -12,8 +12,6 @@ export interface BatchWriterOptions<T> {
   readonly cause: string;
   /** Changes of one entry. */
   readonly entryMax: number;
-  /** Waits so long after the first change for others. */
-  readonly gatherMs: number;
   readonly apply: (tx: Tx<ClusterSchema>, key: string, change: T) => void;
   /** It is committed, or nothing had to be changed. */
   readonly done: (key: string, change: T) => void;
@@ -33,6 +31,7 @@ export class BatchWriter<T> {
   readonly #waiting = new Map<string, T>();
   #inFlight = 0;
   #timer: Timer | undefined;
+  #isFlushing = false;
   #entryMax: number;
   /** Changes with each stop, so that what was under way before is not heard any more. */
   #life = 0;
@@ -49,7 +48,7 @@ export class BatchWriter<T> {
   add(key: string, change: T): void {
     const before = this.#waiting.get(key);
     this.#waiting.set(key, before === undefined ? change : this.#options.merge(before, change));
-    this.#soon(this.#options.gatherMs);
+    this.#soon(0);
   }
 
   /** Forgets what waits; what is under way may still be committed. */
@@ -61,8 +60,17 @@ export class BatchWriter<T> {
     this.#inFlight = 0;
   }
 
+  /** At once means with all that comes in the same moment; what comes while that is under way is gathered. */
   #soon(ms: number): void {
-    if (this.#timer !== undefined || this.#inFlight > 0 || this.#waiting.size === 0) return;
+    if (this.#timer !== undefined || this.#isFlushing || this.#inFlight > 0 || this.#waiting.size === 0) return;
+    if (ms === 0) {
+      this.#isFlushing = true;
+      queueMicrotask(() => {
+        this.#isFlushing = false;
+        this.#flush();
+      });
+      return;
+    }
     this.#timer = this.#options.clock.after(ms, () => {
       this.#timer = undefined;
       this.#flush();

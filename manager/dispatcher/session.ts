@@ -30,9 +30,8 @@ export interface SessionHost {
   lost(session: Session): void;
 }
 
-/** A batch goes when nothing has come for this long, when it is full, or when its first change is this old. */
-const quietMs = 5;
-const batchMs = 100;
+/** Changes go at once, with all that come in the same moment; what follows sooner than this waits and goes together. */
+const restMs = 5;
 const batchMax = 100;
 /** Records are small, and come by the thousand. */
 const messageMax = 4000;
@@ -77,8 +76,10 @@ export class Session {
   #paused = false;
   #ended = false;
   #timer: Timer | undefined;
-  #timerAtMs = 0;
-  #firstDueMs = 0;
+  /** Changes go when what happens at this moment has happened. */
+  #isSending = false;
+  /** When changes went last. */
+  #sentMs = -Infinity;
 
   constructor(id: string, nodeId: string, stream: AgentStream, host: SessionHost) {
     this.id = id;
@@ -221,21 +222,25 @@ export class Session {
 
   // ---------------------------------------------------------------------------------------------------------- sending
 
-  /** Sends a batch of assignments soon; see quietMs. */
+  /** Sends a batch of assignments soon; see restMs. */
   #schedule(): void {
     const { clock } = this.#host;
     if (this.#ended || this.#blocked || this.#completing || this.#asked) return;
     const due = this.#due;
     if (due === 0) return;
-    const nowMs = clock.monotonicMs();
     if (due >= batchMax) return this.#pump();
-    if (this.#timer === undefined) this.#firstDueMs = nowMs;
-    const atMs = Math.min(nowMs + quietMs, this.#firstDueMs + batchMs);
-    if (this.#timer !== undefined && atMs <= this.#timerAtMs) return;
-    this.#timer?.cancel();
-    this.#timerAtMs = atMs;
-    this.#timer = clock.after(atMs - nowMs, () => {
-      this.#timer = undefined;
+    if (this.#isSending || this.#timer !== undefined) return;
+    const waitMs = this.#sentMs + restMs - clock.monotonicMs();
+    if (waitMs > 0) {
+      this.#timer = clock.after(waitMs, () => {
+        this.#timer = undefined;
+        this.#sendChanges();
+      });
+      return;
+    }
+    this.#isSending = true;
+    queueMicrotask(() => {
+      this.#isSending = false;
       this.#sendChanges();
     });
   }
@@ -325,6 +330,7 @@ export class Session {
         () => this.#assignments.takeRest(batchMax),
       ]);
       if (changes.length === 0) return;
+      this.#sentMs = this.#host.clock.monotonicMs();
       const appliesTo = this.#revision;
       const revision = ++this.#revision;
       this.#write({ assignments: { kind: AssignmentsKind.INCREMENTAL, appliesTo, revision, changes, last: true } });

@@ -47,8 +47,8 @@ export interface SchedulerOptions {
 const { TaskState } = skep.objects;
 type Task = skep.objects.Task.$Properties;
 
-/** Plans follow the first change after so long, so that what comes together is planned together. Swarm waits 50 ms. */
-const quietMs = 2;
+/** One plan follows another after so long at the earliest, so that what comes together is planned together. Swarm waits 50 ms. */
+const restMs = 2;
 const batchMax = 200;
 /**
  * Batches under way at once. More would not be faster, and whoever else writes would wait behind them; a plan of all that a
@@ -78,6 +78,7 @@ export class Scheduler {
   #watch: Watch<ClusterSchema> | undefined;
   #timer: Timer | undefined;
   #timerAtMs = Infinity;
+  #plannedMs = -Infinity;
   #inFlight = 0;
   /** What could be told is not told yet, since too much is under way. */
   #cutShort = false;
@@ -90,7 +91,7 @@ export class Scheduler {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service"] });
-    follow(this.#watch, this.#read, () => this.#planWithin(quietMs));
+    follow(this.#watch, this.#read, () => this.#planSoon());
   }
 
   stop(): void {
@@ -186,6 +187,13 @@ export class Scheduler {
 
   // --------------------------------------------------------------------------------------------------------- planning
 
+  /** At once, unless that was done a moment ago. */
+  #planSoon(): void {
+    const waitMs = this.#plannedMs + restMs - this.#options.clock.monotonicMs();
+    if (waitMs > 0) this.#planWithin(waitMs);
+    else if (this.#watch !== undefined) this.#plan();
+  }
+
   #planWithin(ms: number): void {
     if (this.#watch === undefined) return;
     const atMs = this.#options.clock.monotonicMs() + ms;
@@ -201,6 +209,7 @@ export class Scheduler {
   #plan(): void {
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
+    this.#plannedMs = nowMs;
     this.#enforce();
     // With the last batch of those under way comes the next plan.
     const tasksMax = (inFlightMax - this.#inFlight) * batchMax;
@@ -213,7 +222,7 @@ export class Scheduler {
     for (const each of refused) this.#unsaid.set(each.taskId, each);
     this.#tell(nowMs);
     // The plan was bounded.
-    if (this.#board.isDue && this.#inFlight < inFlightMax) this.#planWithin(quietMs);
+    if (this.#board.isDue && this.#inFlight < inFlightMax) this.#planWithin(restMs);
   }
 
   #place(batch: readonly { readonly placement: Placement; readonly group: GroupFacts }[]): void {
@@ -307,7 +316,7 @@ export class Scheduler {
       if (watch !== this.#watch) return;
       this.#inFlight--;
       if (outcome.kind === "committed") {
-        if (this.#board.isDue || this.#cutShort) this.#planWithin(quietMs);
+        if (this.#board.isDue || this.#cutShort) this.#planWithin(restMs);
         return;
       }
       const { error } = outcome;
@@ -315,7 +324,7 @@ export class Scheduler {
       const quick = error instanceof Conflict;
       if (!quick && !(error instanceof Backpressure))
         logger.warn("placements could not be committed", { cause, error });
-      this.#planWithin(quick ? quietMs : error instanceof Backpressure ? error.retryAfterMs : retryMs);
+      this.#planWithin(quick ? restMs : error instanceof Backpressure ? error.retryAfterMs : retryMs);
     });
   }
 }

@@ -11,6 +11,7 @@ import { Attacher } from "./attacher.ts";
 import {
   AssignmentSet,
   changeOf,
+  isAwaited,
   ManagerChoice,
   recordsOf,
   SessionBackoff,
@@ -447,7 +448,7 @@ export class Agent implements AsyncDisposable {
     runner.setTask(task);
     // Acknowledged by a manager that is no more, or never heard: said again.
     const told = task.status?.state ?? TaskState.NEW;
-    if (isComplete && (runner.status.state ?? TaskState.NEW) > told) this.#reporter.add(task.id, runner.status);
+    if (isComplete && (runner.status.state ?? TaskState.NEW) > told) this.#reporter.add(task.id, runner.status, true);
   }
 
   /** @param known  what this node remembers of it */
@@ -460,7 +461,7 @@ export class Agent implements AsyncDisposable {
     this.#note({ kind: "task", task });
     const isNews = !acknowledged || state === "lost";
     if (known !== undefined || isNews) this.#note({ kind: "status", taskId: task.id, status, acknowledged: !isNews });
-    if (isNews) this.#reporter.add(task.id, status);
+    if (isNews) this.#reporter.add(task.id, status, true);
     const { clock, logger, executor } = this.#options;
     this.#runners.set(
       task.id,
@@ -485,7 +486,8 @@ export class Agent implements AsyncDisposable {
   }
 
   #report(taskId: string, status: Status): Promise<void> {
-    this.#reporter.add(taskId, status);
+    const desired = this.#runners.get(taskId)?.task.desiredState ?? TaskState.RUNNING;
+    this.#reporter.add(taskId, status, isAwaited(status.state ?? TaskState.NEW, desired));
     for (const listener of Array.from(this.#listeners)) listener(taskId);
     this.attacher.look();
     return this.#remember([{ kind: "status", taskId, status, acknowledged: false }]);

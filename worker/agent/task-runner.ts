@@ -190,7 +190,7 @@ export class TaskRunner {
     if (state <= this.#observed) return;
     const container = this.#controller?.containerStatus();
     const { exitCode } = more;
-    await this.#say({
+    const remembered = this.#say({
       state,
       timestampUs: this.#nowUs,
       message: messageOf(state) === "" ? (this.#status.message ?? "") : messageOf(state),
@@ -201,6 +201,8 @@ export class TaskRunner {
       portStatus: this.#controller?.portStatus() ?? null,
       networkStatus: this.#controller?.networkStatus() ?? null,
     });
+    // What comes before may be done again after a crash, and is found done: only a start must not be forgotten.
+    if (state >= TaskState.STARTING) await remembered;
   }
 
   #progress(reason: Reason): void {
@@ -209,9 +211,10 @@ export class TaskRunner {
     this.#say(status).catch((error: unknown) => this.#warn("report", error));
   }
 
-  async #say(status: Status): Promise<void> {
+  /** @returns when it is remembered */
+  #say(status: Status): Promise<void> {
     this.#status = status;
-    await this.#host.report(this.#task.id, status);
+    return this.#host.report(this.#task.id, status);
   }
 
   #ready(): TaskController {

@@ -50,6 +50,8 @@ export class ContainerTask implements TaskController {
   readonly #needs: Needs;
   readonly #facts: NodeFacts;
   #task: skep.objects.Task;
+  /** Secrets and networks are in place, by this controller: nothing but the end of its process takes them away. */
+  #isInPlace = false;
 
   constructor(host: ControllerHost, task: skep.objects.Task, needs: Needs, facts: NodeFacts) {
     this.#host = host;
@@ -81,6 +83,7 @@ export class ContainerTask implements TaskController {
     signal.throwIfAborted();
     const { mounts, config, hostConfig, name } = plan;
     await this.#host.containers.create({ name, config, hostConfig: { ...(hostConfig as HostConfig), Mounts: mounts } });
+    this.#isInPlace = true;
   }
 
   /** Builds the networks that the container will start in; the same again when it is called again. @returns its network mode */
@@ -179,7 +182,7 @@ export class ContainerTask implements TaskController {
     if (container.record.state.startedAtMs === 0) {
       await this.#orNoSecrets(async () => {
         // After a reboot the container is still here; its secrets and its namespace are not.
-        await this.#plan(await this.#connect(report, signal), report);
+        if (!this.#isInPlace) await this.#plan(await this.#connect(report, signal), report);
         await container.start();
       });
     }

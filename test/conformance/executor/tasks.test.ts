@@ -381,9 +381,9 @@ describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => 
       stopGracePeriod: { nanos: 200e6 },
     });
     const task = testTask(spec);
-    const controller = world.executor.controller(task, needs, facts);
-    await controller.prepare(never, quiet);
+    await world.executor.controller(task, needs, facts).prepare(never, quiet);
     // As after a reboot: what lay in memory is gone, the container is not.
+    const controller = world.executor.controller(task, needs, facts);
     await world.executor.forget("0".repeat(25));
     for (const name of readdirSync(join(world.secretsDirectory, task.id))) {
       writeFileSync(join(world.secretsDirectory, task.id, name), "");

@@ -6,6 +6,7 @@ export { changeOf, recordsOf } from "./records.ts";
 export {
   desiredOf,
   failedState,
+  isAwaited,
   messageOf,
   moved,
   nextAct,

@@ -39,6 +39,11 @@ export function nextAct({ observed, desired, dropped, informed, routed }: Positi
   return { kind: observed < TaskState.RUNNING ? "start" : "wait" };
 }
 
+/** Whether somebody waits to hear of it: of a task that runs or has ended, and of one that is prepared and held there. */
+export function isAwaited(state: TaskState, desired: TaskState): boolean {
+  return state >= TaskState.RUNNING || (state === TaskState.READY && desired < TaskState.RUNNING);
+}
+
 /** Where a task stands after an act that did what it should. */
 export function reached(act: "prepare" | "start" | "stop"): TaskState {
   switch (act) {
