@@ -98,6 +98,16 @@ export class Engine implements Disposable {
     }
   }
 
+  /** Tasks that are wanted and run, as the managers count them: the least that can be asked, and the same of both. */
+  async runningTasks(serviceId: string): Promise<number> {
+    const filters = encodeURIComponent(JSON.stringify({ id: { [serviceId]: true } }));
+    const [service] = await this.done<readonly { readonly ServiceStatus?: { readonly RunningTasks: number } }[]>(
+      "GET",
+      `/services?status=true&filters=${filters}`,
+    );
+    return service?.ServiceStatus?.RunningTasks ?? 0;
+  }
+
   tasks(serviceId: string): Promise<readonly TaskShape[]> {
     const filters = encodeURIComponent(JSON.stringify({ service: { [serviceId]: true } }));
     return this.done("GET", `/tasks?filters=${filters}`);

@@ -1,12 +1,14 @@
 /**
  * Services beside Debian's dockerd in swarm mode: the same requests of the Engine API to both, the same image, in turns.
- * Tasks end at once when they are asked to (stop signal KILL), and have no network (swarms.ts says why).
+ * Tasks end at once when they are asked to (stop signal KILL), and but for V6 have no network (swarms.ts says why).
  *
  *   V1  create 5, 20 and 50 replicas until the manager knows all of them to run; one node
  *   V2  update 20 replicas to another image, five at a time, no delay, until the new ones run and no old one is wanted
  *   V3  remove 20 replicas until no container is left
  *   V4  a worker is lost (kill -9 of all of it) until its tasks run elsewhere; three managers, two workers
  *   V5  kill -9 of the leader's daemon until the next command is accepted
+ *   V6  create 50 replicas on an overlay network; one node. Where dockerd's overlay does not work in this kernel, beside its
+ *       50 without a network, which is less work
  */
 import { setTimeout as wait } from "node:timers/promises";
 
@@ -26,6 +28,7 @@ export async function run(options: BenchOptions, report: Report): Promise<void> 
   const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
   if (DockerSwarm.hindrance !== undefined) report.note(`service: ours alone, ${DockerSwarm.hindrance}`);
   if (["V1", "V2", "V3"].some(wants)) await onOneNode(options, wants, report);
+  if (wants("V6")) await onOverlay(options, report);
   if (["V4", "V5"].some(wants)) await onFiveNodes(options, wants, report);
 }
 
@@ -60,13 +63,19 @@ async function imageIds(swarm: Swarm): Promise<string[]> {
 
 let services = 0;
 
-function specOf(image: string, replicas: number, constraints: readonly string[] = []): Record<string, unknown> {
+function specOf(
+  image: string,
+  replicas: number,
+  constraints: readonly string[] = [],
+  network?: string,
+): Record<string, unknown> {
   return {
     Name: `bench${++services}`,
     TaskTemplate: {
       ContainerSpec: { Image: image, StopSignal: "SIGKILL" },
       RestartPolicy: { Condition: "any", Delay: secondNs },
       Placement: { Constraints: constraints },
+      ...(network === undefined ? {} : { Networks: [{ Target: network }] }),
     },
     Mode: { Replicated: { Replicas: replicas } },
     UpdateConfig: { Parallelism: 5, Delay: 0, Monitor: secondNs, FailureAction: "continue", Order: "stop-first" },
@@ -78,14 +87,21 @@ interface Running {
   readonly ms: number;
 }
 
-async function create(swarm: Swarm, host: Host, spec: Record<string, unknown>, replicas: number): Promise<Running> {
+async function create(
+  swarm: Swarm,
+  host: Host,
+  spec: Record<string, unknown>,
+  replicas: number,
+  patienceMs = 240_000,
+): Promise<Running> {
   const engine = swarm.engine(host);
   const startMs = performance.now();
   const { ID: id } = await engine.done<{ ID: string }>("POST", "/services/create", spec);
   const ms = await until(
     `${replicas} replicas on ${swarm.name}`,
-    async () => (await running(swarm, host, id)).length === replicas,
+    async () => (await engine.runningTasks(id)) === replicas,
     startMs,
+    patienceMs,
   );
   return { id, ms };
 }
@@ -163,6 +179,57 @@ async function update(swarm: Swarm, host: Host, id: string, image: string, repli
     },
     startMs,
   );
+}
+
+// ---- One node with an overlay: V6 ------------------------------------------------------------------------------------------
+
+async function onOverlay(options: BenchOptions, report: Report): Promise<void> {
+  const samples: Samples = new Map();
+  const count = options.quick ? 3 : 50;
+  let name = `V6 create ${count} replicas on an overlay until all run`;
+  await withSwarms({ nodes: 1, managers: 1, heartbeatSeconds: 5 }, async (ours, peer, images) => {
+    const [image] = images as [string];
+    const networks = new Map<Swarm, string>();
+    for (const swarm of inTurn(0, ours, peer)) {
+      const network = await overlay(swarm);
+      if (await works(swarm, image, network)) networks.set(swarm, network);
+      else if (swarm === ours) throw new Error("our overlay does not work here");
+      else {
+        report.note(`service: ${swarm.name}'s overlay does not work in this kernel; beside it without a network`);
+        name += " (peer: without)";
+      }
+    }
+    for (let round = 0; round < options.rounds; round++) {
+      for (const swarm of inTurn(round, ours, peer)) {
+        const [host] = swarm.hosts as [Host];
+        const network = networks.get(swarm);
+        const { id, ms } = await create(swarm, host, specOf(image, count, [], network), count);
+        note(samples, report, name, swarm, ours, ms);
+        await remove(swarm, host, id, [host]);
+      }
+    }
+  });
+  tell(report, samples, name, { ratio: 0.1 });
+}
+
+async function overlay(swarm: Swarm): Promise<string> {
+  const engine = swarm.engine(swarm.hosts[0] as Host);
+  const { Id } = await engine.done<{ Id: string }>("POST", "/networks/create", { Name: "bench", Driver: "overlay" });
+  return Id;
+}
+
+/** Whether one task comes up in it. */
+async function works(swarm: Swarm, image: string, network: string): Promise<boolean> {
+  const [host] = swarm.hosts as [Host];
+  const spec = specOf(image, 1, [], network);
+  try {
+    const { id } = await create(swarm, host, spec, 1, 20_000);
+    await remove(swarm, host, id, [host]);
+    return true;
+  } catch {
+    await swarm.engine(host).done("DELETE", `/services/${spec["Name"] as string}`);
+    return false;
+  }
 }
 
 // ---- Five nodes: V4, V5 ----------------------------------------------------------------------------------------------------
