@@ -256,6 +256,7 @@ export class ContainerTask implements TaskController {
     try {
       await act();
     } catch (error) {
+      this.#isInPlace = false;
       await this.#forgetSecrets();
       throw error;
     }
