@@ -166,6 +166,8 @@ async function run(flags: Flags): Promise<number> {
 const theDaemon: NonNullable<ManagerOptions["daemon"]> = {
   lock: (lock) => void process.stdout.write(`${JSON.stringify({ lock: lock ?? null })}\n`),
   lockSettled: () => void process.stdout.write(`${JSON.stringify({ lockSettled: true })}\n`),
+  renewed: ({ certificatePem, rootsPem }) =>
+    void process.stdout.write(`${JSON.stringify({ renewed: { certificatePem, rootsPem } })}\n`),
 };
 
 async function force(flags: Flags): Promise<number> {

@@ -35,6 +35,9 @@ export namespace skep {
 
             /** Calls Renew. */
             renew: skep.ca.CertificateAuthority.Renew;
+
+            /** Calls Reinstate. */
+            reinstate: skep.ca.CertificateAuthority.Reinstate;
         }
 
         namespace CertificateAuthority {
@@ -91,6 +94,25 @@ export namespace skep {
               readonly name: "Renew";
               readonly path: "/skep.ca.CertificateAuthority/Renew";
               readonly requestType: "RenewRequest";
+              readonly responseType: "RenewResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.ca.CertificateAuthority#reinstate}.
+             * @param error Error, if any
+             * @param [response] RenewResponse
+             */
+            type ReinstateCallback = (error: (Error|null), response?: skep.ca.RenewResponse) => void;
+
+            /** Calls Reinstate. */
+            type Reinstate = {
+              (request: skep.ca.IReinstateRequest, callback: skep.ca.CertificateAuthority.ReinstateCallback): void;
+              (request: skep.ca.IReinstateRequest): Promise<skep.ca.RenewResponse>;
+              readonly name: "Reinstate";
+              readonly path: "/skep.ca.CertificateAuthority/Reinstate";
+              readonly requestType: "ReinstateRequest";
               readonly responseType: "RenewResponse";
               readonly requestStream: undefined;
               readonly responseStream: undefined;
@@ -542,6 +564,96 @@ export namespace skep {
 
             /** Shape of a RenewRequest. */
             type $Shape = skep.ca.RenewRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ReinstateRequest.
+         * @deprecated Use skep.ca.ReinstateRequest.$Properties instead.
+         */
+        interface IReinstateRequest extends skep.ca.ReinstateRequest.$Properties {
+        }
+
+        /** Represents a ReinstateRequest. */
+        class ReinstateRequest {
+
+            /**
+             * Constructs a new ReinstateRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.ReinstateRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReinstateRequest csr. */
+            csr: string;
+
+            /** ReinstateRequest certificate. */
+            certificate: string;
+
+            /** ReinstateRequest proof. */
+            proof: Uint8Array;
+
+            /** ReinstateRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new ReinstateRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReinstateRequest instance
+             */
+            static create(properties: skep.ca.ReinstateRequest.$Shape): skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape;
+            static create(properties?: skep.ca.ReinstateRequest.$Properties): skep.ca.ReinstateRequest;
+
+            /**
+             * Encodes the specified ReinstateRequest message. Does not implicitly {@link skep.ca.ReinstateRequest.verify|verify} messages.
+             * @param message ReinstateRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.ReinstateRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReinstateRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape} ReinstateRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape;
+
+            /**
+             * Gets the type url for ReinstateRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReinstateRequest {
+
+            /** Properties of a ReinstateRequest. */
+            interface $Properties {
+
+                /** ReinstateRequest csr */
+                csr?: (string|null);
+
+                /** ReinstateRequest certificate */
+                certificate?: (string|null);
+
+                /** ReinstateRequest proof */
+                proof?: (Uint8Array|null);
+
+                /** ReinstateRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReinstateRequest. */
+            type $Shape = skep.ca.ReinstateRequest.$Properties;
         }
 
         /**

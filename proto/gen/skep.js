@@ -68,6 +68,19 @@ export const skep = $root.skep = (() => {
                 responseStream: { value: $undefined }
             });
 
+
+
+            $Object.defineProperties(CertificateAuthority.prototype.reinstate = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, CertificateAuthority.prototype.reinstate, $root.skep.ca.ReinstateRequest, $root.skep.ca.RenewResponse, request, callback);
+            }, {
+                name: { value: "Reinstate" },
+                path: { value: "/skep.ca.CertificateAuthority/Reinstate" },
+                requestType: { value: "ReinstateRequest" },
+                responseType: { value: "RenewResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
             return CertificateAuthority;
         })();
 
@@ -679,6 +692,134 @@ export const skep = $root.skep = (() => {
             };
 
             return RenewRequest;
+        })();
+
+        ca.ReinstateRequest = (function() {
+
+            const ReinstateRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ReinstateRequest.prototype.csr = "";
+            ReinstateRequest.prototype.certificate = "";
+            ReinstateRequest.prototype.proof = $util.newBuffer([]);
+            ReinstateRequest.prototype.forwarded = false;
+
+            ReinstateRequest.create = function(properties) {
+                return new ReinstateRequest(properties);
+            };
+
+            ReinstateRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.csr != null && $Object.hasOwnProperty.call(message, "csr") && message.csr !== "")
+                    writer.uint32(10).string(message.csr);
+                if (message.certificate != null && $Object.hasOwnProperty.call(message, "certificate") && message.certificate !== "")
+                    writer.uint32(18).string(message.certificate);
+                if (message.proof != null && $Object.hasOwnProperty.call(message, "proof") && message.proof.length)
+                    writer.uint32(26).bytes(message.proof);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(32).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ReinstateRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.ca.ReinstateRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.csr = value;
+                            else
+                                delete message.csr;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.certificate = value;
+                            else
+                                delete message.certificate;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.proof = value;
+                            else
+                                delete message.proof;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ReinstateRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.ca.ReinstateRequest";
+            };
+
+            return ReinstateRequest;
         })();
 
         ca.RenewResponse = (function() {
