@@ -23,7 +23,6 @@ function child(script: string, events: Partial<ManagerChildOptions> = {}): Manag
     onLock: () => {},
     onLockSettled: () => {},
     onLocked: () => {},
-    onRenewed: () => {},
     ...events,
   });
 }

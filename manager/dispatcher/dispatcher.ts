@@ -176,8 +176,7 @@ export class Dispatcher {
       kinds: ["task", "node", "cluster", "secret", "config", "network", "volume", "service"],
       since: view.index,
     });
-    const later = (act: () => void): void => void this.#options.clock.after(0, act);
-    follow(this.#watch, this.#read, () => this.#tellTables(), later);
+    follow(this.#watch, this.#read, () => this.#tellTables());
   }
 
   /** Every agent is told to look for the next leader. */

@@ -66,6 +66,14 @@ static void build(const struct operation *operation, struct outgoing *out)
         if (nft_put_elements(out, operation, 0, &error) < 0)
             abort();
         break;
+    case OP_BALANCE:
+        if (nft_put_balance(out, &operation->balance, 0, &error) < 0)
+            abort();
+        break;
+    case OP_CHAIN_DELETE:
+        if (nft_put_chain_deletion(out, &operation->balance, 0, &error) < 0)
+            abort();
+        break;
     default:
         break;
     }

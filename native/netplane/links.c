@@ -89,6 +89,21 @@ void put_link_set(struct outgoing *out, const struct link_fields *link, const st
     out_end(out);
 }
 
+/* rtnl_link_ops of inet: IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { setting: u32 } } }, taken of links that are there. */
+void put_link_setting(struct outgoing *out, const char *link, uint16_t setting, uint32_t value, uint32_t owner)
+{
+    out_begin(out, RTM_NEWLINK, 0, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg), owner);
+    out_put_text(out, IFLA_IFNAME, link);
+    size_t families = out_nest(out, IFLA_AF_SPEC);
+    size_t family = out_nest(out, AF_INET);
+    size_t settings = out_nest(out, IFLA_INET_CONF);
+    out_put_u32(out, setting, value);
+    out_nest_end(out, settings);
+    out_nest_end(out, family);
+    out_nest_end(out, families);
+    out_end(out);
+}
+
 void put_link_delete(struct outgoing *out, const char *name, uint32_t owner)
 {
     out_begin(out, RTM_DELLINK, 0, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg), owner);

@@ -24,6 +24,8 @@ struct message_context {
 
 void put_link_add(struct outgoing *out, const struct link_fields *link, const struct message_context *context);
 void put_link_set(struct outgoing *out, const struct link_fields *link, const struct message_context *context);
+/* One of the link's settings for IPv4 (IPV4_DEVCONF_*), the same as its file below /proc/sys/net/ipv4/conf. */
+void put_link_setting(struct outgoing *out, const char *link, uint16_t setting, uint32_t value, uint32_t owner);
 void put_link_delete(struct outgoing *out, const char *name, uint32_t owner);
 void put_address(struct outgoing *out, const struct address_fields *address, bool remove, const struct message_context *context);
 void put_route(struct outgoing *out, const struct route_fields *route, enum operation_kind kind, const struct message_context *context);

@@ -17,7 +17,7 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 
-enum { HEADER_BYTES = 4, INPUT_BYTES_KEPT = 128 * 1024, EVENTS_TOGETHER = 16, TEXT_BYTES_KEPT = 256 * 1024 };
+enum { HEADER_BYTES = 4, INPUT_BYTES_KEPT = 128 * 1024, EVENTS_TOGETHER = 16, TEXT_BYTES_KEPT = 256 * 1024, IDLE_MS = 2 };
 
 struct input {
     uint8_t *bytes;
@@ -134,15 +134,25 @@ static int read_input(struct input *input, struct error *error)
     return answer_frames(input, error);
 }
 
+/* Until the next event is due; what can be made in advance is made when no request has come for a while. */
+static int wait_ms(void)
+{
+    int due = watches_wait_ms(&runner.namespaces, monotonic_ns());
+    return namespaces_lack_spares(&runner.namespaces) && (due < 0 || due > IDLE_MS) ? IDLE_MS : due;
+}
+
 static int serve(struct input *input, struct error *error)
 {
     if (make_room(input, error) < 0)
         return -1;
     for (;;) {
         struct pollfd waits[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = runner.epoll_fd, .events = POLLIN}};
-        int ready = poll(waits, 2, watches_wait_ms(&runner.namespaces, monotonic_ns()));
+        int ready = poll(waits, 2, wait_ms());
         if (ready < 0 && errno != EINTR)
             return fail(error, errno, "wait for requests");
+        struct error ignored; /* whoever asks for a namespace hears why there is none */
+        if (ready == 0)
+            (void)namespaces_spare(&runner.namespaces, &ignored);
         if (ready > 0 && waits[1].revents != 0 && read_events(error) < 0)
             return -1;
         if (tell_events(error) < 0)

@@ -111,6 +111,8 @@ void namespaces_release(struct namespaces *namespaces)
 {
     while (namespaces->count > 0)
         forget_at(namespaces, namespaces->count - 1);
+    while (namespaces->spares_count > 0)
+        close_fd(&namespaces->spares[--namespaces->spares_count]);
     close_fd(&namespaces->own_fd);
 }
 
@@ -168,16 +170,59 @@ void namespace_leave(const struct namespaces *namespaces)
         abort();
 }
 
-/* The thread stands in a fresh namespace for as long as binding it takes. */
-static int bind_fresh(const struct namespaces *namespaces, const char *path, struct error *error)
+/* The thread stands in the fresh namespace for as long as opening it takes. */
+static int make_fresh(const struct namespaces *namespaces, int *out, struct error *error)
 {
     if (unshare(CLONE_NEWNET) < 0)
         return fail(error, errno, "make a network namespace");
-    int result = 0;
-    if (mount("/proc/self/ns/net", path, "none", MS_BIND, NULL) < 0)
-        result = fail(error, errno, "bind a network namespace at %s", path);
+    int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), number = errno;
     namespace_leave(namespaces);
-    return result;
+    if (fd < 0)
+        return fail(error, number, "open a fresh network namespace");
+    *out = fd;
+    return 0;
+}
+
+int namespaces_spare(struct namespaces *namespaces, struct error *error)
+{
+    int *place = &namespaces->spares[namespaces->spares_count];
+    if (namespaces->spares_count == namespaces->spares_wanted)
+        return 0;
+    if (make_fresh(namespaces, place, error) < 0) {
+        namespaces->spares_wanted = 0; /* until one is asked for again */
+        return -1;
+    }
+    namespaces->spares_count++;
+    return 0;
+}
+
+bool namespaces_lack_spares(const struct namespaces *namespaces)
+{
+    return namespaces->spares_count < namespaces->spares_wanted;
+}
+
+/* Bound by its descriptor (mount_namespaces(7): namespaces may be bound from anywhere), and known from now on. */
+static int bind_fresh(struct namespaces *namespaces, const char *path, struct error *error)
+{
+    char source[32];
+    struct stat status;
+    struct namespace *added;
+    cleanup_fd int fd = -1;
+    namespaces->spares_wanted = SPARES_MAX;
+    if (namespaces->spares_count > 0)
+        fd = namespaces->spares[--namespaces->spares_count];
+    else if (make_fresh(namespaces, &fd, error) < 0)
+        return -1;
+    snprintf(source, sizeof source, "/proc/self/fd/%d", fd);
+    if (fstat(fd, &status) < 0 || mount(source, path, "none", MS_BIND, NULL) < 0)
+        return fail(error, errno, "bind a network namespace at %s", path);
+    ssize_t place = find(namespaces, path, hash_of(path));
+    if (place >= 0)
+        forget_at(namespaces, (size_t)place);
+    /* Without room for it now it is opened when it is needed. */
+    struct error ignored;
+    (void)add_opened(namespaces, path, &fd, &status, &added, &ignored);
+    return 0;
 }
 
 int namespaces_add(struct namespaces *namespaces, const char *path, struct error *error)

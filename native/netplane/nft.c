@@ -2,8 +2,10 @@
 #include "common/fd.h"
 
 #include <arpa/inet.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <netinet/in.h>
 #include <string.h>
 
 enum {
@@ -116,6 +118,103 @@ int nft_put_elements(struct outgoing *out, const struct operation *operation, ui
     return put_list(out, elements->set, elements->add, true, tolerant, owner, error);
 }
 
+/* Of a chain, or of a rule of it. */
+static void begin_rule_message(struct outgoing *out, uint16_t type, uint16_t flags, const struct balance_fields *balance, uint32_t owner)
+{
+    struct nfgenmsg header = {.nfgen_family = balance->family, .version = NFNETLINK_V0};
+    bool chain = type == NFT_MSG_NEWCHAIN || type == NFT_MSG_DELCHAIN;
+    out_begin(out, nft_type(type), flags, &header, sizeof header, owner);
+    out_put_text(out, chain ? NFTA_CHAIN_TABLE : NFTA_RULE_TABLE, balance->table);
+    out_put_text(out, chain ? NFTA_CHAIN_NAME : NFTA_RULE_CHAIN, balance->chain);
+}
+
+/* One expression of a rule: its attributes are all numbers, but for one text or one value. */
+struct attribute {
+    uint16_t type;
+    uint32_t value;
+    const char *text; /* instead of the value */
+};
+
+static void put_expression(struct outgoing *out, const char *name, const struct attribute *attributes, size_t count)
+{
+    size_t element = out_nest(out, NFTA_LIST_ELEM);
+    out_put_text(out, NFTA_EXPR_NAME, name);
+    size_t data = out_nest(out, NFTA_EXPR_DATA);
+    for (size_t i = 0; i < count; i++) {
+        if (attributes[i].text != NULL)
+            out_put_text(out, attributes[i].type, attributes[i].text);
+        else
+            out_put_be32(out, attributes[i].type, attributes[i].value);
+    }
+    out_nest_end(out, data);
+    out_nest_end(out, element);
+}
+#define PUT_EXPRESSION(out, name, ...) \
+    put_expression(out, name, (const struct attribute[]){__VA_ARGS__}, sizeof((const struct attribute[]){__VA_ARGS__}) / sizeof(struct attribute))
+
+static void put_protocol_check(struct outgoing *out, uint8_t protocol)
+{
+    PUT_EXPRESSION(out, "meta", {NFTA_META_KEY, NFT_META_L4PROTO, NULL}, {NFTA_META_DREG, NFT_REG_1, NULL});
+    size_t element = out_nest(out, NFTA_LIST_ELEM);
+    out_put_text(out, NFTA_EXPR_NAME, "cmp");
+    size_t data = out_nest(out, NFTA_EXPR_DATA);
+    out_put_be32(out, NFTA_CMP_SREG, NFT_REG_1);
+    out_put_be32(out, NFTA_CMP_OP, NFT_CMP_EQ);
+    put_value(out, NFTA_CMP_DATA, &protocol, sizeof protocol);
+    out_nest_end(out, data);
+    out_nest_end(out, element);
+}
+
+/*
+ * `dnat to ip daddr . numgen random mod SLOTS map @MAP`, or with `tcp dport`, as nft writes it (nft --debug=netlink): what is
+ * balanced and the number drawn stand side by side in the registers, and are the key of the map; what it maps to is read
+ * from where the key was, with a port in the register after an IPv4 address.
+ */
+int nft_put_balance(struct outgoing *out, const struct balance_fields *balance, uint32_t owner, struct error *error)
+{
+    bool port = balance->by == BALANCE_TCP_PORT || balance->by == BALANCE_UDP_PORT, wide = balance->family == NFPROTO_IPV6;
+    /* struct iphdr and ip6_hdr: the destination's offset and length. */
+    uint32_t base = port ? NFT_PAYLOAD_TRANSPORT_HEADER : NFT_PAYLOAD_NETWORK_HEADER;
+    uint32_t offset = port ? 2 : wide ? 24 : 16, length = port ? 2 : wide ? 16 : 4;
+    uint32_t drawn = !port && wide ? NFT_REG32_04 : NFT_REG32_01, target_port = wide ? NFT_REG32_04 : NFT_REG32_01;
+    if (out->count == 0)
+        put_batch_end(out, NFNL_MSG_BATCH_BEGIN);
+    begin_rule_message(out, NFT_MSG_NEWCHAIN, NLM_F_CREATE, balance, owner);
+    out_end(out);
+    begin_rule_message(out, NFT_MSG_DELRULE, 0, balance, owner);
+    out_end(out);
+    begin_rule_message(out, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, balance, owner);
+    size_t list = out_nest(out, NFTA_RULE_EXPRESSIONS);
+    if (port)
+        put_protocol_check(out, balance->by == BALANCE_TCP_PORT ? IPPROTO_TCP : IPPROTO_UDP);
+    PUT_EXPRESSION(out, "payload", {NFTA_PAYLOAD_DREG, NFT_REG_1, NULL}, {NFTA_PAYLOAD_BASE, base, NULL},
+                   {NFTA_PAYLOAD_OFFSET, offset, NULL}, {NFTA_PAYLOAD_LEN, length, NULL});
+    PUT_EXPRESSION(out, "numgen", {NFTA_NG_DREG, drawn, NULL}, {NFTA_NG_MODULUS, balance->slots, NULL},
+                   {NFTA_NG_TYPE, NFT_NG_RANDOM, NULL}, {NFTA_NG_OFFSET, 0, NULL});
+    PUT_EXPRESSION(out, "lookup", {NFTA_LOOKUP_SET, 0, balance->map}, {NFTA_LOOKUP_SREG, NFT_REG_1, NULL},
+                   {NFTA_LOOKUP_DREG, NFT_REG_1, NULL});
+    if (port)
+        PUT_EXPRESSION(out, "nat", {NFTA_NAT_TYPE, NFT_NAT_DNAT, NULL}, {NFTA_NAT_FAMILY, balance->family, NULL},
+                       {NFTA_NAT_REG_ADDR_MIN, NFT_REG_1, NULL}, {NFTA_NAT_REG_PROTO_MIN, target_port, NULL});
+    else
+        PUT_EXPRESSION(out, "nat", {NFTA_NAT_TYPE, NFT_NAT_DNAT, NULL}, {NFTA_NAT_FAMILY, balance->family, NULL},
+                       {NFTA_NAT_REG_ADDR_MIN, NFT_REG_1, NULL});
+    out_nest_end(out, list);
+    out_end(out);
+    return out->failed ? fail(error, ENOMEM, "build a transaction of nftables") : 0;
+}
+
+int nft_put_chain_deletion(struct outgoing *out, const struct balance_fields *chain, uint32_t owner, struct error *error)
+{
+    if (out->count == 0)
+        put_batch_end(out, NFNL_MSG_BATCH_BEGIN);
+    begin_rule_message(out, NFT_MSG_DELRULE, 0, chain, owner);
+    out_end(out);
+    begin_rule_message(out, NFT_MSG_DELCHAIN, 0, chain, owner);
+    out_end(out);
+    return out->failed ? fail(error, ENOMEM, "build a transaction of nftables") : 0;
+}
+
 static struct nlmsghdr *message_at(const struct outgoing *out, size_t index)
 {
     return (struct nlmsghdr *)(out->bytes + out->places[index].offset);
@@ -219,6 +318,11 @@ static int fail_commit(const struct commit *commit, struct error *error)
     cleanup_text struct text element = {0};
     const struct element_set *set = NULL;
     struct nlattr *list = NULL, *at = NULL;
+    if (refusal->owner != NO_OWNER && commit->operations[refusal->owner].kind != OP_ELEMENTS) {
+        const struct operation *operation = &commit->operations[refusal->owner];
+        return fail(error, refusal->number, "%s %s %s%s", operation_name(operation->kind), operation->balance.table,
+                    operation->balance.chain, commit->explanation);
+    }
     if (refusal->owner != NO_OWNER) {
         set = commit->operations[refusal->owner].elements.set;
         at = element_at(message_at(commit->out, refusal->message), refusal->attribute, &list);

@@ -344,7 +344,7 @@ static struct json_object *decode_elements(struct reader *reader, const char *ke
 static uint8_t take_protocol(struct reader *reader, bool all, bool required)
 {
     static const char *const names[] = {"tcp", "udp", "sctp", "icmp", NULL};
-    static const char *const ports[] = {"tcp", "udp", "sctp", NULL};
+    static const char *const ports[] = {"tcp", "udp", NULL};
     static const uint8_t numbers[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_ICMP};
     int choice = take_choice(reader, "protocol", all ? names : ports, required);
     return choice < 0 ? 0 : numbers[choice];
@@ -405,6 +405,26 @@ static void decode_ignored(struct reader *reader, uint8_t *out)
     }
 }
 
+static void decode_chain(struct reader *reader, struct balance_fields *chain)
+{
+    chain->family = take_family(reader);
+    chain->table = take_nft_name(reader, "table");
+    chain->chain = take_nft_name(reader, "chain");
+}
+
+static void decode_balance(struct reader *reader, struct balance_fields *balance)
+{
+    static const char *const names[] = {"ip daddr", "ip6 daddr", "tcp dport", "udp dport", NULL};
+    decode_chain(reader, balance);
+    balance->map = take_nft_name(reader, "map");
+    balance->slots = (uint32_t)take_number(reader, "slots", 1, 65536, 0, true);
+    int by = take_choice(reader, "by", names, true);
+    balance->by = by < 0 ? BALANCE_IP_ADDRESS : (enum balanced_by)by;
+    bool ip = balance->family == NFPROTO_IPV4, ip6 = balance->family == NFPROTO_IPV6;
+    if ((!ip && !ip6) || (ip6 && balance->by == BALANCE_IP_ADDRESS) || (ip && balance->by == BALANCE_IP6_ADDRESS))
+        wrong(reader, "its table is of another family");
+}
+
 static const char *const operation_names[] = {
     [OP_NAMESPACE_ADD] = "namespace-add", [OP_NAMESPACE_DELETE] = "namespace-delete",
     [OP_LINK_ADD] = "link-add",           [OP_LINK_SET] = "link-set",
@@ -417,6 +437,7 @@ static const char *const operation_names[] = {
     [OP_SYSCTL_WRITE] = "sysctl-write",   [OP_SYSCTL_READ] = "sysctl-read",
     [OP_RULESET] = "ruleset",             [OP_RULESET_LIST] = "ruleset-list",
     [OP_ELEMENTS] = "elements",           [OP_ELEMENTS_LIST] = "elements-list",
+    [OP_BALANCE] = "balance",             [OP_CHAIN_DELETE] = "chain-delete",
     [OP_GENERATION] = "generation",       [OP_CONNECTIONS_DELETE] = "connections-delete",
     [OP_PORT_RESERVE] = "port-reserve",   [OP_PORT_RELEASE] = "port-release",
     [OP_DUMP] = "dump",                   [OP_WATCH] = "watch",
@@ -496,6 +517,12 @@ static void decode_fields_of(struct reader *reader, struct request *request, str
         operation->elements.add = decode_elements(reader, "add", set, true);
         break;
     }
+    case OP_BALANCE:
+        decode_balance(reader, &operation->balance);
+        break;
+    case OP_CHAIN_DELETE:
+        decode_chain(reader, &operation->balance);
+        break;
     case OP_CONNECTIONS_DELETE:
         decode_connection(reader, &operation->connection);
         break;

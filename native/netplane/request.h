@@ -50,6 +50,8 @@ enum operation_kind {
     OP_RULESET_LIST,
     OP_ELEMENTS,
     OP_ELEMENTS_LIST,
+    OP_BALANCE,
+    OP_CHAIN_DELETE,
     OP_GENERATION,
     OP_CONNECTIONS_DELETE,
     OP_PORT_RESERVE,
@@ -152,6 +154,18 @@ struct element_fields {
     bool flush;
 };
 
+/* What a balancing chain draws a target for. */
+enum balanced_by { BALANCE_IP_ADDRESS, BALANCE_IP6_ADDRESS, BALANCE_TCP_PORT, BALANCE_UDP_PORT };
+
+struct balance_fields {
+    const char *table;
+    const char *chain; /* no more than this far, and the family, is needed to delete it */
+    const char *map;
+    uint32_t slots;
+    enum balanced_by by;
+    uint8_t family; /* NFPROTO_IPV4 or NFPROTO_IPV6 */
+};
+
 struct operation {
     enum operation_kind kind;
     uint8_t ignored[IGNORED_MAX]; /* errno values, 0: none */
@@ -165,6 +179,7 @@ struct operation {
         struct connection_fields connection;
         struct port_fields port;
         struct element_fields elements;
+        struct balance_fields balance;
         struct {
             const char *name;
             const char *value;

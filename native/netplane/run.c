@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/ip.h>
 #include <linux/netfilter.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
@@ -217,6 +218,34 @@ static int put_message(struct run *run, const struct operation *operation)
     }
 }
 
+/* A setting of one link that travels with the messages about it: no file is opened, and the namespace is not entered. */
+static bool as_link_setting(const char *name, const char *value, char link[IFNAMSIZ], uint16_t *setting, uint32_t *number)
+{
+    static const struct {
+        const char *name;
+        uint16_t setting;
+    } settings[] = {{"rp_filter", IPV4_DEVCONF_RP_FILTER}, {"route_localnet", IPV4_DEVCONF_ROUTE_LOCALNET}};
+    static const char prefix[] = "net/ipv4/conf/";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || value[0] < '0' || value[0] > '9' || value[1] != '\0')
+        return false;
+    const char *start = name + sizeof prefix - 1, *end = strchr(start, '/');
+    size_t length = end == NULL ? 0 : (size_t)(end - start);
+    if (length == 0 || length >= IFNAMSIZ)
+        return false;
+    memcpy(link, start, length);
+    link[length] = '\0';
+    /* What is for all links, or for those to come, is no link's. */
+    if (strcmp(link, "all") == 0 || strcmp(link, "default") == 0)
+        return false;
+    *number = (uint32_t)(value[0] - '0');
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (strcmp(end + 1, settings[i].name) == 0) {
+            *setting = settings[i].setting;
+            return true;
+        }
+    return false;
+}
+
 /* /proc/sys/net shows the namespace of the thread that opens it. */
 static int write_sysctl(struct run *run, const char *name, const char *value)
 {
@@ -413,7 +442,17 @@ static int do_alone(struct run *run, const struct operation *operation)
 /* What must not be sent together with what was collected so far is preceded by sending that. */
 static int do_operation(struct run *run, const struct operation *operation)
 {
+    char link[IFNAMSIZ];
+    uint16_t setting;
+    uint32_t number;
     switch (operation->kind) {
+    case OP_SYSCTL_WRITE:
+        if (!as_link_setting(operation->sysctl.name, operation->sysctl.value, link, &setting, &number))
+            return do_alone(run, operation);
+        if (commit_elements(run) < 0)
+            return -1;
+        put_link_setting(&run->runner->route, link, setting, number, run->current);
+        return 0;
     case OP_LINK_ADD:
         return commit_elements(run) < 0 ? -1 : add_link(run, &operation->link);
     case OP_LINK_SET:
@@ -436,6 +475,14 @@ static int do_operation(struct run *run, const struct operation *operation)
         if (send_messages(run) < 0)
             return -1;
         return nft_put_elements(&run->runner->elements, operation, run->current, run->error);
+    case OP_BALANCE:
+        if (send_messages(run) < 0)
+            return -1;
+        return nft_put_balance(&run->runner->elements, &operation->balance, run->current, run->error);
+    case OP_CHAIN_DELETE:
+        if (send_messages(run) < 0)
+            return -1;
+        return nft_put_chain_deletion(&run->runner->elements, &operation->balance, run->current, run->error);
     default:
         return do_alone(run, operation);
     }
@@ -478,6 +525,7 @@ void run_request(struct runner *runner, const char *bytes, size_t length, struct
 {
     cleanup_request struct request request;
     struct error error = {0};
+    uint64_t begun_ns = monotonic_ns();
     if (request_decode(bytes, length, &request, &error) < 0) {
         write_failure(answer, &request, request.failed_batch, request.failed_operation, &error);
         return;
@@ -495,5 +543,5 @@ void run_request(struct runner *runner, const char *bytes, size_t length, struct
         }
     }
     out_shrink(&runner->route);
-    text_puts(answer, "]}");
+    text_format(answer, "],\"ns\":%" PRIu64 "}", monotonic_ns() - begun_ns);
 }

@@ -82,7 +82,6 @@ export class SwarmNode {
           this.identity.settleLock();
           for (const look of this.#waiting) look();
         },
-        renewed: ({ certificatePem, rootsPem }) => this.identity.adoptForSameKey(certificatePem, rootsPem),
       },
       ...more,
     };

@@ -10,13 +10,18 @@ import type { Model } from "./core/model.ts";
 import type { ForgottenConnections, Namespace, ObjectChange } from "./core/namespace.ts";
 import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
-import type { Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
+import type { Batch, Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
 import { compare, forgetOperations, isNft, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
 
 /** What the engine asks of netplane's client. */
 export interface Kernel {
   /** Answers in the order of the operations. @throws an error of the first that failed; those before it are done */
   run(namespace: string, operations: readonly Operation[]): Promise<readonly unknown[]>;
+  /**
+   * Several at once, one after the other. What is asked later, without waiting for this, is done after it.
+   * @returns answers by batch. @throws as `run`; batches after the one that failed are not begun
+   */
+  runAll(batches: readonly Batch[]): Promise<readonly (readonly unknown[])[]>;
   /** Somebody else changed a watched namespace, or (undefined) netplane began anew and knows nothing. */
   onChange(listener: (change: NamespaceChanged | undefined) => void): void;
 }
@@ -96,18 +101,16 @@ export class Engine implements AsyncDisposable {
     // What is in sandboxes are the far ends of veths: whoever makes them comes first.
     const outside = due.filter(({ path }) => !isSandbox(path));
     const inside = due.filter(({ path }) => isSandbox(path));
-    const results = [];
-    // A far end is made straight in its namespace, which has to be there.
-    await Promise.all(
-      inside.map((namespace) =>
-        this.#worker(namespace)
-          .exist()
-          .catch(() => undefined),
-      ),
-    );
-    for (const group of [outside, inside]) {
-      results.push(...(await Promise.allSettled(group.map((namespace) => this.#settleOne(namespace)))));
-    }
+    // Nobody waits for an answer before asking for what comes next: the kernel is told in the order of asking. A far end is
+    // made straight in its namespace, which has to be there.
+    for (const namespace of inside)
+      this.#worker(namespace)
+        .exist()
+        .catch(() => undefined); // its own pass hears of it
+    const passes = outside.map((namespace) => this.#settleOne(namespace));
+    await Promise.all(passes.map(({ asked }) => asked));
+    passes.push(...inside.map((namespace) => this.#settleOne(namespace)));
+    const results = await Promise.allSettled(passes.map(({ done }) => done));
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason as Error;
   }
@@ -129,10 +132,15 @@ export class Engine implements AsyncDisposable {
     await this.settle();
   }
 
-  async #settleOne(namespace: Namespace): Promise<void> {
+  #settleOne(namespace: Namespace): Pass<void> {
     const worker = this.#worker(namespace);
+    const { asked, done } = worker.settle();
+    return { asked, done: this.#finish(namespace, worker, done) };
+  }
+
+  async #finish(namespace: Namespace, worker: NamespaceWorker, done: Promise<readonly string[]>): Promise<void> {
     try {
-      for (const path of await worker.settle()) {
+      for (const path of await done) {
         const disturbed = this.#workers.get(path);
         if (disturbed !== undefined) this.#repairLater(disturbed, 0);
       }
@@ -198,7 +206,7 @@ export class Engine implements AsyncDisposable {
       }
       if (this.#workers.get(worker.namespace.path) !== worker) return;
       worker.doubt();
-      await this.#settleOne(worker.namespace).catch((error: unknown) => {
+      await this.#settleOne(worker.namespace).done.catch((error: unknown) => {
         this.#options.logger.warn("a network namespace is not as wanted", { namespace: worker.namespace.path, error });
       });
     });
@@ -229,6 +237,13 @@ const ownTables: readonly NftTableName[] = [
   { family: "netdev", table: "skep" },
 ];
 
+/** A pass over a namespace, under way. */
+interface Pass<Result> {
+  /** Resolves when all of it has been asked of the kernel, or nothing more will be. */
+  readonly asked: Promise<void>;
+  readonly done: Promise<Result>;
+}
+
 class NamespaceWorker {
   readonly namespace: Namespace;
   readonly #options: WorkerOptions;
@@ -237,8 +252,9 @@ class NamespaceWorker {
   /** All its rules and elements are ours and known: it was made by us, or was looked at when all was known that is wanted. */
   #isKnown = false;
   #running: Promise<unknown> = Promise.resolve();
-  #next: Promise<readonly string[]> | undefined;
+  #next: Pass<readonly string[]> | undefined;
   #exists: boolean;
+  #making: Promise<void> | undefined;
   #isWatching = false;
   #isDoubtful = true;
   #recreates = false;
@@ -274,7 +290,7 @@ class NamespaceWorker {
   }
 
   async idle(): Promise<void> {
-    await (this.#next ?? this.#running).catch(() => undefined); // who asked for it has heard
+    await (this.#next?.done ?? this.#running).catch(() => undefined); // who asked for it has heard
   }
 
   /** Between two passes. A namespace that is gone lacks all that is wanted in it. */
@@ -305,20 +321,22 @@ class NamespaceWorker {
   }
 
   /** One pass after another; who asks while one runs is served by the next. @returns namespaces that a pass disturbed */
-  settle(): Promise<readonly string[]> {
-    this.#next ??= this.#enqueue();
+  settle(): Pass<readonly string[]> {
+    if (this.#next !== undefined) return this.#next;
+    const { promise: asked, resolve } = Promise.withResolvers<void>();
+    this.#next = { asked, done: this.#enqueue(resolve).finally(resolve) };
     return this.#next;
   }
 
-  async #enqueue(): Promise<readonly string[]> {
+  async #enqueue(asked: () => void): Promise<readonly string[]> {
     await this.#running.catch(() => undefined); // who asked for it has heard
-    const pass = this.#pass();
+    const pass = this.#pass(asked);
     this.#running = pass;
     this.#next = undefined;
     return pass;
   }
 
-  async #pass(): Promise<readonly string[]> {
+  async #pass(asked: () => void): Promise<readonly string[]> {
     const { namespace, kernel, backoff, isWatched } = this.#options;
     const { path } = namespace;
     try {
@@ -330,7 +348,7 @@ class NamespaceWorker {
       // Whoever raises a doubt while this pass runs is answered by the next.
       const isDoubtful = this.#isDoubtful;
       this.#isDoubtful = false;
-      const disturbed = await this.#agree(isDoubtful);
+      const disturbed = await this.#agree(isDoubtful, asked);
       if (isWatched && !this.#isWatching) {
         await kernel.run(path, [{ op: "watch" }]);
         this.#isWatching = true;
@@ -348,8 +366,13 @@ class NamespaceWorker {
 
   /** A namespace that is new has nothing in it, so nothing has to be compared. */
   async exist(): Promise<void> {
+    if (this.#exists || this.namespace.size === 0) return;
+    this.#making ??= this.#make().finally(() => (this.#making = undefined));
+    await this.#making;
+  }
+
+  async #make(): Promise<void> {
     const { kernel, namespace } = this.#options;
-    if (this.#exists || namespace.size === 0) return;
     try {
       await kernel.run("", [{ op: "namespace-add", path: namespace.path }]);
       this.#isDoubtful = false;
@@ -360,7 +383,7 @@ class NamespaceWorker {
     this.#exists = true;
   }
 
-  async #agree(isDoubtful: boolean): Promise<readonly string[]> {
+  async #agree(isDoubtful: boolean, asked: () => void): Promise<readonly string[]> {
     const { namespace, prunes, isGoing, forget } = this.#options;
     const found = isDoubtful ? await this.#look() : undefined;
     const recreates = this.#recreates;
@@ -368,8 +391,11 @@ class NamespaceWorker {
     const changes = found === undefined ? unsaid : [...compare(namespace, found, prunes()), ...unlooked(found, unsaid)];
     const plan = planChanges(namespace, changes, { recreate: recreates, partial: !prunes(), isGoing });
     try {
-      for (const { namespace: where, operations } of plan.batches) {
-        for (const part of parts(operations)) await this.#run(where, part);
+      const requests = requestsOf(plan.batches);
+      for (const [at, request] of requests.entries()) {
+        const done = this.#run(request);
+        if (at === requests.length - 1) asked();
+        await done;
       }
     } catch (error) {
       for (const connections of forgotten) namespace.forget(connections);
@@ -383,15 +409,17 @@ class NamespaceWorker {
   }
 
   /** Does what was planned; the count of rulesets is taken in the same request, so that nobody else's change hides in it. */
-  async #run(where: string, operations: readonly Operation[]): Promise<void> {
+  async #run(request: readonly Batch[]): Promise<void> {
     const { kernel, namespace } = this.#options;
-    const isOfRules = operations.some(({ op }) => op === "ruleset" || op === "elements");
-    if (where !== namespace.path || !isOfRules) {
-      await kernel.run(where, operations);
-      return;
-    }
-    const answers = await kernel.run(where, [...operations, { op: "generation" }]);
-    this.#generation = Number(answers.at(-1));
+    let counted: number | undefined;
+    const batches = request.map((batch, at): Batch => {
+      const isOfRules = batch.operations.some(({ op }) => ofRules.has(op));
+      if (batch.namespace !== namespace.path || !isOfRules) return batch;
+      counted = at;
+      return { ...batch, operations: [...batch.operations, { op: "generation" }] };
+    });
+    const answers = await kernel.runAll(batches);
+    if (counted !== undefined) this.#generation = Number(answers[counted]?.at(-1));
   }
 
   async #look(): Promise<Found> {
@@ -467,16 +495,27 @@ const unlooked = ({ rules }: Found, unsaid: readonly ObjectChange[]): readonly O
     ? unsaid.filter(({ before, after }) => [before, after].some((one) => one !== undefined && isNft(one)))
     : [];
 
-/** Elements that stand side by side are one transaction and stay together. */
-function parts(operations: readonly Operation[]): (readonly Operation[])[] {
-  const result: (readonly Operation[])[] = [];
-  for (let from = 0; from < operations.length;) {
-    let to = Math.min(operations.length, from + operationsMax);
-    while (to < operations.length && operations[to]?.op === "elements") to += 1;
-    result.push(operations.slice(from, to));
-    from = to;
+const ofRules: ReadonlySet<Operation["op"]> = new Set(["ruleset", "balance", "elements", "chain-delete"]);
+const ofElements: ReadonlySet<Operation["op"]> = new Set(["balance", "elements", "chain-delete"]);
+
+/** Batches by request, long ones cut. Elements that stand side by side are one transaction and stay together. */
+function requestsOf(batches: readonly Batch[]): (readonly Batch[])[] {
+  const requests: Batch[][] = [];
+  let room = 0;
+  for (const { namespace, operations } of batches) {
+    for (let from = 0; from < operations.length;) {
+      if (room === 0) {
+        requests.push([]);
+        room = operationsMax;
+      }
+      let to = Math.min(operations.length, from + room);
+      while (to < operations.length && ofElements.has(operations[to]?.op ?? "dump")) to += 1;
+      requests.at(-1)?.push({ namespace, operations: operations.slice(from, to) });
+      room = Math.max(0, room - (to - from));
+      from = to;
+    }
   }
-  return result;
+  return requests;
 }
 
 /** Of netplane's typed errors. */

@@ -197,7 +197,8 @@ export type Operation = Tolerant &
     /** A table as nft prints it, without elements and counters: compare it with what was printed after installing. */
     | { readonly op: "ruleset-list"; readonly family: NftFamily; readonly table: string }
     /**
-     * All `elements` operations that stand side by side in a batch are one transaction: all or nothing. In each: first all
+     * All `elements`, `balance` and `chain-delete` operations that stand side by side in a batch are one transaction, in
+     * their order: all or nothing. In each of `elements`: first all
      * are taken out (`flush`), then `delete` (keys only), then `add`. Adding what is there with the same data is no error,
      * with other data it is EEXIST: delete and add it. `ignore: ["ENOENT"]` lets what is to be deleted be missing.
      */
@@ -209,6 +210,19 @@ export type Operation = Tolerant &
         readonly add?: readonly ElementText[];
       }
     | { readonly op: "elements-list"; readonly set: ElementSet }
+    /**
+     * A chain that sends a new connection to one of the first `slots` entries of a map, drawn at random: its only rule is
+     * `dnat to BY . numgen random mod SLOTS map @MAP`. One transaction with what stands beside it, and as cheap as `elements`,
+     * where a ruleset's text costs milliseconds.
+     */
+    | ({
+        readonly op: "balance";
+        readonly family: "ip" | "ip6";
+        readonly table: string;
+        readonly chain: string;
+      } & Balance)
+    /** With its rules; what led to it is gone already, or goes in the same transaction before it. EBUSY: it is still led to. */
+    | { readonly op: "chain-delete"; readonly family: NftFamily; readonly table: string; readonly chain: string }
     /** The number of the ruleset: it grows with each transaction of whomever. */
     | { readonly op: "generation" }
     /**
@@ -239,7 +253,7 @@ export type Operation = Tolerant &
   );
 
 export interface ReservedPort {
-  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly protocol: "tcp" | "udp";
   readonly port: number;
   /** All addresses when left out. */
   readonly address?: string;
@@ -258,6 +272,13 @@ export interface Dump {
   readonly neighbours?: readonly Neighbour[];
   readonly fdb?: readonly FdbEntry[];
   readonly rules?: readonly (Rule & { readonly protocol?: number })[];
+}
+
+export interface Balance {
+  /** What is looked up together with the number that was drawn. */
+  readonly by: "ip daddr" | "ip6 daddr" | "tcp dport" | "udp dport";
+  readonly map: string;
+  readonly slots: number;
 }
 
 /** Operations in one namespace, in order. */

@@ -43,6 +43,8 @@ interface Asked {
 
 interface Frame {
   readonly id?: number;
+  /** How long it took, of netplane's clock. */
+  readonly ns?: number;
   readonly results?: readonly { readonly batch: number; readonly operation: number; readonly value: unknown }[];
   readonly failed?: {
     readonly batch: number;
@@ -63,6 +65,7 @@ export class Netplane implements AsyncDisposable {
   /** In the order of asking, which is that of answers. */
   #asked: Asked[] = [];
   #lastId = 0;
+  #workedNs = 0;
   #child: Child | undefined;
   #ended: Promise<void> = Promise.resolve();
   #restart: Timer | undefined;
@@ -85,6 +88,11 @@ export class Netplane implements AsyncDisposable {
       });
     });
     return netplane;
+  }
+
+  /** For how long the program has worked on what it was asked, by its own clock: without the way there and back. */
+  get workedNs(): number {
+    return this.#workedNs;
   }
 
   /** Somebody else changed a watched namespace, or (undefined) netplane began anew: what happened meanwhile was not seen. */
@@ -207,6 +215,7 @@ export class Netplane implements AsyncDisposable {
     const asked = this.#asked.shift();
     if (asked === undefined || (frame.id !== asked.id && frame.failed === undefined))
       throw new NetplaneGone("answered what was not asked");
+    this.#workedNs += frame.ns ?? 0;
     if (frame.failed === undefined) {
       const answers: unknown[][] = asked.batches.map(({ operations }) =>
         Array.from<unknown>({ length: operations.length }),

@@ -185,6 +185,7 @@ async function openKernel(
     return parts.use(await Netplane.open({ program, clock, random, logger }));
   } catch (error) {
     if (!(error instanceof ClusterError)) throw error;
-    return { run: () => Promise.reject(error), onChange: () => undefined };
+    const refuse = (): Promise<never> => Promise.reject(error);
+    return { run: refuse, runAll: refuse, onChange: () => undefined };
   }
 }

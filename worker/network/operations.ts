@@ -317,11 +317,18 @@ class NftChanges {
     const installs = [...this.#defined.values()].map((table) => installText(table, this.#how));
     const made: string[] = [];
     const gone: string[] = [];
+    const balanced: Operation[] = [];
+    const emptied: Operation[] = [];
     for (const { before, after } of [...this.#chains, ...this.#emptied()]) {
       const chain = after ?? before;
       if (chain?.type !== "chain" || this.#dropped.has(tableKey(chain))) continue;
       const name = `${chain.family} ${chain.table} ${chain.chain}`;
-      if (after === undefined) gone.push(`delete chain ${name}`);
+      const { family, table, balance } = chain;
+      // A table that is defined anew has its chains in the same transaction, so that none is empty for a moment.
+      if (balance !== undefined && family === "ip" && !this.#defined.has(tableKey(chain))) {
+        if (after === undefined) emptied.push({ op: "chain-delete", family, table, chain: chain.chain });
+        else balanced.push({ op: "balance", family, table, chain: chain.chain, ...balance });
+      } else if (after === undefined) gone.push(`delete chain ${name}`);
       else
         made.push(`add chain ${name}`, `flush chain ${name}`, ...chain.rules.map((rule) => `add rule ${name} ${rule}`));
     }
@@ -330,7 +337,9 @@ class NftChanges {
     const after = [...gone, ...dropped].join("\n");
     return [
       ...(text === "" ? [] : [{ op: "ruleset", text: `${text}\n` } as const]),
+      ...balanced,
       ...this.#elementOperations(),
+      ...emptied,
       ...(after === "" ? [] : [{ op: "ruleset", text: `${after}\n` } as const]),
     ];
   }

@@ -1,6 +1,7 @@
 /**
- * What was decided about each sandbox, one file a sandbox, written whole or not at all. It is written before the kernel is
- * touched, so nothing in the kernel is without its record; after a power cut a file may be lost, and so is the namespace.
+ * What was decided about each sandbox, one file a sandbox, written whole or not at all. It is written while the kernel builds,
+ * and nobody hears of the sandbox before both are done: what is built without a record is nobody's, and is cleared away at
+ * the next start. After a power cut a file may be lost, and so is the namespace.
  */
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Sandboxes: the network namespaces of containers. What is decided about one (addresses, links, ports) is on disk before the
- * kernel hears of it, and is taken up after a restart of skepd without touching what runs.
+ * Sandboxes: the network namespaces of containers. What is decided about one (addresses, links, ports) is on disk before
+ * anybody hears of it, and is taken up after a restart of skepd without touching what runs.
  */
 import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
@@ -47,8 +47,6 @@ export interface HostChoices {
   release(id: string): Promise<void>;
   /** Where the sandbox asks for names; undefined: of the host's servers. */
   resolverOf(facts: SandboxFacts): string | undefined;
-  /** By which it reaches this host; undefined: by none. */
-  hostAddressOf(facts: SandboxFacts): string | undefined;
 }
 
 export interface SandboxKeeperOptions {
@@ -121,7 +119,6 @@ export class SandboxKeeper implements Sandboxes {
       if (abilities.refusal !== undefined) throw abilities.refusal;
       const before = this.#records.get(id)?.facts;
       const record: SandboxRecord = { version: 1, request, facts: await this.#decide(id, request) };
-      await records.put(record);
       this.#records.set(id, record);
       model.sandbox(id, record.facts);
       // Those of networks that it has left, too.
@@ -129,7 +126,9 @@ export class SandboxKeeper implements Sandboxes {
         ...this.#namespaces(record.facts),
         ...(before === undefined ? [] : this.#namespaces(before)),
       ]);
-      await engine.settle([...namespaces]);
+      // Both at once: what is built and has no record, because all ended in between, is cleared away at the next start.
+      const [written, built] = await Promise.allSettled([records.put(record), engine.settle([...namespaces])]);
+      for (const part of [written, built]) if (part.status === "rejected") throw part.reason;
       signal.throwIfAborted();
       return this.#sandbox(record);
     });
@@ -241,7 +240,6 @@ export class SandboxKeeper implements Sandboxes {
       id: facts.id,
       namespacePath: facts.namespacePath,
       resolver: this.#options.choices.resolverOf(facts),
-      hostAddress: this.#options.choices.hostAddressOf(facts),
       gatewayAddress: facts.gatewayAddress === "" ? undefined : facts.gatewayAddress,
       endpoints: order.filter((end) => end !== undefined),
       ports: facts.ports,

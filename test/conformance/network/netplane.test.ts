@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, statSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { NetplaneGone, NetplaneNotStarted, NetplaneRefused } from "../../../worker/network/netplane-errors.ts";
@@ -461,6 +461,54 @@ onHost("sysctls are written in the namespace, and only below net", async (host) 
   );
 });
 
+onHost(
+  "settings of one link are written with what is asked of the link, and refused where there is none",
+  async (host) => {
+    const [path = ""] = await addNamespaces(host, "n");
+    const names = ["rp_filter", "route_localnet"].map((name) => `net/ipv4/conf/l0/${name}`);
+    await host.netplane.run(path, [
+      { op: "link-add", kind: "bridge", name: "l0" },
+      ...names.map((name) => ({ op: "sysctl-write", name, value: "1" }) as const),
+      { op: "address-set", address: "10.9.0.1/24", link: "l0" },
+    ]);
+    const read = names.map((name) => ({ op: "sysctl-read", name }) as const);
+    assert.deepEqual(await host.netplane.run(path, read), ["1", "1"]);
+    await host.netplane.run(path, [{ op: "sysctl-write", name: "net/ipv4/conf/all/rp_filter", value: "2" }]);
+    assert.equal(host.sh(path, "cat /proc/sys/net/ipv4/conf/all/rp_filter"), "2\n");
+    assert.deepEqual(await host.netplane.run(path, read), ["1", "1"]);
+    await assert.rejects(
+      host.netplane.run(path, [{ op: "sysctl-write", name: "net/ipv4/conf/none/rp_filter", value: "1" }]),
+      failsWith("ENODEV", 0, /sysctl-write/),
+    );
+  },
+);
+
+onHost("namespaces that were made in advance are as fresh as others, and none is handed out twice", async (host) => {
+  await addNamespaces(host, "first");
+  // Long enough for it to have nothing else to do.
+  await host.netplane.run("", [{ op: "dump", what: ["links"], all: true }]);
+  for (let round = 0; round < 3; round += 1) {
+    const paths = await addNamespaces(host, ...Array.from({ length: 20 }, (_, at) => `n${round}x${at}`));
+    const inodes = new Set(paths.map((path) => statSync(path).ino));
+    assert.equal(inodes.size, paths.length);
+    for (const path of paths) {
+      const [{ links = [], routes = [] }] = await host.netplane.run(path, [
+        { op: "dump", what: ["links", "routes"], all: true },
+      ]);
+      assert.deepEqual(
+        { links: links.map(({ name, up }) => ({ name, up })), routes },
+        {
+          links: [{ name: "lo", up: false }],
+          routes: [],
+        },
+      );
+      await host.netplane.run(path, [{ op: "link-add", kind: "bridge", name: "b0" }]);
+      assert.match(host.sh(path, "ip -o link"), /b0/);
+    }
+    for (const path of paths) await host.netplane.run("", [{ op: "namespace-delete", path }]);
+  }
+});
+
 const table = `table ip skep {
   map vips { type ipv4_addr : verdict; }
   map be { typeof ip daddr . numgen random mod 65536 : ip daddr; }
@@ -555,6 +603,56 @@ onHost(
     );
   },
 );
+
+onHost("a chain that balances is as nft itself would write it, and goes with what led to it", async (host) => {
+  const [path = ""] = await addNamespaces(host, "n");
+  const text = `${table.replace(/\}$/, "")}
+  map udpbe { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
+}
+table ip6 skep {
+  map be { typeof ip6 daddr . numgen random mod 65536 : ip6 daddr; }
+}`;
+  await host.netplane.run(path, [{ op: "ruleset", text }]);
+  const wanted = [
+    { family: "ip", by: "ip daddr", map: "be", rule: "dnat to ip daddr . numgen random mod 7 map @be" },
+    { family: "ip", by: "tcp dport", map: "tcpbe", rule: "dnat ip to tcp dport . numgen random mod 7 map @tcpbe" },
+    { family: "ip", by: "udp dport", map: "udpbe", rule: "dnat ip to udp dport . numgen random mod 7 map @udpbe" },
+    { family: "ip6", by: "ip6 daddr", map: "be", rule: "dnat to ip6 daddr . numgen random mod 7 map @be" },
+  ] as const;
+  for (const [at, { family, rule }] of wanted.entries())
+    await host.netplane.run(path, [
+      { op: "ruleset", text: `table ${family} skep {\nchain text${at} {\n${rule}\n}\n}` },
+    ]);
+  const balance = (slots: number) =>
+    wanted.map(({ family, by, map }, at) => {
+      return { op: "balance", family, table: "skep", chain: `raw${at}`, by, map, slots } as const;
+    });
+  await host.netplane.run(path, balance(3));
+  await host.netplane.run(path, balance(7));
+  for (const [at, { family }] of wanted.entries()) {
+    const shown = (chain: string): string => host.sh(path, `nft list chain ${family} skep ${chain}`);
+    assert.equal(shown(`raw${at}`), shown(`text${at}`).replace(`text${at}`, `raw${at}`));
+    const printed = (chain: string): string => host.sh(path, `nft --debug=netlink list chain ${family} skep ${chain}`);
+    const instructions = (chain: string): string[] => printed(chain).match(/\[[^\]]*\]/g) ?? [];
+    assert.deepEqual(instructions(`raw${at}`), instructions(`text${at}`));
+  }
+  const vips = map("vips", ["ipv4_addr"], ["verdict"]);
+  await host.netplane.run(path, [{ op: "elements", set: vips, add: ["10.0.1.9 : goto raw0"] }]);
+  const gone = { op: "chain-delete", family: "ip", table: "skep", chain: "raw0" } as const;
+  await assert.rejects(host.netplane.run(path, [gone]), failsWith("EBUSY", 0, /raw0/));
+  await host.netplane.run(path, [{ op: "elements", set: vips, delete: ["10.0.1.9"] }, gone]);
+  assert.doesNotMatch(host.sh(path, "nft list ruleset"), /raw0/);
+  const nowhere = {
+    op: "balance",
+    family: "ip",
+    table: "skep",
+    chain: "x",
+    by: "ip daddr",
+    map: "no",
+    slots: 1,
+  } as const;
+  await assert.rejects(host.netplane.run(path, [nowhere]), failsWith("ENOENT", 0, /balance skep x/));
+});
 
 onHost("elements side by side are one transaction: all or nothing, and a missing one may be forgiven", async (host) => {
   const [path = ""] = await addNamespaces(host, "n");
@@ -992,7 +1090,7 @@ void test("what is not well formed is refused whole, says where, and hurts nothi
       { op: "elements", set: { ...set, data: ["verdict"] }, add: ["10.0.0.1 : goto a b"] },
       { op: "connections-delete", protocol: "tcp" },
       { op: "connections-delete", originalDestination: "10.0.0.1", replySource: "fd00::1" },
-      { op: "port-reserve", protocol: "icmp", port: 1 },
+      { op: "port-reserve", protocol: "sctp", port: 1 },
       { op: "port-reserve", protocol: "tcp", port: 0 },
       { op: "dump", what: ["nothing"] },
     ].map((operation): [unknown, string] => [
@@ -1006,7 +1104,9 @@ void test("what is not well formed is refused whole, says where, and hurts nothi
     const failed = (answers[at] as { failed?: { errno: string } } | undefined)?.failed;
     assert.equal(failed?.errno, errno, `${JSON.stringify(body)}: ${JSON.stringify(answers[at])}`);
   }
-  assert.deepEqual(answers.at(-1), { id: 9, results: [{ batch: 0, operation: 0, value: 1 }] });
+  const { ns, ...answer } = answers.at(-1) as { ns: number };
+  assert.deepEqual(answer, { id: 9, results: [{ batch: 0, operation: 0, value: 1 }] });
+  assert.ok(ns > 0 && ns < 10e9, `it worked for ${ns} ns`);
   assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
 });
 

@@ -129,6 +129,26 @@ export interface ChainObject extends NftTableName {
   readonly type: "chain";
   readonly chain: string;
   readonly rules: readonly string[];
+  /** Its only rule in parts, if it balances: such a chain is made much faster. */
+  readonly balance?: Balance;
+}
+
+/** Draws one of the first `slots` entries of a map. */
+export interface Balance {
+  readonly by: "ip daddr" | "ip6 daddr" | "tcp dport" | "udp dport";
+  readonly map: string;
+  readonly slots: number;
+}
+
+/**
+ * A chain that sends a new connection to one of so many entries. Drawn anew for each connection and not in turn: chains are
+ * shared by services, and callers in step would always meet the same task.
+ */
+export function balanceChain(table: NftTableName, chain: string, balance: Balance): ChainObject {
+  const { by, map, slots } = balance;
+  const family = /dport$/.test(by) ? `${table.family} ` : "";
+  const rule = `dnat ${family}to ${by} . numgen random mod ${slots} map @${map}`;
+  return { type: "chain", ...table, chain, rules: [rule], balance };
 }
 
 /** An element of a set or a map of one of our tables. */

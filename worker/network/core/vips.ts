@@ -4,7 +4,7 @@
  * the same with two tasks and with fifty thousand. Source: network.md §3.
  */
 import { invariant } from "../../../lib/pure/errors.ts";
-import type { NetObject, NftTableName, TableObject } from "./objects.ts";
+import { balanceChain, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
 
 export const vipTable: NftTableName = { family: "ip", table: "skep" };
 
@@ -36,9 +36,6 @@ ip saddr . ip daddr @self snat to ${gateway}
     },
   };
 }
-
-/** Random and not in turn: a chain is shared by services, and callers in step would always meet the same task. */
-const balanceRule = (tasks: number): string => `dnat to ip daddr . numgen random mod ${tasks} map @be`;
 
 interface Service {
   /** Empty: it has no address (dnsrr), or is not told yet. */
@@ -177,7 +174,7 @@ export class Vips {
     else this.#chains.set(tasks, users);
     this.#set(
       `lb${tasks}`,
-      users === 0 ? [] : [{ type: "chain", ...vipTable, chain: `lb${tasks}`, rules: [balanceRule(tasks)] }],
+      users === 0 ? [] : [balanceChain(vipTable, `lb${tasks}`, { by: "ip daddr", map: "be", slots: tasks })],
     );
   }
 

@@ -2,6 +2,7 @@
 import type { Kernel } from "../engine.ts";
 import type {
   Address,
+  Batch,
   Dump,
   FdbEntry,
   Link,
@@ -68,6 +69,12 @@ export class MemoryKernel implements Kernel {
     const namespace = this.namespaces.get(path);
     if (namespace === undefined) throw new KernelError("ENOENT", "open");
     return namespace;
+  }
+
+  async runAll(batches: readonly Batch[]): Promise<readonly (readonly unknown[])[]> {
+    const answers: (readonly unknown[])[] = [];
+    for (const { namespace, operations } of batches) answers.push(await this.run(namespace, operations));
+    return answers;
   }
 
   async run(path: string, operations: readonly Operation[]): Promise<readonly unknown[]> {
@@ -201,6 +208,19 @@ export class MemoryKernel implements Kernel {
           if (set.has(element) && set.get(element) !== value) fail("EEXIST");
           set.set(element, value);
         }
+        return undefined;
+      }
+      case "balance": {
+        ns.generation += 1;
+        const { chains } = ns.tables.get(`${operation.family} ${operation.table}`) ?? fail("ENOENT");
+        const { by, slots, map } = operation;
+        chains.set(operation.chain, [`dnat to ${by} . numgen random mod ${slots} map @${map}`]);
+        return undefined;
+      }
+      case "chain-delete": {
+        ns.generation += 1;
+        const { chains } = ns.tables.get(`${operation.family} ${operation.table}`) ?? fail("ENOENT");
+        if (!chains.delete(operation.chain)) fail("ENOENT");
         return undefined;
       }
       case "elements-list": {
