@@ -5,6 +5,8 @@
  *                                                begins with anything else is read to its end and told how much that was
  *   net-load stream ADDRESS PORT SECONDS         prints Mbit/s as the other end counted them
  *   net-load connect ADDRESS PORT SECONDS COUNT  COUNT at a time: connect, ask, read, close; prints connections per second
+ *   net-load await ADDRESS PORT SECONDS          prints "refused" when nobody is there, and, when somebody then answers, the
+ *                                                microseconds since 1970
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -181,6 +183,44 @@ static int connections(const char *address, const char *port, double seconds, in
     return 0;
 }
 
+static int answers(const struct sockaddr_in *there)
+{
+    struct timeval patience = { .tv_usec = 200000 };
+    struct linger linger = { 1, 0 };
+    int fd = socket(AF_INET, SOCK_STREAM, 0), answered;
+
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    answered = connect(fd, (const struct sockaddr *)there, sizeof *there) == 0 && write(fd, "?", 1) == 1 && read(fd, buffer, 1) == 1;
+    close(fd);
+    return answered;
+}
+
+static int await(const char *address, const char *port, double seconds)
+{
+    struct sockaddr_in there = address_of(address, port);
+    struct timespec pause = { .tv_nsec = 2000000 }, time;
+    double started = now();
+    int refused = 0;
+
+    for (; now() - started < seconds; nanosleep(&pause, NULL)) {
+        if (!answers(&there)) {
+            if (!refused) {
+                puts("refused");
+                fflush(stdout);
+            }
+            refused = 1;
+        } else if (refused) {
+            clock_gettime(CLOCK_REALTIME, &time);
+            printf("%" PRIu64 "\n", (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000);
+            return 0;
+        }
+    }
+    fputs("no answer\n", stderr);
+    return 1;
+}
+
 int main(int count, char **words)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -189,6 +229,8 @@ int main(int count, char **words)
         return serve(words[2]);
     if (count == 5 && strcmp(words[1], "stream") == 0)
         return stream(words[2], words[3], atof(words[4]));
+    if (count == 5 && strcmp(words[1], "await") == 0)
+        return await(words[2], words[3], atof(words[4]));
     if (count == 6 && strcmp(words[1], "connect") == 0)
         return connections(words[2], words[3], atof(words[4]), atoi(words[5]));
     return 2;

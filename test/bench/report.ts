@@ -39,6 +39,12 @@ export class Report {
       console.log(JSON.stringify({ ...result, peer: result.peer ?? null, ratio: result.ratio ?? null }));
   }
 
+  /** A measurement that cannot be taken here, and why; no gate is missed by it. */
+  absent(name: string, reason: string): void {
+    if (this.#forPeople) console.error(`${name}: not measured: ${reason}`);
+    else console.log(JSON.stringify({ name, absent: reason }));
+  }
+
   /** What goes on meanwhile; on the terminal only. */
   note(text: string): void {
     if (this.#forPeople) console.error(text);

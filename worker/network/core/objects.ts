@@ -146,7 +146,7 @@ export interface Balance {
  */
 export function balanceChain(table: NftTableName, chain: string, balance: Balance): ChainObject {
   const { by, map, slots } = balance;
-  const family = /dport$/.test(by) ? `${table.family} ` : "";
+  const family = by.endsWith("dport") ? `${table.family} ` : "";
   const rule = `dnat ${family}to ${by} . numgen random mod ${slots} map @${map}`;
   return { type: "chain", ...table, chain, rules: [rule], balance };
 }
