@@ -25,6 +25,24 @@ const entryPointsOf = (wanted) =>
   Object.entries(wanted)
     .filter(([, source]) => existsSync(join(root, source)))
     .map(([name, source]) => ({ in: join(root, source), out: name }));
+/**
+ * An import of a module of Node's reads all that it exports, and runs what stands behind it: `import "node:http"` loads the
+ * whole of fetch and WebSocket, 7 MB of memory and 50 ms of processor. Taken as an object, only what is used is read.
+ */
+const nodeModulesAsObjects = {
+  name: "node-modules-as-objects",
+  setup({ onResolve, onLoad }) {
+    // The filters are Go's, which have no flags.
+    onResolve({ filter: /^node:/ }, ({ path, kind }) =>
+      kind === "import-statement" ? { path, namespace: "node-module" } : undefined,
+    );
+    onLoad({ filter: /.*/, namespace: "node-module" }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)});`,
+      loader: "js",
+    }));
+  },
+};
+
 writeFileSync(join(out, "package.json"), '{ "type": "module" }\n');
 const options = {
   outdir: out,
@@ -41,6 +59,7 @@ const options = {
   legalComments: "external",
   // A native addon finds its binary beside its own files.
   external: ["classic-level"],
+  plugins: [nodeModulesAsObjects],
   // Some packages still ask for modules by require().
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
