@@ -1,10 +1,22 @@
 /** The cluster's certificate authority: one self-signed root, and the certificates of nodes that it issues. */
-import { createHash, createPublicKey, randomBytes, type KeyObject, type webcrypto } from "node:crypto";
+import { createHash, createPublicKey, randomBytes, X509Certificate, type KeyObject } from "node:crypto";
 
 import { memberUri, organizationalUnits, type NodeIdentity } from "./certificate.ts";
 import { CertificateExpired, CertificateInvalid, CertificateNotYetValid, RequestInvalid } from "./errors.ts";
-import { algorithmOf, generatePrivateKey, p256, readPrivateKey, toCryptoKeys } from "./keys.ts";
-import { x509 } from "./x509.ts";
+import { algorithmOf, generatePrivateKey, publicDer, readPrivateKey } from "./keys.ts";
+import {
+  authorityExtensions,
+  authorityKeyExtension,
+  keyIdOf,
+  nameOf,
+  nodeExtensions,
+  partsOf,
+  readSignedRequest,
+  signCertificate,
+  signRequest,
+  subjectKeyExtension,
+  type CertificateParts,
+} from "./x509.ts";
 
 export interface AuthorityMaterial {
   readonly certificatePem: string;
@@ -22,51 +34,39 @@ const rootBytesMax = 64 * 1024;
 /** Makes the root of a new cluster. */
 export async function createAuthority(clusterId: string, nowMs: number): Promise<AuthorityMaterial> {
   const privateKeyPem = await generatePrivateKey();
-  const keys = toCryptoKeys(readPrivateKey(privateKeyPem));
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: newSerial(),
-    name: [{ CN: ["swarm-ca"] }, { O: [clusterId] }],
-    keys,
-    signingAlgorithm: p256,
-    notBefore: new Date(nowMs - backdateMs),
-    notAfter: new Date(nowMs + rootLifeMs),
-    extensions: [
+  const key = readPrivateKey(privateKeyPem);
+  const publicKey = publicDer(createPublicKey(key));
+  const name = nameOf(["CN", "swarm-ca"], ["O", clusterId]);
+  const certificatePem = signCertificate(
+    {
+      serial: newSerial(),
+      issuer: name,
+      subject: name,
+      publicKey,
+      notBeforeMs: nowMs - backdateMs,
+      notAfterMs: nowMs + rootLifeMs,
       // One authority may stand between root and nodes: the next root, while this one is being rotated.
-      new x509.BasicConstraintsExtension(true, 1, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
-    ],
-  });
-  return { certificatePem: pemOf(certificate), privateKeyPem };
+      extensions: [...authorityExtensions(1), subjectKeyExtension(keyIdOf(publicKey))],
+    },
+    key,
+  );
+  return { certificatePem, privateKeyPem };
 }
 
-/** A request for a certificate of the key's owner. Its subject is empty: the issuer decides who the owner is. */
+/** A request for a certificate of the key's owner. Its subject says nothing: the issuer decides who the owner is. */
 export async function createRequest(privateKeyPem: string): Promise<string> {
-  const key = readPrivateKey(privateKeyPem);
-  const request = await x509.Pkcs10CertificateRequestGenerator.create({
-    name: "CN=node",
-    keys: toCryptoKeys(key),
-    signingAlgorithm: algorithmOf(key),
-  });
-  return pemOf(request);
+  return signRequest(nameOf(["CN", "node"]), readPrivateKey(privateKeyPem));
 }
 
 export class Authority {
-  readonly #root: InstanceType<typeof x509.X509Certificate>;
-  readonly #signingKey: webcrypto.CryptoKey;
-  readonly #algorithm: ReturnType<typeof algorithmOf>;
+  readonly #root: CertificateParts;
+  readonly #key: KeyObject;
 
   /** @throws PrivateKeyInvalid, CertificateInvalid when the key is not that of the certificate */
   constructor(material: AuthorityMaterial) {
-    const key = readPrivateKey(material.privateKeyPem);
-    try {
-      this.#root = new x509.X509Certificate(material.certificatePem);
-    } catch (error) {
-      throw new CertificateInvalid("the root certificate", "it is not an X.509 certificate", error);
-    }
-    checkOwnKey(this.#root, key);
-    this.#signingKey = toCryptoKeys(key).privateKey;
-    this.#algorithm = algorithmOf(key);
+    this.#key = readPrivateKey(material.privateKeyPem);
+    this.#root = readRoot(material.certificatePem).parts;
+    checkOwnKey(this.#root, this.#key);
   }
 
   /**
@@ -82,35 +82,23 @@ export class Authority {
     if (identity.role === "manager" && identity.memberId === undefined) {
       throw new RequestInvalid("a manager needs the id of its member");
     }
-    const publicKey = await readRequest(requestPem);
-    const notBeforeMs = Math.max(this.#root.notBefore.getTime(), options.nowMs - backdateMs);
-    const notAfterMs = Math.min(this.#root.notAfter.getTime(), options.nowMs + (options.lifeMs ?? nodeLifeMs));
-    if (notAfterMs <= options.nowMs)
-      throw new CertificateExpired("the root certificate", this.#root.notAfter.getTime());
+    const publicKey = readRequest(requestPem);
+    const notAfterMs = Math.min(this.#root.notAfterMs, options.nowMs + (options.lifeMs ?? nodeLifeMs));
+    if (notAfterMs <= options.nowMs) throw new CertificateExpired("the root certificate", this.#root.notAfterMs);
     const unit = organizationalUnits[identity.role];
-    const certificate = await x509.X509CertificateGenerator.create({
-      serialNumber: newSerial(),
-      subject: [{ CN: [identity.nodeId] }, { OU: [unit] }, { O: [identity.clusterId] }],
-      issuer: this.#root.subjectName,
+    return this.#sign({
+      subject: nameOf(["CN", identity.nodeId], ["OU", unit], ["O", identity.clusterId]),
       publicKey,
-      signingKey: this.#signingKey,
-      signingAlgorithm: this.#algorithm,
-      notBefore: new Date(notBeforeMs),
-      notAfter: new Date(notAfterMs),
+      notBeforeMs: Math.max(this.#root.notBeforeMs, options.nowMs - backdateMs),
+      notAfterMs,
       extensions: [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
-        new x509.SubjectAlternativeNameExtension([
-          { type: "dns", value: unit },
-          { type: "dns", value: identity.nodeId },
-          ...(identity.role === "manager" ? [{ type: "url" as const, value: memberUri(identity) }] : []),
-        ]),
-        await x509.SubjectKeyIdentifierExtension.create(publicKey),
-        await authorityKeyOf(this.#root),
+        ...nodeExtensions({
+          dns: [unit, identity.nodeId],
+          uris: identity.role === "manager" ? [memberUri(identity)] : [],
+        }),
+        subjectKeyExtension(keyIdOf(publicKey)),
       ],
     });
-    return pemOf(certificate);
   }
 
   /**
@@ -120,26 +108,22 @@ export class Authority {
    * @throws  CertificateInvalid, CertificateExpired when this root is at its end
    */
   async vouchFor(nextRootPem: string, nowMs: number): Promise<string> {
-    const next = readRootCertificate(nextRootPem);
-    const notAfterMs = Math.min(this.#root.notAfter.getTime(), next.notAfter.getTime());
-    if (notAfterMs <= nowMs) throw new CertificateExpired("the root certificate", this.#root.notAfter.getTime());
-    const certificate = await x509.X509CertificateGenerator.create({
-      serialNumber: newSerial(),
-      subject: next.subjectName,
-      issuer: this.#root.subjectName,
+    const { parts: next } = readRoot(nextRootPem);
+    const notAfterMs = Math.min(this.#root.notAfterMs, next.notAfterMs);
+    if (notAfterMs <= nowMs) throw new CertificateExpired("the root certificate", this.#root.notAfterMs);
+    return this.#sign({
+      subject: next.subject,
       publicKey: next.publicKey,
-      signingKey: this.#signingKey,
-      signingAlgorithm: this.#algorithm,
-      notBefore: new Date(Math.min(nowMs - backdateMs, notAfterMs)),
-      notAfter: new Date(notAfterMs),
-      extensions: [
-        new x509.BasicConstraintsExtension(true, 0, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-        await subjectKeyOf(next),
-        await authorityKeyOf(this.#root),
-      ],
+      notBeforeMs: Math.min(nowMs - backdateMs, notAfterMs),
+      notAfterMs,
+      extensions: [...authorityExtensions(0), subjectKeyExtension(subjectKeyOf(next))],
     });
-    return pemOf(certificate);
+  }
+
+  #sign(parts: Omit<Parameters<typeof signCertificate>[0], "serial" | "issuer">): string {
+    const issuer = this.#root.subject;
+    const extensions = [...parts.extensions, authorityKeyExtension(subjectKeyOf(this.#root))];
+    return signCertificate({ ...parts, serial: newSerial(), issuer, extensions }, this.#key);
   }
 }
 
@@ -150,63 +134,49 @@ export class Authority {
  */
 export async function checkRoot(material: AuthorityMaterial, nowMs: number): Promise<void> {
   checkRootKey(material, nowMs);
-  const root = readRootCertificate(material.certificatePem);
-  if (!(await root.isSelfSigned())) throw new CertificateInvalid("the root certificate", "it is not signed by itself");
+  const { certificate, parts } = readRoot(material.certificatePem);
+  const ofItself = Buffer.from(parts.issuer).equals(parts.subject) && certificate.verify(certificate.publicKey);
+  if (!ofItself) throw new CertificateInvalid("the root certificate", "it is not signed by itself");
 }
 
 /** The part of `checkRoot` that needs no waiting: all but the root's own signature. */
 export function checkRootKey(material: AuthorityMaterial, nowMs: number): void {
-  const root = readRootCertificate(material.certificatePem);
-  checkRootNow(root, nowMs);
-  checkOwnKey(root, readPrivateKey(material.privateKeyPem));
+  const { certificate, parts } = readRoot(material.certificatePem);
+  if (!certificate.ca) throw new CertificateInvalid("the root certificate", "it is not an authority");
+  if (parts.notAfterMs <= nowMs) throw new CertificateExpired("the root certificate", parts.notAfterMs);
+  if (parts.notBeforeMs > nowMs) throw new CertificateNotYetValid("the root certificate", parts.notBeforeMs);
+  checkOwnKey(parts, readPrivateKey(material.privateKeyPem));
 }
 
 /** The DER of a root's public key (SubjectPublicKeyInfo), as `issuerOf` tells it. @throws CertificateInvalid */
 export function publicKeyOfRoot(rootPem: string): Uint8Array {
-  return new Uint8Array(readRootCertificate(rootPem).publicKey.rawData);
+  return new Uint8Array(readRoot(rootPem).parts.publicKey);
 }
 
-function checkOwnKey(root: InstanceType<typeof x509.X509Certificate>, key: KeyObject): void {
-  const expected = createPublicKey(key).export({ type: "spki", format: "der" });
-  if (!expected.equals(Buffer.from(root.publicKey.rawData)))
+function checkOwnKey(root: CertificateParts, key: KeyObject): void {
+  if (!publicDer(createPublicKey(key)).equals(root.publicKey))
     throw new CertificateInvalid("the root certificate", "the key belongs to another certificate");
 }
 
-function checkRootNow(root: InstanceType<typeof x509.X509Certificate>, nowMs: number): void {
-  if (root.getExtension(x509.BasicConstraintsExtension)?.ca !== true)
-    throw new CertificateInvalid("the root certificate", "it is not an authority");
-  if (root.notAfter.getTime() <= nowMs) throw new CertificateExpired("the root certificate", root.notAfter.getTime());
-  if (root.notBefore.getTime() > nowMs)
-    throw new CertificateNotYetValid("the root certificate", root.notBefore.getTime());
-}
-
-function readRootCertificate(pem: string): InstanceType<typeof x509.X509Certificate> {
+function readRoot(pem: string): { readonly certificate: X509Certificate; readonly parts: CertificateParts } {
   if (pem.length > rootBytesMax)
     throw new CertificateInvalid("the root certificate", `${pem.length} bytes are too many`);
   try {
-    return new x509.X509Certificate(pem);
+    const certificate = new X509Certificate(pem);
+    return { certificate, parts: partsOf(certificate) };
   } catch (error) {
     throw new CertificateInvalid("the root certificate", "it is not an X.509 certificate", error);
   }
 }
 
 /** The name that a root gives its own key; tools differ in how they derive it, and TLS compares it. */
-async function subjectKeyOf(
-  root: InstanceType<typeof x509.X509Certificate>,
-): Promise<InstanceType<typeof x509.SubjectKeyIdentifierExtension>> {
-  const own = root.getExtension(x509.SubjectKeyIdentifierExtension);
-  return own ?? (await x509.SubjectKeyIdentifierExtension.create(root.publicKey));
-}
-
-async function authorityKeyOf(
-  root: InstanceType<typeof x509.X509Certificate>,
-): Promise<InstanceType<typeof x509.AuthorityKeyIdentifierExtension>> {
-  return new x509.AuthorityKeyIdentifierExtension((await subjectKeyOf(root)).keyId);
+function subjectKeyOf(root: CertificateParts): Uint8Array {
+  return root.subjectKey ?? keyIdOf(root.publicKey);
 }
 
 /** The public key (DER, SubjectPublicKeyInfo) of a request that is whole and signed by it. @throws RequestInvalid */
 export async function readRequestKey(requestPem: string): Promise<Uint8Array> {
-  return new Uint8Array((await readRequest(requestPem)).rawData);
+  return new Uint8Array(readRequest(requestPem));
 }
 
 /** The id of the node with this key: 25 digits in base 36 of a hash of both. */
@@ -215,28 +185,22 @@ export function nodeIdOf(clusterId: string, publicKey: Uint8Array): string {
   return (BigInt(`0x${hash.toString("hex")}`) % 36n ** 25n).toString(36).padStart(25, "0");
 }
 
-async function readRequest(pem: string): Promise<InstanceType<typeof x509.PublicKey>> {
+function readRequest(pem: string): Uint8Array {
   if (pem.length > requestBytesMax) throw new RequestInvalid(`${pem.length} bytes are too many`);
-  let request: InstanceType<typeof x509.Pkcs10CertificateRequest>;
-  let holdsKey: boolean;
+  let request: ReturnType<typeof readSignedRequest>;
   try {
-    request = new x509.Pkcs10CertificateRequest(pem);
-    holdsKey = await request.verify();
-    algorithmOf(createPublicKey({ key: Buffer.from(request.publicKey.rawData), format: "der", type: "spki" }));
+    request = readSignedRequest(pem);
+    algorithmOf(request.key);
   } catch (error) {
     throw new RequestInvalid("it is not a request for a key of a known kind", error);
   }
-  if (!holdsKey) throw new RequestInvalid("its signature is wrong");
-  return request.publicKey;
+  if (!request.isSignedByIt) throw new RequestInvalid("its signature is wrong");
+  return publicDer(request.key);
 }
 
 /** 127 random bits: positive, and never the same twice. */
-function newSerial(): string {
+function newSerial(): Uint8Array {
   const bytes = randomBytes(16);
   bytes[0] = ((bytes[0] as number) & 0x7f) | 0x40;
-  return bytes.toString("hex");
-}
-
-function pemOf(data: { toString(format: "pem"): string }): string {
-  return `${data.toString("pem")}\n`;
+  return bytes;
 }

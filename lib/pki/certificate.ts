@@ -6,7 +6,7 @@
 import { createHash, X509Certificate as NodeCertificate, type KeyObject } from "node:crypto";
 
 import { CertificateExpired, CertificateInvalid, CertificateNotYetValid } from "./errors.ts";
-import { x509 } from "./x509.ts";
+import { partsOf, type CertificateParts } from "./x509.ts";
 
 export type NodeRole = "manager" | "worker";
 
@@ -52,30 +52,30 @@ export function readCertificate(encoded: Uint8Array | string): Certificate {
   if (encoded.length > 4 * certificateBytesMax)
     throw new CertificateInvalid(what, `${encoded.length} bytes are too many`);
   let node: NodeCertificate;
-  let parsed: InstanceType<typeof x509.X509Certificate>;
+  let parts: CertificateParts;
   try {
     node = new NodeCertificate(encoded);
-    parsed = new x509.X509Certificate(node.raw);
+    parts = partsOf(node);
   } catch (error) {
     throw new CertificateInvalid(what, "it is not an X.509 certificate", error);
   }
   if (node.raw.length > certificateBytesMax)
     throw new CertificateInvalid(what, `${node.raw.length} bytes are too many`);
   return {
-    identity: readIdentity(parsed),
-    notBeforeMs: parsed.notBefore.getTime(),
-    notAfterMs: parsed.notAfter.getTime(),
+    identity: readIdentity(parts),
+    notBeforeMs: parts.notBeforeMs,
+    notAfterMs: parts.notAfterMs,
     fingerprint: createHash("sha256").update(node.raw).digest("hex"),
-    serial: parsed.serialNumber,
+    serial: node.serialNumber.toLowerCase(),
     publicKey: node.publicKey,
     raw: node.raw,
     signedBy: (issuer) => node.verify(issuer),
   };
 }
 
-function readIdentity(certificate: InstanceType<typeof x509.X509Certificate>): NodeIdentity {
-  const field = (name: string): string => {
-    const values = certificate.subjectName.getField(name);
+function readIdentity(certificate: CertificateParts): NodeIdentity {
+  const field = (name: Parameters<CertificateParts["field"]>[0]): string => {
+    const values = certificate.field(name);
     // A second value could be read by someone else as the one that counts.
     if (values.length !== 1)
       throw new CertificateInvalid("the certificate", `its subject has ${values.length} ${name}`);
@@ -95,13 +95,10 @@ function readIdentity(certificate: InstanceType<typeof x509.X509Certificate>): N
 }
 
 function readMemberId(
-  certificate: InstanceType<typeof x509.X509Certificate>,
+  certificate: CertificateParts,
   of: { nodeId: string; clusterId: string; role: NodeRole },
 ): number {
-  const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
-  const uris = names
-    .filter((name) => name.type === "url" && name.value.startsWith("spiffe:"))
-    .map((name) => name.value);
+  const uris = certificate.uris.filter((uri) => uri.startsWith("spiffe:"));
   if (uris.length !== 1) throw new CertificateInvalid("the certificate", `it has ${uris.length} member URIs`);
   const memberId = Number(/\/member\/([1-9][0-9]{0,15})$/.exec(uris[0] as string)?.[1]);
   if (!Number.isSafeInteger(memberId) || uris[0] !== memberUri({ ...of, memberId })) {

@@ -3,8 +3,9 @@ import { X509Certificate as NodeCertificate } from "node:crypto";
 
 import { splitBundle } from "./certificate.ts";
 import { CertificateInvalid } from "./errors.ts";
+import { publicDer } from "./keys.ts";
 import type { TlsMaterial } from "./tls-identity.ts";
-import { x509 } from "./x509.ts";
+import { partsOf } from "./x509.ts";
 
 export interface Issuer {
   /** DER of the issuer's name, as the certificate has it. */
@@ -21,8 +22,10 @@ export function issuerOf({ certificatePem, rootsPem }: Pick<TlsMaterial, "certif
   for (const candidate of [...behind, ...splitBundle(rootsPem)]) {
     const issuer = new NodeCertificate(candidate);
     if (!certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) continue;
-    const subject = new Uint8Array(new x509.X509Certificate(leaf).issuerName.toArrayBuffer());
-    return { subject, publicKey: new Uint8Array(issuer.publicKey.export({ type: "spki", format: "der" })) };
+    return {
+      subject: new Uint8Array(partsOf(certificate).issuer),
+      publicKey: new Uint8Array(publicDer(issuer.publicKey)),
+    };
   }
   throw new CertificateInvalid("the certificate", "none of the certificates behind it or trusted issued it");
 }

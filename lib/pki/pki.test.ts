@@ -4,6 +4,9 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import * as tls from "node:tls";
+// Another implementation than ours, which it is compared with. It wants this loaded before it.
+import "reflect-metadata";
+import * as x509 from "@peculiar/x509";
 import * as fc from "fast-check";
 
 import { createRequest as requestOf } from "./authority.ts";
@@ -31,7 +34,6 @@ import {
   type NodeIdentity,
   type TlsMaterial,
 } from "./index.ts";
-import { x509 } from "./x509.ts";
 
 const clusterId = "c".repeat(25);
 const nowMs = Date.now();

@@ -11,7 +11,7 @@ import { sign, verify, type KeyObject } from "node:crypto";
 
 import { checkDates, readCertificate, type Certificate } from "./certificate.ts";
 import { StatementInvalid } from "./errors.ts";
-import { algorithmOf } from "./keys.ts";
+import { digestOf } from "./keys.ts";
 
 export interface Statement {
   readonly kind: string;
@@ -39,7 +39,7 @@ export function signStatement(
   head.writeUInt16BE(payload.length, 4);
   head.writeUInt16BE(certificate.length, 6);
   const signed = Buffer.concat([label, head, payload, certificate]);
-  const signature = sign(digestFor(signer.privateKey), signed, signer.privateKey);
+  const signature = sign(digestOf(signer.privateKey), signed, signer.privateKey);
   return Buffer.concat([signed.subarray(label.length), signature]);
 }
 
@@ -60,7 +60,7 @@ export function readStatement(
   if (certificateEnd >= all.length) throw new StatementInvalid("it is cut short");
   const signer = readSigner(all.subarray(payloadEnd, certificateEnd), trust);
   const signed = Buffer.concat([label, all.subarray(0, certificateEnd)]);
-  if (!verify(digestFor(signer.publicKey), signed, signer.publicKey, all.subarray(certificateEnd))) {
+  if (!verify(digestOf(signer.publicKey), signed, signer.publicKey, all.subarray(certificateEnd))) {
     throw new StatementInvalid("its signature is wrong");
   }
   const statement = readPayload(all.subarray(headBytes, payloadEnd));
@@ -100,9 +100,4 @@ function readPayload(payload: Buffer): Statement {
   }
   if (typeof issuedMs !== "number") throw new StatementInvalid("its payload lacks its time");
   return { kind, clusterId, subject, issuedMs };
-}
-
-/** ECDSA signs a SHA-256 digest; Ed25519 hashes by itself. */
-function digestFor(key: KeyObject): string | null {
-  return algorithmOf(key).name === "Ed25519" ? null : "sha256";
 }
