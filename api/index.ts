@@ -52,7 +52,7 @@ export class Api implements AsyncDisposable {
         return { json: { ...local, Swarm: part } };
       },
     };
-    const server = await HttpServer.open({
+    const server = new HttpServer({
       routes: [
         ...systemRoutes(swarm, release),
         infoRoute,

@@ -1,7 +1,7 @@
 /**
  * HTTP kernel: what is the same for every route of the API: versions, headers, errors, JSON with exact integers, filters,
  * bounds for bodies, streams, upgraded connections.
- * Uses: lib, fastify.   Used by: the other rooms of api/.   Design: docs/design/api.md
+ * Uses: lib.   Used by: the other rooms of api/.   Design: docs/design/api.md
  */
 export { BadRequest, NotOffered, PageNotFound } from "./errors.ts";
 export { jsonBytesMax, readText } from "./body.ts";

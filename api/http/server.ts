@@ -1,13 +1,12 @@
 /**
- * The kernel of the HTTP API: versions, errors, headers, bodies and connections, the same for every route. fastify matches
- * paths; what a request is and what an answer looks like is decided here.
+ * The kernel of the HTTP API: versions, errors, headers, bodies and connections, the same for every route: what a request
+ * is and what an answer looks like is decided here.
  */
 import { chmodSync, chownSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 
 import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
 import type { Logger } from "../../lib/runtime/index.ts";
@@ -15,6 +14,7 @@ import { readJsonObject } from "./body.ts";
 import { BadRequest, BodyTooLarge, PageNotFound, statusOf } from "./errors.ts";
 import { formatJson } from "./json.ts";
 import { Query } from "./query.ts";
+import { Router, type Found } from "./router.ts";
 import type { Answer, Call, Outgoing, Route, UpgradeCall, UpgradeRoute } from "./routes.ts";
 import { newestMinor, splitVersion, type VersionedPath } from "./version.ts";
 
@@ -48,29 +48,20 @@ const socketMode = 0o660;
 
 export class HttpServer implements AsyncDisposable {
   readonly #options: HttpOptions;
-  readonly #app: FastifyInstance;
-  readonly #upgrades: readonly (readonly [RegExp, UpgradeRoute])[];
+  /** By method. */
+  readonly #routes = new Map<string, Router<Route>>();
+  readonly #upgrades = new Router<UpgradeRoute>();
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Duplex>();
 
-  private constructor(options: HttpOptions) {
+  constructor(options: HttpOptions) {
     this.#options = options;
-    this.#upgrades = options.upgrades.map((route) => [patternOf(route.path), route]);
-    this.#app = fastify({
-      logger: false,
-      exposeHeadRoutes: false,
-      forceCloseConnections: true,
-      // Never reached by way of a listener of fastify's own.
-      rewriteUrl: (request) => versioned(request as Incoming).path,
-      routerOptions: { ignoreTrailingSlash: true, maxParamLength: 4096 },
-    });
-  }
-
-  static async open(options: HttpOptions): Promise<HttpServer> {
-    const server = new HttpServer(options);
-    server.#addRoutes();
-    await server.#app.ready();
-    return server;
+    for (const route of options.routes) {
+      const router = this.#routes.get(route.method) ?? new Router<Route>();
+      this.#routes.set(route.method, router);
+      router.add(route.path, route);
+    }
+    for (const route of options.upgrades) this.#upgrades.add(route.path, route);
   }
 
   /** @returns the port, or 0 for a socket */
@@ -92,13 +83,13 @@ export class HttpServer implements AsyncDisposable {
   }
 
   /** Ends every connection, streams included. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
     for (const server of this.#servers) {
       server.close();
       server.closeAllConnections();
     }
     for (const socket of this.#sockets) socket.destroy();
-    await this.#app.close();
+    return Promise.resolve();
   }
 
   // -------------------------------------------------------------------------------------------------------- listeners
@@ -110,7 +101,7 @@ export class HttpServer implements AsyncDisposable {
       keepAliveTimeout: keepAliveMs,
       maxHeaderSize: headerBytesMax,
     };
-    const handler = (request: IncomingMessage, response: ServerResponse): void => this.#app.routing(request, response);
+    const handler = (request: IncomingMessage, response: ServerResponse): void => this.#serve(request, response);
     const server =
       where.kind === "tls"
         ? createTlsServer(
@@ -155,49 +146,41 @@ export class HttpServer implements AsyncDisposable {
 
   // ------------------------------------------------------------------------------------------------------------ routes
 
-  #addRoutes(): void {
-    const app = this.#app;
-    // Bodies are read by those who want them, within limits of their own.
-    app.removeAllContentTypeParsers();
-    app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
-    app.setNotFoundHandler((request, reply) =>
-      this.#fail(reply, versioned(request.raw as Incoming).refusal ?? new PageNotFound()),
-    );
-    app.setErrorHandler((error, request, reply) => {
-      // What fastify finds itself, such as a path that cannot be decoded.
-      const status = (error as { statusCode?: number }).statusCode;
-      const known = status !== undefined && status < 500 ? new BadRequest((error as Error).message) : error;
-      this.#fail(reply, known, request.raw);
-    });
-    for (const route of this.#options.routes) {
-      app.route({
-        method: route.method,
-        url: route.path,
-        handler: (request, reply) => this.#run(route, request, reply),
-      });
+  #serve(request: IncomingMessage, response: ServerResponse): void {
+    const { path, refusal } = versioned(request);
+    if (request.method === "OPTIONS") {
+      this.#answer(request, response, { status: 200, text: "" });
+      return;
     }
-    app.route({
-      method: "OPTIONS",
-      url: "/*",
-      handler: (_request, reply) => this.#answer(reply, { status: 200, text: "" }),
-    });
+    let found: Found<Route> | undefined;
+    try {
+      found = this.#routes.get(request.method ?? "")?.find(pathOf(path));
+    } catch {
+      this.#fail(request, response, new BadRequest(`'${pathOf(path)}' is not a valid url component`));
+      return;
+    }
+    if (refusal !== undefined || found === undefined) this.#fail(request, response, refusal ?? new PageNotFound());
+    else void this.#run(found, request, response);
   }
 
-  async #run(route: Route, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-    const { refusal, minor, query } = versioned(request.raw);
-    if (refusal !== undefined) return this.#fail(reply, refusal);
-    const call = new HttpCall(request, reply, minor, query, this.#headers());
+  async #run(
+    { value: route, params }: Found<Route>,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { minor, query } = versioned(request);
+    const call = new HttpCall(request, response, { minor, params, query }, this.#headers());
     try {
       const answer = await route.handle(call);
-      if (answer !== undefined) this.#answer(reply, answer);
-      else if (!call.taken) this.#answer(reply, { status: 500, json: { message: "no answer" } });
+      if (answer !== undefined) this.#answer(request, response, answer);
+      else if (!call.taken) this.#answer(request, response, { status: 500, json: { message: "no answer" } });
     } catch (error) {
-      if (call.taken) this.#endTaken(call, error, request.raw);
-      else this.#fail(reply, error, request.raw);
+      if (call.taken) this.#endTaken(call, error, request);
+      // What is left of a body that nobody read would be taken for the next request.
+      else this.#fail(request, response, error, request.complete ? {} : { connection: "close" });
     } finally {
       call.done();
     }
-    return reply;
   }
 
   /** The head is gone: all that is left is to end the stream before its time, so that the client notices. */
@@ -206,30 +189,37 @@ export class HttpServer implements AsyncDisposable {
     call.abandon();
   }
 
-  #answer(reply: FastifyReply, answer: Answer): FastifyReply {
+  #answer(request: IncomingMessage, response: ServerResponse, answer: Answer): void {
     const { status = 200, json, text, headers } = answer;
-    void reply.code(status).headers({ ...this.#headers(), ...headers });
-    if (json !== undefined) {
-      void reply.header("content-type", "application/json");
-      return reply.send(jsonBytes(json));
-    }
-    if (text !== undefined) {
-      if (headers?.["content-type"] === undefined) void reply.type("text/plain; charset=utf-8");
-      return reply.send(text);
-    }
-    return reply.send();
+    const bytes = json === undefined ? Buffer.from(text ?? "") : Buffer.from(formatJson(json));
+    // Without a charset for JSON: Go's clients compare the whole header.
+    const type = json !== undefined ? "application/json" : text !== undefined ? "text/plain; charset=utf-8" : undefined;
+    const bodiless = status === 204 || status === 304;
+    response.writeHead(status, {
+      ...this.#headers(),
+      ...(type === undefined || bodiless ? {} : { "content-type": type }),
+      ...(bodiless || (request.method === "HEAD" && bytes.length === 0) ? {} : { "content-length": bytes.length }),
+      ...headers,
+    });
+    if (bodiless || request.method === "HEAD") response.end();
+    else response.end(bytes);
   }
 
-  #fail(reply: FastifyReply, error: unknown, request?: IncomingMessage): FastifyReply {
-    if (isAbort(error)) return reply.code(499).send();
+  #fail(
+    request: IncomingMessage,
+    response: ServerResponse,
+    error: unknown,
+    headers: Readonly<Record<string, string>> = {},
+  ): void {
+    if (isAbort(error)) {
+      this.#answer(request, response, { status: 499, headers });
+      return;
+    }
     const { status, body } = this.#errorOf(error, request);
-    // What is left of a body that nobody read would be taken for the next request.
-    if (request !== undefined && !request.complete) void reply.header("connection", "close");
-    void reply.code(status).headers({ ...this.#headers(), "content-type": "application/json" });
-    return reply.send(jsonBytes(body));
+    this.#answer(request, response, { status, json: body, headers });
   }
 
-  #errorOf(error: unknown, request: IncomingMessage | undefined): { readonly status: number; readonly body: object } {
+  #errorOf(error: unknown, request: IncomingMessage): { readonly status: number; readonly body: object } {
     if (error instanceof ClusterError) {
       const { code, message, fix } = error;
       return { status: statusOf(error), body: { message, code, ...(fix === undefined ? {} : { fix }) } };
@@ -238,8 +228,8 @@ export class HttpServer implements AsyncDisposable {
     return { status: 500, body: { message: "internal error" } };
   }
 
-  #bug(request: IncomingMessage | undefined, error: unknown): void {
-    this.#options.logger.error("a route failed", { method: request?.method, path: request?.url?.split("?")[0], error });
+  #bug(request: IncomingMessage, error: unknown): void {
+    this.#options.logger.error("a route failed", { method: request.method, path: request.url?.split("?")[0], error });
   }
 
   /** On every answer. */
@@ -257,7 +247,7 @@ export class HttpServer implements AsyncDisposable {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
     const { path, refusal, minor, query } = versioned(request);
-    const found = this.#findUpgrade(request, path.split("?")[0] ?? "/");
+    const found = this.#findUpgrade(request, pathOf(path));
     const stop = new AbortController();
     socket.once("close", () => stop.abort());
     let accepted = false;
@@ -297,38 +287,22 @@ export class HttpServer implements AsyncDisposable {
         return socket;
       },
     };
-    found.route.handle(call).catch(fail);
+    found.value.handle(call).catch(fail);
   }
 
-  #findUpgrade(
-    request: IncomingMessage,
-    path: string,
-  ): { readonly route: UpgradeRoute; readonly params: Record<string, string> } | undefined {
+  #findUpgrade(request: IncomingMessage, path: string): Found<UpgradeRoute> | undefined {
     if (request.method !== "POST" && request.method !== "GET") return undefined;
-    for (const [pattern, route] of this.#upgrades) {
-      const match = pattern.exec(path);
-      if (match === null) continue;
-      try {
-        const params = Object.entries(match.groups ?? {}).map(
-          ([key, value]) => [key, decodeURIComponent(value)] as const,
-        );
-        return { route, params: Object.fromEntries(params) };
-      } catch {
-        return undefined; // a path that is no text is no route's
-      }
+    try {
+      return this.#upgrades.find(path);
+    } catch {
+      return undefined; // a path that is no text is no route's
     }
-    return undefined;
   }
 }
 
-/** Bytes, since fastify adds a charset to the type of a text, and Go's clients compare the whole header. */
-function jsonBytes(value: unknown): Buffer {
-  return Buffer.from(formatJson(value));
-}
-
-/** "/containers/:id/attach" */
-function patternOf(path: string): RegExp {
-  return new RegExp(`^${path.replace(/:(\w+)/g, "(?<$1>[^/]+)")}/?$`);
+function pathOf(url: string): string {
+  const end = url.indexOf("?");
+  return end < 0 ? url : url.slice(0, end);
 }
 
 interface Incoming extends IncomingMessage {
@@ -351,27 +325,26 @@ class HttpCall implements Call {
   readonly params: Readonly<Record<string, string>>;
   readonly query: Query;
   readonly request: IncomingMessage;
-  readonly #reply: FastifyReply;
+  readonly #response: ServerResponse;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #stop = new AbortController();
   readonly #onClose = (): void => this.#stop.abort();
   taken = false;
 
   constructor(
-    request: FastifyRequest,
-    reply: FastifyReply,
-    minor: number,
-    query: Query,
+    request: IncomingMessage,
+    response: ServerResponse,
+    { minor, params, query }: Pick<Call, "minor" | "params" | "query">,
     headers: Readonly<Record<string, string>>,
   ) {
-    this.method = request.method;
+    this.method = request.method ?? "";
     this.minor = minor;
-    this.params = request.params as Record<string, string>;
+    this.params = params;
     this.query = query;
-    this.request = request.raw;
-    this.#reply = reply;
+    this.request = request;
+    this.#response = response;
     this.#headers = headers;
-    reply.raw.once("close", this.#onClose);
+    response.once("close", this.#onClose);
   }
 
   get headers(): IncomingMessage["headers"] {
@@ -388,8 +361,7 @@ class HttpCall implements Call {
 
   stream(status: number, headers: Readonly<Record<string, string>>): Outgoing {
     this.taken = true;
-    this.#reply.hijack();
-    const { raw } = this.#reply;
+    const raw = this.#response;
     // On a stream a client that closes its half has left: there is no other way to notice before there is output.
     this.request.socket.once("end", this.#onClose);
     raw.writeHead(status, { ...this.#headers, ...headers });
@@ -403,15 +375,14 @@ class HttpCall implements Call {
 
   hijack(): Duplex {
     this.taken = true;
-    this.#reply.hijack();
     const { socket } = this.request;
-    this.#reply.raw.detachSocket(socket);
+    this.#response.detachSocket(socket);
     return socket;
   }
 
   /** Nothing more is to be heard of the connection on behalf of this call. */
   done(): void {
-    this.#reply.raw.off("close", this.#onClose);
+    this.#response.off("close", this.#onClose);
     this.request.socket.off("end", this.#onClose);
   }
 
@@ -420,7 +391,7 @@ class HttpCall implements Call {
   }
 
   #write(bytes: Uint8Array | string): Promise<void> {
-    const { raw } = this.#reply;
+    const raw = this.#response;
     this.signal.throwIfAborted();
     if (raw.write(bytes)) return Promise.resolve();
     return new Promise((resolve, reject) => {
