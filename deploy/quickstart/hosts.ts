@@ -201,6 +201,7 @@ export async function tearDown(site: Site): Promise<void> {
   for (const host of hosts) await host.killContainers();
   for (const directory of cgroupsOf(`/${site.name}`)) removeTree(directory);
   for (const host of hosts) unmountBelow(host.dataRoot, host.execRoot);
+  unmountBelow(`/run/${site.name}`);
   for (const name of namespaces()) if (name.startsWith(`${site.name}-`)) run(["ip", "netns", "delete", name]);
   rmSync(`/var/lib/${site.name}`, { recursive: true, force: true });
   rmSync(`/run/${site.name}`, { recursive: true, force: true });

@@ -3,8 +3,17 @@
  * our built daemon, and Debian's dockerd in swarm mode. Both run containers without a network of their own (`none`): a
  * bridge or an overlay would be a matter of the data planes, and dockerd without `--bridge none` would set one up.
  */
-import { spawnSync, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync, spawn } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statfsSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
@@ -71,6 +80,9 @@ export function boxImage(version: string): Promise<Buffer> {
   });
 }
 
+/** statfs(2): TMPFS_MAGIC. */
+const tmpfsMagic = 0x0102_1994;
+
 /** Both keep their hosts and clients alike. */
 class Hosts {
   readonly site: Site;
@@ -80,6 +92,10 @@ class Hosts {
   constructor(site: Site, count: number) {
     this.site = site;
     this.all = build(site, count);
+    // As on a machine with an init system; a machine that is made for tests may have /run on its disk.
+    mkdirSync(`/run/${site.name}`, { recursive: true, mode: 0o711 });
+    if (statfsSync("/run").type !== tmpfsMagic)
+      execFileSync("mount", ["-t", "tmpfs", "-o", "mode=0711", site.name, `/run/${site.name}`]);
   }
 
   engine(host: Host): Engine {

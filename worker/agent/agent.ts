@@ -3,7 +3,7 @@
  */
 import { isAbort, type ClusterError } from "../../lib/pure/errors.ts";
 import type { Random } from "../../lib/pure/prng.ts";
-import { sleep, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { sleep, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 import type { Executor, Needs, NodeFacts, TaskController } from "../executor/index.ts";
 import { AttachmentController, isAttachment } from "./attachment.ts";
@@ -61,6 +61,8 @@ const protocolVersion = 1;
 const featureLevel = 1;
 /** Swarm's: how often the node's description is looked at. */
 const describeMs = 20_000;
+/** How long what nobody needs soon waits for a write that goes anyway. */
+const idleWriteMs = 100;
 
 export class Agent implements AsyncDisposable {
   readonly #options: AgentOptions;
@@ -97,6 +99,7 @@ export class Agent implements AsyncDisposable {
   /** What the next write takes, once the one under way is done. */
   #unwritten: MemoryChange[] = [];
   #nextWrite: Promise<void> | undefined;
+  #idleWrite: Timer | undefined;
   readonly #needs: Needs = {
     secret: (id) => this.#assigned.secret(id),
     config: (id) => this.#assigned.config(id),
@@ -134,7 +137,7 @@ export class Agent implements AsyncDisposable {
       clock: options.clock,
       send: (statusUpdate) => this.#session?.send({ statusUpdate }) ?? false,
       acknowledged: (taskId, status) => {
-        if (this.#runners.has(taskId)) this.#note({ kind: "status", taskId, status, acknowledged: true });
+        if (this.#runners.has(taskId)) this.#noteLater({ kind: "status", taskId, status, acknowledged: true });
       },
     });
   }
@@ -202,7 +205,8 @@ export class Agent implements AsyncDisposable {
     await Promise.all([...this.#runners.values()].map((runner) => runner.close()));
     this.attacher.close();
     await this.#feed?.close();
-    await this.#writing;
+    this.#idleWrite?.cancel();
+    await this.#remember([]);
     await this.#options.memory.close();
   }
 
@@ -490,6 +494,8 @@ export class Agent implements AsyncDisposable {
     this.#reporter.add(taskId, status, isAwaited(status.state ?? TaskState.NEW, desired));
     for (const listener of Array.from(this.#listeners)) listener(taskId);
     this.attacher.look();
+    // Up to there it is begun anew from what the managers know.
+    if ((status.state ?? TaskState.NEW) < TaskState.STARTING) return Promise.resolve();
     return this.#remember([{ kind: "status", taskId, status, acknowledged: false }]);
   }
 
@@ -509,6 +515,15 @@ export class Agent implements AsyncDisposable {
       .catch((error: unknown) => logger.warn("what is left of a task could not be removed", { taskId, error }));
   }
 
+  /** What is lost of it is said to the managers once more than is needed. */
+  #noteLater(change: MemoryChange): void {
+    this.#unwritten.push(change);
+    this.#idleWrite ??= this.#options.clock.after(idleWriteMs, () => {
+      this.#idleWrite = undefined;
+      void this.#remember([]);
+    });
+  }
+
   #note(change: MemoryChange): void {
     // Never rejects; nobody waits for it.
     void this.#remember([change]);
@@ -526,6 +541,7 @@ export class Agent implements AsyncDisposable {
     const changes = this.#unwritten;
     this.#unwritten = [];
     this.#nextWrite = undefined;
+    if (changes.length === 0) return;
     try {
       await this.#options.memory.write(changes);
     } catch (error) {

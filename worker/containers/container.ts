@@ -3,6 +3,7 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -192,6 +193,11 @@ export class Container {
     return this.#record.mounts.flatMap(({ type, name }) => (type === "volume" && name !== undefined ? [name] : []));
   }
 
+  /** Of its life: what the runtime is told, and files of ours that are bound into it. Goes with its monitor. */
+  get bundle(): string {
+    return this.stateDirectory;
+  }
+
   get logPath(): string {
     return join(this.directory, "container.log");
   }
@@ -250,7 +256,7 @@ export class Container {
     if (record.state.startedAtMs !== 0) await this.#clearState();
     if (this.volumeNames.length > 0) await this.#host.volumes.mount(this.id, this.volumeNames);
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
-    const layers = layersOf(this.directory, prepared.lowerDirectories);
+    const layers = layersOf(this.directory, prepared.lowerDirectories, this.#sharesMounts ? "host" : "apart");
     const user = await prepareRoot(settings.programs, layers, {
       imageId: record.imageId,
       workingDirectory: workingDirectoryOf(record),
@@ -271,14 +277,14 @@ export class Container {
       namespaces: this.#namespaces(network),
       seccomp: this.#seccomp(),
     });
-    const bundle = join(this.directory, "bundle");
+    const { bundle } = this;
     const started = await this.#host.launcher.launch({
-      directories: [...ownDirectories(layers), bundle],
+      directories: [bundle, ...ownDirectories(layers)],
       files: [
         ...files.map(({ path, text }) => ({ path, mode: 0o644, text })),
         { path: join(bundle, "config.json"), mode: 0o600, text: JSON.stringify(spec) },
       ],
-      args: this.#monitorArguments(bundle, layers),
+      args: this.#monitorArguments(layers),
     });
     const connection = await MonitorConnection.open(this.stateDirectory);
     try {
@@ -306,7 +312,7 @@ export class Container {
       delayMs,
       stop: new AbortController(),
       over: Promise.withResolvers(),
-      cgroups: await this.#readCgroups(),
+      cgroups: this.#readCgroups(),
     };
     this.#life = life;
     this.#logEnded = Promise.withResolvers();
@@ -328,21 +334,31 @@ export class Container {
       );
   }
 
-  async #readCgroups(): Promise<CgroupPaths> {
-    const text = await readFile(join(this.stateDirectory, "state.json"), "utf8").catch(() => "{}");
-    return (JSON.parse(text) as { cgroups?: CgroupPaths }).cgroups ?? {};
+  /** At once: a small file in memory, and four trips to the thread pool cost ten times as much. */
+  #readCgroups(): CgroupPaths {
+    try {
+      const text = readFileSync(join(this.stateDirectory, "state.json"), "utf8");
+      return (JSON.parse(text) as { cgroups?: CgroupPaths }).cgroups ?? {};
+    } catch {
+      return {}; // what is asked of its groups later has no answer then
+    }
   }
 
-  #monitorArguments(bundle: string, layers: Layers): string[] {
+  /** With the host: then its root is mounted in the host's namespace, too. */
+  get #sharesMounts(): boolean {
+    return this.#record.mounts.some(({ propagation }) => propagation.endsWith("shared"));
+  }
+
+  #monitorArguments(layers: Layers): string[] {
     const { settings } = this.#host;
-    const { config, hostConfig, mounts } = this.#record;
+    const { config, hostConfig } = this.#record;
     const log = hostConfig.LogConfig?.Config ?? {};
     const logged = (hostConfig.LogConfig?.Type ?? "") !== "none";
     return [
       "--id",
       this.id,
       "--bundle",
-      bundle,
+      this.bundle,
       "--state-dir",
       this.stateDirectory,
       "--runtime",
@@ -355,7 +371,7 @@ export class Container {
       ...(log["mode"] === "non-blocking" ? ["--log-mode", "drop"] : []),
       ...(config.OpenStdin === true ? ["--stdin"] : []),
       ...(config.Tty === true ? ["--tty"] : []),
-      ...(mounts.some(({ propagation }) => propagation.endsWith("shared")) ? ["--host-mounts"] : []),
+      ...(this.#sharesMounts ? ["--host-mounts"] : []),
       ...overlayOptions(layers),
       "--auto-cleanup",
     ];
@@ -388,7 +404,7 @@ export class Container {
     const { config, hostConfig } = this.#record;
     if ((hostConfig.NetworkMode ?? "").startsWith("container:")) return [];
     return planNetworkFiles({
-      directory: this.directory,
+      directory: this.bundle,
       hostname: hostnameOf(config, this.id),
       domainname: config.Domainname ?? "",
       hostConfig,
@@ -402,7 +418,7 @@ export class Container {
     const mode = this.#record.hostConfig.NetworkMode ?? "";
     // Who shares another's network goes by its names, too.
     if (mode.startsWith("container:"))
-      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).directory);
+      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).bundle);
     return Object.fromEntries(files.map(({ destination, path }) => [destination, path]));
   }
 
@@ -772,7 +788,9 @@ export class Container {
       await this.#put({ ...before, networks: change(before.networks ?? {}, before) });
       if (this.#life === undefined && !before.state.restarting) return;
       try {
-        await writeNetworkFiles(this.#networkFiles(await this.#attachNetwork()));
+        const files = this.#networkFiles(await this.#attachNetwork());
+        // The next life writes its own.
+        if (this.#life !== undefined) await writeNetworkFiles(files);
       } catch (error) {
         await this.#put(before);
         // Back to what it had, as far as that goes; why it did not go on is what the caller hears.
@@ -802,7 +820,7 @@ export class Container {
       if (this.#life !== undefined && Object.keys(resources).length > 0) {
         const facts: HostFacts = { ...this.#host.facts, devices: new Map() };
         // A file, not standard input: crun opens /dev/stdin anew, which it cannot when that is a socket.
-        const limits = join(this.directory, "bundle", "resources.json");
+        const limits = join(this.bundle, "resources.json");
         await writeFile(limits, JSON.stringify(resourcesOf({ ...this.#record.hostConfig, ...resources }, facts)));
         await this.#verb(["update", "--resources", limits, this.id]);
       }
@@ -1011,7 +1029,7 @@ export class Container {
   }
 
   async #execDocument(life: Life, config: ExecConfig, rows: number, columns: number): Promise<OciProcess> {
-    const spec = JSON.parse(await readFile(join(this.directory, "bundle", "config.json"), "utf8")) as {
+    const spec = JSON.parse(await readFile(join(this.bundle, "config.json"), "utf8")) as {
       process: OciProcess;
     };
     const user =

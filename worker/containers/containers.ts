@@ -29,7 +29,7 @@ import { EventHub, type ContainerEvent } from "./events.ts";
 import { readHostFacts } from "./host-facts.ts";
 import { Launcher } from "./launcher.ts";
 import { clearLeftovers, type Leftovers } from "./leftovers.ts";
-import { makeInitLayer } from "./root-access.ts";
+import { makeSharedDirectories } from "./root-access.ts";
 import { openRecords, type RecordStore } from "./records.ts";
 import type { ContainerSettings } from "./settings.ts";
 import { DirectoryVolumes, type VolumeProvider } from "./volumes.ts";
@@ -109,7 +109,7 @@ export class Containers implements AsyncDisposable {
     ]) {
       await mkdir(path, { recursive: true, mode: 0o711 });
     }
-    await makeInitLayer(settings.dataDirectory);
+    await makeSharedDirectories(settings.dataDirectory);
     const records = await openRecords(join(settings.dataDirectory, "db"));
     const launcher = await Launcher.open(settings.programs.isolate, {
       PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -29,11 +29,18 @@ const placeholders = {
   links: [["etc/mtab", "/proc/mounts"]],
 } as const;
 
-/** One for all containers of a worker: nothing ever writes to it. */
+/** Below the data of a worker, for all its containers: nothing ever writes to them. */
 const initPath = (dataDirectory: string): string => join(dataDirectory, "init");
 
-/** Made once, whole or not at all. Its name would change with its content: what runs goes on with what it has mounted. */
-export async function makeInitLayer(dataDirectory: string): Promise<void> {
+/** Where a root is mounted, in a mount namespace of whoever does that. */
+const targetPath = (dataDirectory: string): string => join(dataDirectory, "merged");
+
+/**
+ * Made once, whole or not at all. The layer's name would change with its content: what runs goes on with what it has
+ * mounted.
+ */
+export async function makeSharedDirectories(dataDirectory: string): Promise<void> {
+  await mkdir(targetPath(dataDirectory), { recursive: true });
   const init = initPath(dataDirectory);
   if (await exists(init)) return;
   const fresh = `${init}.new`;
@@ -44,17 +51,21 @@ export async function makeInitLayer(dataDirectory: string): Promise<void> {
   await rename(fresh, init);
 }
 
-/** @param directory  of the container, in `containers` of the worker's data; not all of it is there yet */
-export function layersOf(directory: string, lowers: readonly string[]): Layers {
+/**
+ * @param directory  of the container, in `containers` of the worker's data; not all of it is there yet
+ * @param where      whether its root is mounted where nobody else sees it, or where the host does
+ */
+export function layersOf(directory: string, lowers: readonly string[], where: "apart" | "host" = "apart"): Layers {
+  const dataDirectory = dirname(dirname(directory));
   return {
-    lowers: [initPath(dirname(dirname(directory))), ...lowers],
+    lowers: [initPath(dataDirectory), ...lowers],
     upper: join(directory, "upper"),
     work: join(directory, "work"),
-    target: join(directory, "merged"),
+    target: where === "apart" ? targetPath(dataDirectory) : join(directory, "merged"),
   };
 }
 
-/** Of a container's own: to be there before its layers are mounted. */
+/** To be there before the layers are mounted. */
 export const ownDirectories = ({ upper, work, target }: Layers): string[] => [upper, work, target];
 
 export async function makeDirectories(layers: Layers): Promise<void> {
@@ -121,6 +132,8 @@ function userIn({ passwd, group }: Accounts, user: string, groupAdd: readonly st
 
 /** Of images whose containers were started last, by what their layers are: replicas need not mount them to be told again. */
 const known = new Map<string, Accounts>();
+/** Visits under way: replicas that start together share one. */
+const visits = new Map<string, Promise<Accounts>>();
 const knownMax = 64;
 /** Characters of one image's. */
 const knownTextMax = 64 * 1024;
@@ -146,9 +159,17 @@ export async function prepareRoot(
     : [wish.imageId, ...layers.lowers.slice(1)].join("\n");
   const before = key === undefined ? undefined : known.get(key);
   if (isRoot && before !== undefined) return userIn(before, wish.user, wish.groupAdd);
+  const underWay = key === undefined || !isRoot ? undefined : visits.get(key);
+  // One that fails may have failed for its own reasons.
+  const told = await underWay?.catch(() => undefined);
+  if (told !== undefined) return userIn(told, wish.user, wish.groupAdd);
   await makeDirectories(layers);
   const directory = isRoot ? [] : ["--make-directory", wish.workingDirectory];
-  const accounts = await readAccounts(programs, [...overlayOptions(layers), ...directory]);
+  const visit = readAccounts(programs, [...overlayOptions(layers), ...directory]);
+  if (key !== undefined && !visits.has(key)) visits.set(key, visit);
+  const accounts = await visit.finally(() => {
+    if (key !== undefined && visits.get(key) === visit) visits.delete(key);
+  });
   const length = (accounts.passwd?.length ?? 0) + (accounts.group?.length ?? 0);
   if (key !== undefined && length <= knownTextMax) {
     const [oldest] = known.keys();

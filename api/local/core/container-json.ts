@@ -197,6 +197,8 @@ export function stateJson(record: ContainerRecord): Record<string, unknown> {
 
 export interface InspectFacts {
   readonly directory: string;
+  /** Where the files lie that are bound into it while it runs. */
+  readonly bundle: string;
   readonly logPath: string;
   readonly networks: NetworkFacts;
   readonly execIds: readonly string[];
@@ -206,7 +208,7 @@ export interface InspectFacts {
 
 export function inspectJson(record: ContainerRecord, facts: InspectFacts): Record<string, unknown> {
   const [path = "", ...args] = commandOf(record);
-  const { directory } = facts;
+  const { directory, bundle } = facts;
   return {
     Id: record.id,
     Created: isoTime(record.createdAtMs),
@@ -214,9 +216,9 @@ export function inspectJson(record: ContainerRecord, facts: InspectFacts): Recor
     Args: args,
     State: stateJson(record),
     Image: record.imageId,
-    ResolvConfPath: `${directory}/resolv.conf`,
-    HostnamePath: `${directory}/hostname`,
-    HostsPath: `${directory}/hosts`,
+    ResolvConfPath: `${bundle}/resolv.conf`,
+    HostnamePath: `${bundle}/hostname`,
+    HostsPath: `${bundle}/hosts`,
     LogPath: record.hostConfig.LogConfig?.Type === "none" ? "" : facts.logPath,
     Name: `/${record.name}`,
     RestartCount: record.state.restartCount,

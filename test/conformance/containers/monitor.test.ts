@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
+  cpSync,
   closeSync,
   constants,
   existsSync,
@@ -98,11 +99,13 @@ describe("the monitor", { skip: runtime.skip, timeout: 240_000 }, () => {
   test("M4: a container that is created and never started goes away after its time, with its monitor", async () => {
     const container = await worker.create(["sleep", "1000"]);
     await container.start();
-    const bundle = join(container.directory, "bundle");
+    const bundle = join(worker.base, "bundle");
+    cpSync(container.bundle, bundle, { recursive: true, filter: (path) => !/ctl$|stream$/.test(path) });
     await container.stop({ seconds: 0 });
     const state = join(worker.settings.runDirectory, "c", "0".repeat(64));
     const rootfs = join(worker.base, "images/busybox/rootfs");
-    const spec = JSON.parse(readFileSync(join(bundle, "config.json"), "utf8")) as {
+    const text = readFileSync(join(bundle, "config.json"), "utf8").replaceAll(container.bundle, bundle);
+    const spec = JSON.parse(text) as {
       root: { path: string };
       linux: { cgroupsPath: string };
     };
