@@ -6,7 +6,7 @@
 import { rmSync, writeFileSync } from "node:fs";
 
 import { ClusterError } from "../lib/pure/errors.ts";
-import { createLogger } from "../lib/runtime/index.ts";
+import { createLogger, standardError } from "../lib/runtime/index.ts";
 import { ConfigInvalid, readConfig, readIfThere, usage } from "./config.ts";
 import { Skepd, version } from "./skepd.ts";
 import { notify } from "./systemd.ts";
@@ -54,11 +54,11 @@ async function main(args: readonly string[]): Promise<number> {
 
 function report(error: unknown): void {
   if (!(error instanceof ClusterError)) {
-    process.stderr.write(`skepd: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    standardError().write(`skepd: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
     return;
   }
-  process.stderr.write(`skepd: ${error.message} [${error.code}]\n`);
-  if (error.fix !== undefined) process.stderr.write(`skepd: ${error.fix}\n`);
+  standardError().write(`skepd: ${error.message} [${error.code}]\n`);
+  if (error.fix !== undefined) standardError().write(`skepd: ${error.fix}\n`);
 }
 
 process.on("uncaughtException", (error) => {

@@ -23,6 +23,7 @@ function child(script: string, events: Partial<ManagerChildOptions> = {}): Manag
     onLock: () => {},
     onLockSettled: () => {},
     onLocked: () => {},
+    onRenewed: () => {},
     ...events,
   });
 }

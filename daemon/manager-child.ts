@@ -27,6 +27,8 @@ export interface ManagerChildOptions {
   readonly onLock: (unlockKey: string | undefined) => void;
   /** The log has the same lock as the node's key. */
   readonly onLockSettled: () => void;
+  /** The certificate was out of date, and it goes on with this one, for the same key. */
+  readonly onRenewed: (material: { readonly certificatePem: string; readonly rootsPem: string }) => void;
   /** Its log cannot be opened with the unlock key that it was given, or without one. It is not started again. */
   readonly onLocked: () => void;
   /** The cluster does not want it any more; it ended by itself and is not started again. */
@@ -148,6 +150,7 @@ export class ManagerChild implements AsyncDisposable {
         if (said?.failed !== undefined) failure = said.failed;
         if (said?.lock !== undefined) this.#options.onLock(said.lock ?? undefined);
         if (said?.lockSettled === true) this.#options.onLockSettled();
+        if (said?.renewed !== undefined) this.#options.onRenewed(said.renewed);
       });
     }
     child.once("error", (error) => {
@@ -252,17 +255,19 @@ interface Said {
   readonly failed?: ManagerFailed;
   readonly lock?: string | null;
   readonly lockSettled?: boolean;
+  readonly renewed?: { readonly certificatePem: string; readonly rootsPem: string };
 }
 
 function parse(line: string): Said | undefined {
   try {
-    const { serving, failed, lock, lockSettled } = JSON.parse(line) as Omit<Said, "failed"> & {
+    const { serving, failed, lock, lockSettled, renewed } = JSON.parse(line) as Omit<Said, "failed"> & {
       failed?: { code: string; message: string; fix?: string };
     };
     return {
       ...(serving === undefined ? {} : { serving }),
       ...(lock === undefined ? {} : { lock }),
       ...(lockSettled === undefined ? {} : { lockSettled }),
+      ...(renewed === undefined ? {} : { renewed }),
       ...(failed === undefined ? {} : { failed: new ManagerFailed(failed.code, failed.message, failed.fix) }),
     };
   } catch {

@@ -121,6 +121,13 @@ export interface MembershipOptions {
 /** Docker's patience with `swarm init` and `swarm join`. */
 const enterMs = 20_000;
 const pollMs = 10;
+/** What `info` shows of a certificate that could not be renewed. */
+const tellingCodes: ReadonlySet<string> = new Set([
+  "CERTIFICATE_EXPIRED",
+  "REINSTATEMENT_REFUSED",
+  "NODE_REVOKED",
+  "NODE_UNKNOWN",
+]);
 /** How long after a refusal of the disk a file of the identity is written again. */
 const persistAgainMs = 1000;
 /** How long a request waits for a manager that is starting. */
@@ -139,6 +146,8 @@ export class Membership implements Swarm, AsyncDisposable {
   readonly #folder: IdentityFolder;
   #phase: Phase = "inactive";
   #error = "";
+  /** Why this node's certificate, which has ended, was not renewed. */
+  #certificateError = "";
   #identity: SwarmIdentity | undefined;
   #child: ManagerChild | undefined;
   /** The consensus member that it is. */
@@ -180,7 +189,7 @@ export class Membership implements Swarm, AsyncDisposable {
       clusterId: identity?.clusterId ?? "",
       nodeAddr: identity === undefined ? "" : hostOf(identity.settings.advertiseAddr),
       manager: this.#child !== undefined,
-      error: this.#error === "" ? this.#childFailure() : this.#error,
+      error: this.#error || this.#childFailure() || this.#certificateError,
       remoteManagers: identity?.managers ?? [],
     };
   }
@@ -343,6 +352,7 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#identity = identity;
     this.#phase = "pending";
     this.#error = "";
+    this.#certificateError = "";
     if (identity.role === "manager") this.#startManager(identity, manager.start, manager.secrets);
     const agent = this.#options.openAgent(identity, {
       onNode: (update) => this.#renewer?.heard(update),
@@ -361,6 +371,11 @@ export class Membership implements Swarm, AsyncDisposable {
       clock,
       random,
       logger,
+      // A manager that is starting sees to its own certificate.
+      reinstates: () => this.#child === undefined || this.#child.state.kind === "serving",
+      onFailure: (error) => {
+        if (this.#identity === identity && tellingCodes.has(error.code)) this.#certificateError = error.message;
+      },
       addresses: () => [
         ...(this.#child === undefined ? [] : [`unix:${this.#socket}`]),
         ...identity.managers.map(({ addr }) => addr),
@@ -368,6 +383,7 @@ export class Membership implements Swarm, AsyncDisposable {
     });
     this.#renewer.start();
     this.#unwatch = identity.onChange((change) => {
+      this.#certificateError = "";
       if (change === "certificate") void this.#exclusively(() => this.#follow(identity));
       else this.#child?.reload();
     });
@@ -425,6 +441,10 @@ export class Membership implements Swarm, AsyncDisposable {
         }),
       onLockSettled: () =>
         this.#persist("the unlock key of before could not be forgotten yet", identity, () => identity.settleLock()),
+      onRenewed: ({ certificatePem, rootsPem }) =>
+        this.#persist("the certificate of this node could not be written yet", identity, () =>
+          identity.adoptForSameKey(certificatePem, rootsPem),
+        ),
       onLocked: () => {
         void this.#exclusively(async () => {
           if (identity !== this.#identity) return;

@@ -43,6 +43,7 @@ const packages = {
     ["python3-dbus", "/usr/lib/python3/dist-packages/dbus"],
     ["python3-gi", "/usr/lib/python3/dist-packages/gi"],
     ["dbus-daemon", "/usr/bin/dbus-daemon"],
+    ["musl-tools", "/usr/bin/musl-gcc"],
   ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],

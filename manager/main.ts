@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
-import { createLogger, logLevels, realClock, type LogLevel } from "../lib/runtime/index.ts";
+import { createLogger, logLevels, realClock, standardError, type LogLevel } from "../lib/runtime/index.ts";
 import { readBootstrap } from "./ca/index.ts";
 import { forceNewCluster } from "./force-new-cluster.ts";
 import { Manager, type ManagerOptions, type Start } from "./manager.ts";
@@ -166,6 +166,8 @@ async function run(flags: Flags): Promise<number> {
 const theDaemon: NonNullable<ManagerOptions["daemon"]> = {
   lock: (lock) => void process.stdout.write(`${JSON.stringify({ lock: lock ?? null })}\n`),
   lockSettled: () => void process.stdout.write(`${JSON.stringify({ lockSettled: true })}\n`),
+  renewed: ({ certificatePem, rootsPem }) =>
+    void process.stdout.write(`${JSON.stringify({ renewed: { certificatePem, rootsPem } })}\n`),
 };
 
 async function force(flags: Flags): Promise<number> {
@@ -294,9 +296,9 @@ function report(error: unknown): void {
     const { code, message, fix } = error;
     // The same for the program that started it.
     process.stdout.write(`${JSON.stringify({ failed: { code, message, fix } })}\n`);
-    process.stderr.write(`manager: ${error.message} [${error.code}]\n`);
-    if (error.fix !== undefined) process.stderr.write(`manager: ${error.fix}\n`);
-  } else process.stderr.write(`manager: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+    standardError().write(`manager: ${error.message} [${error.code}]\n`);
+    if (error.fix !== undefined) standardError().write(`manager: ${error.fix}\n`);
+  } else standardError().write(`manager: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
 }
 
 // Loops run from timers and watches: what escapes one is a bug of ours, and this process must not go on with half a plan.
@@ -311,7 +313,7 @@ try {
   process.exit(code);
 } catch (error) {
   if (error instanceof WrongUse) {
-    process.stderr.write(`manager: ${error.message}\nmanager: see \`manager --help\`\n`);
+    standardError().write(`manager: ${error.message}\nmanager: see \`manager --help\`\n`);
     process.exit(2);
   }
   report(error);

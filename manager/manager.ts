@@ -64,6 +64,7 @@ import {
 } from "./raft/index.ts";
 import { Scheduler } from "./scheduler/index.ts";
 import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
+import { renewOwn } from "./own-renewal.ts";
 import { isUpToDate } from "./up-to-date.ts";
 
 export type Start =
@@ -91,7 +92,12 @@ export interface ManagerOptions {
   /** Opens the log when it is locked (autolock), instead of the node's own key. */
   readonly unlockKey?: string;
   /** The daemon that keeps the node's key; absent, nobody does. See LockKeeper. */
-  readonly daemon?: { lock(lock: Lock): void; lockSettled(): void };
+  readonly daemon?: {
+    lock(lock: Lock): void;
+    lockSettled(): void;
+    /** The certificate on disk was out of date, and this one is in force, for the same key. */
+    renewed(material: Pick<TlsMaterial, "certificatePem" | "rootsPem">): void;
+  };
   /** Of the cluster that this manager founds; needed until the cluster object is there. */
   readonly bootstrap?: Bootstrap;
   /** Path of a unix socket for the daemon of this node, which shows its certificate there as everybody does. */
@@ -229,7 +235,7 @@ export class Manager implements AsyncDisposable {
   static async open(options: ManagerOptions, signal: AbortSignal): Promise<Manager> {
     const privateKeyPem = openPrivateKey(options.tls.privateKeyPem, options.unlockKey);
     const tls = new TlsIdentity({ ...options.tls, privateKeyPem });
-    checkCurrent(tls, realClock.wallMs());
+    await keepCurrent(options, tls, privateKeyPem, signal);
     const { identity } = tls.certificate;
     const { clusterId, nodeId, role, memberId } = identity;
     if (role !== "manager" || memberId === undefined) throw new NotAManager(nodeId);
@@ -593,6 +599,25 @@ export class Manager implements AsyncDisposable {
     server.unref();
     this.#metrics = server;
     this.metricsPort = (server.address() as AddressInfo).port;
+  }
+}
+
+/** @throws CertificateExpired, CertificateNotYetValid, and what the other managers answer (own-renewal.ts) */
+async function keepCurrent(
+  { dataDir, unlockKey, logger, daemon, ...options }: ManagerOptions,
+  tls: TlsIdentity,
+  privateKeyPem: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const nowMs = realClock.wallMs();
+  try {
+    checkCurrent(tls, nowMs);
+  } catch (error) {
+    if (daemon === undefined || !(error instanceof ClusterError)) throw error;
+    const material = { ...options.tls, privateKeyPem };
+    const renewed = await renewOwn({ dataDir, tls, material, unlockKey, nowMs, logger }, error, signal);
+    tls.replace(renewed);
+    daemon.renewed({ certificatePem: renewed.certificatePem, rootsPem: renewed.rootsPem });
   }
 }
 

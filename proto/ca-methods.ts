@@ -30,4 +30,12 @@ export const caMethods = {
     request: messageCodec<skep.ca.IRenewRequest>("RenewRequest", ca.RenewRequest),
     response: messageCodec<skep.ca.IRenewResponse>("RenewResponse", ca.RenewResponse),
   } satisfies UnaryMethod<skep.ca.IRenewRequest, skep.ca.IRenewResponse>,
+  /** Authorised by the key of a certificate that has ended. */
+  reinstate: {
+    kind: "unary",
+    path: path("Reinstate"),
+    caller: "anyone",
+    request: messageCodec<skep.ca.IReinstateRequest>("ReinstateRequest", ca.ReinstateRequest),
+    response: messageCodec<skep.ca.IRenewResponse>("RenewResponse", ca.RenewResponse),
+  } satisfies UnaryMethod<skep.ca.IReinstateRequest, skep.ca.IRenewResponse>,
 } as const;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { decodeSharing, encodeMessage, skep, type SharedField } from "./index.ts";
+import { decodeSharing, encodeMessage, encodeSharing, skep, type SharedField } from "./index.ts";
 
 const { Task, TaskSpec, TaskState, Annotations } = skep.objects;
 const shared: ReadonlyMap<number, SharedField> = new Map<number, SharedField>([
@@ -68,4 +68,38 @@ test("what is cut off is refused, and parts that are too large to be kept are re
   const bytes = encodeMessage(Task, { id: "1", spec: { containerSpec: { image } } });
   assert.equal(decode(bytes).spec?.containerSpec?.image, image);
   assert.throws(() => decode(bytes.subarray(0, bytes.length - 5)));
+});
+
+test("what is encoded with shared parts is decoded whole to the same, frozen or not, once or again", () => {
+  fc.assert(
+    fc.property(tasks, (task) => {
+      const expected = Task.decode(encodeMessage(Task, task));
+      const once = Uint8Array.from(encodeSharing(Task, shared, { ...task }));
+      assert.deepEqual(Task.decode(once), expected);
+      // Its parts are frozen, and their bytes known.
+      const again = Uint8Array.from(encodeSharing(Task, shared, Task.create(decode(once))));
+      assert.deepEqual(Task.decode(again), expected);
+      assert.deepEqual(Buffer.from(encodeSharing(Task, shared, Task.create(decode(again)))), Buffer.from(again));
+    }),
+  );
+});
+
+test("a part that may still be changed is encoded as it is now", () => {
+  const spec = { containerSpec: { image: "a" } };
+  const imageOf = (): string | null | undefined =>
+    Task.decode(Uint8Array.from(encodeSharing(Task, shared, { spec }))).spec?.containerSpec?.image;
+  assert.equal(imageOf(), "a");
+  spec.containerSpec.image = "b";
+  assert.equal(imageOf(), "b");
+});
+
+test("shared parts keep nothing of the bytes that they were read from", () => {
+  for (const size of [10, 20_000]) {
+    const profile = Buffer.alloc(size, 7);
+    const task = { spec: { containerSpec: { privileges: { seccomp: { profile } } } } };
+    const bytes = encodeMessage(Task, task);
+    const decoded = decode(bytes);
+    bytes.fill(0);
+    assert.deepEqual(Buffer.from(decoded.spec?.containerSpec?.privileges?.seccomp?.profile ?? []), profile);
+  }
 });

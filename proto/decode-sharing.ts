@@ -1,8 +1,11 @@
 /**
  * Messages of which many have equal parts: the tasks of a service all carry its spec. Equal parts are decoded once and
- * shared, frozen, so that a task costs its own few fields, in time and in memory.
+ * shared, frozen, and what was decoded or encoded once is not encoded again; so a task costs its own few fields, in time
+ * and in memory.
  */
 import protobuf from "protobufjs/minimal.js";
+
+import { encodeBriefly, encodeMessage, type Encodable, type EncodedPart } from "./encode.ts";
 
 interface Decoder<M> {
   decode(bytes: Uint8Array): M;
@@ -11,11 +14,10 @@ interface Decoder<M> {
 /** A field that holds a message, by its number. */
 export interface SharedField {
   readonly name: string;
-  readonly type: Decoder<unknown>;
+  readonly type: Decoder<unknown> & Encodable<never>;
 }
 
 interface Kept {
-  readonly type: Decoder<unknown>;
   readonly bytes: Uint8Array;
   readonly decoded: unknown;
 }
@@ -23,11 +25,13 @@ interface Kept {
 const keptMax = 1024;
 /** Larger ones are rare, and would keep too much. */
 const keptBytesMax = 8192;
-const kept: (Kept | undefined)[] = Array.from({ length: keptMax }, () => undefined);
+const kept = new Map<Decoder<unknown>, (Kept | undefined)[]>();
+/** Of frozen parts, their bytes. */
+const encodings = new WeakMap<object, Uint8Array>();
 
 /**
  * As `type.decode(bytes)`, but the fields in `shared` are frozen at every depth and may belong to other messages, too: whoever
- * changes one replaces it.
+ * changes one replaces it. They keep nothing of `bytes`; fields of bytes elsewhere in the message do.
  * @throws what `decode` throws
  */
 export function decodeSharing<M extends object>(
@@ -48,7 +52,7 @@ export function decodeSharing<M extends object>(
       continue;
     }
     // A field that stands there twice is merged, which is for the whole decoder.
-    if (found.has(field)) return type.decode(bytes);
+    if (found.has(field)) return type.decode(Uint8Array.from(bytes));
     const length = reader.uint32();
     if (start > from) own.push(bytes.subarray(from, start));
     found.set(field, bytes.subarray(reader.pos, reader.pos + length));
@@ -63,15 +67,48 @@ export function decodeSharing<M extends object>(
 }
 
 function decodeShared(type: Decoder<unknown>, bytes: Uint8Array): unknown {
-  if (bytes.length > keptBytesMax) return freeze(type.decode(bytes));
+  if (bytes.length > keptBytesMax) return freeze(type.decode(Uint8Array.from(bytes)));
+  let keptOfType = kept.get(type);
+  if (keptOfType === undefined) {
+    keptOfType = Array.from({ length: keptMax }, () => undefined);
+    kept.set(type, keptOfType);
+  }
   const at = hashOf(bytes) % keptMax;
-  const known = kept[at];
-  if (known?.type === type && Buffer.compare(known.bytes, bytes) === 0) return known.decoded;
+  const known = keptOfType[at];
+  if (known !== undefined && Buffer.compare(known.bytes, bytes) === 0) return known.decoded;
   // A copy of the bytes: decoded byte fields lie in it, and what it was read from is not to be kept alive.
   const copy = Uint8Array.from(bytes);
   const decoded = freeze(type.decode(copy));
-  kept[at] = { type, bytes: copy, decoded };
+  if (typeof decoded === "object" && decoded !== null) encodings.set(decoded, copy);
+  keptOfType[at] = { bytes: copy, decoded };
   return decoded;
+}
+
+/**
+ * As `encodeBriefly`, but the fields in `shared` come last, and those that are frozen are encoded once for all messages that
+ * have them. Whoever freezes an object here freezes all of it.
+ * @param message  a copy of the caller's own: these fields are taken out of it
+ * @returns        bytes that the next call of encode.ts overwrites
+ */
+export function encodeSharing<M extends object>(
+  type: Encodable<M>,
+  shared: ReadonlyMap<number, SharedField>,
+  message: M,
+): Uint8Array {
+  const parts: EncodedPart[] = [];
+  for (const [field, { name, type: partType }] of shared) {
+    const part = (message as Record<string, unknown>)[name];
+    if (typeof part !== "object" || part === null) continue;
+    let bytes = encodings.get(part);
+    if (bytes === undefined) {
+      if (!Object.isFrozen(part)) continue;
+      bytes = encodeMessage(partType, part as never);
+      encodings.set(part, bytes);
+    }
+    (message as Record<string, unknown>)[name] = undefined;
+    parts.push({ field, bytes });
+  }
+  return encodeBriefly(type, message, parts);
 }
 
 function hashOf(bytes: Uint8Array): number {

@@ -23,12 +23,20 @@ let writer = protobuf.Writer.create();
 let slab = Buffer.alloc(0);
 let slabUsed = 0;
 
+/** A message within a message that is encoded already, and the number of its field. */
+export interface EncodedPart {
+  readonly field: number;
+  readonly bytes: Uint8Array;
+}
+
 /** @returns bytes that the next call of this file overwrites: copy them, or be done with them before that */
-export function encodeBriefly<M>(type: Encodable<M>, message: M): Uint8Array {
+export function encodeBriefly<M>(type: Encodable<M>, message: M, parts: readonly EncodedPart[] = []): Uint8Array {
   if (writer.buf.length > keptBytesMax) writer = protobuf.Writer.create();
   writer.pos = 0;
   try {
     type.encode(message, writer);
+    // Wire type 2: a length, and so many bytes.
+    for (const { field, bytes } of parts) writer.uint32((field << 3) | 2).bytes(bytes);
   } catch (error) {
     // Left in the middle of a nested message.
     writer = protobuf.Writer.create();

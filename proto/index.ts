@@ -14,7 +14,8 @@ export {
   type NodeTraits,
 } from "./constraint.ts";
 export { controlMethods } from "./control-methods.ts";
-export { decodeSharing, type SharedField } from "./decode-sharing.ts";
+export { decodeSharing, encodeSharing, type SharedField } from "./decode-sharing.ts";
+export { asksForNothing, needsEndpoint, networksOfService } from "./allocation.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";

@@ -61,7 +61,12 @@ export async function engineInfo(context: LocalContext): Promise<Readonly<Record
     Images: (await local.images.list()).length,
     Driver: "overlay2",
     DriverStatus: [["Supports d_type", "true"]],
-    Plugins: { Volume: ["local"], Network: ["host", "null"], Authorization: null, Log: ["json-file", "local"] },
+    Plugins: {
+      Volume: ["local"],
+      Network: local.networks === undefined ? ["host", "null"] : ["bridge", "host", "null", "overlay"],
+      Authorization: null,
+      Log: ["json-file", "local"],
+    },
     MemoryLimit: true,
     SwapLimit: true,
     CpuCfsPeriod: true,

@@ -182,3 +182,12 @@ test("durations and dates are exact", () => {
   assert.equal(dateOf(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
   assert.equal(dateOf(0), "0001-01-01T00:00:00Z");
 });
+
+test("an update's zero words are written, since clients show them: pause and stop-first", () => {
+  assert.deepEqual(toApi("UpdateConfig", skep.objects.UpdateConfig.decode(new Uint8Array(0))), {
+    Parallelism: 1,
+    FailureAction: "pause",
+    MaxFailureRatio: 0,
+    Order: "stop-first",
+  });
+});

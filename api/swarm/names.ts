@@ -107,7 +107,11 @@ export const alwaysWritten: ReadonlySet<string> = new Set([
 ]);
 
 /** Written with its default where nothing was said: 0 would mean something else, and clients send back what they see. */
-export const writtenDefaults: ReadonlyMap<string, number> = new Map([["UpdateConfig.parallelism", 1]]);
+export const writtenDefaults: ReadonlyMap<string, number | string> = new Map<string, number | string>([
+  ["UpdateConfig.parallelism", 1],
+  ["UpdateConfig.failureAction", "pause"],
+  ["UpdateConfig.order", "stop-first"],
+]);
 
 /** MESSAGE.field: the API version 1.MINOR that brought it. What an older client sends of it is not looked at. */
 export const sinceMinor: ReadonlyMap<string, number> = new Map([

@@ -132,6 +132,16 @@ export class SwarmIdentity {
   }
 
   /**
+   * Puts another certificate of the key in force in its place, as the node's own manager got it.
+   * @throws CertificateInvalid; then everything is as before
+   */
+  adoptForSameKey(certificatePem: string, rootsPem: string): void {
+    // A request that is under way is for a certificate that is not wanted any more.
+    this.#nextKeyPem = undefined;
+    this.adopt(certificatePem, rootsPem);
+  }
+
+  /**
    * Puts what a manager issued for the last `request` in force: in memory only if it is whole, then on disk.
    * @throws CertificateInvalid, PrivateKeyInvalid; then everything is as before
    */

@@ -22,6 +22,9 @@ interface World {
   readonly identity: SwarmIdentity;
   readonly renewer: Renewer;
   readonly asked: { readonly address: string; readonly atMs: number }[];
+  /** Asked after the end of the certificate. */
+  readonly reinstated: { readonly address: string; readonly atMs: number }[];
+  reinstate: AskRenewal;
   readonly failures: string[];
   /** Issues what a manager would; may be made to fail. */
   answer: AskRenewal;
@@ -47,6 +50,7 @@ async function world(addresses: readonly string[] = ["a", "b"]): Promise<World> 
   const { clusterId, nodeId, memberId, rootCert, rootKey } = bootstrap;
   const authority = new Authority({ certificatePem: rootCert, privateKeyPem: rootKey });
   const asked: { address: string; atMs: number }[] = [];
+  const reinstated: { address: string; atMs: number }[] = [];
   const failures: string[] = [];
   const issue: World["issue"] = async (csr, role) => {
     const named = { clusterId, nodeId, role, memberId: role === "manager" ? memberId : undefined };
@@ -57,6 +61,8 @@ async function world(addresses: readonly string[] = ["a", "b"]): Promise<World> 
     clock,
     identity,
     asked,
+    reinstated,
+    reinstate: () => Promise.reject(new Refused("RPC_UNAVAILABLE")),
     failures,
     issue,
     answer: (_address, { csr }) => issue(csr ?? "", "manager"),
@@ -74,6 +80,10 @@ async function world(addresses: readonly string[] = ["a", "b"]): Promise<World> 
         } finally {
           settled();
         }
+      },
+      askAfterEnd: (address, request, signal) => {
+        reinstated.push({ address, atMs: clock.monotonicMs() });
+        return state.reinstate(address, request, signal);
       },
     }),
     pass: async (ms) => {
@@ -173,7 +183,32 @@ test("an expired certificate is tried again, less and less often, and the reason
   const times = state.asked.map(({ atMs }) => atMs);
   for (const [at, atMs] of times.entries()) if (at > 0) assert.ok(atMs - times[at - 1]! >= 5000);
   assert.ok(state.asked.length < 60, "it does not ask every few seconds");
+  assert.equal(state.reinstated.length, state.asked.length, "each time it asks to be reinstated, too");
   state.renewer.stop();
+});
+
+test("a node whose certificate has ended is reinstated, and one that is refused says why and not that it expired", async () => {
+  const state = await world(["a", "b"]);
+  state.answer = () => Promise.reject(new Refused("PEER_NOT_AUTHENTICATED"));
+  state.reinstate = (address, { csr }) =>
+    address === "a" ? Promise.reject(new Refused("RPC_UNAVAILABLE")) : state.issue(csr ?? "", "manager");
+  state.clock.jumpWall(100 * dayMs);
+  const renewed = new Promise<void>((resolve) => void state.identity.onChange(() => resolve()));
+  state.renewer.start();
+  await state.pass(1000);
+  await renewed;
+  assert.ok(state.identity.tls.certificate.notAfterMs > state.clock.wallMs());
+  state.renewer.stop();
+
+  const refused = await world(["a", "b"]);
+  refused.answer = () => Promise.reject(new Refused("PEER_NOT_AUTHENTICATED"));
+  refused.reinstate = (address) =>
+    Promise.reject(new Refused(address === "a" ? "REINSTATEMENT_REFUSED" : "RPC_UNAVAILABLE"));
+  refused.clock.jumpWall(100 * dayMs);
+  refused.renewer.start();
+  await refused.pass(60_000);
+  assert.equal(refused.failures[0], "REINSTATEMENT_REFUSED");
+  refused.renewer.stop();
 });
 
 test("a node that was removed is told so, and one that knows no manager says that", async () => {

@@ -1,7 +1,7 @@
 /**
  * Renews the node's certificate at a random moment between half and four fifths of its life, and at once when a manager
- * tells that the role has changed or the root is being rotated. An expired one cannot be renewed over the network; it is
- * tried all the same, less and less often, because the clock of this host may be what is wrong.
+ * tells that the role has changed or the root is being rotated. With one that has ended nothing can be asked any more; then
+ * the node shows it and asks to be reinstated, less and less often, because the clock of this host may be what is wrong.
  */
 import { CertificateExpired, renewalMs } from "../../lib/pki/index.ts";
 import { Backoff } from "../../lib/pure/backoff.ts";
@@ -11,6 +11,7 @@ import { Channel } from "../../lib/rpc/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import { certificateRole, skep } from "../../proto/index.ts";
+import { askReinstatement } from "../../proto/reinstate.ts";
 import type { SwarmIdentity } from "./identity.ts";
 
 /** One request to one manager. */
@@ -29,11 +30,15 @@ export interface RenewerOptions {
   readonly addresses: () => readonly string[];
   /** After each failure: the cluster has removed this node (NODE_REVOKED, NODE_UNKNOWN), nobody answers, it has expired. */
   readonly onFailure?: (error: ClusterError) => void;
+  /** Whether this node asks to be reinstated when its certificate has ended; true unless said. */
+  readonly reinstates?: () => boolean;
   /** In place of a channel to the address. */
   readonly ask?: AskRenewal;
+  readonly askAfterEnd?: AskRenewal;
 }
 
 const { CertificateState, NodeRole } = skep.objects;
+const refusals: ReadonlySet<string> = new Set(["NODE_REVOKED", "NODE_UNKNOWN", "REINSTATEMENT_REFUSED"]);
 const callMs = 10_000;
 /** Swarm's, for renewals that are due or overdue. */
 const patiently = { minMs: 5000, maxMs: 3_600_000 };
@@ -153,28 +158,44 @@ export class Renewer {
 
   /** @throws what the last one answered, or CertificateExpired if that is why */
   async #ask(signal: AbortSignal): Promise<void> {
-    const { identity, clock, logger } = this.#options;
+    const { identity, clock, reinstates, ask, askAfterEnd } = this.#options;
+    const { notAfterMs } = identity.tls.certificate;
     const csr = await identity.request();
+    let last = await this.#askAll(ask ?? this.#call, csr, signal);
+    if (last === undefined) return;
+    const hasEnded = clock.wallMs() > notAfterMs;
+    if (hasEnded && !isRefusal(last) && (reinstates?.() ?? true)) {
+      last = await this.#askAll(askAfterEnd ?? this.#callAfterEnd, csr, signal);
+      if (last === undefined) return;
+    }
+    if (hasEnded && !isRefusal(last)) throw new CertificateExpired("the certificate of this node", notAfterMs);
+    throw last;
+  }
+
+  /** @returns undefined when one has issued it; else what counts of the answers: a refusal, or the last one */
+  async #askAll(ask: AskRenewal, csr: string, signal: AbortSignal): Promise<unknown> {
+    const { identity, logger } = this.#options;
     let last: unknown;
     for (const address of this.#options.addresses()) {
       try {
-        const { certificate, root } = await (this.#options.ask ?? this.#call)(address, { csr }, signal);
+        const { certificate, root } = await ask(address, { csr }, signal);
         signal.throwIfAborted();
         identity.adopt(certificate ?? "", root ?? "");
         const { notAfterMs, identity: named } = identity.tls.certificate;
         logger.info("certificate renewed", { role: named.role, until: new Date(notAfterMs) });
-        return;
+        return undefined;
       } catch (error) {
         signal.throwIfAborted();
-        last = error;
+        if (!isRefusal(last)) last = error;
       }
     }
-    const { notAfterMs } = identity.tls.certificate;
-    const refused = last instanceof ClusterError && (last.code === "NODE_REVOKED" || last.code === "NODE_UNKNOWN");
-    if (clock.wallMs() > notAfterMs && !refused)
-      throw new CertificateExpired("the certificate of this node", notAfterMs);
-    throw last ?? new NoManagerKnown();
+    return last ?? new NoManagerKnown();
   }
+
+  readonly #callAfterEnd: AskRenewal = async (address, { csr }, signal) => {
+    const { tls, rootsPem } = this.#options.identity;
+    return askReinstatement(address, { tls, roots: rootsPem, csr: csr ?? "" }, signal);
+  };
 
   readonly #call: AskRenewal = async (address, request, signal) => {
     const { tls } = this.#options.identity;
@@ -185,6 +206,11 @@ export class Renewer {
       channel[Symbol.dispose]();
     }
   };
+}
+
+/** The cluster has decided; another manager would say the same. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof ClusterError && refusals.has(error.code);
 }
 
 class NoManagerKnown extends ClusterError {

@@ -15,7 +15,9 @@ export class CertificateExpired extends ClusterError {
   readonly code = "CERTIFICATE_EXPIRED";
   constructor(what: string, notAfterMs: number) {
     super(`Cannot use ${what}: it expired at ${new Date(notAfterMs).toISOString()}`, {
-      fix: "Check the clock of this host; if it is right, join the node again",
+      fix:
+        "Check the clock of this host. If it is right, the node gets a new one by itself as soon as it reaches a manager, " +
+        "unless it was removed; if it does not, run `skep swarm leave --force` on it and join it again",
     });
   }
 }
@@ -64,5 +66,13 @@ export class StatementInvalid extends ClusterError {
       fix: "Nothing to do: it is ignored. If it comes again, check the node that sends it",
       cause,
     });
+  }
+}
+
+/** A node shows a certificate that has ended, and does not get another one for it. */
+export class ReinstatementRefused extends ClusterError {
+  readonly code = "REINSTATEMENT_REFUSED";
+  constructor(found: string, fix = "Run `skep swarm leave --force` on the node, then join it again with a token") {
+    super(`Cannot renew the certificate of a node after its end: ${found}`, { fix });
   }
 }

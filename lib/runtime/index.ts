@@ -5,6 +5,7 @@
  * bounded-queue  waits, refuses, or drops and tells to resync when full
  * group-commit   many writers, one sync of the disk
  * logger         JSON lines without secrets
+ * standard-error never makes the process wait for who reads it
  * Uses: lib/pure, pino.   Used by: every shell.
  */
 export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
@@ -12,5 +13,6 @@ export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } fro
 export { GroupCommit } from "./group-commit.ts";
 export { directoryBytes } from "./directory-bytes.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
+export { standardError } from "./standard-error.ts";
 export { TaskGroup } from "./task-group.ts";
 export { VirtualClock } from "./virtual-clock.ts";

@@ -5,6 +5,7 @@
 import { pino, type DestinationStream, type Logger as PinoLogger } from "pino";
 
 import { ClusterError, InvariantViolation } from "../pure/errors.ts";
+import { standardError } from "./standard-error.ts";
 
 export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -25,7 +26,7 @@ export interface Logger {
 
 export interface LoggerOptions {
   readonly level?: LogLevel;
-  /** Where lines go; stderr unless said, synchronously, so that the last words of a crash are not lost. */
+  /** Where lines go; standard error unless said, which never makes the process wait for its reader. */
   readonly destination?: DestinationStream;
 }
 
@@ -39,7 +40,7 @@ export function createLogger(options: LoggerOptions = {}): Logger {
         formatters: { level: (label) => ({ level: label }) },
         messageKey: "message",
       },
-      options.destination ?? pino.destination({ fd: 2, sync: true }),
+      options.destination ?? standardError(),
     ),
     undefined,
   );

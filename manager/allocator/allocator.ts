@@ -3,11 +3,13 @@
  * cannot be had carries the reason, and is asked for again as soon as something is given back.
  */
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
-import { skep } from "../../proto/index.ts";
+import { asksForNothing, needsEndpoint, skep } from "../../proto/index.ts";
 import {
   follow,
+  inSlices,
   Backpressure,
   Conflict,
+  EntryTooLarge,
   type Change,
   type ClusterSchema,
   type Store,
@@ -19,7 +21,6 @@ import {
 import {
   isLow,
   Ledger,
-  needsEndpoint,
   NodeNumbers,
   numbersFull,
   type NetworkGrant,
@@ -44,7 +45,13 @@ const actor = "allocator";
 const batchMax = 200;
 /** Of one entry: a node carries its certificate and its description. */
 const nodesMax = 50;
+/**
+ * Entries under way at once. More would not be faster, and whoever else writes would wait behind them; to decide for all
+ * that a large cluster may have waiting in one turn would keep the process from its heartbeats.
+ */
+const entriesMax = 6;
 const retryMs = 1000;
+const warnMs = 1000;
 /** A task that a manager has ended may run on until its node hears of it: its addresses are kept for so long. */
 const keptMs = 60_000;
 
@@ -54,6 +61,18 @@ const predefined = [
   ["host", "host"],
   ["none", "null"],
 ] as const;
+
+/** A reason that is to be written. */
+interface Unsaid {
+  readonly what: string;
+  readonly text: string;
+  readonly write: (tx: Tx<ClusterSchema>) => void;
+}
+
+interface NumberGiven {
+  readonly id: string;
+  readonly number: number;
+}
 
 interface Placed {
   readonly id: string;
@@ -86,9 +105,13 @@ export class Allocator {
   readonly #inFlight = new Set<string>();
   /** What was written last, so that nothing is written twice. */
   readonly #told = new Map<string, string>();
+  readonly #unsaid = new Map<string, Unsaid>();
+  #entries = 0;
+  /** The ledger has all that the watch's view has. */
+  #isRead = false;
   readonly #leaving = new Set<string>();
   readonly #kept = new Map<string, Timer>();
-  #timer: Timer | undefined;
+  #warning: Timer | undefined;
   #predefinedDue = true;
 
   constructor(options: AllocatorOptions) {
@@ -98,14 +121,14 @@ export class Allocator {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster", "node"] });
-    follow(this.#watch, this.#read, () => this.#work());
+    const later = (act: () => void): void => void this.#options.clock.after(0, act);
+    follow(this.#watch, this.#read, () => this.#work(), later);
   }
 
   stop(): void {
     this.#watch?.close();
     this.#watch = undefined;
-    this.#timer?.cancel();
-    this.#timer = undefined;
+    this.#entries = 0;
     this.#forget();
   }
 
@@ -119,6 +142,9 @@ export class Allocator {
     this.#refusedNodes.clear();
     this.#ofService.clear();
     this.#told.clear();
+    this.#unsaid.clear();
+    this.#warning?.cancel();
+    this.#warning = undefined;
     for (const timer of this.#kept.values()) timer.cancel();
     this.#kept.clear();
     this.#predefinedDue = true;
@@ -126,14 +152,16 @@ export class Allocator {
 
   // ---------------------------------------------------------------------------------------------------------- reading
 
-  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
-    if (event.kind === "view") this.#readView(event.view);
-    else for (const change of event.changes) this.#readChange(change);
+  readonly #read = (event: WatchEvent<ClusterSchema>): Iterator<void> | void => {
+    if (event.kind === "view") return this.#readView(event.view);
+    for (const change of event.changes) this.#readChange(change);
+    return undefined;
   };
 
   /** First everything that is given already, so that nothing is given twice. */
-  #readView(view: View<ClusterSchema>): void {
+  *#readView(view: View<ClusterSchema>): Generator<void, void> {
     this.#forget();
+    this.#isRead = false;
     this.#readNodes(view);
     for (const cluster of view.list("cluster")) this.#ledger.setCluster(cluster);
     for (const network of view.list("network")) this.#setNetwork(network);
@@ -141,11 +169,15 @@ export class Allocator {
     for (const service of services) this.#ledger.setService(service);
     for (const service of services) this.#setService(service);
     for (const networkId of view.keys("task", "network"))
-      for (const task of view.find("task", "network", networkId)) this.#setTask(task);
-    const waiting = [...view.find("task", "state", String(TaskState.NEW))];
+      yield* inSlices(view.find("task", "network", networkId), (task) => this.#setTask(task));
+    const waiting: { readonly id: string; readonly createdAtUs: number }[] = [];
+    yield* inSlices(view.find("task", "state", String(TaskState.NEW)), ({ id, meta }) => {
+      waiting.push({ id, createdAtUs: meta?.createdAtUs ?? 0 });
+    });
     // Those that came first are served first.
-    waiting.sort((a, b) => (a.meta?.createdAtUs ?? 0) - (b.meta?.createdAtUs ?? 0));
-    for (const task of waiting) this.#tasks.add(task.id);
+    waiting.sort((a, b) => a.createdAtUs - b.createdAtUs);
+    for (const { id } of waiting) this.#tasks.add(id);
+    this.#isRead = true;
   }
 
   #readChange(change: Change<ClusterSchema>): void {
@@ -265,7 +297,8 @@ export class Allocator {
   // --------------------------------------------------------------------------------------------------------- deciding
 
   #work(): void {
-    if (this.#watch === undefined) return;
+    // What is not read yet is given to somebody already.
+    if (this.#watch === undefined || !this.#isRead) return;
     const view = this.#options.store.current();
     if (this.#predefinedDue) this.#makePredefined(view);
     if (this.#ledger.releases !== this.#releasesSeen) {
@@ -278,14 +311,22 @@ export class Allocator {
     this.#grantNetworks(view);
     this.#grantServices(view);
     this.#grantTasks(view);
+    this.#sayReasons();
     for (const pressure of this.#ledger.pressures()) this.#warn(view, pressure);
     for (const id of this.#leaving) this.#removeNetwork(view, id);
   }
 
+  /** What is left is looked at when one of the entries under way is settled. */
+  get #isFull(): boolean {
+    return this.#entries >= entriesMax;
+  }
+
   #grantNumbers(view: View<ClusterSchema>): void {
-    const given: { readonly id: string; readonly number: number }[] = [];
+    const given: NumberGiven[] = [];
     const refused: string[] = [];
+    const nodesNow = Math.max(0, entriesMax - this.#entries - 1) * nodesMax;
     for (const id of this.#nodes) {
+      if (given.length + refused.length >= nodesNow) break;
       if (this.#inFlight.has(id)) continue;
       this.#nodes.delete(id);
       const node = view.get("node", id);
@@ -303,41 +344,43 @@ export class Allocator {
     for (let at = 0; at < given.length; at += nodesMax) this.#numberNodes(given.slice(at, at + nodesMax));
   }
 
-  #numberNodes(given: readonly { readonly id: string; readonly number: number }[]): void {
-    const write = (tx: Tx<ClusterSchema>): void => {
-      for (const { id, number } of given) {
-        if (!tx.has("node", id)) continue;
-        tx.edit("node", id, (draft) => {
-          draft.number = number;
-          draft.reason = null;
-        });
-      }
+  #numberNodes(given: readonly NumberGiven[]): void {
+    const write = (tx: Tx<ClusterSchema>, { id, number }: NumberGiven): void => {
+      if (!tx.has("node", id)) return;
+      tx.edit("node", id, (draft) => {
+        draft.number = number;
+        draft.reason = null;
+      });
     };
-    const ids = given.map(({ id }) => id);
-    this.#commit(`${given.length} nodes are numbered`, ids, write, () => {
-      for (const id of ids) {
-        this.#numbers.release(id);
-        this.#nodes.add(id);
-      }
+    this.#commitEach("nodes are numbered", given, write, ({ id }) => {
+      this.#numbers.release(id);
+      this.#nodes.add(id);
     });
   }
 
   #refuseNodes(ids: readonly string[]): void {
     if (ids.length === 0) return;
+    this.#warnOfNumbers();
     const { used } = this.#numbers;
-    this.#options.logger.warn("nodes have no number: every one is in use, so networks cannot reach them", {
-      nodes: ids.length,
-      used,
-    });
+    const write = (tx: Tx<ClusterSchema>, { id }: { readonly id: string }): void =>
+      refuseNode(tx, id, numbersFull(used));
     for (let at = 0; at < ids.length; at += nodesMax) {
-      const part = ids.slice(at, at + nodesMax);
-      const write = (tx: Tx<ClusterSchema>): void => {
-        for (const id of part) refuseNode(tx, id, numbersFull(used));
-      };
-      this.#commit(`${part.length} nodes have no number`, part, write, () => {
-        for (const id of part) if (this.#refusedNodes.delete(id)) this.#nodes.add(id);
+      const part = ids.slice(at, at + nodesMax).map((id) => ({ id }));
+      this.#commitEach("nodes have no number", part, write, ({ id }) => {
+        if (this.#refusedNodes.delete(id)) this.#nodes.add(id);
       });
     }
+  }
+
+  /** One line for all that come within a while. */
+  #warnOfNumbers(): void {
+    this.#warning ??= this.#options.clock.after(warnMs, () => {
+      this.#warning = undefined;
+      this.#options.logger.warn("nodes have no number: every one is in use, so networks cannot reach them", {
+        nodes: this.#refusedNodes.size,
+        used: this.#numbers.used,
+      });
+    });
   }
 
   /** Said when few addresses are left, and taken back when there are enough again. */
@@ -374,6 +417,7 @@ export class Allocator {
 
   #grantNetworks(view: View<ClusterSchema>): void {
     for (const id of this.#networks) {
+      if (this.#isFull) break;
       const network = view.get("network", id);
       if (this.#inFlight.has(id)) continue;
       this.#networks.delete(id);
@@ -394,6 +438,7 @@ export class Allocator {
 
   #grantServices(view: View<ClusterSchema>): void {
     for (const id of this.#services) {
+      if (this.#isFull) break;
       if (this.#inFlight.has(id)) continue;
       this.#services.delete(id);
       const service = view.get("service", id);
@@ -423,25 +468,11 @@ export class Allocator {
 
   #grantTasks(view: View<ClusterSchema>): void {
     let batch: Placed[] = [];
-    const flush = (): void => {
-      if (batch.length === 0) return;
-      const placed = batch;
-      batch = [];
-      const write = (tx: Tx<ClusterSchema>): void => {
-        for (const each of placed) pass(tx, each);
-      };
-      const ids = placed.map(({ id }) => id);
-      this.#commit(`${placed.length} tasks may be placed`, ids, write, () => {
-        for (const { id, grant } of placed) {
-          if (grant !== undefined) this.#ledger.removeTask(id);
-          this.#tasks.add(id);
-        }
-      });
-    };
     /** Nobody else gets an address of these in this round. */
     const full = new Map<string, Refusal>();
     const refusals: { readonly id: string; readonly refusal: Refusal }[] = [];
     for (const id of this.#tasks) {
+      if (this.#isFull || refusals.length >= entriesMax * batchMax) break;
       if (this.#inFlight.has(id)) continue;
       const task = view.get("task", id);
       if (task?.status?.state !== TaskState.NEW || task.desiredState >= TaskState.SHUTDOWN) {
@@ -449,7 +480,7 @@ export class Allocator {
         continue;
       }
       const service = task.serviceId === "" ? undefined : view.get("service", task.serviceId);
-      if (isFree(task, service)) {
+      if (asksForNothing(task, service)) {
         this.#tasks.delete(id);
         batch.push({ id, grant: undefined });
       } else if (service !== undefined && this.#waitsFor(service)) {
@@ -474,10 +505,19 @@ export class Allocator {
           refusals.push({ id, refusal: answer.refusal });
         }
       }
-      if (batch.length >= batchMax) flush();
+      if (batch.length < batchMax) continue;
+      this.#passTasks(batch);
+      batch = [];
     }
-    flush();
+    if (batch.length > 0) this.#passTasks(batch);
     for (const { id, refusal } of refusals) this.#tell(`task ${id}`, id, refusal, (tx) => refuseTask(tx, id, refusal));
+  }
+
+  #passTasks(placed: readonly Placed[]): void {
+    this.#commitEach("tasks may be placed", placed, pass, ({ id, grant }) => {
+      if (grant !== undefined) this.#ledger.removeTask(id);
+      this.#tasks.add(id);
+    });
   }
 
   #waitsFor(service: Service): boolean {
@@ -486,16 +526,47 @@ export class Allocator {
   }
 
   /** The reason is written when it is another one than before. */
-  #tell(what: string, id: string, refusal: Refusal, write: (tx: Tx<ClusterSchema>) => void): void {
-    if (this.#told.get(id) === refusal.text) return;
-    this.#told.set(id, refusal.text);
+  #tell(what: string, id: string, { text }: Refusal, write: (tx: Tx<ClusterSchema>) => void): void {
+    if (this.#told.get(id) === text) return void this.#unsaid.delete(id);
+    this.#unsaid.set(id, { what, text, write });
+  }
+
+  #sayReasons(): void {
+    while (this.#unsaid.size > 0 && !this.#isFull) {
+      const part = new Map<string, Unsaid>();
+      for (const [id, unsaid] of this.#unsaid) {
+        if (part.size >= batchMax) break;
+        this.#unsaid.delete(id);
+        this.#told.set(id, unsaid.text);
+        part.set(id, unsaid);
+      }
+      this.#say([...part]);
+    }
+  }
+
+  #say(part: readonly (readonly [string, Unsaid])[]): void {
     const { store, logger } = this.#options;
     const watch = this.#watch;
-    store.transact(write, { actor, cause: `${what} waits` }, ({ kind }) => {
-      if (kind === "committed" || watch !== this.#watch) return;
-      this.#told.delete(id);
-      logger.warn("a reason could not be written", { what });
-      this.#again(retryMs, () => this.#retellable(id));
+    const [first] = part;
+    const cause = part.length > 1 || first === undefined ? `${part.length} reasons to wait` : `${first[1].what} waits`;
+    const write = (tx: Tx<ClusterSchema>): void => {
+      for (const [, unsaid] of part) unsaid.write(tx);
+    };
+    this.#entries++;
+    store.transact(write, { actor, cause }, (outcome) => {
+      if (watch !== this.#watch) return;
+      this.#entries--;
+      if (outcome.kind === "committed") return this.#again(0, () => {});
+      if (outcome.error instanceof EntryTooLarge && part.length > 1) {
+        const half = Math.ceil(part.length / 2);
+        this.#say(part.slice(0, half));
+        return this.#say(part.slice(half));
+      }
+      for (const [id] of part) this.#told.delete(id);
+      logger.warn("reasons could not be written", { cause, error: outcome.error });
+      this.#again(retryMs, () => {
+        for (const [id] of part) this.#retellable(id);
+      });
     });
   }
 
@@ -505,21 +576,49 @@ export class Allocator {
     if (this.#refusedNetworks.delete(id)) this.#networks.add(id);
   }
 
+  /** In one entry, or in several where that would be too large. */
+  #commitEach<T extends { readonly id: string }>(
+    what: string,
+    items: readonly T[],
+    write: (tx: Tx<ClusterSchema>, item: T) => void,
+    undo: (item: T) => void,
+  ): void {
+    const ids = items.map(({ id }) => id);
+    const writeAll = (tx: Tx<ClusterSchema>): void => {
+      for (const item of items) write(tx, item);
+    };
+    this.#commit(`${items.length} ${what}`, ids, writeAll, (error) => {
+      if (error instanceof EntryTooLarge && items.length > 1) {
+        const half = Math.ceil(items.length / 2);
+        this.#commitEach(what, items.slice(0, half), write, undo);
+        this.#commitEach(what, items.slice(half), write, undo);
+      } else items.forEach(undo);
+    });
+  }
+
   /** @param undo  it is certain that nothing of it is committed, or at least to be asked for again */
-  #commit(cause: string, ids: readonly string[], write: (tx: Tx<ClusterSchema>) => void, undo: () => void): void {
+  #commit(
+    cause: string,
+    ids: readonly string[],
+    write: (tx: Tx<ClusterSchema>) => void,
+    undo: (error: Error) => void,
+  ): void {
     const { store, logger } = this.#options;
     const watch = this.#watch;
     for (const id of ids) this.#inFlight.add(id);
+    this.#entries++;
     store.transact(write, { actor, cause }, (outcome) => {
       if (watch !== this.#watch) return;
+      this.#entries--;
       for (const id of ids) this.#inFlight.delete(id);
       // What waited for it is looked at with the watch, which shows the change after this.
       if (outcome.kind === "committed") return this.#again(0, () => {});
       const { error } = outcome;
-      if (outcome.kind === "failed") undo();
-      const ms = error instanceof Conflict ? 0 : error instanceof Backpressure ? error.retryAfterMs : retryMs;
+      if (outcome.kind === "failed") undo(error);
+      const quick = error instanceof Conflict || (error instanceof EntryTooLarge && ids.length > 1);
+      const ms = quick ? 0 : error instanceof Backpressure ? error.retryAfterMs : retryMs;
       if (ms === retryMs) logger.warn("could not be allocated; tried again soon", { cause, error });
-      this.#again(ms, outcome.kind === "failed" ? () => {} : undo);
+      this.#again(ms, outcome.kind === "failed" ? () => {} : () => undo(error));
     });
   }
 
@@ -528,7 +627,8 @@ export class Allocator {
     this.#options.clock.after(ms, () => {
       if (watch !== this.#watch) return;
       before();
-      if (this.#networks.size + this.#services.size + this.#tasks.size + this.#nodes.size > 0) this.#work();
+      const { size } = this.#tasks;
+      if (size + this.#networks.size + this.#services.size + this.#nodes.size + this.#unsaid.size > 0) this.#work();
     });
   }
 
@@ -570,11 +670,6 @@ const ingressSpec: skep.objects.NetworkSpec.$Properties = {
 function move(from: Set<string>, to: Set<string>): void {
   for (const id of from) to.add(id);
   from.clear();
-}
-
-/** Nothing is to be allocated to it. */
-function isFree(task: Task, service: Service | undefined): boolean {
-  return (task.spec?.networks ?? []).length === 0 && (service === undefined || !needsEndpoint(service));
 }
 
 function isUnused(view: View<ClusterSchema>, networkId: string): boolean {

@@ -7,6 +7,7 @@
  * Uses:  store, proto, lib.   Used by: manager.ts.   Design: docs/design/ca.md
  */
 export { Founder, readBootstrap, type Bootstrap } from "./bootstrap.ts";
+export { Issuer } from "./issuer.ts";
 export { LockKeeper, type Lock, type Locks } from "./lock-keeper.ts";
 export { checkMember } from "./members.ts";
 export { Revocations } from "./revocations.ts";

@@ -4,8 +4,11 @@
  */
 import {
   nodeIdOf,
+  readCertified,
   readJoinToken,
   readRequestKey,
+  readRoots,
+  ReinstatementRefused,
   sameSecret,
   type NodeIdentity,
   type NodeRole as CertificateRole,
@@ -15,7 +18,7 @@ import { newMemberId, type RandomBytes } from "../../lib/pure/id.ts";
 import type { CallContext, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
-import { certificateRole, nodeLifeOf, skep } from "../../proto/index.ts";
+import { certificateRole, nodeLifeOf, skep, trustedRoots } from "../../proto/index.ts";
 import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx } from "../store/index.ts";
 import { hostOf } from "./bootstrap.ts";
 import { WrongTokens } from "./core/index.ts";
@@ -56,6 +59,10 @@ export interface AuthorityOptions {
 
 /** Each costs a signature and a commit. */
 const joinsAtOnceMax = 64;
+/** The founder's certificate is recorded a moment after it was made; renewals are half a life apart. */
+const sameCertificateMs = 60_000;
+/** A cluster that was off for some months has its workers back, too. */
+const graceMs = 365 * 86_400_000;
 const descriptionBytesMax = 64 * 1024;
 const addressBytesMax = 256;
 
@@ -76,6 +83,10 @@ export class AuthorityService {
     });
     server.unary(caMethods.join, (request, context) => this.#join(request, context));
     server.unary(caMethods.renew, (request, context) => this.#renew(request, context));
+    server.unary(caMethods.reinstate, (request, context) =>
+      // Whoever passes it on, what it shows is looked at by who leads.
+      this.#options.leader.run(caMethods.reinstate, request, context, (signal) => this.#reinstate(request, signal)),
+    );
   }
 
   // ----------------------------------------------------------------------------------------------------------- joining
@@ -178,6 +189,43 @@ export class AuthorityService {
     return this.#options.leader.run(caMethods.renew, asked, context, (signal) =>
       this.#issueAgain(nodeId, request.csr ?? "", signal),
     );
+  }
+
+  /**
+   * For a node that was off when its certificate ended. It must be the last one that the node was given, so that a key that
+   * was replaced, and may lie in some backup, opens nothing. A worker's must have ended in the last year; a manager has the
+   * root's key on its disk, so that time would keep nobody out.
+   */
+  async #reinstate(request: skep.ca.IReinstateRequest, signal: AbortSignal): Promise<skep.ca.IRenewResponse> {
+    if (this.#joins >= joinsAtOnceMax) throw new JoinTooOften(`${this.#joins} others are being admitted`, 1000);
+    this.#joins++;
+    try {
+      const { store, clock, logger } = this.#options;
+      const cluster = this.#cluster();
+      const csr = request.csr ?? "";
+      const shown = { csr, certificatePem: request.certificate ?? "", proof: request.proof ?? new Uint8Array() };
+      const trust = { roots: readRoots(trustedRoots(cluster.rootCa)), clusterId: cluster.id };
+      const { identity, notAfterMs } = readCertified(shown, trust);
+      const { nodeId, role } = identity;
+      const nowMs = clock.wallMs();
+      if (nowMs <= notAfterMs)
+        throw new ReinstatementRefused(
+          "by the cluster's clock it has not ended",
+          "Correct the clock of the node's host",
+        );
+      if (role === "worker" && nowMs > notAfterMs + graceMs)
+        throw new ReinstatementRefused(`it ended at ${new Date(notAfterMs).toISOString()}, which is too long ago`);
+      if (isRevoked(store.current(), nodeId)) throw new NodeRevoked(nodeId);
+      const node = store.current().get("node", nodeId);
+      if (node === undefined) throw new NodeUnknown(nodeId);
+      if ((node.certificate?.expiresAtUs ?? 0) > (notAfterMs + sameCertificateMs) * 1000)
+        throw new ReinstatementRefused("the node has been given a later certificate");
+      const response = await this.#issueAgain(nodeId, csr, signal);
+      logger.info("reinstated a node whose certificate had ended", { nodeId, endedAt: new Date(notAfterMs) });
+      return response;
+    } finally {
+      this.#joins--;
+    }
   }
 
   async #issueAgain(nodeId: string, csr: string, signal: AbortSignal): Promise<skep.ca.IRenewResponse> {

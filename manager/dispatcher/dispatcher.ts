@@ -176,7 +176,8 @@ export class Dispatcher {
       kinds: ["task", "node", "cluster", "secret", "config", "network", "volume", "service"],
       since: view.index,
     });
-    follow(this.#watch, this.#read, () => this.#tellTables());
+    const later = (act: () => void): void => void this.#options.clock.after(0, act);
+    follow(this.#watch, this.#read, () => this.#tellTables(), later);
   }
 
   /** Every agent is told to look for the next leader. */

@@ -6,12 +6,13 @@
 import type { skep } from "../../proto/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import {
-  drain,
   follow,
+  inSlices,
   Backpressure,
   Conflict,
   type Change,
   type ClusterSchema,
+  type Follower,
   type Outcome,
   type Store,
   type Tx,
@@ -53,6 +54,8 @@ const stepsMax = 500;
  * decide all that a large cluster may have due at once would keep the process from its heartbeats.
  */
 const stepsInFlightMax = 1500;
+/** Tasks that are judged in one turn, some more when a service has them: a new leader judges all that there are. */
+const judgedMax = 4000;
 /** What an entry costs beside its steps. */
 const stepsOfEntry = 10;
 const retryMs = 1000;
@@ -73,9 +76,12 @@ export class Orchestrator {
   readonly #wakes = new Map<string, number>();
   #historyMax = historyDefault;
   #watch: Watch<ClusterSchema> | undefined;
+  #follower: Follower<ClusterSchema> | undefined;
   #time: LeaderTime | undefined;
   #timer: Timer | undefined;
   #timerAtUs = Infinity;
+  /** Goes on with what is due in a turn of its own. */
+  #laterDue = false;
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
@@ -87,7 +93,8 @@ export class Orchestrator {
     if (this.#watch !== undefined) return;
     this.#time = new LeaderTime(clock, store.current().timeUs);
     this.#watch = store.watch({ kinds: ["service", "task", "node", "cluster"] });
-    follow(this.#watch, this.#read, () => this.#work());
+    const later = (act: () => void): void => void clock.after(0, act);
+    this.#follower = follow(this.#watch, this.#read, () => this.#work(), later);
   }
 
   /** What is in flight may still be committed; nothing new is decided. */
@@ -102,23 +109,26 @@ export class Orchestrator {
     this.#inFlight.clear();
     this.#stepsInFlight = 0;
     this.#wakes.clear();
+    this.#follower = undefined;
+    this.#laterDue = false;
   }
 
   // --------------------------------------------------------------------------------------------------------- reading
 
-  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
-    if (event.kind === "view") this.#readView(event.view);
-    else for (const change of event.changes) this.#readChange(change);
+  readonly #read = (event: WatchEvent<ClusterSchema>): Iterator<void> | void => {
+    if (event.kind === "view") return this.#readView(event.view);
+    for (const change of event.changes) this.#readChange(change);
+    return undefined;
   };
 
-  #readView(view: View<ClusterSchema>): void {
+  *#readView(view: View<ClusterSchema>): Generator<void, void> {
     const nowUs = this.#nowUs;
     for (const cluster of view.list("cluster")) this.#setCluster(cluster);
     const nodes = new Set<string>();
-    for (const node of view.list("node")) {
+    yield* inSlices(view.list("node"), (node) => {
       nodes.add(node.id);
       this.#setNode(node.id, node);
-    }
+    });
     for (const id of this.#nodes.keys()) if (!nodes.has(id)) this.#setNode(id, undefined);
     const services = new Set<string>();
     for (const service of view.list("service")) {
@@ -126,10 +136,10 @@ export class Orchestrator {
       this.#book(service.id).setService(service);
     }
     const tasks = new Set<string>();
-    for (const task of view.list("task")) {
+    yield* inSlices(view.list("task"), (task) => {
       tasks.add(task.id);
       this.#setTask(task, nowUs, true);
-    }
+    });
     for (const book of this.#books.values()) {
       if (!services.has(book.id)) book.setService(undefined);
       for (const id of book.tasks.keys()) if (!tasks.has(id)) this.#removeTask(book.id, id);
@@ -245,23 +255,39 @@ export class Orchestrator {
   // --------------------------------------------------------------------------------------------------------- deciding
 
   #work(): void {
-    if (this.#watch === undefined) return;
-    drain(this.#watch, this.#read);
+    if (this.#watch === undefined || this.#follower?.catchUp() === false) return;
     const nowUs = this.#nowUs;
     for (const [id, atUs] of this.#wakes) if (atUs <= nowUs) this.#due.add(id);
+    let judged = 0;
     // What settles at once may add to it; that is for the next round.
     for (const id of Array.from(this.#due)) {
       if (this.#inFlight.has(id)) continue;
       // The others' turn comes when one of those entries is settled.
       if (this.#isFull) break;
+      if (judged >= judgedMax) {
+        this.#workLater();
+        break;
+      }
       this.#due.delete(id);
       this.#wakes.delete(id);
       const book = this.#books.get(id);
       if (book === undefined) continue;
+      judged += book.tasks.size;
       if (book.isEmpty) this.#books.delete(id);
       else this.#decide(book);
     }
     this.#arm();
+  }
+
+  #workLater(): void {
+    if (this.#laterDue) return;
+    this.#laterDue = true;
+    const watch = this.#watch;
+    this.#options.clock.after(0, () => {
+      if (watch !== this.#watch) return;
+      this.#laterDue = false;
+      this.#work();
+    });
   }
 
   get #isFull(): boolean {

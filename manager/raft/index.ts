@@ -18,6 +18,7 @@ export {
   type Owner,
 } from "./data-folder.ts";
 export * from "./errors.ts";
+export { readCommitted } from "./committed-state.ts";
 export { NewCluster, type NewClusterPlan } from "./force-new-cluster.ts";
 export { lanTimings, wanTimings, type MemberLimits, type MemberTimings } from "./member-config.ts";
 export { MemberTable, type MemberRecord } from "./member-table.ts";

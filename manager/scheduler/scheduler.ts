@@ -8,8 +8,10 @@ import type { Constraint } from "../../proto/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import {
   follow,
+  inSlices,
   Backpressure,
   Conflict,
+  EntryTooLarge,
   type Change,
   type ClusterSchema,
   type Store,
@@ -80,6 +82,8 @@ export class Scheduler {
   #timerAtMs = Infinity;
   #plannedMs = -Infinity;
   #inFlight = 0;
+  /** The board has all that the watch's view has. */
+  #isRead = false;
   /** What could be told is not told yet, since too much is under way. */
   #cutShort = false;
 
@@ -91,7 +95,9 @@ export class Scheduler {
   start(): void {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service"] });
-    follow(this.#watch, this.#read, () => this.#planSoon());
+    const later = (act: () => void): void => void this.#options.clock.after(0, act);
+    this.#isRead = false;
+    follow(this.#watch, this.#read, () => this.#planSoon(), later);
   }
 
   stop(): void {
@@ -106,9 +112,10 @@ export class Scheduler {
 
   // --------------------------------------------------------------------------------------------------------- reading
 
-  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
-    if (event.kind === "view") this.#readView(event.view);
-    else for (const change of event.changes) this.#readChange(change);
+  readonly #read = (event: WatchEvent<ClusterSchema>): Iterator<void> | void => {
+    if (event.kind === "view") return this.#readView(event.view);
+    for (const change of event.changes) this.#readChange(change);
+    return undefined;
   };
 
   #forget(): void {
@@ -121,11 +128,13 @@ export class Scheduler {
     this.#unsaid.clear();
   }
 
-  #readView(view: View<ClusterSchema>): void {
+  *#readView(view: View<ClusterSchema>): Generator<void, void> {
     this.#forget();
+    this.#isRead = false;
     for (const service of view.list("service")) this.#setService(service.id, service);
-    for (const node of view.list("node")) this.#setNode(node.id, node);
-    for (const task of view.list("task")) this.#board.setTask(task);
+    yield* inSlices(view.list("node"), (node) => this.#setNode(node.id, node));
+    yield* inSlices(view.list("task"), (task) => this.#board.setTask(task));
+    this.#isRead = true;
   }
 
   #readChange(change: Change<ClusterSchema>): void {
@@ -207,6 +216,8 @@ export class Scheduler {
   }
 
   #plan(): void {
+    // It would place tasks as if those that are not read yet took no room.
+    if (!this.#isRead) return;
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
     this.#plannedMs = nowMs;
@@ -229,8 +240,9 @@ export class Scheduler {
     const put = (tx: Tx<ClusterSchema>): void => {
       for (const { placement, group } of batch) assign(tx, placement, group);
     };
-    this.#commit(put, `${batch.length} tasks placed`, () => {
-      for (const { placement } of batch) this.#board.unbook(placement.taskId);
+    this.#commit(put, `${batch.length} tasks placed`, (error) => {
+      if (error instanceof EntryTooLarge && batch.length > 1) for (const half of halves(batch)) this.#place(half);
+      else for (const { placement } of batch) this.#board.unbook(placement.taskId);
     });
     for (const { placement } of batch) {
       this.#told.delete(placement.taskId);
@@ -262,18 +274,24 @@ export class Scheduler {
         this.#told.set(refused.taskId, { text, atMs: nowMs });
       }
     }
-    for (const batch of cut(now)) {
-      const write = (tx: Tx<ClusterSchema>): void => {
-        for (const { refused } of batch) refuse(tx, refused);
-      };
-      this.#commit(write, "no suitable node", () => {
-        for (const { refused } of batch) {
-          this.#told.delete(refused.taskId);
-          if (!this.#unsaid.has(refused.taskId)) this.#unsaid.set(refused.taskId, refused);
-        }
-      });
-    }
+    for (const batch of cut(now)) this.#write(batch.map(({ refused }) => refused));
     if (nextMs < Infinity) this.#planWithin(nextMs - nowMs);
+  }
+
+  #write(batch: readonly Refused[]): void {
+    const write = (tx: Tx<ClusterSchema>): void => {
+      for (const refused of batch) refuse(tx, refused);
+    };
+    this.#commit(write, "no suitable node", (error) => {
+      if (error instanceof EntryTooLarge && batch.length > 1) {
+        for (const half of halves(batch)) this.#write(half);
+        return;
+      }
+      for (const refused of batch) {
+        this.#told.delete(refused.taskId);
+        if (!this.#unsaid.has(refused.taskId)) this.#unsaid.set(refused.taskId, refused);
+      }
+    });
   }
 
   #enforce(): void {
@@ -308,7 +326,7 @@ export class Scheduler {
     });
   }
 
-  #commit(change: (tx: Tx<ClusterSchema>) => void, cause: string, undo: () => void): void {
+  #commit(change: (tx: Tx<ClusterSchema>) => void, cause: string, undo: (error: Error) => void): void {
     const { store, logger } = this.#options;
     const watch = this.#watch;
     this.#inFlight++;
@@ -320,8 +338,8 @@ export class Scheduler {
         return;
       }
       const { error } = outcome;
-      undo();
-      const quick = error instanceof Conflict;
+      undo(error);
+      const quick = error instanceof Conflict || error instanceof EntryTooLarge;
       if (!quick && !(error instanceof Backpressure))
         logger.warn("placements could not be committed", { cause, error });
       this.#planWithin(quick ? restMs : error instanceof Backpressure ? error.retryAfterMs : retryMs);
@@ -396,6 +414,11 @@ function hasFailed({ status }: Task): boolean {
   return (
     (state === TaskState.FAILED || state === TaskState.REJECTED) && status?.reason?.failure?.code !== "TASK_EVICTED"
   );
+}
+
+function halves<T>(batch: readonly T[]): readonly (readonly T[])[] {
+  const half = Math.ceil(batch.length / 2);
+  return [batch.slice(0, half), batch.slice(half)];
 }
 
 function* cut<T>(all: readonly T[]): IterableIterator<readonly T[]> {

@@ -41,9 +41,9 @@ export {
   UpdateFailed,
   VersionConflict,
 } from "./core/errors.ts";
-export { drain, follow } from "./follow.ts";
+export { follow, inSlices, type Follower } from "./follow.ts";
 export { isRevoked, removeNode, revokedMax, theCluster, withRevoked } from "./membership.ts";
-export { clusterSchema, slotKey, type ClusterSchema } from "./schema.ts";
+export { clusterSchema, type ClusterSchema } from "./schema.ts";
 export type { ChangeAct } from "./core/transaction.ts";
 export { defaultLimits, supportedLevel, type MachineLimits } from "./core/machine.ts";
 export { entryBytesMax, ObjectStore, type ObjectStoreOptions } from "./store.ts";

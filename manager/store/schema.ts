@@ -1,11 +1,14 @@
 /**
  * The kinds of a cluster and the keys by which rooms look them up.
- * Numbers stand in the log and in snapshots: never reuse one. A changed key needs a higher feature level.
+ * Numbers stand in the log and in snapshots: never reuse one. A changed unique key needs a higher feature level, since every
+ * member judges it; the others are each member's own, and cost every change of an object: there are only those that a room
+ * asks for.
  */
 import {
   decodeSharing,
   encodeBriefly,
   encodeMessage,
+  encodeSharing,
   skep,
   type Encodable,
   type SharedField,
@@ -23,7 +26,10 @@ function codec<
 >(message: MessageType<Out, In>, shared?: ReadonlyMap<number, SharedField>): Codec<Out, In> {
   return {
     encode: (object) => encodeMessage(message, { ...object, id: undefined, meta: undefined }),
-    encodeBriefly: (object) => encodeBriefly(message, { ...object, id: undefined, meta: undefined }),
+    encodeBriefly: (object) => {
+      const body = { ...object, id: undefined, meta: undefined };
+      return shared === undefined ? encodeBriefly(message, body) : encodeSharing(message, shared, body);
+    },
     decode: (bytes: Uint8Array, id: string, meta: Meta) => {
       const object = shared === undefined ? message.decode(bytes) : decodeSharing(message, shared, bytes);
       object.id = id;
@@ -41,13 +47,13 @@ function table<Out, In, Unique extends string, Multi extends string, Keyed = Out
   codec: Codec<Out, In>,
   unique: Readonly<Record<Unique, Keys<Keyed>>>,
   multi: Readonly<Record<Multi, Keys<Keyed>>>,
-  skim?: (bytes: Uint8Array) => Keyed,
+  more: Pick<TableSchema<Out, In, Unique | Multi, Keyed>, "skim" | "copy" | "isCompact"> = {},
 ): TableSchema<Out, In, Unique | Multi, Keyed> {
   const found: Record<string, IndexSchema<Keyed>> = {};
   for (const [name, keys] of Object.entries<Keys<Keyed>>(unique)) found[name] = { unique: true, keys };
   for (const [name, keys] of Object.entries<Keys<Keyed>>(multi)) found[name] = { unique: false, keys };
   const indexes = found as Record<Unique | Multi, IndexSchema<Keyed>>;
-  return { number, codec, indexes, sinceLevel: 1, ...(skim === undefined ? {} : { skim }) };
+  return { number, codec, indexes, sinceLevel: 1, ...more };
 }
 
 /** Empty text is how protobuf says "none". */
@@ -63,8 +69,7 @@ const texts = (values: readonly (string | null | undefined)[]): readonly string[
 
 const none: readonly string[] = [];
 
-/** Of a task's spec, what its keys need: of the whole one, or of the part that is skimmed. */
-type TaskSpec = skep.store.TaskSpecKeys.$Properties | null | undefined;
+type TaskSpec = skep.objects.TaskSpec.$Properties | null | undefined;
 
 const secretsOf = (spec: TaskSpec): readonly string[] =>
   texts((spec?.containerSpec?.secrets ?? []).map((reference) => reference.secretId));
@@ -73,22 +78,21 @@ const configsOf = (spec: TaskSpec): readonly string[] =>
     ...(spec?.containerSpec?.configs ?? []).map((reference) => reference.configId),
     spec?.containerSpec?.privileges?.credentialSpec?.config,
   ]);
-const networksOf = (spec: skep.objects.TaskSpec.$Properties | null | undefined): readonly string[] =>
+const networksOf = (spec: TaskSpec): readonly string[] =>
   texts((spec?.networks ?? []).map((network) => network.target));
-
-/** The slot of a replicated service, or the node's place of a global one: successive tasks share it. */
-export const slotKey = (serviceId: string, slot: number, nodeId: string): string =>
-  slot > 0 ? `${serviceId}/${slot}` : `${serviceId}//${nodeId}`;
 
 type TaskKeys = skep.store.TaskKeys;
 
+const pending: number = skep.objects.TaskState.PENDING;
+const waits = (state: number): string | undefined => (state <= pending ? String(state) : undefined);
+
 /** What the tasks of a service have in common. Whoever edits a task replaces these as a whole, if at all. */
 const sharedByTasks: ReadonlyMap<number, SharedField> = new Map<number, SharedField>([
-  [5, { name: "spec", type: skep.objects.TaskSpec }],
   [15, { name: "serviceAnnotations", type: skep.objects.Annotations }],
   [16, { name: "endpoint", type: skep.objects.Endpoint }],
+  // Last, so that what is the task's own lies in one piece before it.
+  [5, { name: "spec", type: skep.objects.TaskSpec }],
 ]);
-
 const { objects } = skep;
 
 /** The keys by which rooms look objects up, besides the id. Numbers (states, roles) are keys in decimal. */
@@ -140,16 +144,15 @@ export const clusterSchema = {
     {
       service: (task: TaskKeys) => text(task.serviceId),
       node: (task: TaskKeys) => text(task.nodeId),
-      /** See slotKey. */
-      slot: (task: TaskKeys) => (task.serviceId === "" ? undefined : slotKey(task.serviceId, task.slot, task.nodeId)),
-      desiredState: (task: TaskKeys) => String(task.desiredState),
-      state: (task: TaskKeys) => String(task.status?.state ?? 0),
+      /** Of those that wait for a node; nobody asks for the others by their state. */
+      state: ({ status }: TaskKeys) => waits(status?.state ?? 0),
       network: (task: TaskKeys) => texts(task.networksAttachments.map((attachment) => attachment.networkId)),
-      secret: (task: TaskKeys) => secretsOf(task.spec),
-      config: (task: TaskKeys) => configsOf(task.spec),
-      volume: (task: TaskKeys) => texts(task.volumes.map((volume) => volume.id)),
     },
-    (bytes) => skep.store.TaskKeys.decode(bytes),
+    {
+      skim: (bytes) => skep.store.TaskKeys.decode(bytes),
+      copy: (task) => skep.objects.Task.create(task as skep.objects.Task.$Properties),
+      isCompact: true,
+    },
   ),
   network: table(
     5,

@@ -1,10 +1,11 @@
 /*
- * Ports that are held so that nobody else binds them. tcp(7), udp(7).
+ * Ports that are held so that nobody else binds them. tcp(7), udp(7), sctp(7).
  *
  * A published port is answered by nftables before any socket is looked at, so the socket must exist and must not serve. For
  * TCP that takes a dance: with SO_REUSEADDR connections in TIME_WAIT do not stand in the way of binding; listening makes the
  * kernel forget that the port may be shared (inet_csk_listen_start); ending that at once leaves the port bound and lets it
- * answer with RST; and without SO_REUSEADDR from then on, others conflict with it even when they have it.
+ * answer with RST; and without SO_REUSEADDR from then on, others conflict with it even when they have it. SCTP needs none of
+ * it: a bound socket that does not listen refuses whoever comes (RFC 9260 §8.4). A kernel may have no SCTP: EPROTONOSUPPORT.
  */
 #include "common/fd.h"
 #include "netplane/namespaces.h"
@@ -44,16 +45,21 @@ static socklen_t socket_address(const struct port_fields *port, struct sockaddr_
     return sizeof address;
 }
 
+static const char *protocol_name(const struct port_fields *port)
+{
+    return port->protocol == IPPROTO_TCP ? "tcp" : port->protocol == IPPROTO_UDP ? "udp" : "sctp";
+}
+
 static int hold(const struct port_fields *port, int *out)
 {
     struct sockaddr_storage address;
     socklen_t length = socket_address(port, &address);
-    bool stream = port->protocol == IPPROTO_TCP;
+    bool stream = port->protocol != IPPROTO_UDP;
     static const int yes = 1, no = 0;
     /* A datagram that comes all the same is dropped at once instead of waiting for a reader. */
     static struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
     static const struct sock_fprog program = {1, nothing};
-    cleanup_fd int fd = socket(address.ss_family, (stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+    cleanup_fd int fd = socket(address.ss_family, (stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, port->protocol);
     if (fd < 0)
         return -1;
     if (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes) < 0)
@@ -61,7 +67,10 @@ static int hold(const struct port_fields *port, int *out)
     /* ip(7): the address may come later than the port (a host-mode port bound to an address that is not up yet). */
     if (setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &yes, sizeof yes) < 0)
         return -1;
-    if (!stream) {
+    if (port->protocol == IPPROTO_SCTP) {
+        if (bind(fd, (const struct sockaddr *)&address, length) < 0)
+            return -1;
+    } else if (!stream) {
         if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0 ||
             bind(fd, (const struct sockaddr *)&address, length) < 0)
             return -1;
@@ -88,7 +97,7 @@ int namespace_reserve(struct namespaces *namespaces, struct namespace *namespace
     int result = namespace_enter(namespace, error);
     if (result == 0) {
         result = hold(port, &held->fd) < 0
-                     ? fail(error, errno, "hold %s port %u", port->protocol == IPPROTO_TCP ? "tcp" : "udp", port->port)
+                     ? fail(error, errno, "hold %s port %u", protocol_name(port), port->port)
                      : 0;
         namespace_leave(namespaces);
     }
@@ -108,7 +117,7 @@ int namespace_release_port(struct namespaces *namespaces, struct namespace *name
     struct held_port **at = find_port(namespace, port);
     struct held_port *held = *at;
     if (held == NULL)
-        return fail(error, ENOENT, "let go of %s port %u", port->protocol == IPPROTO_TCP ? "tcp" : "udp", port->port);
+        return fail(error, ENOENT, "let go of %s port %u", protocol_name(port), port->port);
     *at = held->next;
     close_fd(&held->fd);
     free(held);

@@ -344,7 +344,7 @@ static struct json_object *decode_elements(struct reader *reader, const char *ke
 static uint8_t take_protocol(struct reader *reader, bool all, bool required)
 {
     static const char *const names[] = {"tcp", "udp", "sctp", "icmp", NULL};
-    static const char *const ports[] = {"tcp", "udp", NULL};
+    static const char *const ports[] = {"tcp", "udp", "sctp", NULL};
     static const uint8_t numbers[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_ICMP};
     int choice = take_choice(reader, "protocol", all ? names : ports, required);
     return choice < 0 ? 0 : numbers[choice];

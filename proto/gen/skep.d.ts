@@ -35,6 +35,9 @@ export namespace skep {
 
             /** Calls Renew. */
             renew: skep.ca.CertificateAuthority.Renew;
+
+            /** Calls Reinstate. */
+            reinstate: skep.ca.CertificateAuthority.Reinstate;
         }
 
         namespace CertificateAuthority {
@@ -91,6 +94,25 @@ export namespace skep {
               readonly name: "Renew";
               readonly path: "/skep.ca.CertificateAuthority/Renew";
               readonly requestType: "RenewRequest";
+              readonly responseType: "RenewResponse";
+              readonly requestStream: undefined;
+              readonly responseStream: undefined;
+            };
+
+            /**
+             * Callback as used by {@link skep.ca.CertificateAuthority#reinstate}.
+             * @param error Error, if any
+             * @param [response] RenewResponse
+             */
+            type ReinstateCallback = (error: (Error|null), response?: skep.ca.RenewResponse) => void;
+
+            /** Calls Reinstate. */
+            type Reinstate = {
+              (request: skep.ca.IReinstateRequest, callback: skep.ca.CertificateAuthority.ReinstateCallback): void;
+              (request: skep.ca.IReinstateRequest): Promise<skep.ca.RenewResponse>;
+              readonly name: "Reinstate";
+              readonly path: "/skep.ca.CertificateAuthority/Reinstate";
+              readonly requestType: "ReinstateRequest";
               readonly responseType: "RenewResponse";
               readonly requestStream: undefined;
               readonly responseStream: undefined;
@@ -542,6 +564,96 @@ export namespace skep {
 
             /** Shape of a RenewRequest. */
             type $Shape = skep.ca.RenewRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ReinstateRequest.
+         * @deprecated Use skep.ca.ReinstateRequest.$Properties instead.
+         */
+        interface IReinstateRequest extends skep.ca.ReinstateRequest.$Properties {
+        }
+
+        /** Represents a ReinstateRequest. */
+        class ReinstateRequest {
+
+            /**
+             * Constructs a new ReinstateRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: skep.ca.ReinstateRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReinstateRequest csr. */
+            csr: string;
+
+            /** ReinstateRequest certificate. */
+            certificate: string;
+
+            /** ReinstateRequest proof. */
+            proof: Uint8Array;
+
+            /** ReinstateRequest forwarded. */
+            forwarded: boolean;
+
+            /**
+             * Creates a new ReinstateRequest instance using the specified properties.
+             * @param [properties] Properties to set
+             * @returns ReinstateRequest instance
+             */
+            static create(properties: skep.ca.ReinstateRequest.$Shape): skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape;
+            static create(properties?: skep.ca.ReinstateRequest.$Properties): skep.ca.ReinstateRequest;
+
+            /**
+             * Encodes the specified ReinstateRequest message. Does not implicitly {@link skep.ca.ReinstateRequest.verify|verify} messages.
+             * @param message ReinstateRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: skep.ca.ReinstateRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReinstateRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape} ReinstateRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.ca.ReinstateRequest & skep.ca.ReinstateRequest.$Shape;
+
+            /**
+             * Gets the type url for ReinstateRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReinstateRequest {
+
+            /** Properties of a ReinstateRequest. */
+            interface $Properties {
+
+                /** ReinstateRequest csr */
+                csr?: (string|null);
+
+                /** ReinstateRequest certificate */
+                certificate?: (string|null);
+
+                /** ReinstateRequest proof */
+                proof?: (Uint8Array|null);
+
+                /** ReinstateRequest forwarded */
+                forwarded?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReinstateRequest. */
+            type $Shape = skep.ca.ReinstateRequest.$Properties;
         }
 
         /**
@@ -24741,14 +24853,8 @@ export namespace skep {
             /** Unknown fields preserved while decoding when enabled */
             $unknowns?: Uint8Array[];
 
-            /** TaskKeys spec. */
-            spec?: (skep.store.TaskSpecKeys.$Properties|null);
-
             /** TaskKeys serviceId. */
             serviceId: string;
-
-            /** TaskKeys slot. */
-            slot: number;
 
             /** TaskKeys nodeId. */
             nodeId: string;
@@ -24756,14 +24862,8 @@ export namespace skep {
             /** TaskKeys status. */
             status?: (skep.store.TaskStatusKeys.$Properties|null);
 
-            /** TaskKeys desiredState. */
-            desiredState: number;
-
             /** TaskKeys networksAttachments. */
             networksAttachments: skep.store.NetworkAttachmentKeys.$Properties[];
-
-            /** TaskKeys volumes. */
-            volumes: skep.store.VolumeAttachmentKeys.$Properties[];
 
             /**
              * Creates a new TaskKeys instance using the specified properties.
@@ -24804,14 +24904,8 @@ export namespace skep {
             /** Properties of a TaskKeys. */
             interface $Properties {
 
-                /** TaskKeys spec */
-                spec?: (skep.store.TaskSpecKeys.$Properties|null);
-
                 /** TaskKeys serviceId */
                 serviceId?: (string|null);
-
-                /** TaskKeys slot */
-                slot?: (number|null);
 
                 /** TaskKeys nodeId */
                 nodeId?: (string|null);
@@ -24819,14 +24913,8 @@ export namespace skep {
                 /** TaskKeys status */
                 status?: (skep.store.TaskStatusKeys.$Properties|null);
 
-                /** TaskKeys desiredState */
-                desiredState?: (number|null);
-
                 /** TaskKeys networksAttachments */
                 networksAttachments?: (skep.store.NetworkAttachmentKeys.$Properties[]|null);
-
-                /** TaskKeys volumes */
-                volumes?: (skep.store.VolumeAttachmentKeys.$Properties[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -24834,450 +24922,6 @@ export namespace skep {
 
             /** Shape of a TaskKeys. */
             type $Shape = skep.store.TaskKeys.$Properties;
-        }
-
-        /**
-         * Properties of a TaskSpecKeys.
-         * @deprecated Use skep.store.TaskSpecKeys.$Properties instead.
-         */
-        interface ITaskSpecKeys extends skep.store.TaskSpecKeys.$Properties {
-        }
-
-        /** Represents a TaskSpecKeys. */
-        class TaskSpecKeys {
-
-            /**
-             * Constructs a new TaskSpecKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.TaskSpecKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** TaskSpecKeys containerSpec. */
-            containerSpec?: (skep.store.ContainerSpecKeys.$Properties|null);
-
-            /**
-             * Creates a new TaskSpecKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns TaskSpecKeys instance
-             */
-            static create(properties: skep.store.TaskSpecKeys.$Shape): skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape;
-            static create(properties?: skep.store.TaskSpecKeys.$Properties): skep.store.TaskSpecKeys;
-
-            /**
-             * Encodes the specified TaskSpecKeys message. Does not implicitly {@link skep.store.TaskSpecKeys.verify|verify} messages.
-             * @param message TaskSpecKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.TaskSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a TaskSpecKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape} TaskSpecKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.TaskSpecKeys & skep.store.TaskSpecKeys.$Shape;
-
-            /**
-             * Gets the type url for TaskSpecKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace TaskSpecKeys {
-
-            /** Properties of a TaskSpecKeys. */
-            interface $Properties {
-
-                /** TaskSpecKeys containerSpec */
-                containerSpec?: (skep.store.ContainerSpecKeys.$Properties|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a TaskSpecKeys. */
-            type $Shape = skep.store.TaskSpecKeys.$Properties;
-        }
-
-        /**
-         * Properties of a ContainerSpecKeys.
-         * @deprecated Use skep.store.ContainerSpecKeys.$Properties instead.
-         */
-        interface IContainerSpecKeys extends skep.store.ContainerSpecKeys.$Properties {
-        }
-
-        /** Represents a ContainerSpecKeys. */
-        class ContainerSpecKeys {
-
-            /**
-             * Constructs a new ContainerSpecKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.ContainerSpecKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ContainerSpecKeys privileges. */
-            privileges?: (skep.store.PrivilegesKeys.$Properties|null);
-
-            /** ContainerSpecKeys secrets. */
-            secrets: skep.store.SecretReferenceKeys.$Properties[];
-
-            /** ContainerSpecKeys configs. */
-            configs: skep.store.ConfigReferenceKeys.$Properties[];
-
-            /**
-             * Creates a new ContainerSpecKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns ContainerSpecKeys instance
-             */
-            static create(properties: skep.store.ContainerSpecKeys.$Shape): skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape;
-            static create(properties?: skep.store.ContainerSpecKeys.$Properties): skep.store.ContainerSpecKeys;
-
-            /**
-             * Encodes the specified ContainerSpecKeys message. Does not implicitly {@link skep.store.ContainerSpecKeys.verify|verify} messages.
-             * @param message ContainerSpecKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.ContainerSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ContainerSpecKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape} ContainerSpecKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ContainerSpecKeys & skep.store.ContainerSpecKeys.$Shape;
-
-            /**
-             * Gets the type url for ContainerSpecKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ContainerSpecKeys {
-
-            /** Properties of a ContainerSpecKeys. */
-            interface $Properties {
-
-                /** ContainerSpecKeys privileges */
-                privileges?: (skep.store.PrivilegesKeys.$Properties|null);
-
-                /** ContainerSpecKeys secrets */
-                secrets?: (skep.store.SecretReferenceKeys.$Properties[]|null);
-
-                /** ContainerSpecKeys configs */
-                configs?: (skep.store.ConfigReferenceKeys.$Properties[]|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ContainerSpecKeys. */
-            type $Shape = skep.store.ContainerSpecKeys.$Properties;
-        }
-
-        /**
-         * Properties of a PrivilegesKeys.
-         * @deprecated Use skep.store.PrivilegesKeys.$Properties instead.
-         */
-        interface IPrivilegesKeys extends skep.store.PrivilegesKeys.$Properties {
-        }
-
-        /** Represents a PrivilegesKeys. */
-        class PrivilegesKeys {
-
-            /**
-             * Constructs a new PrivilegesKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.PrivilegesKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** PrivilegesKeys credentialSpec. */
-            credentialSpec?: (skep.store.CredentialSpecKeys.$Properties|null);
-
-            /**
-             * Creates a new PrivilegesKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns PrivilegesKeys instance
-             */
-            static create(properties: skep.store.PrivilegesKeys.$Shape): skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape;
-            static create(properties?: skep.store.PrivilegesKeys.$Properties): skep.store.PrivilegesKeys;
-
-            /**
-             * Encodes the specified PrivilegesKeys message. Does not implicitly {@link skep.store.PrivilegesKeys.verify|verify} messages.
-             * @param message PrivilegesKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.PrivilegesKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a PrivilegesKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape} PrivilegesKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.PrivilegesKeys & skep.store.PrivilegesKeys.$Shape;
-
-            /**
-             * Gets the type url for PrivilegesKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace PrivilegesKeys {
-
-            /** Properties of a PrivilegesKeys. */
-            interface $Properties {
-
-                /** PrivilegesKeys credentialSpec */
-                credentialSpec?: (skep.store.CredentialSpecKeys.$Properties|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a PrivilegesKeys. */
-            type $Shape = skep.store.PrivilegesKeys.$Properties;
-        }
-
-        /**
-         * Properties of a CredentialSpecKeys.
-         * @deprecated Use skep.store.CredentialSpecKeys.$Properties instead.
-         */
-        interface ICredentialSpecKeys extends skep.store.CredentialSpecKeys.$Properties {
-        }
-
-        /** Represents a CredentialSpecKeys. */
-        class CredentialSpecKeys {
-
-            /**
-             * Constructs a new CredentialSpecKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.CredentialSpecKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** CredentialSpecKeys config. */
-            config: string;
-
-            /**
-             * Creates a new CredentialSpecKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns CredentialSpecKeys instance
-             */
-            static create(properties: skep.store.CredentialSpecKeys.$Shape): skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape;
-            static create(properties?: skep.store.CredentialSpecKeys.$Properties): skep.store.CredentialSpecKeys;
-
-            /**
-             * Encodes the specified CredentialSpecKeys message. Does not implicitly {@link skep.store.CredentialSpecKeys.verify|verify} messages.
-             * @param message CredentialSpecKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.CredentialSpecKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a CredentialSpecKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape} CredentialSpecKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.CredentialSpecKeys & skep.store.CredentialSpecKeys.$Shape;
-
-            /**
-             * Gets the type url for CredentialSpecKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace CredentialSpecKeys {
-
-            /** Properties of a CredentialSpecKeys. */
-            interface $Properties {
-
-                /** CredentialSpecKeys config */
-                config?: (string|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a CredentialSpecKeys. */
-            type $Shape = skep.store.CredentialSpecKeys.$Properties;
-        }
-
-        /**
-         * Properties of a SecretReferenceKeys.
-         * @deprecated Use skep.store.SecretReferenceKeys.$Properties instead.
-         */
-        interface ISecretReferenceKeys extends skep.store.SecretReferenceKeys.$Properties {
-        }
-
-        /** Represents a SecretReferenceKeys. */
-        class SecretReferenceKeys {
-
-            /**
-             * Constructs a new SecretReferenceKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.SecretReferenceKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** SecretReferenceKeys secretId. */
-            secretId: string;
-
-            /**
-             * Creates a new SecretReferenceKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns SecretReferenceKeys instance
-             */
-            static create(properties: skep.store.SecretReferenceKeys.$Shape): skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape;
-            static create(properties?: skep.store.SecretReferenceKeys.$Properties): skep.store.SecretReferenceKeys;
-
-            /**
-             * Encodes the specified SecretReferenceKeys message. Does not implicitly {@link skep.store.SecretReferenceKeys.verify|verify} messages.
-             * @param message SecretReferenceKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.SecretReferenceKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a SecretReferenceKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape} SecretReferenceKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.SecretReferenceKeys & skep.store.SecretReferenceKeys.$Shape;
-
-            /**
-             * Gets the type url for SecretReferenceKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace SecretReferenceKeys {
-
-            /** Properties of a SecretReferenceKeys. */
-            interface $Properties {
-
-                /** SecretReferenceKeys secretId */
-                secretId?: (string|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a SecretReferenceKeys. */
-            type $Shape = skep.store.SecretReferenceKeys.$Properties;
-        }
-
-        /**
-         * Properties of a ConfigReferenceKeys.
-         * @deprecated Use skep.store.ConfigReferenceKeys.$Properties instead.
-         */
-        interface IConfigReferenceKeys extends skep.store.ConfigReferenceKeys.$Properties {
-        }
-
-        /** Represents a ConfigReferenceKeys. */
-        class ConfigReferenceKeys {
-
-            /**
-             * Constructs a new ConfigReferenceKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.ConfigReferenceKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ConfigReferenceKeys configId. */
-            configId: string;
-
-            /**
-             * Creates a new ConfigReferenceKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns ConfigReferenceKeys instance
-             */
-            static create(properties: skep.store.ConfigReferenceKeys.$Shape): skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape;
-            static create(properties?: skep.store.ConfigReferenceKeys.$Properties): skep.store.ConfigReferenceKeys;
-
-            /**
-             * Encodes the specified ConfigReferenceKeys message. Does not implicitly {@link skep.store.ConfigReferenceKeys.verify|verify} messages.
-             * @param message ConfigReferenceKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.ConfigReferenceKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ConfigReferenceKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape} ConfigReferenceKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.ConfigReferenceKeys & skep.store.ConfigReferenceKeys.$Shape;
-
-            /**
-             * Gets the type url for ConfigReferenceKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ConfigReferenceKeys {
-
-            /** Properties of a ConfigReferenceKeys. */
-            interface $Properties {
-
-                /** ConfigReferenceKeys configId */
-                configId?: (string|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ConfigReferenceKeys. */
-            type $Shape = skep.store.ConfigReferenceKeys.$Properties;
         }
 
         /**
@@ -25422,78 +25066,6 @@ export namespace skep {
 
             /** Shape of a NetworkAttachmentKeys. */
             type $Shape = skep.store.NetworkAttachmentKeys.$Properties;
-        }
-
-        /**
-         * Properties of a VolumeAttachmentKeys.
-         * @deprecated Use skep.store.VolumeAttachmentKeys.$Properties instead.
-         */
-        interface IVolumeAttachmentKeys extends skep.store.VolumeAttachmentKeys.$Properties {
-        }
-
-        /** Represents a VolumeAttachmentKeys. */
-        class VolumeAttachmentKeys {
-
-            /**
-             * Constructs a new VolumeAttachmentKeys.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: skep.store.VolumeAttachmentKeys.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** VolumeAttachmentKeys id. */
-            id: string;
-
-            /**
-             * Creates a new VolumeAttachmentKeys instance using the specified properties.
-             * @param [properties] Properties to set
-             * @returns VolumeAttachmentKeys instance
-             */
-            static create(properties: skep.store.VolumeAttachmentKeys.$Shape): skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape;
-            static create(properties?: skep.store.VolumeAttachmentKeys.$Properties): skep.store.VolumeAttachmentKeys;
-
-            /**
-             * Encodes the specified VolumeAttachmentKeys message. Does not implicitly {@link skep.store.VolumeAttachmentKeys.verify|verify} messages.
-             * @param message VolumeAttachmentKeys message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: skep.store.VolumeAttachmentKeys.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a VolumeAttachmentKeys message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape} VolumeAttachmentKeys
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): skep.store.VolumeAttachmentKeys & skep.store.VolumeAttachmentKeys.$Shape;
-
-            /**
-             * Gets the type url for VolumeAttachmentKeys
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace VolumeAttachmentKeys {
-
-            /** Properties of a VolumeAttachmentKeys. */
-            interface $Properties {
-
-                /** VolumeAttachmentKeys id */
-                id?: (string|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a VolumeAttachmentKeys. */
-            type $Shape = skep.store.VolumeAttachmentKeys.$Properties;
         }
 
         /**

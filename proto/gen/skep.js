@@ -68,6 +68,19 @@ export const skep = $root.skep = (() => {
                 responseStream: { value: $undefined }
             });
 
+
+
+            $Object.defineProperties(CertificateAuthority.prototype.reinstate = function(request, callback) {
+                return $protobuf.rpc.Service.prototype.rpcCall.call(this, CertificateAuthority.prototype.reinstate, $root.skep.ca.ReinstateRequest, $root.skep.ca.RenewResponse, request, callback);
+            }, {
+                name: { value: "Reinstate" },
+                path: { value: "/skep.ca.CertificateAuthority/Reinstate" },
+                requestType: { value: "ReinstateRequest" },
+                responseType: { value: "RenewResponse" },
+                requestStream: { value: $undefined },
+                responseStream: { value: $undefined }
+            });
+
             return CertificateAuthority;
         })();
 
@@ -679,6 +692,134 @@ export const skep = $root.skep = (() => {
             };
 
             return RenewRequest;
+        })();
+
+        ca.ReinstateRequest = (function() {
+
+            const ReinstateRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ReinstateRequest.prototype.csr = "";
+            ReinstateRequest.prototype.certificate = "";
+            ReinstateRequest.prototype.proof = $util.newBuffer([]);
+            ReinstateRequest.prototype.forwarded = false;
+
+            ReinstateRequest.create = function(properties) {
+                return new ReinstateRequest(properties);
+            };
+
+            ReinstateRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.csr != null && $Object.hasOwnProperty.call(message, "csr") && message.csr !== "")
+                    writer.uint32(10).string(message.csr);
+                if (message.certificate != null && $Object.hasOwnProperty.call(message, "certificate") && message.certificate !== "")
+                    writer.uint32(18).string(message.certificate);
+                if (message.proof != null && $Object.hasOwnProperty.call(message, "proof") && message.proof.length)
+                    writer.uint32(26).bytes(message.proof);
+                if (message.forwarded != null && $Object.hasOwnProperty.call(message, "forwarded") && message.forwarded !== false)
+                    writer.uint32(32).bool(message.forwarded);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ReinstateRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.skep.ca.ReinstateRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.csr = value;
+                            else
+                                delete message.csr;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.certificate = value;
+                            else
+                                delete message.certificate;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.proof = value;
+                            else
+                                delete message.proof;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.forwarded = value;
+                            else
+                                delete message.forwarded;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ReinstateRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/skep.ca.ReinstateRequest";
+            };
+
+            return ReinstateRequest;
         })();
 
         ca.RenewResponse = (function() {
@@ -33637,21 +33778,16 @@ export const skep = $root.skep = (() => {
 
             const TaskKeys = function (properties) {
                 this.networksAttachments = [];
-                this.volumes = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
                             this[keys[i]] = properties[keys[i]];
             };
 
-            TaskKeys.prototype.spec = null;
             TaskKeys.prototype.serviceId = "";
-            TaskKeys.prototype.slot = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             TaskKeys.prototype.nodeId = "";
             TaskKeys.prototype.status = null;
-            TaskKeys.prototype.desiredState = 0;
             TaskKeys.prototype.networksAttachments = $util.emptyArray;
-            TaskKeys.prototype.volumes = $util.emptyArray;
 
             TaskKeys.create = function(properties) {
                 return new TaskKeys(properties);
@@ -33664,24 +33800,15 @@ export const skep = $root.skep = (() => {
                     _depth = 0;
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
-                if (message.spec != null && $Object.hasOwnProperty.call(message, "spec"))
-                    $root.skep.store.TaskSpecKeys.encode(message.spec, writer.uint32(42).fork(), _depth + 1).ldelim();
                 if (message.serviceId != null && $Object.hasOwnProperty.call(message, "serviceId") && message.serviceId !== "")
                     writer.uint32(50).string(message.serviceId);
-                if (message.slot != null && $Object.hasOwnProperty.call(message, "slot") && (typeof message.slot === "object" ? message.slot.low || message.slot.high : message.slot !== 0))
-                    writer.uint32(56).uint64(message.slot);
                 if (message.nodeId != null && $Object.hasOwnProperty.call(message, "nodeId") && message.nodeId !== "")
                     writer.uint32(66).string(message.nodeId);
                 if (message.status != null && $Object.hasOwnProperty.call(message, "status"))
                     $root.skep.store.TaskStatusKeys.encode(message.status, writer.uint32(82).fork(), _depth + 1).ldelim();
-                if (message.desiredState != null && $Object.hasOwnProperty.call(message, "desiredState") && message.desiredState !== 0)
-                    writer.uint32(88).uint32(message.desiredState);
                 if (message.networksAttachments != null && message.networksAttachments.length)
                     for (let i = 0; i < message.networksAttachments.length; ++i)
                         $root.skep.store.NetworkAttachmentKeys.encode(message.networksAttachments[i], writer.uint32(106).fork(), _depth + 1).ldelim();
-                if (message.volumes != null && message.volumes.length)
-                    for (let i = 0; i < message.volumes.length; ++i)
-                        $root.skep.store.VolumeAttachmentKeys.encode(message.volumes[i], writer.uint32(138).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -33715,12 +33842,6 @@ export const skep = $root.skep = (() => {
                     }
                     let wireType = tag & 7;
                     switch (tag >>>= 3) {
-                    case 5: {
-                            if (wireType !== 2)
-                                break;
-                            message.spec = $root.skep.store.TaskSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.spec);
-                            continue;
-                        }
                     case 6: {
                             if (wireType !== 2)
                                 break;
@@ -33728,15 +33849,6 @@ export const skep = $root.skep = (() => {
                                 message.serviceId = value;
                             else
                                 delete message.serviceId;
-                            continue;
-                        }
-                    case 7: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.slot = value;
-                            else
-                                delete message.slot;
                             continue;
                         }
                     case 8: {
@@ -33754,29 +33866,12 @@ export const skep = $root.skep = (() => {
                             message.status = $root.skep.store.TaskStatusKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.status);
                             continue;
                         }
-                    case 11: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.desiredState = value;
-                            else
-                                delete message.desiredState;
-                            continue;
-                        }
                     case 13: {
                             if (wireType !== 2)
                                 break;
                             if (!(message.networksAttachments && message.networksAttachments.length))
                                 message.networksAttachments = [];
                             message.networksAttachments.push($root.skep.store.NetworkAttachmentKeys.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 17: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.volumes && message.volumes.length))
-                                message.volumes = [];
-                            message.volumes.push($root.skep.store.VolumeAttachmentKeys.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -33803,575 +33898,6 @@ export const skep = $root.skep = (() => {
             };
 
             return TaskKeys;
-        })();
-
-        store.TaskSpecKeys = (function() {
-
-            const TaskSpecKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            TaskSpecKeys.prototype.containerSpec = null;
-
-            TaskSpecKeys.create = function(properties) {
-                return new TaskSpecKeys(properties);
-            };
-
-            TaskSpecKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.containerSpec != null && $Object.hasOwnProperty.call(message, "containerSpec"))
-                    $root.skep.store.ContainerSpecKeys.encode(message.containerSpec, writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            TaskSpecKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.TaskSpecKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            message.containerSpec = $root.skep.store.ContainerSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.containerSpec);
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            TaskSpecKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.TaskSpecKeys";
-            };
-
-            return TaskSpecKeys;
-        })();
-
-        store.ContainerSpecKeys = (function() {
-
-            const ContainerSpecKeys = function (properties) {
-                this.secrets = [];
-                this.configs = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ContainerSpecKeys.prototype.privileges = null;
-            ContainerSpecKeys.prototype.secrets = $util.emptyArray;
-            ContainerSpecKeys.prototype.configs = $util.emptyArray;
-
-            ContainerSpecKeys.create = function(properties) {
-                return new ContainerSpecKeys(properties);
-            };
-
-            ContainerSpecKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.privileges != null && $Object.hasOwnProperty.call(message, "privileges"))
-                    $root.skep.store.PrivilegesKeys.encode(message.privileges, writer.uint32(82).fork(), _depth + 1).ldelim();
-                if (message.secrets != null && message.secrets.length)
-                    for (let i = 0; i < message.secrets.length; ++i)
-                        $root.skep.store.SecretReferenceKeys.encode(message.secrets[i], writer.uint32(162).fork(), _depth + 1).ldelim();
-                if (message.configs != null && message.configs.length)
-                    for (let i = 0; i < message.configs.length; ++i)
-                        $root.skep.store.ConfigReferenceKeys.encode(message.configs[i], writer.uint32(170).fork(), _depth + 1).ldelim();
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ContainerSpecKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.ContainerSpecKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 10: {
-                            if (wireType !== 2)
-                                break;
-                            message.privileges = $root.skep.store.PrivilegesKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.privileges);
-                            continue;
-                        }
-                    case 20: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.secrets && message.secrets.length))
-                                message.secrets = [];
-                            message.secrets.push($root.skep.store.SecretReferenceKeys.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 21: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.configs && message.configs.length))
-                                message.configs = [];
-                            message.configs.push($root.skep.store.ConfigReferenceKeys.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ContainerSpecKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.ContainerSpecKeys";
-            };
-
-            return ContainerSpecKeys;
-        })();
-
-        store.PrivilegesKeys = (function() {
-
-            const PrivilegesKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            PrivilegesKeys.prototype.credentialSpec = null;
-
-            PrivilegesKeys.create = function(properties) {
-                return new PrivilegesKeys(properties);
-            };
-
-            PrivilegesKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.credentialSpec != null && $Object.hasOwnProperty.call(message, "credentialSpec"))
-                    $root.skep.store.CredentialSpecKeys.encode(message.credentialSpec, writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            PrivilegesKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.PrivilegesKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            message.credentialSpec = $root.skep.store.CredentialSpecKeys.decode(reader, reader.size(), $undefined, _depth + 1, message.credentialSpec);
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            PrivilegesKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.PrivilegesKeys";
-            };
-
-            return PrivilegesKeys;
-        })();
-
-        store.CredentialSpecKeys = (function() {
-
-            const CredentialSpecKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            CredentialSpecKeys.prototype.config = "";
-
-            CredentialSpecKeys.create = function(properties) {
-                return new CredentialSpecKeys(properties);
-            };
-
-            CredentialSpecKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.config != null && $Object.hasOwnProperty.call(message, "config") && message.config !== "")
-                    writer.uint32(10).string(message.config);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            CredentialSpecKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.CredentialSpecKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.config = value;
-                            else
-                                delete message.config;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            CredentialSpecKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.CredentialSpecKeys";
-            };
-
-            return CredentialSpecKeys;
-        })();
-
-        store.SecretReferenceKeys = (function() {
-
-            const SecretReferenceKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            SecretReferenceKeys.prototype.secretId = "";
-
-            SecretReferenceKeys.create = function(properties) {
-                return new SecretReferenceKeys(properties);
-            };
-
-            SecretReferenceKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.secretId != null && $Object.hasOwnProperty.call(message, "secretId") && message.secretId !== "")
-                    writer.uint32(18).string(message.secretId);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            SecretReferenceKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.SecretReferenceKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.secretId = value;
-                            else
-                                delete message.secretId;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            SecretReferenceKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.SecretReferenceKeys";
-            };
-
-            return SecretReferenceKeys;
-        })();
-
-        store.ConfigReferenceKeys = (function() {
-
-            const ConfigReferenceKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ConfigReferenceKeys.prototype.configId = "";
-
-            ConfigReferenceKeys.create = function(properties) {
-                return new ConfigReferenceKeys(properties);
-            };
-
-            ConfigReferenceKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.configId != null && $Object.hasOwnProperty.call(message, "configId") && message.configId !== "")
-                    writer.uint32(18).string(message.configId);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ConfigReferenceKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.ConfigReferenceKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.configId = value;
-                            else
-                                delete message.configId;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ConfigReferenceKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.ConfigReferenceKeys";
-            };
-
-            return ConfigReferenceKeys;
         })();
 
         store.TaskStatusKeys = (function() {
@@ -34556,98 +34082,6 @@ export const skep = $root.skep = (() => {
             };
 
             return NetworkAttachmentKeys;
-        })();
-
-        store.VolumeAttachmentKeys = (function() {
-
-            const VolumeAttachmentKeys = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            VolumeAttachmentKeys.prototype.id = "";
-
-            VolumeAttachmentKeys.create = function(properties) {
-                return new VolumeAttachmentKeys(properties);
-            };
-
-            VolumeAttachmentKeys.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.id != null && $Object.hasOwnProperty.call(message, "id") && message.id !== "")
-                    writer.uint32(10).string(message.id);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            VolumeAttachmentKeys.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.skep.store.VolumeAttachmentKeys();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.id = value;
-                            else
-                                delete message.id;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            VolumeAttachmentKeys.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/skep.store.VolumeAttachmentKeys";
-            };
-
-            return VolumeAttachmentKeys;
         })();
 
         store.SnapshotChunk = (function() {

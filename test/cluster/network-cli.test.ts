@@ -1,6 +1,8 @@
 /** Networks as a user of the docker CLI knows them: of one node and of the swarm, on two hosts with real daemons. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
@@ -65,6 +67,30 @@ async function fetchFrom(host: Host, container: string, name: string): Promise<s
 }
 const addressOf = (host: Host, container: string, network: string): Promise<string> =>
   docker(host, "inspect", "-f", `{{(index .NetworkSettings.Networks "${network}").IPAddress}}`, container);
+/** Programs that look a name up by the C library: glibc's with all that it loads, and musl's in one file. */
+function lookUpFiles(): Record<string, Buffer> {
+  const folder = mkdtempSync(join(tmpdir(), "sknc-"));
+  try {
+    const source = join(import.meta.dirname, "../support/look-up.c");
+    const made = (compiler: string, ...flags: readonly string[]): string => {
+      const path = join(folder, compiler);
+      const { status, stderr } = spawnSync(compiler, ["-O1", ...flags, "-o", path, source], { encoding: "utf8" });
+      assert.equal(status, 0, `${compiler}: ${stderr}`);
+      return path;
+    };
+    const glibc = made("gcc");
+    const { stdout } = spawnSync("ldd", [glibc], { encoding: "utf8" });
+    const libraries = [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path ?? "");
+    return {
+      "/bin/look-up-glibc": readFileSync(glibc),
+      "/bin/look-up-musl": readFileSync(made("musl-gcc", "-static")),
+      ...Object.fromEntries(libraries.map((path) => [path, readFileSync(path)])),
+    };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 const serve = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
 const fetch = (address: string): string => `busybox wget -q -O - http://${address}/group`;
 
@@ -77,7 +103,13 @@ describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
     world = await World.open("sknc", 1, 1);
     [a, b] = world.hosts as [Host, Host];
     const platform = process.arch === "arm64" ? "arm64" : "amd64";
-    const image = await imageArchive({ name: "box:1", command: ["sleep", "1000"], labels: {}, files: {}, platform });
+    const image = await imageArchive({
+      name: "box:1",
+      command: ["sleep", "1000"],
+      labels: {},
+      files: lookUpFiles(),
+      platform,
+    });
     for (const host of [a, b]) assert.equal((await ask(host, "POST", "/images/load?quiet=1", image)).status, 200);
   });
   after(() => world.close());
@@ -178,7 +210,7 @@ describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
       "cat /etc/resolv.conf /etc/hosts; busybox ping -c 1 -W 2 up",
     );
     assert.match(said, /search example\.org/);
-    assert.match(said, /nameserver 100\.64\.0\.1/);
+    assert.match(said, /nameserver 127\.0\.0\.11/);
     assert.match(said, /options ndots:2/);
     assert.match(said, /1\.2\.3\.4\tx/);
     assert.match(said, /1 packets received/);
@@ -191,6 +223,20 @@ describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
       await once(a, ["--network", "container:db"], "cat /etc/resolv.conf"),
       await inside(a, "db", "cat /etc/resolv.conf"),
     );
+  });
+
+  test("programs find names at 127.0.0.11, by glibc and by musl, by UDP and by TCP, and none of other networks", async () => {
+    const found = (flags: readonly string[], program: string, name: string): Promise<string> =>
+      once(a, flags, `look-up-${program} ${name} 2>&1 || true`);
+    for (const program of ["glibc", "musl"]) {
+      for (const name of ["db", "store", "DB.net1"]) {
+        assert.equal(await found(["--network", "net1"], program, name), "172.30.0.77", `${program} ${name}`);
+      }
+      assert.doesNotMatch(await found(["--network", "net2"], program, "db"), /172\.30/, program);
+    }
+    // By TCP alone (resolv.conf(5)); musl has no such option.
+    const flags = ["--network", "net1", "--dns-option", "use-vc"];
+    assert.equal(await found(flags, "glibc", "db"), "172.30.0.77");
   });
 
   test("an internal network has no way out, and tells no foreign names", async () => {
@@ -241,10 +287,18 @@ describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
   test("the daemon starts anew, and containers keep their networks, names and ports", async () => {
     await docker(a, "run", "-d", "--name", "kept", "--network", "net1", "-p", "8090:80", "box:1", ...serve);
     const before = await addressOf(a, "kept", "net1");
+    const pid = await docker(a, "inspect", "-f", "{{.State.Pid}}", "kept");
+    const query = ["nsenter", "-t", pid, "-n", "dig", "+short", "+time=5", "+tries=1", "@127.0.0.11", "db"];
+    assert.equal((await type(a, query)).out, "172.30.0.77");
     await a.kill("SIGTERM");
+    const sinceMs = performance.now();
+    const { out: refusal } = await type(a, query);
+    assert.match(refusal, /connection refused/, "who asks while the daemon is away is told at once");
+    assert.ok(performance.now() - sinceMs < 4000, "and does not wait for an answer that cannot come");
     a.start();
     await a.answers();
     assert.equal(await addressOf(a, "kept", "net1"), before);
+    await world.until("names as before", 10_000, async () => (await type(a, query)).out === "172.30.0.77");
     assert.equal(await docker(a, "port", "kept", "80"), "0.0.0.0:8090");
     await world.until("names after the restart", 10_000, async () => (await lookUp(a, "user", "kept")) === before);
     const { out } = await type(b, ["busybox", "wget", "-q", "-O", "-", `http://${a.address}:8090/group`]);

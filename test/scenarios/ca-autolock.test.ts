@@ -130,7 +130,7 @@ test("a manager that is killed while its lock is taken off needs nobody, from wh
     const told = Promise.withResolvers<void>();
     node.identity = SwarmIdentity.open(node.folder, second)!;
     // It hears of it, and its daemon is killed with it.
-    const daemon = { lock: () => told.resolve(), lockSettled: () => {} };
+    const daemon = { lock: () => told.resolve(), lockSettled: () => {}, renewed: () => {} };
     await node.startManager({ kind: "resume" }, { unlockKey: second, daemon });
     await lock(undefined, others);
     await told.promise;
@@ -157,6 +157,7 @@ test("a manager that is killed while its lock is taken off needs nobody, from wh
     lockSettled: () => {
       if (node.identity.unlockKey === undefined) lost.resolve();
     },
+    renewed: () => {},
   };
   await node.startManager({ kind: "resume" }, { unlockKey: second, daemon });
   await lock(undefined, others);

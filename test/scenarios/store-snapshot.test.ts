@@ -82,7 +82,7 @@ test("L7: no snapshot is made of memory that has changed by itself: others would
     while (source.next(100) !== undefined);
   };
   read();
-  const bytes = machine.freeze().table(clusterSchema.resource.number).rows.get("k7")?.bytes;
+  const bytes = machine.freeze().table(clusterSchema.resource.number).rows.get("k7")?.bytes();
   bytes![3]! ^= 0x10;
   assert.throws(read, StateDiverged);
 });

@@ -151,7 +151,7 @@ test("L7: a bit that flips in one member's memory stops that member at the next 
   for (const victim of [1, 2, 3]) {
     const cluster = await threeMembers();
     const { machine } = (cluster.members[victim - 1] as Member).store;
-    const bytes = machine.freeze().table(clusterSchema.resource.number).rows.get("k7")?.bytes;
+    const bytes = machine.freeze().table(clusterSchema.resource.number).rows.get("k7")?.bytes();
     bytes![3]! ^= 0x10;
     await nextComparison(cluster);
     assert.deepEqual(stoppedMembers(cluster), [victim]);

@@ -150,7 +150,7 @@ export class SimStore {
 
   /** Flips one bit of an object in memory. @returns false if there is none that may be spoilt */
   flip(random: Random): boolean {
-    const bytes = this.#store.machine.freeze().table(textKind).rows.get(ballastId)?.bytes;
+    const bytes = this.#store.machine.freeze().table(textKind).rows.get(ballastId)?.bytes();
     if (bytes === undefined) return false;
     const at = random.int(0, bytes.length);
     bytes[at] = (bytes[at] as number) ^ (1 << random.int(0, 8));

@@ -14,6 +14,9 @@
  *                                              one datagram
  *   net-probe receive PORT                     prints each datagram that arrives, until it is killed
  *   net-probe bind PORT                        holds a tcp port that listens, until it is killed; prints "ready"
+ *   net-probe sctp-serve NAME PORT             answers the first packet of an SCTP association, and no more of it: kernels
+ *                                              without SCTP carry it all the same; prints "ready"
+ *   net-probe sctp-get ADDRESS PORT            sends such a packet; prints the answer, or "ERR what"
  *   net-probe many ADDRESS PORT COUNT          connections one after the other; prints each answer or ERR
  *   net-probe asks                             a question for each line of input, `tcp|udp ADDRESS PORT WAITMS`, one after
  *                                              the other; prints each answer or ERR
@@ -22,6 +25,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -238,6 +242,113 @@ static int serve(const char *name, int port, const char *address)
     return 0;
 }
 
+/* RFC 9260 §3: the common header, and one INIT or INIT ACK with a state cookie in it, which here is text. */
+struct sctp_packet {
+    struct {
+        uint16_t source, destination;
+        uint32_t tag, checksum;
+    } common;
+    struct {
+        uint8_t type, flags;
+        uint16_t length;
+        uint32_t tag, window;
+        uint16_t streams_out, streams_in;
+        uint32_t first;
+    } init;
+    struct {
+        uint16_t type, length;
+        char text[64];
+    } cookie;
+};
+enum { SCTP_INIT = 1, SCTP_INIT_ACK = 2, SCTP_COOKIE = 7 };
+
+/* CRC32c, RFC 9260 appendix A. */
+static uint32_t sctp_checksum(const void *bytes, size_t count)
+{
+    const unsigned char *at = bytes;
+    uint32_t sum = 0xffffffff;
+    while (count-- > 0) {
+        sum ^= *at++;
+        for (int bit = 0; bit < 8; bit++)
+            sum = sum >> 1 ^ (sum & 1 ? 0x82f63b78 : 0);
+    }
+    return htole32(~sum);
+}
+
+static int sctp_send(int fd, const struct sockaddr_in *to, int from_port, int to_port, uint32_t tag, int type, const char *text)
+{
+    struct sctp_packet packet = {
+        .common = {.source = htons((uint16_t)from_port), .destination = htons((uint16_t)to_port), .tag = tag},
+        .init = {.type = (uint8_t)type, .tag = htonl(7), .window = htonl(65536), .streams_out = htons(1), .streams_in = htons(1)},
+        .cookie = {.type = htons(SCTP_COOKIE), .length = htons(sizeof packet.cookie)},
+    };
+    size_t size = sizeof packet.common + sizeof packet.init + (text ? sizeof packet.cookie : 0);
+    packet.init.length = htons((uint16_t)(size - sizeof packet.common));
+    if (text)
+        snprintf(packet.cookie.text, sizeof packet.cookie.text, "%s", text);
+    packet.common.checksum = sctp_checksum(&packet, size);
+    return sendto(fd, &packet, size, 0, (const struct sockaddr *)to, sizeof *to) < 0 ? -1 : 0;
+}
+
+/* One that is whole and of this type; -1: nothing came. */
+static int sctp_receive(int fd, int type, struct sctp_packet *packet, struct sockaddr_in *from)
+{
+    unsigned char buffer[2048];
+    for (;;) {
+        socklen_t room = sizeof *from;
+        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)from, &room);
+        if (got < 0)
+            return -1;
+        size_t head = (buffer[0] & 15u) * 4u, size = (size_t)got - head;
+        if ((size_t)got < head + sizeof packet->common + sizeof packet->init || size > sizeof *packet)
+            continue;
+        memset(packet, 0, sizeof *packet);
+        memcpy(packet, buffer + head, size);
+        uint32_t said = packet->common.checksum;
+        packet->common.checksum = 0;
+        if (packet->init.type == type && sctp_checksum(packet, size) == said)
+            return 0;
+    }
+}
+
+static int sctp_serve(const char *name, int port)
+{
+    int fd = socket(AF_INET, SOCK_RAW, IPPROTO_SCTP);
+    struct sockaddr_in peer;
+    struct sctp_packet packet;
+    if (fd < 0)
+        return failed("serve");
+    puts("ready");
+    fflush(stdout);
+    while (sctp_receive(fd, SCTP_INIT, &packet, &peer) == 0) {
+        char text[128], from[INET_ADDRSTRLEN];
+        inet_ntop(AF_INET, &peer.sin_addr, from, sizeof from);
+        snprintf(text, sizeof text, "%.20s peer=%s:%d", name, from, ntohs(packet.common.source));
+        if (ntohs(packet.common.destination) == port)
+            sctp_send(fd, &peer, port, ntohs(packet.common.source), packet.init.tag, SCTP_INIT_ACK, text);
+    }
+    return 0;
+}
+
+static int sctp_get(const char *address, int port)
+{
+    int fd = socket(AF_INET, SOCK_RAW, IPPROTO_SCTP), own = 20000 + getpid() % 20000;
+    struct sockaddr_in there = address_of(address, 0), peer;
+    struct timeval limit = {.tv_usec = wait_ms * 1000};
+    struct sctp_packet packet;
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
+        sctp_send(fd, &there, own, port, 0, SCTP_INIT, NULL) < 0)
+        return failed("send");
+    do {
+        if (sctp_receive(fd, SCTP_INIT_ACK, &packet, &peer) < 0)
+            return failed("answer");
+    } while (ntohs(packet.common.destination) != own || ntohs(packet.common.source) != port ||
+             peer.sin_addr.s_addr != there.sin_addr.s_addr);
+    packet.cookie.text[sizeof packet.cookie.text - 1] = '\0';
+    puts(packet.cookie.text);
+    return 0;
+}
+
 int main(int count, char **words)
 {
     char *plain[8] = { 0 };
@@ -268,6 +379,10 @@ int main(int count, char **words)
         signal(SIGCHLD, SIG_IGN);
         return serve(plain[1], atoi(plain[2]), at > 3 ? plain[3] : "0.0.0.0");
     }
+    if (at == 3 && strcmp(plain[0], "sctp-serve") == 0)
+        return sctp_serve(plain[1], atoi(plain[2]));
+    if (at == 3 && strcmp(plain[0], "sctp-get") == 0)
+        return sctp_get(plain[1], atoi(plain[2]));
     if (at == 3 && strcmp(plain[0], "get") == 0) {
         fd = open_to(plain[1], atoi(plain[2]));
         return fd < 0 ? failed("connect") : ask(fd);

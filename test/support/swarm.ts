@@ -82,6 +82,7 @@ export class SwarmNode {
           this.identity.settleLock();
           for (const look of this.#waiting) look();
         },
+        renewed: ({ certificatePem, rootsPem }) => this.identity.adoptForSameKey(certificatePem, rootsPem),
       },
       ...more,
     };

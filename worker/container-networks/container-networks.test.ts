@@ -41,8 +41,9 @@ class FakeSandboxes implements KnownSandboxes {
       id: sandbox,
       namespacePath: `/run/netns/${sandbox}`,
       resolver: request.networks.some((wish) => wish.kind === "overlay" || wish.networkName !== "bridge")
-        ? "100.64.0.1"
+        ? "127.0.0.11"
         : undefined,
+      hostAddress: "172.18.0.1",
       gatewayAddress: undefined,
       endpoints: request.networks.map((wish, at) => ({
         kind: wish.kind,
@@ -184,7 +185,8 @@ test("a container is put on the networks that its record names, told of, and tak
   };
   const attached = await networks.attach(record("a", { NetworkMode: "net1", Dns: ["9.9.9.9"] }, settings));
   assert.deepEqual(attached.addresses, ["172.18.0.9", "10.0.1.7"]);
-  assert.equal(attached.resolver, "100.64.0.1");
+  assert.equal(attached.resolver, "127.0.0.11");
+  assert.equal(attached.hostAddress, "172.18.0.1");
   const request = sandboxes.request(id("a"));
   const [first] = request?.networks ?? [];
   assert.deepEqual((first as BridgeWish).aliases, ["db", "a".repeat(12)]);

@@ -111,7 +111,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
       namespacePath: sandbox.namespacePath,
       resolver: sandbox.resolver,
       addresses: sandbox.endpoints.map(({ address }) => address),
-      hostAddress: sandbox.resolver ?? sandbox.endpoints[0]?.gateway,
+      hostAddress: sandbox.hostAddress,
       hosts: sandbox.resolver === undefined ? this.#linkedHosts(request.links ?? {}) : [],
     };
   }

@@ -1,5 +1,4 @@
 /** Containers of tasks start in the sandboxes that the executor had made for them; others are somebody else's to connect. */
-import { nodeAddresses, nodeOfGateway } from "../../lib/pure/node-number.ts";
 import type { ContainerId, ContainerNetwork, ContainerRecord, NetworkProvider } from "../containers/index.ts";
 import { NetworkNotReady, NetworkUnavailable, type Sandbox, type Sandboxes } from "../network/index.ts";
 import { taskIdLabel } from "./core/container-of-task.ts";
@@ -54,13 +53,13 @@ export class TaskNetworkProvider implements NetworkProvider {
 }
 
 /** Where a container is reached by its own name: on its networks, else by its way out. */
-export function containerNetwork({ namespacePath, resolver, endpoints, gatewayAddress }: Sandbox): ContainerNetwork {
-  const node = gatewayAddress === undefined ? undefined : nodeOfGateway(gatewayAddress);
+export function containerNetwork(sandbox: Sandbox): ContainerNetwork {
+  const { namespacePath, resolver, hostAddress, endpoints, gatewayAddress } = sandbox;
   const own = endpoints.map(({ address }) => address);
   return {
     namespacePath,
     resolver,
     addresses: own.length > 0 || gatewayAddress === undefined ? own : [gatewayAddress],
-    hostAddress: node === undefined ? endpoints[0]?.gateway : nodeAddresses(node).gatewayAddress,
+    hostAddress,
   };
 }

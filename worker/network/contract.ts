@@ -3,7 +3,9 @@
  * and the local API ask for sandboxes, the resolver asks for names. Addresses are IPv4 text; CIDR where it says so.
  */
 import type { ClusterError } from "../../lib/pure/errors.ts";
-import type { BridgeWish, NetworkRecords, OverlayWish, PublishedPort, RecordChange } from "./core/records.ts";
+import type { BridgeWish, OverlayWish, PublishedPort } from "./core/records.ts";
+
+export type { DataPlane } from "../../lib/pure/network-records.ts";
 
 export {
   endpointKey,
@@ -19,17 +21,6 @@ export {
   type ServicePort,
   type ServiceRecord,
 } from "./core/records.ts";
-
-/**
- * Where the agent hands in what managers tell, one call after the other. Each resolves when the kernel of this node does
- * what it was told (so the agent may say Applied), and at once where nothing of it concerns this node.
- * @throws NetworkNotApplied when the kernel refused; the rest is applied, and what is missing is tried again until it is
- */
-export interface DataPlane {
-  /** Complete; what is not in it goes. Also outside a swarm, once: with an empty nodeId and no records. */
-  replace(records: NetworkRecords): Promise<void>;
-  change(changes: readonly RecordChange[]): Promise<void>;
-}
 
 // --------------------------------------------------------------------------------------------------------- sandboxes
 
@@ -74,6 +65,8 @@ export interface Sandbox {
   readonly namespacePath: string;
   /** For resolv.conf; undefined: the host's servers. */
   readonly resolver: string | undefined;
+  /** By which it reaches this host; undefined: by none. */
+  readonly hostAddress: string | undefined;
   /** Of gw0. */
   readonly gatewayAddress: string | undefined;
   readonly endpoints: readonly SandboxEndpoint[];

@@ -26,6 +26,11 @@ const nameOf = ({ protocol, port, hostAddress }: HostPort): string => `${hostAdd
 class FakePorts implements PortHolder {
   readonly taken = new Set<string>();
   readonly held = new Set<string>();
+  carriesSctp = true;
+
+  async carries(protocol: HostPort["protocol"]): Promise<boolean> {
+    return protocol !== "sctp" || this.carriesSctp;
+  }
 
   async reserve(port: HostPort): Promise<boolean> {
     if (this.taken.has(`${port.port}`)) return false;
@@ -94,9 +99,23 @@ describe("ports of the host", () => {
     assert.equal(await chosen("c"), 32_771);
   });
 
-  test("sctp is refused", async () => {
-    const ports = new PublishedPorts(new FakePorts(), silentLogger);
-    await assert.rejects(ports.claim("a", [publish(80, { protocol: "sctp" })]), { code: "PORT_PROTOCOL_UNSUPPORTED" });
+  test("sctp is published where the kernel carries it, and refused in words where it does not", async () => {
+    const holder = new FakePorts();
+    const ports = new PublishedPorts(holder, silentLogger);
+    await ports.claim("a", [publish(80, { protocol: "sctp" }), publish(80)]);
+    assert.deepEqual([...holder.held], [":80/sctp", ":80/tcp"]);
+    await ports.release("a");
+    holder.carriesSctp = false;
+    await assert.rejects(ports.claim("a", [publish(80), publish(80, { protocol: "sctp" })]), {
+      code: "PORT_PROTOCOL_UNSUPPORTED",
+    });
+    assert.equal(holder.held.size, 0);
+    const wanted = [
+      { protocol: "tcp" as const, port: 80 },
+      { protocol: "sctp" as const, port: 81 },
+    ];
+    assert.deepEqual([...(await ports.settleMesh(wanted))], ["80/tcp"]);
+    assert.deepEqual(ports.refused, ["81/sctp"]);
   });
 
   test("the mesh gets what is free, tries again what was not, and lets go of what it does not want", async () => {
@@ -330,7 +349,8 @@ describe("what sandboxes get of the host", () => {
       onBlue.ports.map(({ hostAddress }) => hostAddress),
       ["127.0.0.1", "10.0.0.1"],
     );
-    assert.equal(chooser.resolverOf(facts("c1", onBlue)), "100.64.0.1");
+    assert.equal(chooser.resolverOf(facts("c1", onBlue)), "127.0.0.11");
+    assert.equal(chooser.hostAddressOf(facts("c1", onBlue)), network.gateway);
     assert.equal(chooser.resolverOf(facts("c2", await attach("c2", [wish(bridgeId())]))), undefined);
   });
 });

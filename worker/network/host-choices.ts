@@ -8,7 +8,8 @@ import type { SandboxRequest } from "./contract.ts";
 import { bridgeAddresses, type BridgeNetwork } from "./core/bridges.ts";
 import { macOfAddress, parseAddress, parseCidr } from "./core/cidr.ts";
 import { gatewayAddresses, gatewayOf } from "./core/host.ts";
-import { defaultBridgeName } from "./core/local-network.ts";
+import { isToldNames } from "./core/host-side.ts";
+import { insideResolver } from "./core/names.ts";
 import { contains } from "./core/pools.ts";
 import type { BridgeEndpoint, SandboxFacts } from "./core/part.ts";
 import type { BridgeWish, PublishedPort } from "./core/records.ts";
@@ -177,13 +178,14 @@ export class HostChooser implements HostChoices {
     await this.#options.ports.release(id);
   }
 
-  /** The node answers for names of the networks that users make; the network `bridge` never had names. */
-  resolverOf({ gatewayAddress, overlays, bridges }: SandboxFacts): string | undefined {
-    const { networks, nodeNumber } = this.#options;
-    const named = bridges.some(({ wish }) => networks.bridge(wish.networkId)?.name !== defaultBridgeName);
-    if (overlays.length === 0 && !named) return undefined;
-    const inSwarm = gatewayAddress !== "" && nodeOfGateway(gatewayAddress) !== undefined;
-    return gatewayOf(inSwarm ? nodeNumber() : 0);
+  resolverOf(facts: SandboxFacts): string | undefined {
+    const { networks } = this.#options;
+    return isToldNames(facts, (id) => networks.bridge(id)) ? insideResolver : undefined;
+  }
+
+  hostAddressOf({ gatewayAddress, bridges }: SandboxFacts): string | undefined {
+    if (gatewayAddress === "") return bridges[0]?.gateway;
+    return gatewayOf(nodeOfGateway(gatewayAddress) === undefined ? 0 : this.#options.nodeNumber());
   }
 }
 

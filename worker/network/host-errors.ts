@@ -29,8 +29,8 @@ export class PortRangeFull extends ClusterError {
 export class ProtocolNotCarried extends ClusterError {
   readonly code = "PORT_PROTOCOL_UNSUPPORTED";
   constructor(port: number, protocol: string) {
-    super(`Cannot publish port ${port}/${protocol}: only tcp and udp are carried`, {
-      fix: "Publish it as tcp or udp, or use the host's network (--network host)",
+    super(`Cannot publish port ${port}/${protocol}: this host's kernel does not track ${protocol}`, {
+      fix: "Use a kernel with CONFIG_NF_CT_PROTO_SCTP, or the host's network (--network host), or publish it as tcp or udp",
     });
   }
 }

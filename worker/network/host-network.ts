@@ -187,6 +187,8 @@ async function hostRanges(kernel: Kernel): Promise<readonly string[]> {
   );
 }
 
+const trackedSctp = "net/netfilter/nf_conntrack_sctp_timeout_established";
+
 /** Ports of the host's namespace, held by netplane. */
 class KernelPorts implements PortHolder {
   readonly #kernel: Kernel;
@@ -200,13 +202,24 @@ class KernelPorts implements PortHolder {
       await this.#kernel.run("", [{ op: "port-reserve", ...reservedPort(port) }]);
       return true;
     } catch (error) {
-      if ((error as { errno?: unknown }).errno === "EADDRINUSE") return false;
+      const { errno } = error as { errno?: unknown };
+      if (errno === "EADDRINUSE") return false;
+      // A host without sockets of SCTP: no process of it can have the port.
+      if (errno === "EPROTONOSUPPORT" && port.protocol === "sctp") return true;
       throw error;
     }
   }
 
+  /** Tracking SCTP can be left out of a kernel (CONFIG_NF_CT_PROTO_SCTP), and rewriting it with that. */
+  async carries(protocol: HostPort["protocol"]): Promise<boolean> {
+    if (protocol !== "sctp") return true;
+    const [found] = await this.#kernel.run("", [{ op: "sysctl-read", name: trackedSctp, ignore: ["ENOENT"] }]);
+    return typeof found === "string";
+  }
+
   async release(port: HostPort): Promise<void> {
-    await this.#kernel.run("", [{ op: "port-release", ...reservedPort(port) }]);
+    const ignore = port.protocol === "sctp" ? ["ENOENT"] : [];
+    await this.#kernel.run("", [{ op: "port-release", ...reservedPort(port), ignore }]);
   }
 }
 

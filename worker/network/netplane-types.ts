@@ -253,7 +253,7 @@ export type Operation = Tolerant &
   );
 
 export interface ReservedPort {
-  readonly protocol: "tcp" | "udp";
+  readonly protocol: "tcp" | "udp" | "sctp";
   readonly port: number;
   /** All addresses when left out. */
   readonly address?: string;

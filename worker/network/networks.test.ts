@@ -88,6 +88,7 @@ const noChoices: HostChoices = {
   hold: async () => undefined,
   release: async () => undefined,
   resolverOf: () => undefined,
+  hostAddressOf: () => undefined,
 };
 
 const taskId = "0123456789abcdefghijklmn1";
@@ -139,6 +140,7 @@ describe("networks on a kernel in memory", () => {
       id: taskId,
       namespacePath: path(taskId),
       resolver: undefined,
+      hostAddress: undefined,
       gatewayAddress: undefined,
       endpoints: [
         {

@@ -13,6 +13,8 @@ import { PortInUse, PortRangeFull, ProtocolNotCarried } from "./host-errors.ts";
 export interface PortHolder {
   /** @returns false: a process of the host has it. Again for what is held is fine. */
   reserve(port: HostPort): Promise<boolean>;
+  /** Whether the kernel rewrites addresses of this protocol's packets. */
+  carries(protocol: HostPort["protocol"]): Promise<boolean>;
   release(port: HostPort): Promise<void>;
 }
 
@@ -66,7 +68,6 @@ export class PublishedPorts {
   }
 
   async #claimOne(owner: string, wish: PublishedPort, taken: readonly PublishedPort[]): Promise<PublishedPort> {
-    if (wish.protocol === "sctp") throw new ProtocolNotCarried(wish.targetPort, "sctp");
     if (wish.publishedPort !== 0) {
       await this.#hold(owner, hostPortOf(wish));
       return wish;
@@ -91,6 +92,7 @@ export class PublishedPorts {
   async #hold(owner: string, port: HostPort): Promise<void> {
     const other = this.#claims.holds(owner, port) ? owner : this.#claims.conflict(owner, port);
     if (other !== undefined) throw new PortInUse(port, other);
+    if (!(await this.#holder.carries(port.protocol))) throw new ProtocolNotCarried(port.port, port.protocol);
     if (!(await this.#holder.reserve(port))) throw new PortInUse(port, "a process of this host");
     this.#claims.claim(owner, port);
   }
@@ -104,7 +106,7 @@ export class PublishedPorts {
   /** Ports of a sandbox of an earlier life of the daemon. One that somebody else has by now stays ours: connections go on. */
   adopt(owner: string, ports: readonly PublishedPort[]): Promise<void> {
     return this.#exclusively(async () => {
-      const held = ports.filter(({ protocol }) => protocol !== "sctp").map(hostPortOf);
+      const held = ports.map(hostPortOf);
       for (const port of held) {
         this.#claims.claim(owner, port);
         if (await this.#holder.reserve(port)) continue;
@@ -143,7 +145,7 @@ export class PublishedPorts {
           this.#mesh.set(text, port);
           this.#warned.delete(text);
         } catch (error) {
-          if (!(error instanceof PortInUse)) throw error;
+          if (!(error instanceof PortInUse || error instanceof ProtocolNotCarried)) throw error;
           if (!this.#warned.has(text)) {
             this.#warned.add(text);
             this.#logger.warn("a published port is not served on this node", { port: text, found: error.message });
@@ -168,7 +170,7 @@ export class PublishedPorts {
 }
 
 const hostPortOf = ({ protocol, publishedPort, hostAddress }: PublishedPort): HostPort => ({
-  protocol: protocol === "udp" ? "udp" : "tcp",
+  protocol,
   port: publishedPort,
   hostAddress,
 });

@@ -47,6 +47,8 @@ export interface HostChoices {
   release(id: string): Promise<void>;
   /** Where the sandbox asks for names; undefined: of the host's servers. */
   resolverOf(facts: SandboxFacts): string | undefined;
+  /** By which it reaches this host; undefined: by none. */
+  hostAddressOf(facts: SandboxFacts): string | undefined;
 }
 
 export interface SandboxKeeperOptions {
@@ -240,6 +242,7 @@ export class SandboxKeeper implements Sandboxes {
       id: facts.id,
       namespacePath: facts.namespacePath,
       resolver: this.#options.choices.resolverOf(facts),
+      hostAddress: this.#options.choices.hostAddressOf(facts),
       gatewayAddress: facts.gatewayAddress === "" ? undefined : facts.gatewayAddress,
       endpoints: order.filter((end) => end !== undefined),
       ports: facts.ports,

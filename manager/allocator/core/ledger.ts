@@ -4,7 +4,7 @@
  * what it has.
  */
 import { gatewayRange } from "../../../lib/pure/node-number.ts";
-import { parseAddress, skep } from "../../../proto/index.ts";
+import { networksOfService, parseAddress, skep } from "../../../proto/index.ts";
 import { PortBook } from "./ports.ts";
 import type { Pressure } from "./pressure.ts";
 import { networkMissing, networkNotReady, poolFull, poolsFull, portInUse, type Refusal } from "./refusal.ts";
@@ -292,7 +292,7 @@ export class Ledger {
     if ("reason" in ports) return refused(ports);
     const virtualIps: VirtualIp[] = [];
     if ((spec?.mode ?? EndpointMode.VIP) === EndpointMode.VIP) {
-      for (const { target } of networksOf(service)) {
+      for (const { target } of networksOfService(service)) {
         const book = this.#find(target ?? "");
         if (book === undefined) return refused(networkMissing(target ?? ""));
         if (book.isLocal) continue;
@@ -372,7 +372,7 @@ export class Ledger {
 
   #isSettled(service: Service): boolean {
     const spec = service.spec?.endpointSpec ?? null;
-    const networks = networksOf(service);
+    const networks = networksOfService(service);
     const wantsPorts = (spec?.ports ?? []).length > 0;
     const { endpoint } = service;
     if (!wantsPorts && networks.length === 0)
@@ -419,7 +419,7 @@ export class Ledger {
   #grantTask(task: Task, service: Service | undefined, owner: string): Answer<TaskGrant> {
     const attachments: Attachment[] = [];
     const own = task.spec?.networks ?? [];
-    for (const config of own.length > 0 || service === undefined ? own : networksOf(service)) {
+    for (const config of own.length > 0 || service === undefined ? own : networksOfService(service)) {
       const target = config.target ?? "";
       const book = this.#find(target);
       if (book === undefined) return refused(networkMissing(target));
@@ -572,15 +572,6 @@ export class Ledger {
 }
 
 /** Whether a task of this service waits for the service to be settled. */
-export function needsEndpoint(service: Service): boolean {
-  return networksOf(service).length > 0 || (service.spec?.endpointSpec?.ports ?? []).length > 0;
-}
-
-function networksOf({ spec }: Service): readonly AttachmentConfig[] {
-  const own = spec?.taskTemplate?.networks ?? [];
-  return own.length > 0 ? own : (spec?.networks ?? []);
-}
-
 function subnetsOf(ipam: skep.objects.Ipam.$Properties | null | undefined): readonly Subnet[] {
   return (ipam?.config ?? []).flatMap(({ subnet }) => {
     const parsed = parseSubnet(subnet ?? "");

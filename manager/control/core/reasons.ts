@@ -45,10 +45,18 @@ export function explain(reason: Reason, names: Names): Explanation | undefined {
   }
   if (reason.waitingForOldTask != null) {
     const { taskId, untilUs } = reason.waitingForOldTask;
+    if ((untilUs ?? 0) === 0) {
+      return {
+        cause: "waiting_for_old_task",
+        summary: `it is prepared while task ${taskId ?? ""} still runs, which is stopped once it is ready`,
+        fix: "",
+        facts: { task: taskId ?? "" },
+      };
+    }
     const left = secondsLeft(untilUs ?? 0, names.nowUs);
     return {
       cause: "waiting_for_old_task",
-      summary: `it waits until task ${taskId ?? ""} has stopped${(untilUs ?? 0) > 0 ? `, for ${left} s at most` : ""}`,
+      summary: `it waits until task ${taskId ?? ""} has stopped, for ${left} s at most`,
       fix: "A shorter stop grace period makes old tasks stop sooner",
       facts: { task: taskId ?? "", seconds_left: String(left) },
     };

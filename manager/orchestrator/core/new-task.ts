@@ -1,5 +1,5 @@
 /** A task from a service: a copy of its spec, its names and its ports as they are now. */
-import { skep } from "../../../proto/index.ts";
+import { asksForNothing, skep } from "../../../proto/index.ts";
 import type { Hold } from "./facts.ts";
 import type { NewTask } from "./step.ts";
 
@@ -16,6 +16,8 @@ export function newTask(
   const name = spec?.name ?? "";
   const hold = holdReason(plan.hold, by.nowUs, spec?.taskTemplate?.restartPolicy?.maxAttempts ?? 0);
   const held = plan.desired === skep.objects.TaskState.READY;
+  // The allocator would do no more than say so, in one more change of each task.
+  const free = asksForNothing({ spec: spec?.taskTemplate ?? null }, service);
   return {
     id: by.id,
     name: `${name}.${plan.nodeId === "" ? plan.slot : plan.nodeId}.${by.id}`,
@@ -24,9 +26,9 @@ export function newTask(
     slot: plan.slot,
     nodeId: plan.nodeId,
     status: {
-      state: skep.objects.TaskState.NEW,
+      state: free ? skep.objects.TaskState.PENDING : skep.objects.TaskState.NEW,
       timestampUs: by.nowUs,
-      message: "created",
+      message: free ? "pending task scheduling" : "created",
       reason: held ? hold : null,
     },
     desiredState: plan.desired,

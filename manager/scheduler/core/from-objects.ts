@@ -91,10 +91,13 @@ function pluginsOf(spec: skep.objects.TaskSpec.$Properties | null | undefined): 
   return plugins;
 }
 
+/** Most tasks: a map of its own would be half of what a task costs here. */
+const noNames: ReadonlyMap<string, readonly string[]> = new Map();
+
 /** What a task takes from its node. */
 export function taskFactsOf(task: Task, group: GroupFacts): TaskFacts {
-  const assigned = new Map<string, readonly string[]>();
-  for (const [kind, names] of namesOf(task.assignedGenericResources ?? [])) assigned.set(kind, names);
+  const given = task.assignedGenericResources ?? [];
+  const assigned = given.length === 0 ? noNames : namesOf(given);
   const { serviceId, specVersion, reserved, hostPorts } = group;
   return { id: task.id ?? "", serviceId, specVersion, reserved, hostPorts, assigned };
 }

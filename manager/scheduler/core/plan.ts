@@ -122,8 +122,7 @@ function isNearer(
 }
 
 function book(node: NodeState, group: GroupFacts, taskId: string): ReadonlyMap<string, readonly string[]> {
-  const assigned = new Map<string, readonly string[]>();
-  for (const [kind, count] of group.reserved.generic) assigned.set(kind, node.freeNames(kind, count));
+  const assigned = group.reserved.generic.size === 0 ? noNames : namesFor(node, group);
   const task: TaskFacts = {
     id: taskId,
     serviceId: group.serviceId,
@@ -134,6 +133,12 @@ function book(node: NodeState, group: GroupFacts, taskId: string): ReadonlyMap<s
   };
   node.add(task);
   return assigned;
+}
+
+const noNames: ReadonlyMap<string, readonly string[]> = new Map();
+
+function namesFor(node: NodeState, { reserved }: GroupFacts): ReadonlyMap<string, readonly string[]> {
+  return new Map([...reserved.generic].map(([kind, count]) => [kind, node.freeNames(kind, count)] as const));
 }
 
 interface Ranked {

@@ -92,6 +92,6 @@ export class ChangeLog {
 
 function sizeBytes(commit: Commit): number {
   let bytes = 0;
-  for (const { before, after } of commit.changes) bytes += (before?.bytes.length ?? 0) + (after?.bytes.length ?? 0);
+  for (const { before, after } of commit.changes) bytes += (before?.sizeBytes ?? 0) + (after?.sizeBytes ?? 0);
   return bytes;
 }

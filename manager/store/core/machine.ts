@@ -27,7 +27,7 @@ export interface MachineLimits {
   /** Objects and bytes whose digests are checked against memory at each comparison: at most a few milliseconds. */
   readonly scrubObjects: number;
   readonly scrubBytes: number;
-  /** Objects kept decoded. */
+  /** Objects of each kind kept decoded. */
   readonly decodedMax: number;
 }
 
@@ -294,7 +294,7 @@ export class Machine {
   #session(id: string): SessionFields | undefined {
     const stored = this.#state.table(sessionKind).get(id);
     if (stored === undefined) return undefined;
-    const { ttlUs, activeAtUs, ackedBelow, replies } = skep.store.Session.decode(stored.bytes);
+    const { ttlUs, activeAtUs, ackedBelow, replies } = skep.store.Session.decode(stored.briefBytes());
     if (activeAtUs + ttlUs < this.#state.timeUs) return undefined;
     return { ttlUs, activeAtUs, ackedBelow, replies };
   }
@@ -332,7 +332,7 @@ export class Machine {
   #member(id: string): MemberFields {
     const stored = this.#state.table(memberKind).get(id);
     if (stored === undefined) return { level: 0, hashIndex: 0, hash: "" };
-    const { level, hashIndex, hash } = skep.store.Member.decode(stored.bytes);
+    const { level, hashIndex, hash } = skep.store.Member.decode(stored.briefBytes());
     return { level, hashIndex, hash };
   }
 
@@ -410,7 +410,7 @@ export class Machine {
         if (!object.intact())
           throw new StateDiverged(index, "that of the bytes once stored", `another, at ${kind.name} "${object.id}"`);
         objects++;
-        bytes += object.bytes.length;
+        bytes += object.sizeBytes;
         // The least text above this one: the next pass starts behind it.
         this.#scrubId = `${object.id}\0`;
         if (objects >= this.limits.scrubObjects || bytes >= this.limits.scrubBytes) return;
@@ -454,7 +454,7 @@ export const sessionId = (index: number): string => `s${index}`;
 const replyId = (session: string, seq: number): string => `${session}/${orderedKey(seq)}`;
 
 function decodeReply(stored: StoredObject): ApplyResult {
-  const { index, reply, refusal } = skep.store.Reply.decode(stored.bytes);
+  const { index, reply, refusal } = skep.store.Reply.decode(stored.bytes());
   if (refusal !== null && refusal !== undefined)
     return { index, refusal: decodeRefusal(refusal), repeated: true, reply: undefined };
   return { index, refusal: undefined, repeated: true, reply: ownBytes(reply) };

@@ -10,7 +10,7 @@ import { digestBytes, type Digest } from "./hash.ts";
 import { Overlay } from "./overlay.ts";
 import type { In, IndexOf, Kind, Out, Schema } from "./schema.ts";
 import type { FrozenState } from "./state.ts";
-import { decodeAfresh, eachKey, keysOf, ownBytes, StoredObject, type DecodeCache } from "./stored-object.ts";
+import { bodyOf, decodeAfresh, eachKey, keysOf, StoredObject, type DecodeCache } from "./stored-object.ts";
 import { StateView } from "./view.ts";
 import type { Mutable, Range, Tx } from "./words.ts";
 
@@ -72,7 +72,7 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
     const entry = this.catalog.byName(kind);
     const object = this.object(entry, id);
     if (object === undefined) throw new ObjectNotFound(kind, id);
-    const draft = decodeAfresh(entry.table, object);
+    const draft = entry.table.copy?.(this.cache.read(entry.table, object)) ?? decodeAfresh(entry.table, object);
     change(draft as Mutable<Out<S, K>>);
     this.#write(entry, id, draft);
   }
@@ -153,7 +153,7 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
       const number = kind.table.number;
       guards.delete(`${number}/${id}`);
       const object = this.#own.get(number, id)?.object;
-      if (object !== undefined) changes.push({ kind: number, id, expectedUs, body: object.bytes });
+      if (object !== undefined) changes.push({ kind: number, id, expectedUs, body: object.bytes() });
       else if (expectedUs > 0) changes.push({ kind: number, id, expectedUs, remove: true });
       // Created and removed again: nothing to do, as long as there was nothing.
       else guards.set(`${number}/${id}`, { kind: number, id, expectedUs });
@@ -253,11 +253,11 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
   #write(kind: KindEntry, id: string, value: unknown): void {
     invariant(id !== "", "an object has an id", { kind: kind.name });
     const { codec } = kind.table;
-    const bytes = ownBytes(codec.encodeBriefly?.(value) ?? codec.encode(value));
+    const bytes = codec.encodeBriefly?.(value) ?? codec.encode(value);
     const createdAtUs = this.#before(kind, id)?.createdAtUs ?? this.#timeUs;
     const meta = { version: 0, createdAtUs, updatedAtUs: this.#timeUs };
     digestBytes(digest, bytes);
-    const object = new StoredObject(id, bytes, meta, digest, keysOf(kind.table, bytes, id, meta));
+    const object = new StoredObject(id, bodyOf(kind.table, bytes), meta, digest, keysOf(kind.table, bytes, id, meta));
     for (const { index, name } of kind.unique)
       eachKey(object.keys[index], (key) => {
         for (const holder of this.ids(kind, index, key))

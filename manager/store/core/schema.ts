@@ -38,6 +38,13 @@ export interface TableSchema<Out = unknown, In = Out, Index extends string = str
   readonly indexes: Readonly<Record<Index, IndexSchema<Keyed>>>;
   /** Decodes no more than the index functions need. Without it they get the whole object. */
   readonly skim?: (bytes: Uint8Array) => Keyed;
+  /**
+   * A copy for an edit, one level deep, of an object that is frozen: for kinds of which whoever edits them replaces whole
+   * fields. Without it the object is decoded afresh.
+   */
+  readonly copy?: (object: unknown) => unknown;
+  /** There may be very many. What is decoded of them keeps nothing of the bytes that it was decoded from. */
+  readonly isCompact?: boolean;
   /** The feature level that brought the kind; entries that name it are refused below. */
   readonly sinceLevel: number;
 }

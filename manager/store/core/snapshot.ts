@@ -8,7 +8,7 @@ import { Incompatible, SnapshotInvalid, StateDiverged } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Cursor } from "./sorted-map.ts";
 import { State, type FrozenState } from "./state.ts";
-import { keysOf, ownBytes, StoredObject } from "./stored-object.ts";
+import { bodyOf, keysOf, StoredObject } from "./stored-object.ts";
 
 /** Form of the chunks; a newer one is refused. */
 const snapshotFormat = 1;
@@ -57,13 +57,14 @@ export class SnapshotReader {
     const taken: skep.store.SnapshotObject.$Properties[] = [];
     let bytes = 0;
     while (this.#pending !== undefined && this.#kind !== undefined && taken.length < chunkObjectsMax) {
-      const { id, version, createdAtUs, updatedAtUs, bytes: body } = this.#pending;
-      bytes += body.length + id.length + objectOverheadBytes;
+      const { id, version, createdAtUs, updatedAtUs, sizeBytes } = this.#pending;
+      bytes += sizeBytes + id.length + objectOverheadBytes;
       if (taken.length > 0 && bytes > bytesMax) break;
       if (!this.#pending.intact()) {
         const found = `another, at ${this.#kind.name} "${id}"`;
         throw new StateDiverged(this.index, "that of the bytes once stored", found);
       }
+      const body = this.#pending.bytes();
       taken.push({ kind: this.#kind.table.number, id, version, createdAtUs, updatedAtUs, body });
       this.#advance();
     }
@@ -154,12 +155,11 @@ export class RestoreSink {
     if (number < this.#lastKind || !inOrder) throw new SnapshotInvalid(`${kind.name} "${id}" is out of order`);
     this.#lastKind = number;
     this.#lastId = id;
-    const bytes = ownBytes(body);
     const meta = { version, createdAtUs, updatedAtUs };
-    digestBytes(digest, bytes);
+    digestBytes(digest, body);
     try {
-      const keys = keysOf(kind.table, bytes, id, meta);
-      this.#state.table(number).put(new StoredObject(id, bytes, meta, digest, keys));
+      const keys = keysOf(kind.table, body, id, meta);
+      this.#state.table(number).put(new StoredObject(id, bodyOf(kind.table, body), meta, digest, keys));
     } catch (error) {
       throw new SnapshotInvalid(`${kind.name} "${id}" cannot be decoded`, error);
     }

@@ -1,4 +1,4 @@
-/** One object as the tables hold it: encoded bytes outside the JavaScript heap, decoded when somebody looks. */
+/** One object as the tables hold it: encoded, and decoded when somebody looks. */
 import { digestBytes, digestNumber, digestText, finishDigest, type Digest } from "./hash.ts";
 import type { Meta, TableSchema } from "./schema.ts";
 
@@ -7,10 +7,24 @@ export type IndexKeys = undefined | string | readonly string[];
 
 const scratch: Digest = { a: 0, b: 0 };
 
+/**
+ * What is encoded. Of small objects of a compact kind it is a text of one character a byte: a buffer costs about 350 bytes
+ * and 2 us besides its content, a text 16 bytes and a tenth of the time, and there may be a million.
+ */
+export type Body = Uint8Array | string;
+
+const textBytesMax = 8192;
+const brief = Buffer.allocUnsafeSlow(textBytesMax);
+
+/** Owned: no other object, log entry or caller shares it. */
+export function bodyOf(table: TableSchema, bytes: Uint8Array): Body {
+  if (table.isCompact !== true || bytes.length > textBytesMax) return ownBytes(bytes);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+}
+
 export class StoredObject {
   readonly id: string;
-  /** Owned: no other object, log entry or caller shares the buffer. */
-  readonly bytes: Uint8Array;
+  readonly body: Body;
   /** Log index of the last change; 0 while it has none. */
   readonly version: number;
   readonly createdAtUs: number;
@@ -24,9 +38,9 @@ export class StoredObject {
   /** Kept or dropped by DecodeCache alone. */
   decoded: unknown = undefined;
 
-  constructor(id: string, bytes: Uint8Array, meta: Meta, digest: Digest, keys: readonly IndexKeys[]) {
+  constructor(id: string, body: Body, meta: Meta, digest: Digest, keys: readonly IndexKeys[]) {
     this.id = id;
-    this.bytes = bytes;
+    this.body = body;
     this.version = meta.version;
     this.createdAtUs = meta.createdAtUs;
     this.updatedAtUs = meta.updatedAtUs;
@@ -35,9 +49,29 @@ export class StoredObject {
     this.digestB = digest.b;
   }
 
+  get sizeBytes(): number {
+    return this.body.length;
+  }
+
+  /** For who reads them at once: the next call, for whatever object, may overwrite them. */
+  briefBytes(): Uint8Array {
+    const { body } = this;
+    if (typeof body !== "string") return body;
+    return brief.subarray(0, brief.write(body, "latin1"));
+  }
+
+  /** To be read only. */
+  bytes(): Uint8Array {
+    return typeof this.body === "string" ? Buffer.from(this.body, "latin1") : this.body;
+  }
+
+  holds(bytes: Uint8Array): boolean {
+    return this.body.length === bytes.length && Buffer.compare(this.briefBytes(), bytes) === 0;
+  }
+
   /** Whether the bytes are still those that were stored. */
   intact(): boolean {
-    digestBytes(scratch, this.bytes);
+    digestBytes(scratch, this.briefBytes());
     return scratch.a === this.digestA && scratch.b === this.digestB;
   }
 
@@ -56,14 +90,23 @@ export class StoredObject {
   }
 }
 
-/** The objects decoded last, so that loops that read the same ones again do not decode them again. */
-export class DecodeCache {
-  readonly #ring: (StoredObject | undefined)[];
-  #next = 0;
+/** Those of one kind that are kept decoded; the next one takes the place of the oldest. */
+interface Ring {
+  readonly objects: StoredObject[];
+  next: number;
+}
 
-  /** @param objectsMax  a decoded task of 1.5 KB takes about 8 KB of heap */
+/**
+ * The objects decoded last, so that loops that read the same ones again do not decode them again. Each kind has its own
+ * share: a flood of tasks does not drive out the nodes that all of them are judged by.
+ */
+export class DecodeCache {
+  readonly #objectsMax: number;
+  readonly #rings = new Map<TableSchema, Ring>();
+
+  /** @param objectsMax  of each kind; a decoded task takes about 1.5 KB of heap, besides what it shares with others */
   constructor(objectsMax: number) {
-    this.#ring = Array.from({ length: objectsMax }, () => undefined);
+    this.#objectsMax = objectsMax;
   }
 
   /** The object in the caller's terms, frozen at every depth. */
@@ -71,19 +114,28 @@ export class DecodeCache {
     if (object.decoded !== undefined) return object.decoded;
     const decoded = decodeAfresh(table, object);
     deepFreeze(decoded);
-    const evicted = this.#ring[this.#next];
-    if (evicted !== undefined) evicted.decoded = undefined;
-    this.#ring[this.#next] = object;
-    this.#next = this.#next + 1 === this.#ring.length ? 0 : this.#next + 1;
+    this.#keep(table, object);
     object.decoded = decoded;
     return decoded;
+  }
+
+  #keep(table: TableSchema, object: StoredObject): void {
+    let ring = this.#rings.get(table);
+    if (ring === undefined) {
+      ring = { objects: [], next: 0 };
+      this.#rings.set(table, ring);
+    }
+    const evicted = ring.objects[ring.next];
+    if (evicted !== undefined) evicted.decoded = undefined;
+    ring.objects[ring.next] = object;
+    ring.next = ring.next + 1 === this.#objectsMax ? 0 : ring.next + 1;
   }
 }
 
 /** A copy that belongs to the caller. */
 export function decodeAfresh(table: TableSchema, object: StoredObject): unknown {
   const { version, createdAtUs, updatedAtUs } = object;
-  return table.codec.decode(object.bytes, object.id, { version, createdAtUs, updatedAtUs });
+  return table.codec.decode(object.briefBytes(), object.id, { version, createdAtUs, updatedAtUs });
 }
 
 /** What the schema's index functions say of an encoded object. */
@@ -123,7 +175,7 @@ function deepFreeze(value: unknown): void {
 }
 
 /**
- * A copy, so that a stored object does not keep a whole log entry or a pool of buffers alive. One buffer an object: in
+ * A copy, so that what is stored does not keep a whole log entry or a pool of buffers alive. One buffer an object: in
  * shared slabs the last survivor keeps its neighbours' bytes (docs/design/store.md).
  * Unzeroed memory, all of it written at once: 2 us instead of 5 for 1.5 KB.
  */
@@ -131,8 +183,4 @@ export function ownBytes(bytes: Uint8Array): Uint8Array {
   const owned = Buffer.allocUnsafeSlow(bytes.length);
   owned.set(bytes);
   return owned;
-}
-
-export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && Buffer.compare(a, b) === 0;
 }

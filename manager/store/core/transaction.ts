@@ -5,7 +5,7 @@ import { Incompatible } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Refusal } from "./refusal.ts";
 import type { State } from "./state.ts";
-import { eachKey, hasKey, keysOf, ownBytes, sameBytes, StoredObject } from "./stored-object.ts";
+import { bodyOf, eachKey, hasKey, keysOf, StoredObject } from "./stored-object.ts";
 
 export type ChangeAct = "create" | "update" | "remove";
 
@@ -103,15 +103,14 @@ function objectOf(
   const updatedAtUs = state.timeUs;
   const meta = { version: state.index, createdAtUs: before?.createdAtUs ?? updatedAtUs, updatedAtUs };
   const known = hint?.(kind.table.number, id, updatedAtUs);
-  if (known !== undefined && sameBytes(known.bytes, body)) {
+  if (known?.holds(body) === true) {
     digest.a = known.digestA;
     digest.b = known.digestB;
-    return new StoredObject(id, known.bytes, meta, digest, known.keys);
+    return new StoredObject(id, known.body, meta, digest, known.keys);
   }
   digestBytes(digest, body);
-  const bytes = ownBytes(body);
   try {
-    return new StoredObject(id, bytes, meta, digest, keysOf(kind.table, bytes, id, meta));
+    return new StoredObject(id, bodyOf(kind.table, body), meta, digest, keysOf(kind.table, body, id, meta));
   } catch (error) {
     throw new Incompatible(what, `${kind.name} "${id}" cannot be decoded`, error);
   }

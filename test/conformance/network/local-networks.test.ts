@@ -78,7 +78,8 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
     assert.equal(sandboxes.get("b1")?.endpoints[0]?.gateway, "172.17.0.1");
     assert.equal(sandboxes.get("b1")?.gatewayAddress, undefined);
     assert.equal(sandboxes.get("b1")?.resolver, undefined);
-    assert.equal(sandboxes.get("c1")?.resolver, "100.64.0.1");
+    assert.equal(sandboxes.get("c1")?.resolver, "127.0.0.11");
+    assert.equal(sandboxes.get("c1")?.hostAddress, sandboxes.get("c1")?.endpoints[0]?.gateway);
     assert.equal(address("p1"), "10.55.0.1");
   });
 
@@ -137,6 +138,24 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
       assert.match(get("h1", address("d1"), 80, ...udp), /peer=/);
     }
     assert.match(get("d2", "100.64.0.1", 53, "-u"), seen("h1", address("d2")), "without a default route, too");
+  });
+
+  test("127.0.0.11 is the node's resolver for who is told names, and for nobody else; nothing else of it is", async () => {
+    for (const udp of [[], ["-u"]]) {
+      for (const asker of ["c1", "d1"]) {
+        assert.match(get(asker, "127.0.0.11", 53, ...udp), seen("h1", address(asker)));
+      }
+      assert.match(get("b1", "127.0.0.11", 53, ...udp), /ERR/, "the network bridge has no names");
+    }
+    await world.serve("h1", 54, "127.0.0.11");
+    await world.serve("h1", 53, "127.0.0.12");
+    assert.match(get("h1", "127.0.0.11", 54), /peer=/);
+    assert.match(get("c1", "127.0.0.11", 54), /ERR/, "other ports are the host's own");
+    world.ip(id("c1"), "route add 127.0.0.12/32 via 172.18.0.1 src 172.18.0.2 table local");
+    assert.match(get("c1", "127.0.0.12", 53), /ERR/, "other addresses are the host's own");
+    world.ip("near", "route add 127.0.0.11/32 via 10.99.0.1 src 10.99.0.100 table local");
+    assert.match(get("near", "127.0.0.11", 53), /ERR/, "outsiders are told nothing");
+    world.ip("near", "route del 127.0.0.11/32 table local");
   });
 
   test("nobody outside reaches a container by its own address", () => {
@@ -205,6 +224,23 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
         assert.match(get("b1", "172.17.0.1", 8080, ...udp), seen("web", address("b1")));
         assert.match(get("web", "10.99.0.1", 8080, ...udp), seen("web", "100.64.0.1"));
       }
+    });
+
+    test("SCTP leads to a container as well, on all addresses or on one", async () => {
+      await attach(
+        "assoc",
+        ["blue"],
+        [published(7070, { protocol: "sctp" }), published(7071, { protocol: "sctp", hostAddress: "10.99.0.1" })],
+      );
+      const server = world.start(id("assoc"), [world.probe, "sctp-serve", "assoc", "80"]);
+      await output(server);
+      const ask = (from: string, to: string, port: number): string =>
+        world.attempt(from, [world.probe, "sctp-get", to, String(port)]);
+      assert.match(ask("far", "10.99.0.1", 7070), /^assoc peer=10\.98\.0\.2:/);
+      assert.match(ask("far", "10.99.0.1", 7071), /^assoc peer=10\.98\.0\.2:/);
+      assert.match(ask("h1", "127.0.0.1", 7070), /^assoc peer=100\.64\.0\.1:/);
+      assert.match(ask("h1", "127.0.0.1", 7071), /ERR/);
+      world.end(server);
     });
 
     test("of one address are on that address alone", () => {

@@ -24,7 +24,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   const hosts: NetHost[] = [];
   const servers = new Map<string, ChildProcess>();
   const boxes = new Map<string, { readonly number: number; readonly sandbox: Sandbox }>();
-  const ports: readonly ServicePort[] = [meshPort("tcp", 8080), meshPort("udp", 8080)];
+  const ports: readonly ServicePort[] = [meshPort("tcp", 8080), meshPort("udp", 8080), meshPort("sctp", 7000)];
 
   const box = (name: string): { number: number; address: string } => {
     const found = boxes.get(name);
@@ -116,6 +116,24 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       assert.deepEqual(wrong, []);
     });
   }
+
+  test("SCTP goes the same ways, on kernels with sockets of it and without", async () => {
+    await serve("w3");
+    const server = world.start(id("w3"), [world.probe, "sctp-serve", "w3", "80"]);
+    await output(server);
+    for (const entry of numbers) {
+      for (const [from, source] of [
+        ["far", "10.98.0.2"],
+        ["near", "10.99.0.100"],
+      ] as const) {
+        const answer = world.attempt(from, [world.probe, "sctp-get", own(entry), "7000"]);
+        assert.match(answer, new RegExp(`^w3 peer=${source}:\\d+$`), `${from} through ${entry}`);
+      }
+    }
+    assert.match(world.attempt("h1", [world.probe, "sctp-get", "127.0.0.1", "7000"]), /^w3 peer=100\.64\.4\.1:/);
+    assert.match(world.attempt("far", [world.probe, "sctp-get", own(1), "7001"]), /ERR/);
+    world.end(server);
+  });
 
   test("connections are spread over all tasks, and a port without one refuses at once", async () => {
     await serve("w1", "w2", "w3", "w4");

@@ -157,7 +157,7 @@ export const ingressService = (ports: readonly ServicePort[], serviceId = "web")
   ports,
 });
 
-export const meshPort = (protocol: "tcp" | "udp", publishedPort: number, targetPort = 80): ServicePort => ({
+export const meshPort = (protocol: ServicePort["protocol"], publishedPort: number, targetPort = 80): ServicePort => ({
   protocol,
   targetPort,
   publishedPort,

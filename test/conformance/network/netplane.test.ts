@@ -1090,7 +1090,7 @@ void test("what is not well formed is refused whole, says where, and hurts nothi
       { op: "elements", set: { ...set, data: ["verdict"] }, add: ["10.0.0.1 : goto a b"] },
       { op: "connections-delete", protocol: "tcp" },
       { op: "connections-delete", originalDestination: "10.0.0.1", replySource: "fd00::1" },
-      { op: "port-reserve", protocol: "sctp", port: 1 },
+      { op: "port-reserve", protocol: "icmp", port: 1 },
       { op: "port-reserve", protocol: "tcp", port: 0 },
       { op: "dump", what: ["nothing"] },
     ].map((operation): [unknown, string] => [

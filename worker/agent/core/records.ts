@@ -1,7 +1,13 @@
 /** Records of the data plane as they travel, and as the data plane takes them. What is not whole is not taken. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
 import { parseAddress, parseRange, skep } from "../../../proto/index.ts";
-import type { EndpointRecord, NetworkRecords, PeerRecord, RecordChange, ServiceRecord } from "./data-plane.ts";
+import type {
+  EndpointRecord,
+  NetworkRecords,
+  PeerRecord,
+  RecordChange,
+  ServiceRecord,
+} from "../../../lib/pure/network-records.ts";
 
 type Assignment = skep.dispatcher.Assignment.$Properties;
 type Port = skep.objects.EndpointPortConfig.$Properties;

@@ -6,12 +6,13 @@
 import { bridgeObjects, type BridgeNetwork } from "./bridges.ts";
 import { addressOf, parseCidr } from "./cidr.ts";
 import { gatewayOf, hostObjects, ownGateway, peerObjects } from "./host.ts";
+import { defaultBridgeName } from "./local-network.ts";
 import { IngressMesh } from "./mesh.ts";
 import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
 import type { NetObject } from "./objects.ts";
 import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import { subnetText } from "./pools.ts";
-import type { EndpointRecord, PeerRecord, PublishedPort, ServiceRecord } from "./records.ts";
+import type { EndpointRecord, PeerRecord, ServiceRecord } from "./records.ts";
 import { routedVeth, type RoutedVeth } from "./routed-veth.ts";
 import { boundElements, connectionsOf, portElement, slotElement, SlotChains, type PortKey } from "./slots.ts";
 import { macOfAddress } from "./cidr.ts";
@@ -81,6 +82,7 @@ class HostPart implements Part {
   readonly #self: Self;
   readonly #placement: Placement;
   readonly #options: PartOptions;
+  readonly #chains: SlotChains;
   readonly #mesh: IngressMesh;
   /** Sandboxes on each local network. */
   readonly #onBridge = new Map<string, Set<string>>();
@@ -93,7 +95,8 @@ class HostPart implements Part {
       set: (group: string, objects: readonly NetObject[]) => placement.set(hostPath, group, objects),
       forget: (connections: { destination: string; replySource: string }) => placement.forget(hostPath, connections),
     };
-    this.#mesh = new IngressMesh(groups, new SlotChains(groups));
+    this.#chains = new SlotChains(groups);
+    this.#mesh = new IngressMesh(groups, this.#chains);
     this.setForwardsForOthers(options.forwardsForOthers);
   }
 
@@ -187,6 +190,7 @@ class HostPart implements Part {
   #veths(facts: SandboxFacts): RoutedVeth[] {
     const { id, namespacePath: namespace, gatewayAddress } = facts;
     const veths: RoutedVeth[] = [];
+    const isTold = isToldNames(facts, this.#options.bridge);
     if (gatewayAddress !== "") {
       const inSwarm = nodeOfGateway(gatewayAddress) !== undefined;
       veths.push({
@@ -201,15 +205,17 @@ class HostPart implements Part {
         mtu: inSwarm ? this.#self.underlayMtu - vxlanOverheadBytes : linkMtu,
         // Also for one that is isolated: answers to who came through the mesh go this way, and nothing else may.
         isDefaultRoute: true,
-        leadsToResolver: false,
+        leadsToHost: false,
+        leadsToResolver: isTold,
         isIsolated: facts.internal,
       });
     }
     const outward = facts.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
     for (const [at, endpoint] of facts.bridges.entries()) {
       const isDefaultRoute = gatewayAddress === "" && endpoint === outward;
-      const leadsToResolver = gatewayAddress === "" && outward === undefined && at === 0;
-      const veth = this.#bridgeVeth(facts, endpoint, { isDefaultRoute, leadsToResolver });
+      const leadsToHost = gatewayAddress === "" && outward === undefined && at === 0;
+      const leadsToResolver = isTold && (isDefaultRoute || leadsToHost);
+      const veth = this.#bridgeVeth(facts, endpoint, { isDefaultRoute, leadsToHost, leadsToResolver });
       if (veth !== undefined) veths.push(veth);
     }
     return veths;
@@ -218,7 +224,7 @@ class HostPart implements Part {
   #bridgeVeth(
     facts: SandboxFacts,
     endpoint: BridgeEndpoint,
-    routes: Pick<RoutedVeth, "isDefaultRoute" | "leadsToResolver">,
+    routes: Pick<RoutedVeth, "isDefaultRoute" | "leadsToHost" | "leadsToResolver">,
   ): RoutedVeth | undefined {
     const network = this.#options.bridge(endpoint.wish.networkId);
     const cidr = parseCidr(endpoint.address);
@@ -240,7 +246,8 @@ class HostPart implements Part {
 
   #ports(id: string, facts: SandboxFacts | undefined): void {
     const target = facts === undefined ? "" : this.#targetOf(facts);
-    const ports = target === "" ? [] : (facts?.ports ?? []).filter(isCarried);
+    const ports = target === "" ? [] : (facts?.ports ?? []);
+    for (const { protocol } of ports) this.#chains.use(protocol, 1);
     this.#set(
       `ports ${id}`,
       ports.flatMap(({ protocol, publishedPort, targetPort, hostAddress }) => {
@@ -259,8 +266,13 @@ class HostPart implements Part {
   }
 }
 
-type CarriedPort = PublishedPort & { readonly protocol: "tcp" | "udp" };
-const isCarried = (port: PublishedPort): port is CarriedPort => port.protocol !== "sctp";
+/** The node answers for names of overlays and of networks that users make; the network `bridge` never had names. */
+export function isToldNames(
+  { overlays, bridges }: Pick<SandboxFacts, "overlays" | "bridges">,
+  bridge: HostSideOptions["bridge"],
+): boolean {
+  return overlays.length > 0 || bridges.some(({ wish }) => bridge(wish.networkId)?.name !== defaultBridgeName);
+}
 
 /** At which the host answers for it. */
 function addressesOf(facts: SandboxFacts | undefined): string[] {

@@ -5,7 +5,15 @@
 import { gatewayRange, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
 
 import { formatAddress, parseCidr } from "./cidr.ts";
-import { gatewayLink, gatewayPattern, hostTable, linkPattern, localPattern, meshLink } from "./names.ts";
+import {
+  gatewayLink,
+  gatewayPattern,
+  hostTable,
+  insideResolver,
+  linkPattern,
+  localPattern,
+  meshLink,
+} from "./names.ts";
 import type { ElementObject, NetObject, SetFields } from "./objects.ts";
 import type { Range } from "./pools.ts";
 import type { PeerRecord } from "./records.ts";
@@ -154,7 +162,7 @@ const netdevTableText = `
 /**
  * Sets and maps, and who fills them:
  * ports, bound    published ports on all addresses and on one           (mesh.ts, host-side.ts)
- * tcpbe .. udpto  their tasks by slot, and by address                   (same)
+ * tcpbe .. sctpto their tasks by slot, and by address                   (same)
  * self            local addresses, each beside itself: hairpins         (routed-veth.ts)
  * isolated        addresses that may leave only to their own network    (routed-veth.ts)
  * gateways        addresses of this node in blocks and local networks   (here, bridge.ts)
@@ -169,8 +177,10 @@ const hostSets: Readonly<Record<string, SetFields>> = {
   bound: { key: ["ipv4_addr", "inet_proto", "inet_service"], data: ["verdict"] },
   tcpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
   udpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
+  sctpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
   tcpto: { key: ["ipv4_addr", "inet_service"], data: ["ipv4_addr", "inet_service"] },
   udpto: { key: ["ipv4_addr", "inet_service"], data: ["ipv4_addr", "inet_service"] },
+  sctpto: { key: ["ipv4_addr", "inet_service"], data: ["ipv4_addr", "inet_service"] },
   self: { key: ["ipv4_addr", "ipv4_addr"] },
   isolated: { key: ["ipv4_addr"] },
   gateways: { key: ["ipv4_addr"] },
@@ -184,6 +194,9 @@ const hostSets: Readonly<Record<string, SetFields>> = {
   zones: { key: ["ether_addr"], data: ["ct_zone"] },
 };
 
+/** What sandboxes ask 127.0.0.11; routed-veth.ts leads it here. */
+const namesOfSandboxes = `iifname { "${gatewayPattern}", "${localPattern}" } ip daddr ${insideResolver} meta l4proto { tcp, udp } th dport 53`;
+
 export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts): string {
   const inSwarm = number > 0;
   const gateway = gatewayOf(number);
@@ -193,8 +206,10 @@ export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts
   map bound { type ipv4_addr . inet_proto . inet_service : verdict; }
   map tcpbe { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
   map udpbe { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
+  map sctpbe { typeof sctp dport . numgen random mod 65536 : ip daddr . sctp dport; }
   map tcpto { typeof ip daddr . tcp dport : ip daddr . tcp dport; }
   map udpto { typeof ip daddr . udp dport : ip daddr . udp dport; }
+  map sctpto { typeof ip daddr . sctp dport : ip daddr . sctp dport; }
   set self { type ipv4_addr . ipv4_addr; }
   set isolated { type ipv4_addr; }
   set gateways { type ipv4_addr; }
@@ -208,8 +223,9 @@ export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts
   map zones { typeof ether saddr : ct zone; }
   chain raw {
     type filter hook prerouting priority raw; policy accept;
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
     iifname "${linkPattern}" ip saddr 127.0.0.0/8 drop
+    ${namesOfSandboxes} accept
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
 ${swarm(
   `udp dport ${dataPort} fib daddr type local ip saddr != @peers drop`,
   `udp dport ${dataPort} fib daddr type local iifname "${linkPattern}" drop`,
@@ -223,6 +239,7 @@ ${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
     ct direction reply accept
     ip daddr @gateways icmp type echo-request accept
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    ${namesOfSandboxes} accept
     ip saddr . ip daddr @lan ip daddr != @gateways accept
     reject with icmp type net-prohibited
   }
@@ -240,9 +257,13 @@ ${swarm(
   chain udpone {
     dnat ip to ip daddr . udp dport map @udpto
   }
+  chain sctpone {
+    dnat ip to ip daddr . sctp dport map @sctpto
+  }
   chain pre {
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
+    ${namesOfSandboxes} dnat to ${ownGateway}
     iifname != "${meshLink}" fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
     iifname != "${meshLink}" fib daddr type local meta l4proto . th dport vmap @ports
   }

@@ -25,7 +25,7 @@ class World {
       forget: (connections: ForgottenConnections) => void this.forgotten.push(connections),
     };
     this.mesh = new IngressMesh(groups, new SlotChains(groups));
-    this.mesh.setOpen(new Set(["8080/tcp", "8080/udp", "9090/tcp"]));
+    this.mesh.setOpen(new Set(["70/sctp", "8080/tcp", "8080/udp", "9090/tcp"]));
   }
 
   /** Where each published port leads: by port, the targets in any order. */
@@ -39,7 +39,7 @@ class World {
       const [first = "", second = ""] = object.key;
       if (object.set === "ports") heads.set(`${second}/${first}`, Number(/\d+$/.exec(object.value[0] ?? "")?.[0]));
       else {
-        const port = `${first}/${object.set.slice(0, 3)}`;
+        const port = `${first}/${object.set.slice(0, -"be".length)}`;
         slots.set(port, [...(slots.get(port) ?? []), { slot: Number(second), target: object.value.join(":") }]);
       }
     }
@@ -95,7 +95,7 @@ describe("the ingress mesh", () => {
     world.mesh.setEndpoint("c", task("c", "web", "100.64.8.3", false));
     world.mesh.setEndpoint("d", task("d", "web", ""));
     const both = ["100.64.4.2:80", "100.64.8.2:80"];
-    assert.deepEqual(world.ports(), { "8080/tcp": both, "8080/udp": both });
+    assert.deepEqual(world.ports(), { "70/sctp": both, "8080/tcp": both, "8080/udp": both });
   });
 
   test("tasks that come before their service are found when it comes", () => {

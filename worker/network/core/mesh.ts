@@ -150,7 +150,7 @@ export class IngressMesh {
       service === undefined || count === 0
         ? []
         : meshPorts(service.ports).filter((port) => this.#open.has(portText(keyOf(port))));
-    if (open.length > 0) this.#chains.use(count);
+    for (const { protocol } of open) this.#chains.use(protocol, count);
     this.#groups.set(
       `ingress/${serviceId}`,
       open.map((port) => portElement(keyOf(port), count)),
@@ -160,15 +160,10 @@ export class IngressMesh {
 
 const slotGroup = (serviceId: string, slot: number): string => `ingress/${serviceId}/${slot}`;
 
-type MeshPort = ServicePort & { readonly protocol: "tcp" | "udp" };
-
-/** Those that the mesh carries: SCTP it does not. */
-const meshPorts = (ports: readonly ServicePort[]): MeshPort[] =>
-  ports.filter(
-    (port): port is MeshPort => port.mode === "ingress" && port.protocol !== "sctp" && port.publishedPort !== 0,
-  );
+const meshPorts = (ports: readonly ServicePort[]): ServicePort[] =>
+  ports.filter((port) => port.mode === "ingress" && port.publishedPort !== 0);
 
 /** What a service wants of every node. */
 export const portsOfMesh = (ports: readonly ServicePort[]): PortKey[] => meshPorts(ports).map(keyOf);
 
-const keyOf = (port: MeshPort): PortKey => ({ protocol: port.protocol, port: port.publishedPort });
+const keyOf = (port: ServicePort): PortKey => ({ protocol: port.protocol, port: port.publishedPort });

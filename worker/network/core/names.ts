@@ -12,6 +12,9 @@ export const gatewayPattern = "skepg*";
 export const localPattern = "skepl*";
 export const hostTable = "skep";
 
+/** Where images and scripts expect names inside of a container: Docker's resolver is there. */
+export const insideResolver = "127.0.0.11";
+
 /** Of the host's end of every routed veth: one address, since each is alone on its link. */
 export const hostRouterMac = "02:fe:ff:ff:ff:01";
 

@@ -4,8 +4,11 @@
  * the host's end lets no other source address through. So nobody asks by ARP and nobody can answer in another's name.
  */
 import { element, ownGateway } from "./host.ts";
-import { hostRouterMac, linkNameOf } from "./names.ts";
+import { hostRouterMac, insideResolver, linkNameOf } from "./names.ts";
 import type { NetObject } from "./objects.ts";
+
+/** The kernel's table of its own addresses, which it asks first (ip-rule(8)). */
+const localTable = 255;
 
 export interface RoutedVeth {
   readonly sandboxId: string;
@@ -23,7 +26,9 @@ export interface RoutedVeth {
   readonly mac: string;
   readonly mtu: number;
   readonly isDefaultRoute: boolean;
-  /** The way to the resolver, of a sandbox without a default route; one link has it. */
+  /** The way to the host's own address, of a sandbox without a default route; one link has it. */
+  readonly leadsToHost: boolean;
+  /** 127.0.0.11 is behind it; one link of a sandbox that is told names has it. */
   readonly leadsToResolver: boolean;
   /** Nothing but its own network and the resolver may be reached from it. */
   readonly isIsolated: boolean;
@@ -83,10 +88,31 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     { type: "neighbour", link: interfaceName, address: gateway, mac: hostRouterMac },
     mainRoute(`${gateway}/32`, interfaceName, "", ""),
     ...(subnet === "" ? [] : [mainRoute(subnet, interfaceName, gateway, address)]),
-    ...(veth.leadsToResolver ? [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)] : []),
+    ...(veth.leadsToHost ? [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)] : []),
+    ...(veth.leadsToResolver ? resolverObjects(veth) : []),
     ...(veth.isDefaultRoute ? [mainRoute("0.0.0.0/0", interfaceName, gateway, "")] : []),
   ];
   return { host, inside };
+}
+
+/**
+ * The resolver is on the host, which rewrites the address (host.ts), so nothing is rewritten or tracked in the sandbox. In
+ * the kernel's own table of local addresses the route is longer than that of 127.0.0.0/8; its source tells who asks.
+ */
+function resolverObjects({ interfaceName: link, gateway, address }: RoutedVeth): NetObject[] {
+  return [
+    // Answers come from 127.0.0.11 (ip-sysctl, route_localnet); to other such addresses the host lets nobody through.
+    { type: "sysctl", path: `net/ipv4/conf/${link}/route_localnet`, value: "1" },
+    {
+      type: "route",
+      table: localTable,
+      destination: `${insideResolver}/32`,
+      link,
+      via: gateway,
+      onlink: false,
+      source: address,
+    },
+  ];
 }
 
 const mainRoute = (destination: string, link: string, via: string, source: string): NetObject => ({

@@ -11,7 +11,7 @@ export interface HostGroups {
 }
 
 export interface PortKey {
-  readonly protocol: "tcp" | "udp";
+  readonly protocol: "tcp" | "udp" | "sctp";
   readonly port: number;
 }
 
@@ -47,26 +47,40 @@ export const connectionsOf = (address: string): ForgottenConnections => ({ desti
 /** Chains for so many slots are there from the start: making one costs as much as ten thousand elements. */
 const readyMax = 16;
 
-/** Chains `tcpN` and `udpN`, shared by all ports with N slots. One that was needed once stays: it will be again. */
+/**
+ * Chains `tcpN` and `udpN`, shared by all ports with N slots, and `sctpN`, which few want. One that was needed once stays: it
+ * will be again.
+ */
 export class SlotChains {
   readonly #groups: HostGroups;
-  readonly #made = new Set<number>();
+  readonly #made = new Set<string>();
 
   constructor(groups: HostGroups) {
     this.#groups = groups;
-    for (let slots = 1; slots <= readyMax; slots += 1) this.use(slots);
+    for (let slots = 1; slots <= readyMax; slots += 1) this.use("tcp", slots);
   }
 
-  use(slots: number): void {
-    if (slots === 0 || this.#made.has(slots)) return;
-    this.#made.add(slots);
-    this.#groups.set(`slots/${slots}`, [chain("tcp", slots), chain("udp", slots)]);
+  use(protocol: PortKey["protocol"], slots: number): void {
+    const group = protocol === "sctp" ? `slots/sctp/${slots}` : `slots/${slots}`;
+    if (slots === 0 || this.#made.has(group)) return;
+    this.#made.add(group);
+    this.#groups.set(group, protocol === "sctp" ? [chain("sctp", slots)] : [chain("tcp", slots), chain("udp", slots)]);
   }
 }
 
-const chain = (protocol: "tcp" | "udp", slots: number): ChainObject =>
-  balanceChain({ family: "ip", table: hostTable }, `${protocol}${slots}`, {
-    by: `${protocol} dport`,
-    map: `${protocol}be`,
-    slots,
-  });
+/** Drawn anew for every connection, since a counter would be shared by all ports of the chain. */
+const chain = (protocol: PortKey["protocol"], slots: number): ChainObject =>
+  protocol === "sctp"
+    ? // Wanted by few: as text.
+      {
+        type: "chain",
+        family: "ip",
+        table: hostTable,
+        chain: `sctp${slots}`,
+        rules: [`dnat ip to sctp dport . numgen random mod ${slots} map @sctpbe`],
+      }
+    : balanceChain({ family: "ip", table: hostTable }, `${protocol}${slots}`, {
+        by: `${protocol} dport`,
+        map: `${protocol}be`,
+        slots,
+      });

@@ -1,0 +1,39 @@
+/** Asks one manager for the next certificate of a node whose own has ended: as a stranger, showing the one that ended. */
+import { proveCertified, Stranger, type TlsIdentity } from "../lib/pki/index.ts";
+import { Channel } from "../lib/rpc/index.ts";
+import { caMethods } from "./ca-methods.ts";
+import type { skep } from "./gen/skep.js";
+
+const callMs = 10_000;
+
+/**
+ * @param csr    PEM, of the key to come
+ * @param roots  PEM, those that the node trusts
+ * @throws       what the manager answered (REINSTATEMENT_REFUSED, NODE_UNKNOWN, NODE_REVOKED, ...), RPC_UNAVAILABLE
+ */
+export async function askReinstatement(
+  address: string,
+  { tls, roots, csr }: { readonly tls: TlsIdentity; readonly roots: string; readonly csr: string },
+  signal: AbortSignal,
+): Promise<skep.ca.IRenewResponse> {
+  const channel = new Channel({ address, tls: new Stranger(roots), expect: { role: "manager" } });
+  try {
+    const { certificate, privateKey } = tls;
+    const request: skep.ca.IReinstateRequest = {
+      csr,
+      certificate: pemOf(certificate.raw),
+      proof: proveCertified(csr, certificate, privateKey),
+    };
+    return await channel.call(caMethods.reinstate, request, { timeoutMs: callMs, signal });
+  } finally {
+    channel[Symbol.dispose]();
+  }
+}
+
+function pemOf(der: Uint8Array): string {
+  const lines =
+    Buffer.from(der)
+      .toString("base64")
+      .match(/.{1,64}/gu) ?? [];
+  return `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`;
+}
