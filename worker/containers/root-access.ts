@@ -163,10 +163,9 @@ export async function prepareRoot(
   // One that fails may have failed for its own reasons.
   const told = await underWay?.catch(() => undefined);
   if (told !== undefined) return userIn(told, wish.user, wish.groupAdd);
-  await makeDirectories(layers);
   const directory = isRoot ? [] : ["--make-directory", wish.workingDirectory];
-  const visit = readAccounts(programs, [...overlayOptions(layers), ...directory]);
-  if (key !== undefined && !visits.has(key)) visits.set(key, visit);
+  const visit = makeDirectories(layers).then(() => readAccounts(programs, [...overlayOptions(layers), ...directory]));
+  if (key !== undefined && isRoot && !visits.has(key)) visits.set(key, visit);
   const accounts = await visit.finally(() => {
     if (key !== undefined && visits.get(key) === visit) visits.delete(key);
   });
