@@ -19,7 +19,7 @@ import {
 } from "../lib/pki/index.ts";
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
-import { realClock, sleep, type Logger } from "../lib/runtime/index.ts";
+import { fillFromPool, realClock, sleep, type Logger } from "../lib/runtime/index.ts";
 import { caMethods } from "../proto/ca-methods.ts";
 import { controlMethods, logsMethod, sessionMethod, type skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
@@ -217,13 +217,13 @@ export class Manager implements AsyncDisposable {
       clock: realClock,
       random: new Random(randomBytes(6).readUIntBE(0, 6)),
       logger: parts.options.logger,
-      newId: () => newId(fillRandomly),
+      newId: () => newId(fillFromPool),
       managers: () => this.#addresses(),
     });
     this.#logs = new LogBroker({
       store: parts.store,
       sessions: this.#dispatcher,
-      newId: () => newId(fillRandomly),
+      newId: () => newId(fillFromPool),
     });
   }
 
@@ -416,7 +416,7 @@ export class Manager implements AsyncDisposable {
     const control = new Control({
       store: this.store,
       isUpToDate,
-      newId: () => newId(fillRandomly),
+      newId: () => newId(fillFromPool),
       newKey: () => randomBytes(32),
     });
     serveControl(this.#server, { control, store: this.store, leader, logs: this.#logs });
@@ -484,8 +484,8 @@ export class Manager implements AsyncDisposable {
       ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
       new Rotator({ ...parts, draw, makeRoot }),
       new RoleManager({ ...parts, members: this.#membersPort(), seed: randomBytes(8).toString("hex") }),
-      new Allocator({ ...parts, newId: () => newId(fillRandomly) }),
-      new Orchestrator({ ...parts, newId: () => newId(fillRandomly) }),
+      new Allocator({ ...parts, newId: () => newId(fillFromPool) }),
+      new Orchestrator({ ...parts, newId: () => newId(fillFromPool) }),
       new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
       this.#dispatcher,
     ];

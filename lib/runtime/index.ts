@@ -5,6 +5,7 @@
  * bounded-queue  waits, refuses, or drops and tells to resync when full
  * group-commit   many writers, one sync of the disk
  * logger         JSON lines without secrets
+ * random-pool    bytes for ids, many at a call
  * standard-error never makes the process wait for who reads it
  * Uses: lib/pure, pino.   Used by: every shell.
  */
@@ -13,6 +14,7 @@ export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } fro
 export { GroupCommit } from "./group-commit.ts";
 export { directoryBytes } from "./directory-bytes.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
+export { fillFromPool } from "./random-pool.ts";
 export { standardError } from "./standard-error.ts";
 export { TaskGroup } from "./task-group.ts";
 export { VirtualClock } from "./virtual-clock.ts";

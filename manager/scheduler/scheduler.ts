@@ -57,6 +57,8 @@ const batchMax = 200;
  * large cluster may have waiting would keep the process from its heartbeats.
  */
 const inFlightMax = 6;
+/** In a plan, eight nodes looked at cost as much as a task placed. */
+const nodesPerTask = 1 / 8;
 /** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */
 const rewriteMs = 5000;
 const retryMs = 1000;
@@ -224,7 +226,8 @@ export class Scheduler {
     this.#enforce();
     // With the last batch of those under way comes the next plan.
     const tasksMax = (inFlightMax - this.#inFlight) * batchMax;
-    if (tasksMax <= 0) {
+    // To look at many nodes for the sake of few tasks would cost more than to wait for the batches before.
+    if (tasksMax < Math.min(inFlightMax * batchMax, Math.max(1, this.#board.size * nodesPerTask))) {
       this.#cutShort = true;
       return;
     }

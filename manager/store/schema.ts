@@ -39,6 +39,20 @@ function codec<
   };
 }
 
+const emptyList: never[] = [];
+const emptyMap: Record<string, string> = {};
+Object.freeze(emptyList);
+Object.freeze(emptyMap);
+
+/** Most lists of a task are empty: there may be a million, and to freeze each takes longer than to read the task. */
+function shareEmpty(task: skep.objects.Task): skep.objects.Task {
+  if (task.assignedGenericResources.length === 0) task.assignedGenericResources = emptyList;
+  if (task.networksAttachments.length === 0) task.networksAttachments = emptyList;
+  if (task.volumes.length === 0) task.volumes = emptyList;
+  if (Object.keys(task.labels).length === 0) task.labels = emptyMap;
+  return task;
+}
+
 type Keys<Keyed> = IndexSchema<Keyed>["keys"];
 
 /** First the indexes in which a key has one object, then those in which it may have many. */
@@ -95,6 +109,12 @@ const sharedByTasks: ReadonlyMap<number, SharedField> = new Map<number, SharedFi
 ]);
 const { objects } = skep;
 
+const wholeTasks = codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task, sharedByTasks);
+const taskCodec: typeof wholeTasks = {
+  ...wholeTasks,
+  decode: (bytes, id, meta) => shareEmpty(wholeTasks.decode(bytes, id, meta)),
+};
+
 /** The keys by which rooms look objects up, besides the id. Numbers (states, roles) are keys in decimal. */
 export const clusterSchema = {
   cluster: table(
@@ -139,7 +159,7 @@ export const clusterSchema = {
   ),
   task: table(
     4,
-    codec<skep.objects.Task, skep.objects.Task.$Properties>(objects.Task, sharedByTasks),
+    taskCodec,
     {},
     {
       service: (task: TaskKeys) => text(task.serviceId),

@@ -4,10 +4,9 @@
  * through on their way to a node; `all` runs a whole manager's.
  */
 import { createHistogram, monitorEventLoopDelay, performance } from "node:perf_hooks";
-import { randomFillSync } from "node:crypto";
 
 import { newId } from "../../lib/pure/id.ts";
-import { createLogger, realClock } from "../../lib/runtime/index.ts";
+import { createLogger, fillFromPool, realClock } from "../../lib/runtime/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
@@ -29,7 +28,7 @@ let services = 0;
 
 if (!whole) {
   const parts = { store, clock: realClock, logger: createLogger({ level: "warn" }) };
-  const fresh = (): string => newId((bytes) => void randomFillSync(bytes));
+  const fresh = (): string => newId(fillFromPool);
   new LeaderLoops(store, [
     new Allocator({ ...parts, newId: fresh }),
     new Orchestrator({ ...parts, newId: fresh }),

@@ -70,6 +70,11 @@ export class Board {
     return this.#nodes.get(id);
   }
 
+  /** Nodes. */
+  get size(): number {
+    return this.#nodes.size;
+  }
+
   get nodes(): IterableIterator<NodeState> {
     return this.#nodes.values();
   }

@@ -92,6 +92,8 @@ export class NodeState {
   }
 
   isAvoidedBy(serviceId: string, specVersion: number, nowMs: number): boolean {
+    // Nearly always; a plan asks it of every node.
+    if (this.#failures.size === 0) return false;
     const times = this.#failures.get(`${serviceId}/${specVersion}`);
     return times !== undefined && times.filter((at) => nowMs - at < failureWindowMs).length >= failuresUntilAvoided;
   }

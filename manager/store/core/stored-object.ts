@@ -169,9 +169,13 @@ export function hasKey(keys: IndexKeys, key: string): boolean {
 
 /** Typed arrays cannot be frozen; those who read one must not write it. */
 function deepFreeze(value: unknown): void {
-  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || Object.isFrozen(value)) return;
+  if (typeof value !== "object" || value === null || Object.isFrozen(value) || ArrayBuffer.isView(value)) return;
   Object.freeze(value);
-  for (const inner of Object.values(value)) deepFreeze(inner);
+  const fields = value as Record<string, unknown>;
+  for (const name of Object.keys(fields)) {
+    const inner = fields[name];
+    if (typeof inner === "object" && inner !== null) deepFreeze(inner);
+  }
 }
 
 /**
