@@ -11,6 +11,7 @@ import { unpackError } from "../thread-errors.ts";
 import type { Act, Acts } from "./desk.ts";
 import { SnapshotAborted } from "./errors.ts";
 import { contentBytesMax } from "./format.ts";
+import { RestingThread } from "./resting-thread.ts";
 import type { SnapshotReport, SnapshotRequestMessage, SnapshotWorkerData } from "./snapshot-worker.ts";
 import type { SnapshotChunk, SnapshotOffer, SnapshotReader, SnapshotReceiver, SnapshotTransfers } from "./transfer.ts";
 
@@ -18,8 +19,8 @@ const sliceMs = 5;
 /** Chunks handed over and not answered yet. */
 const windowMax = 4;
 
-/** What is needed of a worker thread. */
-export type SnapshotThread = Pick<Worker, "postMessage" | "on" | "once" | "terminate">;
+/** What is needed of a thread. */
+export type SnapshotThread = Pick<RestingThread, "postMessage" | "on" | "once" | "terminate">;
 
 type Answered<A extends Act> = (error: Error | undefined, answer: Acts[A]["answer"] | undefined) => void;
 
@@ -37,7 +38,8 @@ export class SnapshotClient implements SnapshotStore, SnapshotTransfers {
   static start(data: SnapshotWorkerData, scheduler: Scheduler): SnapshotClient {
     const here = import.meta.url;
     const file = new URL(here.endsWith(".ts") ? "./snapshot-worker.ts" : "./snapshot-worker.js", here);
-    return new SnapshotClient(new Worker(file, { workerData: data, name: "snapshots" }), scheduler);
+    const thread = (now: SnapshotWorkerData): Worker => new Worker(file, { workerData: now, name: "snapshots" });
+    return new SnapshotClient(new RestingThread(data, thread), scheduler);
   }
 
   /** Over a thread that runs already. */
@@ -46,7 +48,7 @@ export class SnapshotClient implements SnapshotStore, SnapshotTransfers {
     this.#worker = worker;
     this.#opened.promise.catch(() => {}); // nobody may be waiting for it when the thread fails
     this.#worker.on("message", (report: SnapshotReport) => this.#onReport(report));
-    this.#worker.on("error", (error) => this.#fail(error instanceof Error ? error : new Error(String(error))));
+    this.#worker.on("error", (error: unknown) => this.#fail(error instanceof Error ? error : new Error(String(error))));
     this.#exited = new Promise((resolve) => {
       this.#worker.once("exit", () => {
         this.#fail(
