@@ -6,7 +6,7 @@
 import { rmSync, writeFileSync } from "node:fs";
 
 import { ClusterError } from "../lib/pure/errors.ts";
-import { createLogger, standardError } from "../lib/runtime/index.ts";
+import { collectAtRest, createLogger, realClock, standardError } from "../lib/runtime/index.ts";
 import { ConfigInvalid, readConfig, readIfThere, usage } from "./config.ts";
 import { Skepd, version } from "./skepd.ts";
 import { notify } from "./systemd.ts";
@@ -45,7 +45,9 @@ async function main(args: readonly string[]): Promise<number> {
   if (config.pidFile !== undefined) writeFileSync(config.pidFile, `${process.pid}\n`);
   notify("READY=1");
   logger.info("serving", { hosts: config.hosts });
+  const memory = collectAtRest(realClock);
   const code = await ended.promise;
+  memory.cancel();
   notify("STOPPING=1");
   await skepd[Symbol.asyncDispose]();
   if (config.pidFile !== undefined) rmSync(config.pidFile, { force: true });

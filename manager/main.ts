@@ -7,7 +7,14 @@ import { readFileSync } from "node:fs";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
-import { createLogger, logLevels, realClock, standardError, type LogLevel } from "../lib/runtime/index.ts";
+import {
+  collectAtRest,
+  createLogger,
+  logLevels,
+  realClock,
+  standardError,
+  type LogLevel,
+} from "../lib/runtime/index.ts";
 import { readBootstrap } from "./ca/index.ts";
 import { forceNewCluster } from "./force-new-cluster.ts";
 import { Manager, type ManagerOptions, type Start } from "./manager.ts";
@@ -155,7 +162,9 @@ async function run(flags: Flags): Promise<number> {
   // For whoever started it: it serves, and where.
   const { port, metricsPort } = manager;
   process.stdout.write(`${JSON.stringify({ serving: port, metrics: metricsPort, memberId: manager.raft.memberId })}\n`);
+  const memory = collectAtRest(realClock);
   const code = await ended.promise;
+  memory.cancel();
   await manager[Symbol.asyncDispose]();
   // The daemon's end of it stays open.
   process.stdin.destroy();

@@ -7,6 +7,7 @@
  * logger         JSON lines without secrets
  * random-pool    bytes for ids, many at a call
  * standard-error never makes the process wait for who reads it
+ * memory         given back by a process at rest
  * Uses: lib/pure, pino.   Used by: every shell.
  */
 export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
@@ -16,5 +17,6 @@ export { directoryBytes } from "./directory-bytes.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { fillFromPool } from "./random-pool.ts";
 export { standardError } from "./standard-error.ts";
+export { collectAtRest } from "./memory.ts";
 export { TaskGroup } from "./task-group.ts";
 export { VirtualClock } from "./virtual-clock.ts";

@@ -48,7 +48,13 @@ export class LevelMemory implements TaskMemory {
   }
 
   static async open(folder: string): Promise<LevelMemory> {
-    const level = new Level<string, Uint8Array>(folder, { keyEncoding: "utf8", valueEncoding: "view" });
+    // It is read once, at the start: a cache would keep what nobody asks for again.
+    const level = new Level<string, Uint8Array>(folder, {
+      keyEncoding: "utf8",
+      valueEncoding: "view",
+      cacheSize: 64 * 1024,
+      writeBufferSize: 512 * 1024,
+    });
     await level.open();
     return new LevelMemory(level);
   }
