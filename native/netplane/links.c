@@ -16,6 +16,16 @@ static void put_ip(struct outgoing *out, uint16_t type, const struct ip *ip)
         out_put(out, type, ip->bytes, ip_size(ip));
 }
 
+/*
+ * A veth that is not told how many queues it has gets one a processor and, before anybody sees it, uses only the first: to
+ * take the others out of use the kernel waits for all of RCU (netif_set_real_num_tx_queues()), on each of the two ends.
+ */
+static void put_one_queue(struct outgoing *out)
+{
+    out_put_u32(out, IFLA_NUM_TX_QUEUES, 1);
+    out_put_u32(out, IFLA_NUM_RX_QUEUES, 1);
+}
+
 static void put_link_data(struct outgoing *out, const struct link_fields *link, const struct message_context *context)
 {
     size_t data = out_nest(out, IFLA_INFO_DATA);
@@ -29,6 +39,7 @@ static void put_link_data(struct outgoing *out, const struct link_fields *link, 
         size_t peer = out_nest(out, VETH_INFO_PEER);
         out_raw(out, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg));
         out_put_text(out, IFLA_IFNAME, link->peer_name);
+        put_one_queue(out);
         if (link->peer_mtu != 0)
             out_put_u32(out, IFLA_MTU, link->peer_mtu);
         if (link->peer_mac.set)
@@ -53,6 +64,8 @@ void put_link_add(struct outgoing *out, const struct link_fields *link, const st
         out_put_u32(out, IFLA_MASTER, context->master);
     if (link->target != NULL)
         out_put_u32(out, IFLA_NET_NS_FD, (uint32_t)context->namespace_fd);
+    if (link->kind == LINK_VETH)
+        put_one_queue(out);
     size_t info = out_nest(out, IFLA_LINKINFO);
     out_put_text(out, IFLA_INFO_KIND, kind_names[link->kind]);
     if (link->kind == LINK_VXLAN || link->kind == LINK_VETH)

@@ -4,9 +4,10 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -277,15 +278,7 @@ int namespace_filter(struct namespaces *namespaces, struct namespace *namespace,
     return open_in(namespaces, namespace, NETLINK_NETFILTER, &namespace->filter, error);
 }
 
-static int read_index(void *context, const struct nlmsghdr *message, struct error *error)
-{
-    const struct ifinfomsg *header = message_header(message, sizeof *header);
-    if (header == NULL)
-        return fail(error, EBADMSG, "read a link");
-    *(uint32_t *)context = (uint32_t)header->ifi_index;
-    return 0;
-}
-
+/* netdevice(7) SIOCGIFINDEX, which every socket answers for its own namespace: RTM_GETLINK would describe the whole link. */
 int namespace_link_index(struct namespaces *namespaces, struct namespace *namespace, const char *name, uint32_t *out,
                          struct error *error)
 {
@@ -295,17 +288,13 @@ int namespace_link_index(struct namespaces *namespaces, struct namespace *namesp
         return 0;
     }
     struct netlink *route;
-    struct outgoing question = {0};
+    struct ifreq request = {0};
     if (namespace_route(namespaces, namespace, &route, error) < 0)
         return -1;
-    out_begin(&question, RTM_GETLINK, 0, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg), 0);
-    out_put_text(&question, IFLA_IFNAME, name);
-    out_put_u32(&question, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-    out_end(&question);
-    int result = netlink_get(route, &question, read_index, out, error);
-    out_release(&question);
-    if (result < 0)
-        return fail(error, error->number, "find link %s", name);
+    strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
+    if (ioctl(route->fd, SIOCGIFINDEX, &request) < 0)
+        return fail(error, errno, "find link %s", name);
+    *out = (uint32_t)request.ifr_ifindex;
     *cached = (struct cached_link){.index = *out};
     strncpy(cached->name, name, sizeof cached->name - 1);
     return 0;
