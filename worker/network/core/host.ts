@@ -197,6 +197,10 @@ const hostSets: Readonly<Record<string, SetFields>> = {
 /** What sandboxes ask 127.0.0.11; routed-veth.ts leads it here. */
 const namesOfSandboxes = `iifname { "${gatewayPattern}", "${localPattern}" } ip daddr ${insideResolver} meta l4proto { tcp, udp } th dport 53`;
 
+/**
+ * Every packet of the host passes the chains with a hook, and those of an overlay pass them once more inside of a frame. So
+ * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own.
+ */
 export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts): string {
   const inSwarm = number > 0;
   const gateway = gatewayOf(number);
@@ -221,17 +225,24 @@ export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts
   set bounce { type ipv4_addr . ipv4_addr; flags interval; }
   map entry { type ether_addr : mark; }
   map zones { typeof ether saddr : ct zone; }
+  chain vxlan {
+    ip saddr != @peers drop
+    iifname "${linkPattern}" drop
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    notrack
+  }
+  chain ours {
+    ip saddr 127.0.0.0/8 drop
+    ${namesOfSandboxes} accept
+    ip daddr 127.0.0.0/8 drop
+${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
   chain raw {
     type filter hook prerouting priority raw; policy accept;
-    iifname "${linkPattern}" ip saddr 127.0.0.0/8 drop
-    ${namesOfSandboxes} accept
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
-${swarm(
-  `udp dport ${dataPort} fib daddr type local ip saddr != @peers drop`,
-  `udp dport ${dataPort} fib daddr type local iifname "${linkPattern}" drop`,
-  `udp dport ${dataPort} fib daddr type local notrack`,
-)}    ip daddr @blocks iifname != { "${linkPattern}", "lo" } drop
-${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
+${swarm(`udp dport ${dataPort} fib daddr type local goto vxlan`)}    iifname "${linkPattern}" goto ours
+    iifname "lo" accept
+    ip daddr 127.0.0.0/8 drop
+    ip daddr @blocks drop
+  }
   chain rawout {
     type filter hook output priority raw; policy accept;
 ${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
@@ -243,13 +254,15 @@ ${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
     ip saddr . ip daddr @lan ip daddr != @gateways accept
     reject with icmp type net-prohibited
   }
+  chain entering {
+${swarm(`ether saddr != @entry drop`, `ct direction original ct mark 0 ct mark set ether saddr map @entry`)}  }
   chain premark {
     type filter hook prerouting priority mangle; policy accept;
+    iifname != "${linkPattern}" accept
 ${swarm(
-  `iifname "${meshLink}" ether saddr != @entry drop`,
-  `iifname "${meshLink}" ct direction original ct mark 0 ct mark set ether saddr map @entry`,
-  `iifname "${linkPattern}" ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
-)}    iifname "${linkPattern}" ip saddr @isolated jump fenced
+  `iifname "${meshLink}" goto entering`,
+  `ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
+)}    ip saddr @isolated jump fenced
   }
   chain tcpone {
     dnat ip to ip daddr . tcp dport map @tcpto

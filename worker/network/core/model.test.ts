@@ -177,6 +177,7 @@ describe("the model of overlays", () => {
       "sysctl net/ipv4/conf/all/send_redirects",
       "sysctl net/ipv4/conf/default/rp_filter",
       "sysctl net/ipv4/conf/default/send_redirects",
+      "sysctl net/ipv4/ip_early_demux",
       "sysctl net/ipv4/ip_forward",
       "table ip skep",
     ]);

@@ -143,6 +143,8 @@ class Overlay {
     const gateway = `${network.gateway}/32`;
     return [
       { type: "sysctl", path: "net/ipv4/ip_forward", value: "1" },
+      // Nothing is delivered here, so nobody looks for a socket before the route.
+      { type: "sysctl", path: "net/ipv4/ip_early_demux", value: "0" },
       // Strict source checks on each link; no advice to go another way than through the router.
       { type: "sysctl", path: "net/ipv4/conf/all/rp_filter", value: "1" },
       { type: "sysctl", path: "net/ipv4/conf/default/rp_filter", value: "1" },
