@@ -97,7 +97,7 @@ function bridgeJson({
   auxiliaryAddresses,
   network,
 }: (NodeNetwork & { kind: "bridge" })["record"]): Own {
-  const { subnet, ipRange, gateway, internal, name } = network;
+  const { subnet, ipRange, gateway, subnet6, gateway6, internal, name } = network;
   const config = {
     Subnet: subnet,
     ...(ipRange === "" ? {} : { IPRange: ipRange }),
@@ -106,12 +106,16 @@ function bridgeJson({
   };
   return {
     Created: isoTime(createdAtMs),
-    IPAM: { Driver: "default", Options: {}, Config: [config] },
+    EnableIPv6: subnet6 !== undefined,
+    IPAM: { Driver: "default", Options: {}, Config: [config, ...configs6(subnet6, gateway6)] },
     Internal: internal,
     Options: name === "bridge" ? { ...bridgeOptions, ...options } : options,
     Labels: labels,
   };
 }
+
+const configs6 = (Subnet: string | undefined, Gateway: string | undefined): JsonObject[] =>
+  Subnet === undefined || Gateway === undefined ? [] : [{ Subnet, Gateway }];
 
 function configJson({ createdAtMs, wish }: (NodeNetwork & { kind: "config" })["config"]): Own {
   const configs = (wish.ipam ?? []).map(({ subnet, ipRange, gateway, auxiliaryAddresses = {} }) => ({
@@ -123,6 +127,7 @@ function configJson({ createdAtMs, wish }: (NodeNetwork & { kind: "config" })["c
   return {
     Created: isoTime(createdAtMs),
     Driver: wish.driver === undefined || wish.driver === "" ? "bridge" : wish.driver,
+    EnableIPv6: wish.enableIpv6 ?? false,
     IPAM: { Driver: "default", Options: {}, Config: configs },
     Internal: wish.internal ?? false,
     ConfigOnly: true,
@@ -144,14 +149,19 @@ export function overlaysHere(node: NodeSide | undefined): readonly Shown[] {
     const taskId = labelsOf(container.record)["com.docker.swarm.task.id"];
     for (const network of node?.networks?.overlaysOf(container.id, taskId) ?? []) found.set(network.id, network);
   }
-  return [...found.values()].map(({ id, name, subnet, gateway, internal, vni, encrypted }) => ({
+  return [...found.values()].map(({ id, name, subnet, gateway, subnet6, gateway6, internal, vni, encrypted }) => ({
     Name: name,
     Id: id,
     Created: zeroTime,
     Scope: "swarm",
     Driver: "overlay",
     ...plain,
-    IPAM: { Driver: "default", Options: {}, Config: [{ Subnet: subnet, Gateway: gateway }] },
+    EnableIPv6: subnet6 !== undefined,
+    IPAM: {
+      Driver: "default",
+      Options: {},
+      Config: [{ Subnet: subnet, Gateway: gateway }, ...configs6(subnet6, gateway6)],
+    },
     Internal: internal,
     Options: {
       "com.docker.network.driver.overlay.vxlanid_list": String(vni),
@@ -172,7 +182,7 @@ export function membersOf(node: NodeSide | undefined, networkId: string): Readon
       EndpointID: sha256(`endpoint ${networkId} ${id}`),
       MacAddress: end.macAddress,
       IPv4Address: `${end.address}/${end.prefixLength}`,
-      IPv6Address: "",
+      IPv6Address: end.v6 === undefined ? "" : `${end.v6.address}/${end.v6.prefixLength}`,
     };
   }
   return members;

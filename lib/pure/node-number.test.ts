@@ -8,6 +8,7 @@ test("everything of a node follows from its number", () => {
   assert.deepEqual(nodeAddresses(1), {
     mac: "02:fe:00:00:00:01",
     linkAddress: "169.254.0.1",
+    linkAddress6: "fe80::1",
     mark: 0x5300_0001,
     zone: 1,
     gatewayBlock: "100.64.4.0/22",
@@ -16,6 +17,7 @@ test("everything of a node follows from its number", () => {
   assert.deepEqual(nodeAddresses(4095), {
     mac: "02:fe:00:00:0f:ff",
     linkAddress: "169.254.15.255",
+    linkAddress6: "fe80::fff",
     mark: 0x5300_0fff,
     zone: 4095,
     gatewayBlock: "100.127.252.0/22",

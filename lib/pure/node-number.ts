@@ -21,6 +21,8 @@ export interface NodeAddresses {
   readonly mac: string;
   /** The node as next hop inside an overlay; link-local, so it is in nobody's subnet. */
   readonly linkAddress: string;
+  /** The same for IPv6. */
+  readonly linkAddress6: string;
   /** Of connections that came in through the node. */
   readonly mark: number;
   /** Conntrack zone of what came in through the node. */
@@ -44,6 +46,7 @@ export function nodeAddresses(number: number): NodeAddresses {
   return {
     mac: `02:fe:00:00:${hex(high)}:${hex(low)}`,
     linkAddress: `169.254.${high}.${low}`,
+    linkAddress6: `fe80::${number.toString(16)}`,
     mark: (nodeMarkBase | number) >>> 0,
     zone: number,
     gatewayBlock: `${formatV4(block)}/${blockPrefix}`,

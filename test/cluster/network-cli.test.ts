@@ -60,6 +60,15 @@ async function lookUp(host: Host, container: string, name: string): Promise<stri
     .toSorted()
     .join(" ");
 }
+/** Likewise of IPv6. */
+async function lookUp6(host: Host, container: string, name: string): Promise<string> {
+  const said = await inside(host, container, `busybox nslookup -type=aaaa ${name} || true`);
+  const answer = said.split("\n").slice(2).join("\n");
+  return [...answer.matchAll(/Address: (\S+)/g)]
+    .map(([, address]) => address ?? "")
+    .toSorted()
+    .join(" ");
+}
 /** What it is served by whoever has the name. (The C library of a static busybox cannot look names up by itself.) */
 async function fetchFrom(host: Host, container: string, name: string): Promise<string> {
   const [address = ""] = (await lookUp(host, container, name)).split(" ");
@@ -349,6 +358,59 @@ describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
     for (const name of ["web", "www"]) assert.equal(await lookUp(b, "two", name), VIP);
     assert.match(await fetchFrom(b, "two", "www"), /^root:/);
     assert.match(await docker(a, "service", "ls", "--format", "{{.Ports}}"), /\*:8088->80\/tcp/);
+  });
+
+  test("networks have IPv6 where it is asked for, on one node and in the swarm", async () => {
+    const page = (address: string): string => `busybox wget -q -O - http://[${address}]/group`;
+    const httpd = ["busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc"];
+    const field = (host: Host, container: string, network: string): Promise<string> =>
+      docker(
+        host,
+        "inspect",
+        "-f",
+        `{{(index .NetworkSettings.Networks "${network}").GlobalIPv6Address}}/{{(index .NetworkSettings.Networks "${network}").GlobalIPv6PrefixLen}} {{(index .NetworkSettings.Networks "${network}").IPv6Gateway}}`,
+        container,
+      );
+    await docker(a, "network", "create", "--ipv6", "--subnet", "172.31.0.0/24", "--subnet", "fd00:c1::/64", "six1");
+    await docker(a, "run", "-d", "--name", "s1", "--network", "six1", "--ip6", "fd00:c1::77", "box:1", ...httpd);
+    await docker(a, "run", "-d", "--name", "s2", "--network", "six1", "box:1");
+    assert.equal(await field(a, "s1", "six1"), "fd00:c1::77/64 fd00:c1::1");
+    assert.equal(await lookUp6(a, "s2", "s1"), "fd00:c1::77");
+    assert.match(await inside(a, "s2", page("fd00:c1::77")), /^root:/);
+    assert.match(await inside(a, "s2", "busybox nslookup fd00:c1::77"), /name = s1\.six1/);
+    assert.match(await inside(a, "s1", "cat /etc/hosts"), /^fd00:c1::77\t/m);
+    const [shown] = JSON.parse(await docker(a, "network", "inspect", "six1")) as {
+      EnableIPv6: boolean;
+      IPAM: { Config: object[] };
+      Containers: Record<string, { Name: string; IPv6Address: string }>;
+    }[];
+    assert.equal(shown?.EnableIPv6, true);
+    assert.deepEqual(shown?.IPAM.Config, [
+      { Subnet: "172.31.0.0/24", Gateway: "172.31.0.1" },
+      { Subnet: "fd00:c1::/64", Gateway: "fd00:c1::1" },
+    ]);
+    const member = Object.values(shown?.Containers ?? {}).find(({ Name }) => Name === "s1");
+    assert.equal(member?.IPv6Address, "fd00:c1::77/64");
+    await docker(a, "rm", "-f", "s1", "s2");
+
+    await docker(a, "network", "create", "-d", "overlay", "--attachable", "--ipv6", "--subnet", "fd00:c2::/64", "six2");
+    await docker(a, "run", "-d", "--name", "t1", "--network", "six2", "box:1", ...httpd);
+    await docker(b, "run", "-d", "--name", "t2", "--network", "six2", "--ip6", "fd00:c2::55", "box:1");
+    const address = (await field(a, "t1", "six2")).split("/")[0] ?? "";
+    assert.match(address, /^fd00:c2::/);
+    assert.match(await field(b, "t2", "six2"), /^fd00:c2::55\/64 fd00:c2::1$/);
+    await world.until("the name t1", 10_000, async () => (await lookUp6(b, "t2", "t1")) === address);
+    assert.match(await inside(b, "t2", page(address)), /^root:/);
+    const service = ["--name", "six", "--network", "six2", "--no-resolve-image", "--stop-grace-period", "1s", "-d"];
+    await docker(a, "service", "create", ...service, "box:1", ...httpd);
+    await world.until("its task by name", 20_000, async () =>
+      (await lookUp6(b, "t2", "tasks.six")).startsWith("fd00:c2::"),
+    );
+    assert.match(await inside(b, "t2", page(await lookUp6(b, "t2", "tasks.six"))), /^root:/);
+    assert.equal(await lookUp6(b, "t2", "six"), "", "a virtual address is of IPv4");
+    await docker(a, "service", "rm", "six");
+    await docker(a, "rm", "-f", "t1");
+    await docker(b, "rm", "-f", "t2");
   });
 
   test("a worker knows a network of the swarm while a container of its own is on it", async () => {

@@ -12,7 +12,7 @@
  *                                              asks again on the same connection for each line of input; prints each answer
  *   net-probe send ADDRESS PORT TEXT [-s SOURCEADDRESS]
  *                                              one datagram
- *   net-probe receive PORT                     prints each datagram that arrives, until it is killed
+ *   net-probe receive|receive6 PORT            prints each datagram that arrives, until it is killed
  *   net-probe bind PORT                        holds a tcp port that listens, until it is killed; prints "ready"
  *   net-probe sctp-serve NAME PORT             answers the first packet of an SCTP association, and no more of it: kernels
  *                                              without SCTP carry it all the same; prints "ready"
@@ -53,12 +53,36 @@ static int failed(const char *what)
     return 1;
 }
 
+/* Of either family. */
+struct endpoint {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    };
+    socklen_t size;
+};
+
 static struct sockaddr_in address_of(const char *text, int port)
 {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     if (inet_pton(AF_INET, text, &address.sin_addr) != 1)
         exit(2);
     return address;
+}
+
+static struct endpoint endpoint_of(const char *text, int port)
+{
+    struct endpoint found = { .size = sizeof found.v4 };
+    if (strchr(text, ':') == NULL) {
+        found.v4 = address_of(text, port);
+        return found;
+    }
+    found.v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+    found.size = sizeof found.v6;
+    if (inet_pton(AF_INET6, text, &found.v6.sin6_addr) != 1)
+        exit(2);
+    return found;
 }
 
 static int ready(int fd, short events)
@@ -72,18 +96,21 @@ static int ready(int fd, short events)
 
 static int bound(int type, const char *address, int port)
 {
-    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0), on = 1;
-    struct sockaddr_in own = address_of(address, port);
+    struct endpoint own = endpoint_of(address, port);
+    int fd = socket(own.any.sa_family, type | SOCK_CLOEXEC, 0), on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&own, sizeof own) < 0)
+    if (own.any.sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (fd < 0 || bind(fd, &own.any, own.size) < 0)
         return -1;
     return fd;
 }
 
 static int open_to(const char *address, int port)
 {
-    int fd = bound(is_udp ? SOCK_DGRAM : SOCK_STREAM, source_address ? source_address : "0.0.0.0", source_port);
-    struct sockaddr_in there = address_of(address, port);
+    struct endpoint there = endpoint_of(address, port);
+    const char *own = source_address ? source_address : there.any.sa_family == AF_INET6 ? "::" : "0.0.0.0";
+    int fd = bound(is_udp ? SOCK_DGRAM : SOCK_STREAM, own, source_port);
     if (fd < 0)
         return -1;
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -91,7 +118,7 @@ static int open_to(const char *address, int port)
         int how = is_whole ? IP_PMTUDISC_DO : IP_PMTUDISC_DONT;
         setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, sizeof how);
     }
-    if (connect(fd, (struct sockaddr *)&there, sizeof there) < 0) {
+    if (connect(fd, &there.any, there.size) < 0) {
         int error = 0;
         socklen_t size = sizeof error;
         if (errno != EINPROGRESS || ready(fd, POLLOUT) < 0)
@@ -178,21 +205,21 @@ static void answer(int fd, const char *name, int datagrams)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (;;) {
-        struct sockaddr_in peer;
-        socklen_t size = sizeof peer;
-        char text[256], buffer[65536], from[INET_ADDRSTRLEN];
-        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &size);
+        struct endpoint peer = { .size = sizeof peer.v6 };
+        char text[256], buffer[65536], from[INET6_ADDRSTRLEN];
+        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, &peer.any, &peer.size);
         if (got <= 0 && !datagrams)
             exit(0);
         if (got < 0)
             continue;
         if (!datagrams) {
-            size = sizeof peer;
-            getpeername(fd, (struct sockaddr *)&peer, &size);
+            peer.size = sizeof peer.v6;
+            getpeername(fd, &peer.any, &peer.size);
         }
-        inet_ntop(AF_INET, &peer.sin_addr, from, sizeof from);
-        int length = snprintf(text, sizeof text, "%s peer=%s:%d\n", name, from, ntohs(peer.sin_port));
-        if (sendto(fd, text, (size_t)length, MSG_NOSIGNAL, (struct sockaddr *)&peer, datagrams ? size : 0) < 0 && !datagrams)
+        int is_v6 = peer.any.sa_family == AF_INET6;
+        inet_ntop(peer.any.sa_family, is_v6 ? (const void *)&peer.v6.sin6_addr : &peer.v4.sin_addr, from, sizeof from);
+        int length = snprintf(text, sizeof text, is_v6 ? "%s peer=[%s]:%d\n" : "%s peer=%s:%d\n", name, from, ntohs(peer.v4.sin_port));
+        if (sendto(fd, text, (size_t)length, MSG_NOSIGNAL, &peer.any, datagrams ? peer.size : 0) < 0 && !datagrams)
             exit(0);
     }
 }
@@ -419,10 +446,10 @@ int main(int count, char **words)
         fd = open_to(plain[1], atoi(plain[2]));
         return fd < 0 || send(fd, plain[3], strlen(plain[3]), 0) < 0 ? failed("send") : 0;
     }
-    if (at == 2 && strcmp(plain[0], "receive") == 0) {
+    if (at == 2 && (strcmp(plain[0], "receive") == 0 || strcmp(plain[0], "receive6") == 0)) {
         char buffer[2048];
         ssize_t got;
-        fd = bound(SOCK_DGRAM, "0.0.0.0", atoi(plain[1]));
+        fd = bound(SOCK_DGRAM, plain[0][7] == '6' ? "::" : "0.0.0.0", atoi(plain[1]));
         if (fd < 0)
             return failed("receive");
         puts("ready");

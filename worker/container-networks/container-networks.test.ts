@@ -135,6 +135,7 @@ beforeEach(async () => {
     clock,
     logger: silentLogger,
     hostRanges: async () => [],
+    onV6: async () => undefined,
   });
   sandboxes = new FakeSandboxes();
   agent = new FakeAgent();

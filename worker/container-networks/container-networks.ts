@@ -110,7 +110,7 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
     return {
       namespacePath: sandbox.namespacePath,
       resolver: sandbox.resolver,
-      addresses: sandbox.endpoints.map(({ address }) => address),
+      addresses: sandbox.endpoints.flatMap(({ address, v6 }) => (v6 === undefined ? [address] : [address, v6.address])),
       hostAddress: sandbox.hostAddress,
       hosts: sandbox.resolver === undefined ? this.#linkedHosts(request.links ?? {}) : [],
     };
@@ -152,7 +152,9 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
       for (const end of sandbox?.endpoints ?? []) {
         if (end.kind !== "overlay") continue;
         this.#tasks.start(`place of ${id} in ${end.networkName}`, async (signal) => {
-          const wish = { containerId: id, name, network: end.networkId, address: end.address, aliases: end.aliases };
+          const { networkId: network, address, v6, aliases } = end;
+          const addresses = v6 === undefined ? [address] : [address, v6.address];
+          const wish = { containerId: id, name, network, addresses, aliases };
           this.#hold(id, await places.take(wish, signal));
         });
       }
@@ -177,7 +179,8 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
   wrongWish(reference: string, { IPAMConfig }: EndpointSettings): string | undefined {
     const network = this.find(reference);
     const isChosen = network?.kind === "bridge" && network.record.hasOwnSubnet !== true;
-    if ((IPAMConfig?.IPv4Address ?? "") === "" || !isChosen) return undefined;
+    const isFixed = (IPAMConfig?.IPv4Address ?? "") !== "" || (IPAMConfig?.IPv6Address ?? "") !== "";
+    if (!isFixed || !isChosen) return undefined;
     return "user specified IP address is supported only when connecting to networks with user configured subnets";
   }
 
@@ -216,20 +219,30 @@ export class ContainerNetworks implements NetworkProvider, AsyncDisposable {
   async #wish(record: ContainerRecord, name: string, settings: EndpointSettings): Promise<OverlayWish | BridgeWish> {
     const aliases = aliasesOf(record, settings);
     const address = settings.IPAMConfig?.IPv4Address ?? "";
+    const address6 = settings.IPAMConfig?.IPv6Address ?? "";
     const local = this.find(name);
     if (local?.kind === "config")
       throw new ContainerNetworkInvalid(`configuration network ${name} cannot be used by containers`);
     if (local !== undefined) {
       const { id, name: networkName } = local.record.network;
-      return { kind: "bridge", networkId: id, networkName, address, macAddress: settings.MacAddress ?? "", aliases };
+      const macAddress = settings.MacAddress ?? "";
+      const wish = { kind: "bridge" as const, networkId: id, networkName, address, macAddress, aliases };
+      return address6 === "" ? wish : { ...wish, address6 };
     }
     if ((settings.MacAddress ?? "") !== "") {
       throw new ContainerNetworkInvalid(`a container's MAC address in network ${name} follows from its IP address`);
     }
-    const wish = { containerId: record.id, name: record.name, network: name, address, aliases };
+    const addresses = [address, address6].filter((one) => one !== "");
+    const wish = { containerId: record.id, name: record.name, network: name, addresses, aliases };
     const place = await this.#options.places.take(wish, AbortSignal.timeout(placeMs));
     this.#hold(record.id, place);
-    return { kind: "overlay", network: place.network, address: place.address, aliases };
+    return {
+      kind: "overlay",
+      network: place.network,
+      address: place.address,
+      ...(place.address6 === undefined ? {} : { address6: place.address6 }),
+      aliases,
+    };
   }
 
   #hold(containerId: string, place: OverlayPlace): void {

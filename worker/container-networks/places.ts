@@ -13,6 +13,8 @@ export interface OverlayPlace {
   readonly network: OverlayNetwork;
   /** CIDR. */
   readonly address: string;
+  /** Likewise, where the network has IPv6. */
+  readonly address6?: string;
 }
 
 export interface PlaceWish {
@@ -21,8 +23,8 @@ export interface PlaceWish {
   readonly name: string;
   /** Id or name. */
   readonly network: string;
-  /** A fixed one; empty: one is chosen. */
-  readonly address: string;
+  /** Fixed ones, one of a family; of the others one is chosen. */
+  readonly addresses: readonly string[];
   readonly aliases: readonly string[];
 }
 
@@ -65,11 +67,19 @@ export class AgentPlaces implements OverlayPlaces {
     return this.#agent !== undefined;
   }
 
-  async take({ containerId, name, network, address, aliases }: PlaceWish, signal: AbortSignal): Promise<OverlayPlace> {
+  async take(
+    { containerId, name, network, addresses, aliases }: PlaceWish,
+    signal: AbortSignal,
+  ): Promise<OverlayPlace> {
     const agent = await this.#anAgent(network, signal);
-    const addresses = address === "" ? [] : [address];
     const found = await agent.attach({ containerId, name, network, aliases, addresses }, signal);
-    return { taskId: found.taskId, network: overlayOf(found.network), address: found.addresses[0] ?? "" };
+    const address6 = found.addresses.find((one) => one.includes(":"));
+    return {
+      taskId: found.taskId,
+      network: overlayOf(found.network),
+      address: found.addresses.find((one) => !one.includes(":")) ?? "",
+      ...(address6 === undefined ? {} : { address6 }),
+    };
   }
 
   leave(taskId: string): void {

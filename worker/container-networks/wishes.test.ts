@@ -109,7 +109,9 @@ test("what one network is asked for is checked before it is looked up", () => {
   const wrong = (settings: EndpointSettings, name = "net"): string => wrongEndpoint(name, settings) ?? "";
   assert.match(wrong({ IPAMConfig: { IPv4Address: "10.0.0.5" } }, "bridge"), /supported on user defined networks only/);
   assert.match(wrong({ IPAMConfig: { IPv4Address: "x" } }), /invalid IPv4 address/);
-  assert.match(wrong({ IPAMConfig: { IPv6Address: "fd00::1" } }), /IPv4/);
+  assert.match(wrong({ IPAMConfig: { IPv6Address: "fd00::x" } }), /invalid IPv6 address/);
+  assert.match(wrong({ IPAMConfig: { IPv6Address: "fd00::5" } }, "bridge"), /supported on user defined networks only/);
+  assert.equal(wrong({ IPAMConfig: { IPv6Address: "fd00::5" } }), "");
   assert.match(wrong({ IPAMConfig: { LinkLocalIPs: ["169.254.1.1"] } }), /link-local/);
   assert.match(wrong({ MacAddress: "zz" }), /invalid MAC address/);
   assert.match(wrong({ MacAddress: "01:00:00:00:00:01" }), /it is a group's/);

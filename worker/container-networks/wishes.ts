@@ -1,4 +1,6 @@
 /** From what a user asked of a container's networks to what is asked of a sandbox; what cannot be meant is refused in the Engine's words. */
+import { isIPv6 } from "node:net";
+
 import type { ContainerConfig, ContainerRecord, EndpointSettings, HostConfig } from "../containers/index.ts";
 
 /** Modes in which a container has no networks of its own. */
@@ -67,12 +69,14 @@ export function wrongEndpoint(name: string, settings: EndpointSettings): string 
   const { IPAMConfig, Aliases, MacAddress = "", Links } = settings;
   const address = IPAMConfig?.IPv4Address ?? "";
   if (name === "bridge") {
-    if (address !== "") return "user specified IP address is supported on user defined networks only";
+    if (address !== "" || (IPAMConfig?.IPv6Address ?? "") !== "")
+      return "user specified IP address is supported on user defined networks only";
     if ((Aliases ?? []).length > 0) return "network-scoped aliases are only supported for user-defined networks";
   }
   if (address !== "" && !/^\d{1,3}(\.\d{1,3}){3}$/.test(address))
     return `invalid IPv4 address: ${address.slice(0, 64)}`;
-  if ((IPAMConfig?.IPv6Address ?? "") !== "") return "networks of this engine carry IPv4: leave the IPv6 address out";
+  const address6 = IPAMConfig?.IPv6Address ?? "";
+  if (address6 !== "" && !isIPv6(address6)) return `invalid IPv6 address: ${address6.slice(0, 64)}`;
   if ((IPAMConfig?.LinkLocalIPs ?? []).length > 0) return "link-local addresses are not supported by this engine";
   if (MacAddress !== "" && !macPattern.test(MacAddress)) return `invalid MAC address: ${MacAddress.slice(0, 64)}`;
   // The lowest bit of the first byte says that the address is a group's (IEEE 802).

@@ -55,7 +55,7 @@ export class TaskNetworkProvider implements NetworkProvider {
 /** Where a container is reached by its own name: on its networks, else by its way out. */
 export function containerNetwork(sandbox: Sandbox): ContainerNetwork {
   const { namespacePath, resolver, hostAddress, endpoints, gatewayAddress } = sandbox;
-  const own = endpoints.map(({ address }) => address);
+  const own = endpoints.flatMap(({ address, v6 }) => (v6 === undefined ? [address] : [address, v6.address]));
   return {
     namespacePath,
     resolver,

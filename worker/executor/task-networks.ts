@@ -76,10 +76,11 @@ function overlaysOf(task: skep.objects.Task, needs: Needs): OverlayWish[] {
   for (const { networkId, addresses, aliases } of task.networksAttachments) {
     const network = needs.network(networkId ?? "");
     if (network == null) throw new NetworkNotReady(networkId ?? "", "it is not known on this node yet");
-    const [address] = addresses ?? [];
+    const address = addresses?.find((one) => !one.includes(":"));
+    const address6 = addresses?.find((one) => one.includes(":"));
     // The ingress network is no network of the container: published ports reach it by its gateway address.
     if (network.spec?.ingress === true || address === undefined) continue;
-    wishes.push({ kind: "overlay", network: overlayOf(network), address, aliases: aliases ?? [] });
+    wishes.push({ kind: "overlay", network: overlayOf(network), address, ...v6Of(address6), aliases: aliases ?? [] });
   }
   for (const { target } of task.spec?.networks ?? []) {
     const network = needs.network(target ?? "");
@@ -89,11 +90,15 @@ function overlaysOf(task: skep.objects.Task, needs: Needs): OverlayWish[] {
   return wishes;
 }
 
+const v6Of = (address6: string | undefined): Pick<OverlayWish, "address6"> =>
+  address6 === undefined ? {} : { address6 };
+
 /** The one network of a wish as this node has to know it; what is missing in it is refused by the sandboxes. */
 export function overlayOf(network: Network): OverlayWish["network"] {
   const { id, spec, ipam, vni } = network;
   const options = spec?.driver?.options ?? {};
   const config = (ipam?.config ?? []).find(({ subnet }) => subnet?.includes(":") === false);
+  const config6 = (ipam?.config ?? []).find(({ subnet }) => subnet?.includes(":") === true);
   const mtu = Number(options[mtuOption] ?? 0);
   return {
     id: id ?? "",
@@ -101,6 +106,7 @@ export function overlayOf(network: Network): OverlayWish["network"] {
     vni: vni ?? 0,
     subnet: config?.subnet ?? "",
     gateway: config?.gateway ?? "",
+    ...(config6 === undefined ? {} : { subnet6: config6.subnet ?? "", gateway6: config6.gateway ?? "" }),
     internal: spec?.internal ?? false,
     // As in the reference, the option counts by being there.
     encrypted: "encrypted" in options && options["encrypted"] !== "false",

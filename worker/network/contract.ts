@@ -1,6 +1,7 @@
 /**
  * What others may ask of the network room, and what its parts ask of each other. The agent hands in records, the executor
- * and the local API ask for sandboxes, the resolver asks for names. Addresses are IPv4 text; CIDR where it says so.
+ * and the local API ask for sandboxes, the resolver asks for names. Addresses are IPv4 text
+ * unless a name says v6; CIDR where it says so.
  */
 import type { ClusterError } from "../../lib/pure/errors.ts";
 import type { BridgeWish, OverlayWish, PublishedPort } from "./core/records.ts";
@@ -55,6 +56,8 @@ export interface SandboxEndpoint {
   readonly address: string;
   readonly prefixLength: number;
   readonly gateway: string;
+  /** The same of IPv6; left out where the network has none. */
+  readonly v6?: { readonly address: string; readonly prefixLength: number; readonly gateway: string };
   readonly macAddress: string;
   readonly aliases: readonly string[];
 }

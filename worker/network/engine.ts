@@ -234,6 +234,7 @@ interface WorkerOptions {
 /** Tables that we may have made in any life. */
 const ownTables: readonly NftTableName[] = [
   { family: "ip", table: "skep" },
+  { family: "ip6", table: "skep" },
   { family: "netdev", table: "skep" },
 ];
 

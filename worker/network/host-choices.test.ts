@@ -160,6 +160,7 @@ describe("what sandboxes get of the host", () => {
       clock,
       logger: silentLogger,
       hostRanges: async () => ranges,
+      onV6: async () => undefined,
     });
     holder = new FakePorts();
     const ports = new PublishedPorts(holder, silentLogger);
@@ -251,7 +252,8 @@ describe("what sandboxes get of the host", () => {
       code: "LOCAL_NETWORK_OVERLAPS",
     });
     await assert.rejects(networks.create({ name: "red", driver: "macvlan" }), { code: "LOCAL_NETWORK_DRIVER_UNKNOWN" });
-    await assert.rejects(networks.create({ name: "red", enableIpv6: true }), { code: "LOCAL_NETWORK_INVALID" });
+    const own = { name: "red", enableIpv6: true, ipam: [{ subnet: "fe80::/64" }] };
+    await assert.rejects(networks.create(own), { code: "LOCAL_NETWORK_INVALID" });
     ranges = ["172.16.0.0/12", "192.168.0.0/16"];
     await assert.rejects(networks.create({ name: "red" }), { code: "LOCAL_SUBNETS_EXHAUSTED" });
     await networks.remove("blue");
@@ -335,6 +337,28 @@ describe("what sandboxes get of the host", () => {
     const next = await attach("c2", [wish(bridgeId())], { gateway: true, taskId: "c2" });
     assert.deepEqual([next.gatewayAddress, next.bridges[0]?.address], ["100.64.12.3", "172.17.0.3/16"]);
     assert.deepEqual(await attach("c1", [wish(bridgeId())], { gateway: true, taskId: "c1" }), choice);
+  });
+
+  test("addresses of IPv6 follow from those of IPv4, or are those asked for, and no two are the same", async () => {
+    const made = async (name: string, ...subnets: readonly string[]) =>
+      (await networks.create({ name, enableIpv6: true, ipam: subnets.map((subnet) => ({ subnet })) })).network;
+    const chosen = await made("chosen");
+    assert.deepEqual([chosen.subnet6, chosen.gateway6], ["fd73:6b65:7001::/64", "fd73:6b65:7001::1"]);
+    assert.equal((await made("next")).subnet6, "fd73:6b65:7001:1::/64");
+    const { id } = await made("blue", "10.7.0.0/24", "fd00:7::/64");
+    await assert.rejects(made("again", "fd00:7::/96"), { code: "LOCAL_NETWORK_INVALID" });
+    const on = async (name: string, more: Partial<BridgeWish> = {}): Promise<string | undefined> =>
+      (await attach(name, [{ ...wish(id), ...more }])).bridges[0]?.address6;
+    assert.equal(await on("c1"), "fd00:7::2/64");
+    assert.equal(await on("c2", { address6: "fd00:7::3" }), "fd00:7::3/64");
+    assert.equal(await on("c3"), "fd00:7::4/64");
+    assert.equal(await on("c4", { address: "10.7.0.9" }), "fd00:7::9/64");
+    await assert.rejects(on("c5", { address6: "fd00:7::4" }), { code: "LOCAL_ADDRESS_IN_USE" });
+    await assert.rejects(on("c5", { address6: "fd00:7::1" }), { code: "LOCAL_ADDRESS_IN_USE" });
+    await assert.rejects(on("c5", { address6: "fd00:8::5" }), { code: "LOCAL_NETWORK_INVALID" });
+    // Asked for by one, and another's by right of its address of IPv4.
+    assert.equal(await on("c6", { address6: "fd00:7::b" }), "fd00:7::b/64");
+    assert.equal(await on("c7", { address: "10.7.0.11" }), "fd00:7::1:0:b/64");
   });
 
   test("networks of the user's have names and bridge has none; ports go where the network says", async () => {

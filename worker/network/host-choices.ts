@@ -7,6 +7,7 @@ import type { AddressBook } from "./address-book.ts";
 import type { SandboxRequest } from "./contract.ts";
 import { bridgeAddresses, type BridgeNetwork } from "./core/bridges.ts";
 import { macOfAddress, parseAddress, parseCidr } from "./core/cidr.ts";
+import { formatAddress6, parseAddress6, parseCidr6 } from "./core/cidr6.ts";
 import { gatewayAddresses, gatewayOf } from "./core/host.ts";
 import { isToldNames } from "./core/host-side.ts";
 import { insideResolver } from "./core/names.ts";
@@ -109,6 +110,8 @@ export class HostChooser implements HostChoices {
     const { book, networks } = this.#options;
     const network = networks.bridge(wish.networkId);
     if (network === undefined) throw new LocalNetworkNotFound(wish.networkName);
+    const fixed6 = wish.address6 ?? "";
+    if (fixed6 !== "") this.#checkFixed6(id, network, fixed6);
     const address = wish.address === "" ? this.#choose(id, network) : this.#fixed(id, network, wish.address);
     taken.push(address);
     if (book.ownerOf(address) !== id) throw new LocalAddressInUse(address);
@@ -118,7 +121,42 @@ export class HostChooser implements HostChoices {
       macAddress: wish.macAddress === "" ? macOfAddress(address) : wish.macAddress,
       address: `${address}/${prefix}`,
       gateway: network.gateway,
+      ...this.#v6(network, address, fixed6),
     };
+  }
+
+  /** Nobody has to book an address of IPv6 that follows from one of IPv4; only those that were asked for may be in its way. */
+  #v6(network: BridgeNetwork, address: string, fixed: string): Pick<BridgeEndpoint, "address6" | "gateway6"> {
+    const { subnet6, gateway6 } = network;
+    const range = subnet6 === undefined ? undefined : parseCidr6(subnet6);
+    if (range === undefined || gateway6 === undefined) return {};
+    const prefix = `/${range.prefixLength}`;
+    if (fixed !== "") return { address6: `${parseAddress6(fixed)?.address ?? fixed}${prefix}`, gateway6 };
+    const first = parseCidr(network.subnet)?.first ?? 0;
+    // The gateway of IPv4 need not be the first address, and that of IPv6 is nobody else's.
+    let value = range.first + BigInt((parseAddress(address) ?? 0) - first);
+    while (formatAddress6(value) === gateway6 || this.#owner6(network.id, formatAddress6(value)) !== undefined) {
+      value += 1n << 32n;
+    }
+    return { address6: `${formatAddress6(value)}${prefix}`, gateway6 };
+  }
+
+  #owner6(networkId: string, address6: string): string | undefined {
+    for (const [id, { bridges }] of this.#choices) {
+      const own = bridges.find(({ wish }) => wish.networkId === networkId);
+      if (own?.address6?.split("/")[0] === address6) return id;
+    }
+    return undefined;
+  }
+
+  #checkFixed6(id: string, { id: networkId, subnet6, gateway6 }: BridgeNetwork, text: string): void {
+    const range = subnet6 === undefined ? undefined : parseCidr6(subnet6);
+    const wanted = parseAddress6(text);
+    if (range === undefined || wanted === undefined || wanted.value <= range.first || wanted.value > range.last) {
+      throw new LocalNetworkInvalid(`no configured subnet contains IP address ${text.slice(0, 64)}`);
+    }
+    const owner = this.#owner6(networkId, wanted.address);
+    if (wanted.address === gateway6 || (owner !== undefined && owner !== id)) throw new LocalAddressInUse(text);
   }
 
   #choose(id: string, network: BridgeNetwork): string {
@@ -190,7 +228,8 @@ export class HostChooser implements HostChoices {
 }
 
 /** A wish without an address is met by whatever it was given. */
-const sameWish = (a: BridgeWish, b: BridgeWish): boolean => a.address === b.address && a.macAddress === b.macAddress;
+const sameWish = (a: BridgeWish, b: BridgeWish): boolean =>
+  a.address === b.address && a.macAddress === b.macAddress && (a.address6 ?? "") === (b.address6 ?? "");
 
 const addressesOf = ({ gatewayAddress, bridges }: Choice): string[] => [
   ...(gatewayAddress === "" ? [] : [gatewayAddress]),

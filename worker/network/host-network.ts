@@ -4,7 +4,7 @@
  * lets go of the mesh's ports.
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import { AddressBook } from "./address-book.ts";
@@ -51,13 +51,17 @@ export class HostNetwork implements AsyncDisposable {
   #firewallFindings: readonly string[] = [];
   #timer: Timer | undefined;
 
-  private constructor(options: HostNetworkOptions, networks: LocalNetworks, routed: boolean) {
+  private constructor(
+    options: HostNetworkOptions,
+    networks: LocalNetworks,
+    { routed, routed6 }: { readonly routed: boolean; readonly routed6: boolean },
+  ) {
     const { kernel, clock, logger } = options;
     this.networks = networks;
     this.#kernel = kernel;
     this.#clock = clock;
     this.#routed = routed;
-    this.#side = new HostSide({ dataPort, bridge: (id) => networks.bridge(id) });
+    this.#side = new HostSide({ dataPort, forwardsForOthers6: routed6, bridge: (id) => networks.bridge(id) });
     this.#side.setForwardsForOthers(routed);
     this.#ports = new PublishedPorts(new KernelPorts(kernel), logger);
     this.choices = new HostChooser({
@@ -74,14 +78,18 @@ export class HostNetwork implements AsyncDisposable {
 
   static async open(options: HostNetworkOptions): Promise<HostNetwork> {
     const { kernel, clock, logger, dataDirectory, runDirectory } = options;
-    const routed = await routedBefore(kernel, runDirectory);
+    const routed = await routedBefore(kernel, join(runDirectory, "routed-before"), "net/ipv4/ip_forward");
+    const file6 = join(runDirectory, "routed6-before");
+    const routed6 = await routedBefore(kernel, file6, "net/ipv6/conf/all/forwarding");
     const networks = await LocalNetworks.open({
       folder: join(dataDirectory, "local"),
       clock,
       logger,
       hostRanges: () => hostRanges(kernel),
+      onV6: () => keepAdvertisements(kernel),
     });
-    return new HostNetwork(options, networks, routed);
+    if (networks.list().some(({ network }) => network.subnet6 !== undefined)) await keepAdvertisements(kernel);
+    return new HostNetwork(options, networks, { routed, routed6 });
   }
 
   /** For `Networks`. */
@@ -155,16 +163,15 @@ export class HostNetwork implements AsyncDisposable {
  * Whether the host routed for others before we switched forwarding on, remembered until the next boot. If it did not,
  * nobody expects it to, and what is not ours is dropped as before.
  */
-async function routedBefore(kernel: Kernel, runDirectory: string): Promise<boolean> {
-  const file = join(runDirectory, "routed-before");
+async function routedBefore(kernel: Kernel, file: string, sysctl: string): Promise<boolean> {
   const known = await readFile(file, "utf8").catch(() => undefined);
   if (known !== undefined) return known.trim() === "1";
   const [value] = await kernel
-    .run("", [{ op: "sysctl-read", name: "net/ipv4/ip_forward" }])
+    .run("", [{ op: "sysctl-read", name: sysctl }])
     // Without netplane nothing is built, and nothing needs to be known.
     .catch(() => ["1"]);
   const routed = value === "1";
-  await mkdir(runDirectory, { recursive: true, mode: 0o711 });
+  await mkdir(dirname(file), { recursive: true, mode: 0o711 });
   await writeFile(file, routed ? "1\n" : "0\n", { mode: 0o600 });
   return routed;
 }
@@ -176,6 +183,26 @@ async function linkOf(kernel: Kernel, address: string): Promise<string> {
   return addresses.find((one) => one.address.split("/", 1)[0] === address)?.link ?? "";
 }
 
+/**
+ * A host that forwards IPv6 takes no router's advertisements, by which it may have its own default route, unless a link is
+ * told to take them all the same (ip-sysctl, accept_ra).
+ */
+async function keepAdvertisements(kernel: Kernel): Promise<void> {
+  const [found] = await kernel.run("", [{ op: "dump", what: ["links"], all: true }]).catch(() => [{}]); // as above
+  const names = ((found as Dump).links ?? []).map(({ name }) => name).filter((name) => !name.startsWith("skep"));
+  const settings = names.map((name) => `net/ipv6/conf/${name}/accept_ra`);
+  const values = await kernel.run(
+    "",
+    settings.map((name) => ({ op: "sysctl-read", name, ignore: ["ENOENT"] }) as const),
+  );
+  const taking = settings.filter((_, at) => String(values[at]).trim() === "1");
+  if (taking.length === 0) return;
+  await kernel.run(
+    "",
+    taking.map((name) => ({ op: "sysctl-write", name, value: "2", ignore: ["ENOENT"] }) as const),
+  );
+}
+
 async function hostRanges(kernel: Kernel): Promise<readonly string[]> {
   const [found] = await kernel
     .run("", [{ op: "dump", what: ["addresses", "routes"], all: true }])
@@ -183,7 +210,7 @@ async function hostRanges(kernel: Kernel): Promise<readonly string[]> {
     .catch(() => [{}]);
   const { addresses = [], routes = [] } = found as Dump;
   return [...addresses.map(({ address }) => address), ...routes.map(({ destination }) => destination)].filter(
-    (range) => !range.includes(":") && !/^(0\.0\.0\.0\/0|127\.)/u.test(range),
+    (range) => !/^(0\.0\.0\.0\/0|127\.|::\/0|::1\/|fe80:|ff00:)/u.test(range),
   );
 }
 

@@ -34,6 +34,8 @@ export interface LocalNetworksOptions {
   readonly logger: Logger;
   /** CIDR of what the host has addresses and routes for, the default route excepted; nothing chosen overlaps them. */
   readonly hostRanges: () => Promise<readonly string[]>;
+  /** Before the first sandbox is on a network with IPv6. */
+  readonly onV6: () => Promise<void>;
 }
 
 export class LocalNetworks implements AsyncDisposable {
@@ -93,7 +95,9 @@ export class LocalNetworks implements AsyncDisposable {
 
   async #create(wish: LocalNetworkWish): Promise<LocalNetworkRecord> {
     if (this.#named(wish.name) !== undefined) throw new LocalNetworkExists(wish.name);
-    const ours = [...this.#records.values()].map(({ network }) => network.subnet);
+    const ours = [...this.#records.values()].flatMap(({ network: { subnet, subnet6 } }) =>
+      subnet6 === undefined ? [subnet] : [subnet, subnet6],
+    );
     const reading = readLocalNetwork(wish, [...ours, ...(await this.#options.hostRanges())], ours);
     if (!reading.ok) {
       switch (reading.kind) {
@@ -107,6 +111,7 @@ export class LocalNetworks implements AsyncDisposable {
           throw new LocalNetworkInvalid(reading.why);
       }
     }
+    if (reading.network.subnet6 !== undefined) await this.#options.onV6();
     const record: LocalNetworkRecord = {
       version: 1,
       createdAtMs: this.#options.clock.wallMs(),

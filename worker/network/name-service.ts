@@ -93,17 +93,19 @@ export class NameService implements AsyncDisposable {
     }
     const request = this.#options.requestOf(id);
     for (const { wish } of after.overlays) {
-      const { id: networkId, name, subnet } = wish.network;
-      this.#table.setNetwork({ id: networkId, name, subnets: [subnet] });
+      const { id: networkId, name, subnet, subnet6 } = wish.network;
+      this.#table.setNetwork({ id: networkId, name, subnets: subnet6 === undefined ? [subnet] : [subnet, subnet6] });
       const users = this.#users.get(networkId) ?? new Set();
       this.#users.set(networkId, users.add(id));
     }
-    for (const { wish, address } of after.bridges) {
+    for (const { wish, address, address6 } of after.bridges) {
       const { networkId, networkName, aliases } = wish;
-      const subnet = this.#options.bridge(networkId)?.subnet;
-      this.#table.setNetwork({ id: networkId, name: networkName, subnets: subnet === undefined ? [] : [subnet] });
+      const { subnet, subnet6 } = this.#options.bridge(networkId) ?? {};
+      const subnets = [subnet, subnet6].filter((one) => one !== undefined);
+      this.#table.setNetwork({ id: networkId, name: networkName, subnets });
       const names = [request?.containerName ?? "", ...aliases, request?.hostname ?? ""].filter((name) => name !== "");
-      this.#table.setLocal(networkId, id, { addresses: [address], names });
+      const addresses = address6 === undefined ? [address] : [address, address6];
+      this.#table.setLocal(networkId, id, { addresses, names });
     }
     this.#table.setAsker({
       id,

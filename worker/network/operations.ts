@@ -554,15 +554,14 @@ function foundObjects({ links, dump, rules }: Found): Map<string, NetObject> {
     const how: LinkObject["how"] = made && !/^(eth\d+|gw0|lo)$/.test(name) ? { kind: "dummy" } : { kind: "existing" };
     objects.push({ type: "link", name, how, owner: alias.slice(aliasPrefix.length), mac: "", mtu, master: "" });
   }
-  const isV4 = (text: string): boolean => !text.includes(":");
-  for (const { address, link } of dump.addresses ?? [])
-    if (isV4(address)) objects.push({ type: "address", link, address });
-  for (const { address, link, mac } of dump.neighbours ?? []) {
-    if (isV4(address)) objects.push({ type: "neighbour", link, address, mac });
+  for (const { address, link } of dump.addresses ?? []) {
+    // Of the kernel's own making.
+    if (!/^(fe80:|::1\/)/.test(address)) objects.push({ type: "address", link, address });
   }
+  for (const { address, link, mac } of dump.neighbours ?? []) objects.push({ type: "neighbour", link, address, mac });
   for (const { mac, link, destination } of dump.fdb ?? []) objects.push({ type: "fdb", link, mac, destination });
   for (const { destination, link, via, onlink, source, table, protocol } of dump.routes ?? []) {
-    if (!isV4(destination) || (protocol ?? ownProtocol) !== ownProtocol) continue;
+    if ((protocol ?? ownProtocol) !== ownProtocol) continue;
     objects.push({
       type: "route",
       table: table ?? mainTable,
@@ -597,8 +596,8 @@ function foundObjects({ links, dump, rules }: Found): Map<string, NetObject> {
   return new Map(objects.map((object) => [objectKey(object), object]));
 }
 
-const familyOf = (family: string): "ip" | "inet" | "netdev" =>
-  family === "netdev" || family === "inet" ? family : "ip";
+const familyOf = (family: string): "ip" | "ip6" | "inet" | "netdev" =>
+  family === "netdev" || family === "inet" || family === "ip6" ? family : "ip";
 
 /** Chains without a hook in a table as nft prints it. */
 export function targetChains({ family, table }: NftTableName, printed: string): string[] {

@@ -18,6 +18,7 @@ import type {
   SandboxRequest,
 } from "./contract.ts";
 import { macOfAddress, parseAddress, parseCidr } from "./core/cidr.ts";
+import { parseCidr6 } from "./core/cidr6.ts";
 import type { Model } from "./core/model.ts";
 import type { BridgeEndpoint, OverlayEndpoint, SandboxFacts } from "./core/part.ts";
 import type { Engine, Kernel } from "./engine.ts";
@@ -173,7 +174,7 @@ export class SandboxKeeper implements Sandboxes {
     };
   }
 
-  #checkedMac({ network, address }: OverlayWish): string {
+  #checkedMac({ network, address, address6 }: OverlayWish): string {
     const { self } = this.#options.model;
     const { encryptionRefusal } = this.#options.abilities;
     if (network.encrypted && encryptionRefusal !== undefined) {
@@ -196,6 +197,18 @@ export class SandboxKeeper implements Sandboxes {
     if (value < subnet.first || value > subnet.last || value === gateway) {
       throw new SandboxInvalid(`the address ${address} is none of network ${network.name} (${network.subnet})`);
     }
+    if (address6 !== undefined) {
+      const value6 = parseCidr6(address6)?.value ?? -1n;
+      const range6 = parseCidr6(network.subnet6 ?? "");
+      if (
+        range6 === undefined ||
+        value6 <= range6.first ||
+        value6 > range6.last ||
+        parseCidr6(`${network.gateway6}/128`)?.value === value6
+      ) {
+        throw new SandboxInvalid(`the address ${address6} is none of network ${network.name} (${network.subnet6})`);
+      }
+    }
     return macOfAddress(cidr.address);
   }
 
@@ -212,7 +225,7 @@ export class SandboxKeeper implements Sandboxes {
   #sandbox({ request, facts }: SandboxRecord): Sandbox {
     const ends = new Map<string, SandboxEndpoint>();
     for (const { wish, interfaceName, macAddress } of facts.overlays) {
-      const { id: networkId, name: networkName, gateway } = wish.network;
+      const { id: networkId, name: networkName, gateway, gateway6 } = wish.network;
       ends.set(networkId, {
         kind: "overlay",
         networkId,
@@ -220,11 +233,12 @@ export class SandboxKeeper implements Sandboxes {
         interfaceName,
         ...split(wish.address),
         gateway,
+        ...split6(wish.address6, gateway6),
         macAddress,
         aliases: wish.aliases,
       });
     }
-    for (const { wish, interfaceName, macAddress, address, gateway } of facts.bridges) {
+    for (const { wish, interfaceName, macAddress, address, gateway, address6, gateway6 } of facts.bridges) {
       const { networkId, networkName, aliases } = wish;
       ends.set(networkId, {
         kind: "bridge",
@@ -233,6 +247,7 @@ export class SandboxKeeper implements Sandboxes {
         interfaceName,
         ...split(address),
         gateway,
+        ...split6(address6, gateway6),
         macAddress,
         aliases,
       });
@@ -299,6 +314,12 @@ function interfaceNamesOf(request: SandboxRequest, held: SandboxFacts | undefine
     taken.add(`eth${next}`);
     return `eth${next}`;
   });
+}
+
+function split6(cidr: string | undefined, gateway: string | undefined): Pick<SandboxEndpoint, "v6"> {
+  const parsed = parseCidr6(cidr ?? "");
+  if (parsed === undefined || gateway === undefined) return {};
+  return { v6: { address: parsed.address, prefixLength: parsed.prefixLength, gateway } };
 }
 
 function split(cidr: string): { address: string; prefixLength: number } {

@@ -9,6 +9,7 @@ interface SandboxEndpoint {
   readonly address: string;
   readonly prefixLength: number;
   readonly gateway: string;
+  readonly v6?: { readonly address: string; readonly prefixLength: number; readonly gateway: string };
   readonly macAddress: string;
   readonly aliases: readonly string[];
 }
@@ -49,6 +50,12 @@ const noEndpoint = {
   DNSNames: null,
 };
 
+const v6Json = (end: SandboxEndpoint | undefined): Record<string, unknown> => ({
+  IPv6Gateway: end?.v6?.gateway ?? "",
+  GlobalIPv6Address: end?.v6?.address ?? "",
+  GlobalIPv6PrefixLen: end?.v6?.prefixLength ?? 0,
+});
+
 function endpointJson(
   record: ContainerRecord,
   settings: EndpointSettings,
@@ -73,6 +80,7 @@ function endpointJson(
           Gateway: end.gateway,
           IPAddress: end.address,
           IPPrefixLen: end.prefixLength,
+          ...v6Json(end),
           MacAddress: end.macAddress,
           DNSNames: names,
         }),
@@ -144,11 +152,9 @@ export function networkSettingsJson(record: ContainerRecord, facts: NetworkFacts
     SecondaryIPv6Addresses: null,
     EndpointID: first === undefined ? "" : digest(`endpoint ${first.networkId} ${record.id}`),
     Gateway: first?.gateway ?? "",
-    GlobalIPv6Address: "",
-    GlobalIPv6PrefixLen: 0,
+    ...v6Json(first),
     IPAddress: first?.address ?? "",
     IPPrefixLen: first?.prefixLength ?? 0,
-    IPv6Gateway: "",
     MacAddress: first?.macAddress ?? "",
     Networks: networksJson(record, facts),
   };

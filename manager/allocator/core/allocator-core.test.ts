@@ -183,24 +183,52 @@ test("a port that another service publishes is refused with its name, and nothin
 test("a task gets an address of each family, the one that it asks for, or the reason why not", () => {
   const ledger = new Ledger();
   const config = [{ subnet: "10.5.0.0/29" }, { subnet: "fd00:5::/64" }];
-  open(ledger, network("net", { spec: { name: "net", ipam: { config } } }));
+  open(ledger, network("net", { spec: { name: "net", enableIpv6: true, ipam: { config } } }));
   const addressesOf = (id: string, asked: string[] = []): string => {
     const answer = ledger.grantTask(task(id, "net", asked), undefined);
     return answer.kind === "granted" ? (answer.grant.attachments[0]!.addresses ?? []).join(" ") : answer.refusal.text;
   };
   assert.equal(addressesOf("a"), "10.5.0.2/29 fd00:5::2/64");
   assert.equal(addressesOf("a"), "10.5.0.2/29 fd00:5::2/64");
-  assert.equal(addressesOf("b", ["10.5.0.6"]), "10.5.0.6/29");
+  assert.equal(addressesOf("b", ["10.5.0.6"]), "10.5.0.6/29 fd00:5::3/64");
+  assert.equal(addressesOf("v6", ["fd00:5::77"]), "10.5.0.3/29 fd00:5::77/64");
+  ledger.removeTask("v6");
   assert.match(addressesOf("c", ["10.5.0.6"]), /belongs to task b/);
   assert.match(addressesOf("c", ["10.6.0.6"]), /in none of its subnets/);
-  for (const id of ["d", "e", "f"]) assert.match(addressesOf(id), /^10.5.0.[345]\//);
+  for (const id of ["d", "e", "f"]) assert.match(addressesOf(id), /^10.5.0.[345]\/29 fd00:5::/);
   assert.match(addressesOf("g"), /6 of 6 addresses of network net are in use/);
   const { releases } = ledger;
   assert.match(addressesOf("g"), /6 of 6/);
   assert.equal(ledger.releases, releases, "an attempt gives nothing back");
   ledger.removeTask("d");
-  assert.match(addressesOf("g"), /^10.5.0.3\//);
+  assert.match(addressesOf("g"), /^10.5.0.4\//);
   assert.match(ledger.grantTask(task("h", "other"), undefined).kind, /refused/);
+});
+
+test("IPv6 is given where it is asked for: a subnet of the cluster's, or the network's own; services are balanced in IPv4", () => {
+  const ledger = new Ledger();
+  const subnets = (id: string, spec: skep.objects.NetworkSpec.$Properties): string =>
+    (open(ledger, network(id, { spec: { name: id, ...spec } })).ipam!.config ?? [])
+      .map(({ subnet, gateway }) => `${subnet} ${gateway}`)
+      .join(", ");
+  assert.equal(subnets("a", { enableIpv6: true }), "10.0.0.0/24 10.0.0.1, fd73:6b65:7000::/64 fd73:6b65:7000::1");
+  assert.equal(subnets("b", { enableIpv6: true }), "10.0.1.0/24 10.0.1.1, fd73:6b65:7000:1::/64 fd73:6b65:7000:1::1");
+  const ipam = { config: [{ subnet: "fd00:7::/64" }] };
+  assert.equal(subnets("c", { enableIpv6: true, ipam }), "10.0.2.0/24 10.0.2.1, fd00:7::/64 fd00:7::1");
+  assert.equal(subnets("d", { ipam }), "10.0.3.0/24 10.0.3.1", "without --ipv6 its subnet is not looked at");
+  const service = skep.objects.Service.decode(
+    skep.objects.Service.encode({
+      id: "s",
+      spec: { name: "s", taskTemplate: { networks: [{ target: "c" }] } },
+    }).finish(),
+  );
+  const answer = ledger.grantService(service);
+  assert.deepEqual(answer.kind === "granted" && answer.grant.virtualIps, [{ networkId: "c", addr: "10.0.2.2/24" }]);
+  const low = network("low", {
+    spec: { name: "low", enableIpv6: true, ipam: { config: [{ subnet: "fe80:1::/64" }] } },
+  });
+  ledger.setNetwork(low);
+  assert.equal(ledger.grantNetwork(low).kind, "refused");
 });
 
 test("a ledger that is read from the store gives nothing twice", () => {

@@ -47,13 +47,23 @@ const vniLast = 2 ** 24 - 1;
 const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
 const subnetSizeDefault = 24;
 const poolDefault = "10.0.0.0/8";
+/** Unique local addresses (RFC 4193), for networks that want IPv6 and name no subnet; each gets a /64. */
+const pool6: Subnet = parseSubnet("fd73:6b65:7000::/48") as Subnet;
+const subnetSize6 = 64;
 /** A subnet of four addresses has one for a host beside the gateway; smaller ones have none. */
 const prefixMax = { 32: 30, 128: 126 } as const;
 
 /** No network's: the nodes' own gateway and link addresses, and what is no host's anywhere. */
-const reserved: readonly Subnet[] = [gatewayRange, "169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/8", "224.0.0.0/3"].map(
-  (text) => parseSubnet(text) as Subnet,
-);
+const reserved: readonly Subnet[] = [
+  gatewayRange,
+  "169.254.0.0/16",
+  "127.0.0.0/8",
+  "0.0.0.0/8",
+  "224.0.0.0/3",
+  "::/8",
+  "fe80::/10",
+  "ff00::/8",
+].map((text) => parseSubnet(text) as Subnet);
 
 interface NetworkBook {
   readonly id: string;
@@ -168,12 +178,9 @@ export class Ledger {
     if (typeof vni !== "number") return refused(vni);
     const taken = [...this.#networks.values()].flatMap(({ subnets }) => subnets);
     const config: IpamConfig[] = [];
-    const asked = spec?.ipam?.config ?? [];
-    const wantsV4 = spec?.enableIpv4 !== false;
-    const wanted = asked.length > 0 ? asked : wantsV4 ? [{}] : [];
-    for (const each of wanted) {
+    for (const { bits, ...each } of wishesOf(spec)) {
       const own = config.map((made) => parseSubnet(made.subnet ?? "") as Subnet);
-      const subnet = this.#chooseSubnet(id, each, [...reserved, ...taken], own);
+      const subnet = this.#chooseSubnet(id, each, bits, [...reserved, ...taken], own);
       if ("reason" in subnet) return refused(subnet);
       taken.push(subnet);
       const range = each.ipRange ?? "";
@@ -206,8 +213,16 @@ export class Ledger {
   }
 
   /** @param own  of the same network, chosen before */
-  #chooseSubnet(id: string, asked: IpamConfig, taken: readonly Subnet[], own: readonly Subnet[]): Subnet | Refusal {
+  #chooseSubnet(
+    id: string,
+    asked: IpamConfig,
+    bits: 32 | 128,
+    taken: readonly Subnet[],
+    own: readonly Subnet[],
+  ): Subnet | Refusal {
     const text = asked.subnet ?? "";
+    if (text === "" && bits === 128)
+      return freeSubnet([pool6], subnetSize6, taken) ?? poolsFull(id, formatSubnet(pool6));
     if (text === "")
       return freeSubnet(this.#pools, this.#subnetSize, taken) ?? poolsFull(id, this.#poolTexts.join(", "));
     const subnet = parseSubnet(text);
@@ -246,7 +261,9 @@ export class Ledger {
 
   /** Of each network that has addresses. */
   *pressures(): IterableIterator<Pressure> {
-    for (const { id, name, pools, isIngress } of this.#networks.values()) {
+    for (const { id, name, pools: all, isIngress } of this.#networks.values()) {
+      // No subnet of IPv6 has ever been full.
+      const pools = all.filter(({ subnet }) => subnet.bits === 32);
       // Nobody waits for an address of the mesh's network.
       if (pools.length === 0 || isIngress) continue;
       const size = pools.reduce((sum, pool) => sum + pool.size, 0);
@@ -346,11 +363,11 @@ export class Ledger {
   }
 
   #virtualIp(book: NetworkBook, owner: string, holding: Holding): string | Refusal {
-    const [pool] = book.pools;
-    if (pool === undefined) return book.refusal ?? networkNotReady(book.id, "it has no addresses yet");
+    if (book.pools.length === 0) return book.refusal ?? networkNotReady(book.id, "it has no addresses yet");
     const has = holding.addresses.find((each) => each.networkId === book.id);
     if (has !== undefined) return has.pool.format(has.value);
-    return this.#take(book, owner, holding);
+    // Balanced in IPv4; tasks themselves have addresses of both.
+    return this.#take(book, owner, holding, 32);
   }
 
   /** Of what the owner had, what is not in the endpoint any more. */
@@ -447,10 +464,14 @@ export class Ledger {
     const has = holding.addresses.filter((each) => each.networkId === book.id);
     if (has.length > 0) return has.map(({ pool, value }) => pool.format(value));
     const asked = config.addresses ?? [];
-    if (asked.length > 0) return this.#asked(book, owner, holding, asked);
+    const fixed = asked.length > 0 ? this.#asked(book, owner, holding, asked) : [];
+    if ("reason" in fixed) return fixed;
     const found: string[] = [];
     for (const bits of [32, 128] as const) {
       if (!book.pools.some(({ subnet }) => subnet.bits === bits)) continue;
+      const own = fixed.filter((text) => parseSubnet(text)?.bits === bits);
+      found.push(...own);
+      if (own.length > 0) continue;
       const address = this.#take(book, owner, holding, bits);
       if (typeof address !== "string") return address;
       found.push(address);
@@ -571,7 +592,24 @@ export class Ledger {
   }
 }
 
-/** Whether a task of this service waits for the service to be settled. */
+/** What a network is to have, in the order in which it is given: as asked, and one of each family that it wants. */
+function wishesOf(
+  spec: skep.objects.NetworkSpec.$Properties | null | undefined,
+): readonly (IpamConfig & { readonly bits: 32 | 128 })[] {
+  const wantsV6 = spec?.enableIpv6 === true;
+  const asked = (spec?.ipam?.config ?? []).map((config) => ({
+    ...config,
+    bits: parseSubnet(config.subnet ?? "")?.bits ?? (32 as const),
+  }));
+  const v4 = asked.filter(({ bits }) => bits === 32);
+  const v6 = asked.filter(({ bits }) => bits === 128);
+  return [
+    ...(v4.length > 0 ? v4 : spec?.enableIpv4 === false ? [] : [{ bits: 32 as const }]),
+    // As in the reference, subnets of a family that the network has not are not looked at.
+    ...(wantsV6 ? (v6.length > 0 ? v6 : [{ bits: 128 as const }]) : []),
+  ];
+}
+
 function subnetsOf(ipam: skep.objects.Ipam.$Properties | null | undefined): readonly Subnet[] {
   return (ipam?.config ?? []).flatMap(({ subnet }) => {
     const parsed = parseSubnet(subnet ?? "");

@@ -49,6 +49,7 @@ export function checkNetworkSpec(spec: skep.objects.NetworkSpec.$Properties): vo
   }
   if (spec.ingress === true && spec.attachable === true) throw new SpecInvalid("ingress network cannot be attachable");
   if (spec.ingress === true && spec.internal === true) throw new SpecInvalid("ingress network cannot be internal");
+  if (spec.enableIpv4 === false) throw new SpecInvalid("IPv4 cannot be disabled in a network of the swarm");
   const configs = spec.ipam?.config ?? [];
   for (const { subnet, ipRange, gateway, auxiliaryAddresses } of configs) {
     checkRange(subnet, "subnet");

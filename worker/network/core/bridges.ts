@@ -17,6 +17,9 @@ export interface BridgeNetwork {
   readonly subnet: string;
   /** Plain; the host's own. */
   readonly gateway: string;
+  /** The same of IPv6; left out where it has none. */
+  readonly subnet6?: string;
+  readonly gateway6?: string;
   /** CIDR, the part of the subnet that addresses are chosen from; empty: all of it. */
   readonly ipRange: string;
   /** Addresses that are never chosen: of routers, of printers. */

@@ -1,6 +1,7 @@
 /** What managers tell is checked before anything is built on it: a record that makes no sense is as good as none. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
 import { parseAddress, parseCidr } from "./cidr.ts";
+import { parseCidr6 } from "./cidr6.ts";
 import type { EndpointRecord, PeerRecord, RecordChange, ServiceRecord } from "./records.ts";
 
 const isPort = (port: number): boolean => Number.isInteger(port) && port >= 0 && port <= 65_535;
@@ -12,7 +13,7 @@ export function wrongPeer({ nodeId, number, addr }: PeerRecord): string | undefi
 }
 
 export function wrongEndpoint({ taskId, addresses, gatewayAddress }: EndpointRecord): string | undefined {
-  const bad = addresses.find((address) => parseCidr(address) === undefined);
+  const bad = addresses.find((address) => parseCidr(address) === undefined && parseCidr6(address) === undefined);
   if (bad !== undefined) return `task ${taskId} has the address "${bad}"`;
   const isGateway = gatewayAddress === "" || parseAddress(gatewayAddress) !== undefined;
   return isGateway ? undefined : `task ${taskId} has the gateway address "${gatewayAddress}"`;

@@ -33,7 +33,11 @@ const dark: BridgeNetwork = {
 const networks: readonly BridgeNetwork[] = [blue, dark];
 
 function build(self: Self = nowhere): { model: Model; side: HostSide; keys: (path?: string) => string[] } {
-  const side = new HostSide({ dataPort: 4789, bridge: (id) => networks.find((network) => network.id === id) });
+  const side = new HostSide({
+    dataPort: 4789,
+    forwardsForOthers6: false,
+    bridge: (id) => networks.find((network) => network.id === id),
+  });
   const model = new Model([side.make], self);
   const keys = (path = ""): string[] => [...(model.namespaces.get(path)?.objects() ?? [])].map(objectKey).sort();
   return { model, side, keys };

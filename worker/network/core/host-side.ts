@@ -5,7 +5,9 @@
  */
 import { bridgeObjects, type BridgeNetwork } from "./bridges.ts";
 import { addressOf, parseCidr } from "./cidr.ts";
+import { parseCidr6, subnetText6 } from "./cidr6.ts";
 import { gatewayOf, hostObjects, ownGateway, peerObjects } from "./host.ts";
+import { bridgeObjects6 } from "./host6.ts";
 import { defaultBridgeName } from "./local-network.ts";
 import { IngressMesh } from "./mesh.ts";
 import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
@@ -26,6 +28,8 @@ const insideGroup = "host side";
 export interface HostSideOptions {
   /** UDP port of VXLAN. */
   readonly dataPort: number;
+  /** Whether IPv6 that is not ours is routed between foreign links, as it was before we came. */
+  readonly forwardsForOthers6: boolean;
   /** As of now; a network is there before its first sandbox. */
   readonly bridge: (networkId: string) => BridgeNetwork | undefined;
 }
@@ -175,7 +179,10 @@ class HostPart implements Part {
     const network = this.#options.bridge(networkId);
     if (network === undefined) return;
     this.#onBridge.set(networkId, new Set([sandboxId]));
-    this.#set(`network ${networkId}`, bridgeObjects(network));
+    this.#set(`network ${networkId}`, [
+      ...bridgeObjects(network),
+      ...bridgeObjects6(network, this.#options.forwardsForOthers6),
+    ]);
   }
 
   #leaveBridge(networkId: string, sandboxId: string, after: SandboxFacts | undefined): void {
@@ -237,6 +244,7 @@ class HostPart implements Part {
       address: cidr.address,
       subnet: subnetText(cidr),
       gateway: endpoint.gateway,
+      ...v6Of(endpoint),
       mac: endpoint.macAddress,
       mtu: network.mtu === 0 ? linkMtu : network.mtu,
       ...routes,
@@ -264,6 +272,12 @@ class HostPart implements Part {
     const outward = bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
     return outward === undefined ? "" : (addressOf(outward.address) ?? "");
   }
+}
+
+function v6Of({ address6, gateway6 }: BridgeEndpoint): Pick<RoutedVeth, "v6"> {
+  const cidr = parseCidr6(address6 ?? "");
+  if (cidr === undefined || gateway6 === undefined) return {};
+  return { v6: { address: cidr.address, subnet: subnetText6(cidr), gateway: gateway6 } };
 }
 
 /** The node answers for names of overlays and of networks that users make; the network `bridge` never had names. */

@@ -55,9 +55,17 @@ describe("a network of this node, as it is asked for", () => {
   test("what cannot be is refused in words", () => {
     assert.match(why({ name: "a b" }), /invalid network name/);
     assert.match(why({ ipamDriver: "dhcp" }), /IPAM driver/);
-    assert.match(why({ enableIpv6: true }), /IPv4 only/);
     assert.match(why({ ipam: [{ subnet: "10.1.0.0/24" }, { subnet: "10.2.0.0/24" }] }), /one subnet/);
-    assert.match(why({ ipam: [{ subnet: "fd00::/64" }] }), /IPv4 prefix/);
+    const six = (subnet: string, more = {}): string => why({ enableIpv6: true, ipam: [{ subnet, ...more }] });
+    assert.match(six("fd00::x/64"), /an IPv6 prefix is needed/);
+    assert.match(six("fd00::/125"), /has fewer addresses than the network's IPv4 subnet/);
+    assert.match(six("fe80::/64"), /it overlaps fe80::\/10/);
+    assert.match(six("fd00::/64", { gateway: "fd01::1" }), /no address of a host inside fd00::\/64/);
+    assert.match(six("fd00::/64", { ipRange: "fd00::/80" }), /addresses of IPv6 follow from those/);
+    assert.match(
+      why({ enableIpv6: true, ipam: [{ subnet: "fd00::/64" }, { subnet: "fd01::/64" }] }),
+      /one subnet of each/,
+    );
     assert.match(why({ ipam: [{ gateway: "10.1.0.1" }] }), /need a subnet/);
     assert.match(why({ ipam: [{ subnet: "10.1.0.0/31" }] }), /too small/);
     assert.match(why({ ipam: [{ subnet: "127.0.0.0/16" }] }), /loopback/);

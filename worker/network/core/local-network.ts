@@ -1,6 +1,7 @@
 /** What a network of this node may be asked to be (`network create`), read and completed. Pure. */
 import { bridgeAddresses, canonicalSubnet, type BridgeNetwork } from "./bridges.ts";
 import { formatAddress, parseAddress, parseCidr } from "./cidr.ts";
+import { formatAddress6, isV6, parseAddress6, parseCidr6, subnetText6, type Cidr6 } from "./cidr6.ts";
 import { contains, freeSubnet, overlaps, type Range } from "./pools.ts";
 
 export interface LocalIpamConfig {
@@ -85,9 +86,11 @@ export function readLocalNetwork(
   if (!["", "default"].includes(wish.ipamDriver ?? "")) {
     return refuse(`invalid IPAM driver "${(wish.ipamDriver ?? "").slice(0, 64)}": only default is there`);
   }
-  if (wish.enableIpv6 === true) return refuse("networks of this node carry IPv4 only: leave IPv6 out");
-  const configs = (wish.ipam ?? []).filter((config) => Object.values(config).some((value) => value !== ""));
-  if (configs.length > 1) return refuse("a network of this node has one subnet");
+  const asked = (wish.ipam ?? []).filter((config) => Object.values(config).some((value) => value !== ""));
+  const configs = asked.filter(({ subnet = "" }) => !isV6(subnet));
+  // As in the reference, a subnet of a family that the network has not is not looked at.
+  const configs6 = wish.enableIpv6 === true ? asked.filter(({ subnet = "" }) => isV6(subnet)) : [];
+  if (configs.length > 1 || configs6.length > 1) return refuse("a network of this node has one subnet of each family");
   const options = readOptions(wish.options ?? {});
   if (typeof options === "string") return refuse(options);
   const { subnet: wanted = "", ipRange = "", gateway: gatewayWanted = "", auxiliaryAddresses = {} } = configs[0] ?? {};
@@ -95,7 +98,8 @@ export function readLocalNetwork(
   if (wanted === "" && (ipRange !== "" || gatewayWanted !== "" || Object.keys(auxiliaryAddresses).length > 0)) {
     return refuse("an address range, a gateway or auxiliary addresses need a subnet");
   }
-  const subnet = wanted === "" ? freeSubnet(pools, taken.map(rangeOf)) : canonicalSubnet(wanted);
+  const subnet =
+    wanted === "" ? freeSubnet(pools, taken.filter((one) => !isV6(one)).map(rangeOf)) : canonicalSubnet(wanted);
   if (subnet === undefined) {
     return wanted === ""
       ? { ok: false, kind: "exhausted", why: "" }
@@ -103,7 +107,7 @@ export function readLocalNetwork(
   }
   const range = rangeOf(subnet);
   if (range.last - range.first < 3) return refuse(`subnet ${subnet} is too small: a /30 is the smallest`);
-  const other = ours.find((one) => overlaps(rangeOf(one), range));
+  const other = ours.find((one) => !isV6(one) && overlaps(rangeOf(one), range));
   if (other !== undefined) return { ok: false, kind: "overlap", why: subnet, other };
   const wrong = unusable(range);
   if (wrong !== undefined) return refuse(`invalid subnet ${subnet}: ${wrong}`);
@@ -119,6 +123,8 @@ export function readLocalNetwork(
     }
     reserved.push(address);
   }
+  const v6 = wish.enableIpv6 === true ? readV6(configs6[0], range, { taken, ours }) : {};
+  if (typeof v6 === "string") return refuse(v6);
   const gateway = chooseGateway(gatewayWanted, subnet, part === undefined ? "" : ipRange, reserved);
   if (gateway === undefined) {
     return refuse(`invalid gateway "${gatewayWanted.slice(0, 64)}": it is no free address of a host inside ${subnet}`);
@@ -129,12 +135,57 @@ export function readLocalNetwork(
       name: wish.name,
       subnet,
       gateway,
+      ...v6,
       ipRange: ipRange === "" ? "" : (canonicalSubnet(ipRange) ?? ""),
       reserved,
       internal: wish.internal === true,
       ...options,
     },
   };
+}
+
+/** Unique local addresses (RFC 4193) for networks that name no subnet. */
+const pool6 = "fd73:6b65:7001::/48";
+const subnetSize6 = 64;
+/** What is no network's: loopback and what is like it, links, multicast. */
+const reserved6 = ["::/8", "fe80::/10", "ff00::/8"];
+
+/** @returns the reason when it cannot be */
+function readV6(
+  config: LocalIpamConfig | undefined,
+  range: Range,
+  { taken, ours }: { readonly taken: readonly string[]; readonly ours: readonly string[] },
+): { readonly subnet6: string; readonly gateway6: string } | string {
+  const { subnet: wanted = "", ipRange = "", gateway = "", auxiliaryAddresses = {} } = config ?? {};
+  const clash = (a: Cidr6, others: readonly string[]): string | undefined =>
+    others.find((text) => {
+      const b = parseCidr6(text);
+      return b !== undefined && a.first <= b.last && b.first <= a.last;
+    });
+  let subnet = parseCidr6(wanted);
+  if (wanted === "") {
+    const pool = parseCidr6(pool6);
+    for (let first = pool?.first ?? 1n; first <= (pool?.last ?? 0n) && subnet === undefined; first += 1n << 64n) {
+      const candidate = parseCidr6(`${formatAddress6(first)}/${subnetSize6}`);
+      if (candidate !== undefined && clash(candidate, taken) === undefined) subnet = candidate;
+    }
+    if (subnet === undefined) return `all subnets of ${pool6} are in use`;
+  }
+  if (subnet === undefined) return `invalid subnet "${wanted.slice(0, 64)}": an IPv6 prefix is needed, as fd00:1::/64`;
+  // Addresses follow from those of IPv4, one for one.
+  if (subnet.last - subnet.first < BigInt(range.last - range.first)) {
+    return `subnet ${wanted.slice(0, 64)} has fewer addresses than the network's IPv4 subnet: a /64 has enough`;
+  }
+  const other = clash(subnet, ours) ?? clash(subnet, reserved6);
+  if (other !== undefined) return `invalid subnet ${wanted.slice(0, 64)}: it overlaps ${other}`;
+  if (ipRange !== "" || Object.keys(auxiliaryAddresses).length > 0) {
+    return "an address range and auxiliary addresses are of IPv4: addresses of IPv6 follow from those";
+  }
+  const chosen = gateway === "" ? subnet.first + 1n : parseAddress6(gateway)?.value;
+  if (chosen === undefined || chosen <= subnet.first || chosen > subnet.last) {
+    return `invalid gateway "${gateway.slice(0, 64)}": it is no address of a host inside ${subnetText6(subnet)}`;
+  }
+  return { subnet6: subnetText6(subnet), gateway6: formatAddress6(chosen) };
 }
 
 function chooseGateway(

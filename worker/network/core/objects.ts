@@ -5,7 +5,7 @@
  */
 
 /** nft families that we use. */
-export type NftFamily = "ip" | "inet" | "netdev";
+export type NftFamily = "ip" | "ip6" | "inet" | "netdev";
 
 /** Names a table: family and name. */
 export interface NftTableName {

@@ -5,9 +5,10 @@
  */
 import { nodeAddresses } from "../../../lib/pure/node-number.ts";
 import { addressOf, parseCidr } from "./cidr.ts";
-import type { NetObject } from "./objects.ts";
+import { parseCidr6 } from "./cidr6.ts";
+import type { NetObject, TableObject } from "./objects.ts";
 import type { OverlayEndpoint, Part, Placement, SandboxFacts, Self } from "./part.ts";
-import type { EndpointRecord, OverlayNetwork, PeerRecord, ServiceRecord } from "./records.ts";
+import type { EndpointRecord, OverlayNetwork, OverlayWish, PeerRecord, ServiceRecord } from "./records.ts";
 import { Vips } from "./vips.ts";
 
 /** Frames of plain overlays. */
@@ -162,6 +163,17 @@ class Overlay {
       },
       { type: "address", link: "lo", address: gateway },
       { type: "address", link: vxlanLink, address: gateway },
+      ...this.#base6(),
+    ];
+  }
+
+  #base6(): NetObject[] {
+    const { subnet6, gateway6 } = this.#options.network;
+    if (subnet6 === undefined || gateway6 === undefined) return [];
+    return [
+      { type: "sysctl", path: "net/ipv6/conf/all/forwarding", value: "1" },
+      { type: "address", link: "lo", address: `${gateway6}/128` },
+      sourceChecks,
     ];
   }
 
@@ -178,10 +190,12 @@ class Overlay {
       this.#set(`node ${nodeId}`, []);
       return;
     }
-    const { mac, linkAddress } = nodeAddresses(peer.number);
+    const { mac, linkAddress, linkAddress6 } = nodeAddresses(peer.number);
+    const has6 = this.#options.network.subnet6 !== undefined;
     this.#set(`node ${nodeId}`, [
       { type: "fdb", link: vxlanLink, mac, destination: peer.addr },
       { type: "neighbour", link: vxlanLink, address: linkAddress, mac },
+      ...(has6 ? [{ type: "neighbour", link: vxlanLink, address: linkAddress6, mac } as const] : []),
     ]);
   }
 
@@ -198,7 +212,7 @@ class Overlay {
       this.#set(`task ${key}`, []);
     }
     const record = after ?? before;
-    const address = addressOf(record?.addresses[0] ?? "") ?? "";
+    const address = record?.addresses.map(addressOf).find((one) => one !== undefined) ?? "";
     if (before !== undefined && before.serviceId !== after?.serviceId && before.serviceId !== "") {
       this.#vips.task(before.serviceId, key, "");
     }
@@ -218,21 +232,24 @@ class Overlay {
 
   #route(key: string, record: EndpointRecord): void {
     const peer = this.#options.peers.get(record.nodeId);
-    const via = peer === undefined ? undefined : nodeAddresses(peer.number).linkAddress;
-    const addresses = record.addresses.map(addressOf).filter((address) => address !== undefined);
+    if (peer === undefined) {
+      this.#set(`task ${key}`, []);
+      return;
+    }
+    const { linkAddress, linkAddress6 } = nodeAddresses(peer.number);
+    const has6 = this.#options.network.subnet6 !== undefined;
+    const base = { type: "route", table: mainTable, link: vxlanLink, source: "" } as const;
     this.#set(
       `task ${key}`,
-      via === undefined
-        ? []
-        : addresses.map((address) => ({
-            type: "route",
-            table: mainTable,
-            destination: `${address}/32`,
-            link: vxlanLink,
-            via,
-            onlink: true,
-            source: "",
-          })),
+      record.addresses.flatMap((text): NetObject[] => {
+        const address = addressOf(text);
+        if (address !== undefined) return [{ ...base, destination: `${address}/32`, via: linkAddress, onlink: true }];
+        const address6 = has6 ? parseCidr6(text)?.address : undefined;
+        // A link-local next hop is on its link by itself.
+        return address6 === undefined
+          ? []
+          : [{ ...base, destination: `${address6}/128`, via: linkAddress6, onlink: false }];
+      }),
     );
   }
 
@@ -277,6 +294,7 @@ class Overlay {
         onlink: false,
         source: "",
       },
+      ...attached6(this.#options.network, wish.address6, link, macAddress),
     ]);
     this.#vips.local(id, cidr.address);
   }
@@ -291,6 +309,33 @@ class Overlay {
     for (const group of this.#groups) this.#set(group, []);
   }
 }
+
+/** Of a sandbox with an address of IPv6, on the router's side. */
+function attached6({ subnet6 }: OverlayNetwork, text: string | undefined, link: string, mac: string): NetObject[] {
+  const cidr = subnet6 === undefined ? undefined : parseCidr6(text ?? "");
+  if (cidr === undefined) return [];
+  const destination = `${cidr.address}/128`;
+  return [
+    { type: "neighbour", link, address: cidr.address, mac },
+    { type: "route", table: mainTable, destination, link, via: "", onlink: false, source: "" },
+  ];
+}
+
+/**
+ * IPv6 has no reverse path filter: this is it, on every link, so that nobody speaks with another's address. What neighbours
+ * say among themselves (link-local sources) is not routed anyway.
+ */
+const sourceChecks: TableObject = {
+  type: "table",
+  family: "ip6",
+  table: "skep",
+  text: `chain pre {
+type filter hook prerouting priority raw; policy accept;
+ip6 saddr != fe80::/10 fib saddr . iif oif missing drop
+}
+`,
+  sets: {},
+};
 
 /** Objects in the sandbox's own namespace: an ordinary interface whose subnet is behind the gateway. */
 function insideObjects(facts: SandboxFacts, mtuOf: (network: OverlayNetwork) => number): NetObject[] {
@@ -322,9 +367,22 @@ function insideObjects(facts: SandboxFacts, mtuOf: (network: OverlayNetwork) => 
         onlink: false,
         source: cidr.address,
       },
+      ...inside6(wish, link),
     );
   }
   return objects;
+}
+
+function inside6({ address6, network: { subnet6, gateway6 } }: OverlayWish, link: string): NetObject[] {
+  const cidr = parseCidr6(address6 ?? "");
+  if (cidr === undefined || subnet6 === undefined || gateway6 === undefined) return [];
+  const base = { type: "route", table: mainTable, link, onlink: false } as const;
+  return [
+    { type: "address", link, address: `${cidr.address}/${cidr.prefixLength}` },
+    { type: "neighbour", link, address: gateway6, mac: gatewayMac },
+    { ...base, destination: `${gateway6}/128`, via: "", source: "" },
+    { ...base, destination: subnet6, via: gateway6, source: cidr.address },
+  ];
 }
 
 /** Puts a value below two keys, or takes it away; no empty map is left. */

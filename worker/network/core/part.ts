@@ -33,6 +33,9 @@ export interface BridgeEndpoint {
   /** CIDR. */
   readonly address: string;
   readonly gateway: string;
+  /** The same of IPv6; left out where the network has none. */
+  readonly address6?: string;
+  readonly gateway6?: string;
 }
 
 /** A sandbox with all that was decided about it; what its record on disk holds. */

@@ -1,4 +1,7 @@
-/** What containers wish of networks, beside what managers tell of them. IPv4 text; CIDR where it says so. */
+/**
+ * What containers wish of networks, beside what managers tell of them. IPv4 text, IPv6 where a name ends with 6; CIDR where
+ * it says so.
+ */
 export {
   endpointKey,
   serviceKey,
@@ -19,6 +22,9 @@ export interface OverlayNetwork {
   readonly subnet: string;
   /** The same on every node; containers route through it. */
   readonly gateway: string;
+  /** The same of IPv6; left out where the network has none. */
+  readonly subnet6?: string;
+  readonly gateway6?: string;
   /** No egress and no published ports for a container that is on internal networks only. */
   readonly internal: boolean;
   readonly encrypted: boolean;
@@ -31,6 +37,7 @@ export interface OverlayWish {
   readonly network: OverlayNetwork;
   /** CIDR, as the allocator gave it. */
   readonly address: string;
+  readonly address6?: string;
   readonly aliases: readonly string[];
 }
 
@@ -41,6 +48,8 @@ export interface BridgeWish {
   readonly networkName: string;
   /** Fixed; empty: one is chosen. */
   readonly address: string;
+  /** Likewise, where the network has IPv6. */
+  readonly address6?: string;
   /** Fixed; empty: from the address. */
   readonly macAddress: string;
   readonly aliases: readonly string[];

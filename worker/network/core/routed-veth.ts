@@ -4,6 +4,7 @@
  * the host's end lets no other source address through. So nobody asks by ARP and nobody can answer in another's name.
  */
 import { element, ownGateway } from "./host.ts";
+import { element6 } from "./host6.ts";
 import { hostRouterMac, insideResolver, linkNameOf } from "./names.ts";
 import type { NetObject } from "./objects.ts";
 
@@ -23,6 +24,8 @@ export interface RoutedVeth {
   readonly subnet: string;
   /** The host's address in it, its next hop. */
   readonly gateway: string;
+  /** Of IPv6, beside those; left out: it has none. */
+  readonly v6?: { readonly address: string; readonly subnet: string; readonly gateway: string };
   readonly mac: string;
   readonly mtu: number;
   readonly isDefaultRoute: boolean;
@@ -65,12 +68,15 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     { type: "sysctl", path: `${conf}/rp_filter`, value: "1" },
     // Answers to what this host asked from 127.0.0.1 come back here; who else may use 127.0.0.0/8 is the table's business.
     { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
-    // Our table is for IPv4: by link-local IPv6 a container would pass it by and reach what listens on this host.
-    { type: "sysctl", path: `net/ipv6/conf/${link}/disable_ipv6`, value: "1", optional: true },
+    // By link-local IPv6 a container would pass our table by and reach what listens on this host.
+    veth.v6 === undefined
+      ? { type: "sysctl", path: `net/ipv6/conf/${link}/disable_ipv6`, value: "1", optional: true }
+      : { type: "sysctl", path: `net/ipv6/conf/${link}/disable_ipv6`, value: "0" },
     { type: "neighbour", link, address, mac },
     mainRoute(`${address}/32`, link, "", gateway),
     element("self", [address, address]),
     ...(veth.isIsolated ? [element("isolated", [address])] : []),
+    ...hostObjects6(veth, link),
   ];
   const prefix = subnet === "" ? "32" : (subnet.split("/")[1] ?? "32");
   const inside: NetObject[] = [
@@ -91,8 +97,30 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
     ...(veth.leadsToHost ? [mainRoute(`${ownGateway}/32`, interfaceName, gateway, address)] : []),
     ...(veth.leadsToResolver ? resolverObjects(veth) : []),
     ...(veth.isDefaultRoute ? [mainRoute("0.0.0.0/0", interfaceName, gateway, "")] : []),
+    ...insideObjects6(veth),
   ];
   return { host, inside };
+}
+
+function hostObjects6({ v6, mac, isIsolated }: RoutedVeth, link: string): NetObject[] {
+  if (v6 === undefined) return [];
+  return [
+    { type: "neighbour", link, address: v6.address, mac },
+    mainRoute(`${v6.address}/128`, link, "", v6.gateway),
+    ...(isIsolated ? [element6("isolated", [v6.address])] : []),
+  ];
+}
+
+function insideObjects6({ v6, interfaceName: link, isDefaultRoute }: RoutedVeth): NetObject[] {
+  if (v6 === undefined) return [];
+  const prefix = v6.subnet.split("/")[1] ?? "128";
+  return [
+    { type: "address", link, address: `${v6.address}/${prefix}` },
+    { type: "neighbour", link, address: v6.gateway, mac: hostRouterMac },
+    mainRoute(`${v6.gateway}/128`, link, "", ""),
+    mainRoute(v6.subnet, link, v6.gateway, v6.address),
+    ...(isDefaultRoute ? [mainRoute("::/0", link, v6.gateway, v6.address)] : []),
+  ];
 }
 
 /**

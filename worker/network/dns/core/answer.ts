@@ -1,5 +1,5 @@
 /** What becomes of a query: an answer from the tables, a refusal, or the way to a server outside. */
-import { parseAddress } from "../../../../proto/index.ts";
+import { formatAddress, parseAddress } from "../../../../proto/index.ts";
 import type { Random } from "../../../../lib/pure/prng.ts";
 import { nameData, recordType, replyCode, type Answer, type Query, type ReplyCode } from "./message.ts";
 import type { Asker } from "./names.ts";
@@ -66,8 +66,13 @@ function addressData(text: string): Uint8Array | undefined {
   return out;
 }
 
-/** The address of which `D.C.B.A.in-addr.arpa` is the name of (RFC 1035 §3.5). */
+/** The address of which `D.C.B.A.in-addr.arpa` (RFC 1035 §3.5), or 32 digits and `ip6.arpa` (RFC 3596 §2.5), is the name. */
 function reversedAddress(name: string): string | undefined {
+  if (name.endsWith(".ip6.arpa")) {
+    const digits = name.slice(0, -".ip6.arpa".length).split(".").toReversed();
+    if (digits.length !== 32 || !digits.every((digit) => /^[0-9a-f]$/.test(digit))) return undefined;
+    return formatAddress({ bits: 128, value: BigInt(`0x${digits.join("")}`) });
+  }
   if (!name.endsWith(".in-addr.arpa")) return undefined;
   const text = name.slice(0, -".in-addr.arpa".length).split(".").toReversed().join(".");
   return parseAddress(text)?.bits === 32 ? text : undefined;

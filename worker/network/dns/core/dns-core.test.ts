@@ -155,7 +155,7 @@ test("answer() refuses strangers and other classes, and says of foreign names on
 });
 
 test("answer() names addresses of ours, and asks nobody outside for those without a name", () => {
-  const names: Readonly<Record<string, string>> = { "10.0.1.5": "web.ov1", "10.0.1.6": "" };
+  const names: Readonly<Record<string, string>> = { "10.0.1.5": "web.ov1", "10.0.1.6": "", "fd00:1::5": "web.ov1" };
   const who = asker({}, { nameOf: (address) => names[address] });
   const asked = (name: string): unknown => {
     const verdict = answer(queryOf(packet(name, type.PTR)), who, random);
@@ -166,6 +166,10 @@ test("answer() names addresses of ours, and asks nobody outside for those withou
   assert.equal(asked("7.1.0.10.in-addr.arpa"), "forward");
   assert.equal(asked("07.1.0.10.in-addr.arpa"), "forward");
   assert.equal(asked("1.0.10.in-addr.arpa"), "forward");
+  const zeros = (count: number): string => "0.".repeat(count);
+  assert.deepEqual(asked(`5.${zeros(23)}1.0.0.0.0.0.d.f.ip6.arpa`), [0, [nameData("web.ov1")]]);
+  assert.equal(asked(`6.${zeros(23)}1.0.0.0.0.0.d.f.ip6.arpa`), "forward");
+  assert.equal(asked(`5.${zeros(22)}1.0.0.0.0.0.d.f.ip6.arpa`), "forward", "of 31 digits");
 });
 
 test("answer() shuffles: each of four addresses comes first about as often", () => {
