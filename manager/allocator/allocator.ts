@@ -49,7 +49,7 @@ const nodesMax = 50;
  * Entries under way at once. More would not be faster, and whoever else writes would wait behind them; to decide for all
  * that a large cluster may have waiting in one turn would keep the process from its heartbeats.
  */
-const entriesMax = 6;
+const entriesMax = 4;
 const retryMs = 1000;
 const warnMs = 1000;
 /** A task that a manager has ended may run on until its node hears of it: its addresses are kept for so long. */

@@ -24,7 +24,7 @@ const retryMs = 1000;
  * Entries under way at once. More would not be faster, and whoever else writes would wait behind them; what comes meanwhile
  * is merged.
  */
-const inFlightMax = 6;
+const inFlightMax = 4;
 
 export class BatchWriter<T> {
   readonly #options: BatchWriterOptions<T>;

@@ -70,6 +70,8 @@ const protocolVersion = 1;
 const descriptionBytesMax = 64 * 1024;
 const orphansMax = 100;
 const retryMs = 1000;
+/** Sessions that are told everything in one turn. */
+const beginsMax = 8;
 
 /** What is to be written to a node's object. */
 interface NodeEdit {
@@ -118,6 +120,9 @@ export class Dispatcher {
   #tables = new Tables();
   #drains = new Drains();
   #drainTimer: Timer | undefined;
+  /** Sessions that are to be told everything. */
+  readonly #beginning: (() => void)[] = [];
+  #beginsThisTurn = 0;
   #watch: Watch<ClusterSchema> | undefined;
   #periodMs = periodDefaultMs;
   /** Whom every node is told to trust. */
@@ -295,12 +300,33 @@ export class Dispatcher {
       .read(() => undefined)
       .then(
         () => {
-          if (isSo()) act();
+          this.#inTurn(() => {
+            if (isSo()) act();
+          });
         },
         () => {
           if (isSo()) session.goodbye("NOT_LEADER", "this manager does not lead any more", this.#leader());
         },
       );
+  }
+
+  /** When thousands of agents come at once, as they do to a new leader, each turn tells a few of them everything. */
+  #inTurn(act: () => void): void {
+    this.#beginning.push(act);
+    if (this.#beginsThisTurn === 0) this.#options.clock.after(0, this.#nextBegins);
+    if (this.#beginsThisTurn < beginsMax) this.#begin();
+  }
+
+  readonly #nextBegins = (): void => {
+    this.#beginsThisTurn = 0;
+    if (this.#beginning.length === 0) return;
+    this.#options.clock.after(0, this.#nextBegins);
+    while (this.#beginning.length > 0 && this.#beginsThisTurn < beginsMax) this.#begin();
+  };
+
+  #begin(): void {
+    this.#beginsThisTurn++;
+    this.#beginning.shift()?.();
   }
 
   #receive(session: Session, message: AgentMessage): void {

@@ -48,12 +48,14 @@ export interface OrchestratorOptions {
 
 /** Half of what an entry may have: an edited task stands in it whole. */
 const entryBytes = 512 * 1024;
-const stepsMax = 500;
+const stepsMax = 250;
 /**
  * Steps under way at once, of all services. More would not be faster, and whoever else writes would wait behind them; to
  * decide all that a large cluster may have due at once would keep the process from its heartbeats.
  */
 const stepsInFlightMax = 1500;
+/** Steps that are put into the log in one turn, some more when an entry has them. */
+const stepsTurnMax = 500;
 /** Tasks that are judged in one turn, some more when a service has them: a new leader judges all that there are. */
 const judgedMax = 4000;
 /** What an entry costs beside its steps. */
@@ -73,6 +75,7 @@ export class Orchestrator {
   readonly #due = new Set<string>();
   readonly #inFlight = new Map<string, number>();
   #stepsInFlight = 0;
+  #stepsThisTurn = 0;
   readonly #wakes = new Map<string, number>();
   #historyMax = historyDefault;
   #watch: Watch<ClusterSchema> | undefined;
@@ -111,6 +114,7 @@ export class Orchestrator {
     this.#wakes.clear();
     this.#follower = undefined;
     this.#laterDue = false;
+    this.#stepsThisTurn = 0;
   }
 
   // --------------------------------------------------------------------------------------------------------- reading
@@ -262,7 +266,7 @@ export class Orchestrator {
     // What settles at once may add to it; that is for the next round.
     for (const id of Array.from(this.#due)) {
       if (this.#inFlight.has(id)) continue;
-      // The others' turn comes when one of those entries is settled.
+      // The others' turn comes when one of those entries is settled, or with the next turn.
       if (this.#isFull) break;
       if (judged >= judgedMax) {
         this.#workLater();
@@ -286,12 +290,13 @@ export class Orchestrator {
     this.#options.clock.after(0, () => {
       if (watch !== this.#watch) return;
       this.#laterDue = false;
-      this.#work();
+      this.#stepsThisTurn = 0;
+      if (this.#due.size > 0) this.#work();
     });
   }
 
   get #isFull(): boolean {
-    return this.#stepsInFlight >= stepsInFlightMax;
+    return this.#stepsInFlight >= stepsInFlightMax || this.#stepsThisTurn >= stepsTurnMax;
   }
 
   #decide(book: ServiceBook): void {
@@ -344,6 +349,8 @@ export class Orchestrator {
     this.#start(book.id);
     const cost = moves.reduce((sum, { steps }) => sum + steps.length, stepsOfEntry);
     this.#stepsInFlight += cost;
+    this.#stepsThisTurn += cost;
+    this.#workLater();
     const change = (tx: Tx<ClusterSchema>): void => {
       const now = tx.get("service", book.id);
       // Decided by a spec that has changed since: what to do now is for the next round.

@@ -56,7 +56,7 @@ const batchMax = 200;
  * Batches under way at once. More would not be faster, and whoever else writes would wait behind them; a plan of all that a
  * large cluster may have waiting would keep the process from its heartbeats.
  */
-const inFlightMax = 6;
+const inFlightMax = 4;
 /** In a plan, eight nodes looked at cost as much as a task placed. */
 const nodesPerTask = 1 / 8;
 /** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */

@@ -4,8 +4,11 @@ import type { Schema } from "./core/schema.ts";
 
 /** Objects of a view that are read in one turn. */
 const sliceMax = 500;
-/** Changes that are read in one turn, some more when an event has them. */
-const changesMax = 4000;
+/**
+ * Changes that are read in one turn, some more when an event has them. There are several readers, and what they do about
+ * them comes in a turn of its own when they are so many.
+ */
+const changesMax = 500;
 
 /** Takes an event in; of a long one perhaps step by step, a turn each. */
 export type Read<S extends Schema> = (event: WatchEvent<S>) => Iterator<void> | void;
