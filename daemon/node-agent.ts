@@ -7,7 +7,8 @@ import type { Clock, Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
 import type { AgentPlaces } from "../worker/container-networks/index.ts";
-import { nobody, type NodeNetwork } from "../worker/network/index.ts";
+import type { NodeNetwork } from "../worker/network/index.ts";
+import type { skep } from "../proto/index.ts";
 import type { SwarmIdentity } from "./identity/index.ts";
 import { hostOf } from "./addresses.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
@@ -43,12 +44,20 @@ class OpenAgent implements NodeAgent {
   readonly #unwatch: () => void;
   #memory: LevelMemory | undefined;
   #agent: Agent | undefined;
+  #described: skep.objects.NodeNetwork.$Properties | undefined;
+  #renewKey: () => Promise<void> = () => Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(options: NodeAgentOptions) {
     this.#options = options;
     this.#unwatch = options.identity.onChange((change) => {
       if (change !== "lock") this.#agent?.reconnect();
+      // One secret of the node has ended its life, so the other does.
+      if (change === "certificate") {
+        this.#renewKey().catch((error: unknown) =>
+          options.logger.error("the key of encrypted networks stays", { error }),
+        );
+      }
     });
     // Whoever waits for it hears of it; else the log does.
     this.#started.promise.catch((error: unknown) => options.logger.error("the agent cannot start", { error }));
@@ -67,7 +76,15 @@ class OpenAgent implements NodeAgent {
     const self = identity.settings.advertiseAddr;
     const addr = hostOf(self);
     const { dataPlane } = network;
-    const described = await network.describe(addr);
+    const describeNetwork = async (): Promise<void> => {
+      this.#described = await network.describe(identity.nodeId, addr);
+    };
+    await describeNetwork();
+    this.#renewKey = async () => {
+      network.renewTunnelKey();
+      await describeNetwork();
+      this.#agent?.describeNow();
+    };
     const known = identity.managers.map(({ addr }) => addr);
     const agent = new Agent({
       nodeId: identity.nodeId,
@@ -84,7 +101,7 @@ class OpenAgent implements NodeAgent {
       describe: (description) => ({
         ...description,
         tlsInfo: identity.tlsInfo,
-        ...(described === undefined ? {} : { network: described }),
+        ...(this.#described === undefined ? {} : { network: this.#described }),
       }),
       onNode: (update) => events.onNode(update),
       onManagers: (managers) =>
@@ -121,8 +138,7 @@ class OpenAgent implements NodeAgent {
     const agent = await this.#started.promise.catch(() => undefined);
     await agent?.leave(signal);
     await this[Symbol.asyncDispose]();
-    const { dataPlane } = this.#options.network;
-    await dataPlane?.replace(nobody);
+    await this.#options.network.leave();
     rmSync(this.#options.folder, { recursive: true, force: true });
   }
 

@@ -84,6 +84,7 @@ export class Worker implements AsyncDisposable {
           program: join(programs, "netplane"),
           dataDirectory: join(dataRoot, "network"),
           runDirectory: execRoot,
+          swarmDirectory: join(dataRoot, "swarm"),
           clock,
           random,
           logger,

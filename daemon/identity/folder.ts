@@ -194,6 +194,8 @@ export class IdentityFolder {
   wipe(): void {
     const { state, unlockKeysBefore, nextKey, key, certificate, roots } = names;
     for (const name of [state, unlockKeysBefore, nextKey, key, certificate, roots]) this.#remove(name);
+    // Where no worker runs that would (a locked manager).
+    for (const name of ["wireguard.key", "wireguard.key.next"]) this.#remove(name);
   }
 
   /** @param unlockKeys  any of which may open the files */

@@ -51,6 +51,8 @@ export interface ServiceRecord {
   readonly virtualIp: string;
   readonly mode: "vip" | "dnsrr";
   readonly ports: readonly ServicePort[];
+  /** Of the mesh: it goes through the tunnel or not at all. Left out: it goes as it is. */
+  readonly encrypted?: boolean;
 }
 
 /** All that this node needs to know; keys are unique in each list. */

@@ -13,6 +13,7 @@ test("everything of a node follows from its number", () => {
     zone: 1,
     gatewayBlock: "100.64.4.0/22",
     gatewayAddress: "100.64.4.1",
+    tunnelAddress: "100.64.7.255",
   });
   assert.deepEqual(nodeAddresses(4095), {
     mac: "02:fe:00:00:0f:ff",
@@ -22,14 +23,16 @@ test("everything of a node follows from its number", () => {
     zone: 4095,
     gatewayBlock: "100.127.252.0/22",
     gatewayAddress: "100.127.252.1",
+    tunnelAddress: "100.127.255.255",
   });
 });
 
 test("no two nodes share anything", () => {
   const seen = new Set<string | number>();
   for (let number = 1; number <= nodeNumberMax; number++) {
-    const { mac, linkAddress, mark, gatewayBlock, gatewayAddress } = nodeAddresses(number);
-    for (const each of [mac, linkAddress, mark, gatewayBlock, gatewayAddress]) {
+    const { mac, linkAddress, mark, gatewayBlock, gatewayAddress, tunnelAddress } = nodeAddresses(number);
+    assert.equal(isTaskGateway(number, tunnelAddress), false);
+    for (const each of [mac, linkAddress, mark, gatewayBlock, gatewayAddress, tunnelAddress]) {
       assert.ok(!seen.has(each), String(each));
       seen.add(each);
     }

@@ -31,6 +31,8 @@ export interface NodeAddresses {
   readonly gatewayBlock: string;
   /** The node's own, first of its block: the tasks' way out, and their resolver. */
   readonly gatewayAddress: string;
+  /** The node inside the tunnel of encrypted networks, last of its block, where no task's can be. */
+  readonly tunnelAddress: string;
 }
 
 export function isNodeNumber(number: number): boolean {
@@ -51,6 +53,7 @@ export function nodeAddresses(number: number): NodeAddresses {
     zone: number,
     gatewayBlock: `${formatV4(block)}/${blockPrefix}`,
     gatewayAddress: formatV4(block + 1),
+    tunnelAddress: formatV4(block + blockSize - 1),
   };
 }
 

@@ -268,7 +268,7 @@ export class Dispatcher {
     node.session = session;
     this.#heard(nodeId, node, graceMs(this.#periodMs));
     const addr = hello.addr === "" || hello.addr == null ? peer.address : hello.addr;
-    const description = checked(nodeId, hello.description);
+    const description = this.#checked(nodeId, hello.description);
     this.#nodeWriter.add(nodeId, { state: NodeState.NODE_READY, message: "", addr, description, session });
   }
 
@@ -338,7 +338,9 @@ export class Dispatcher {
       session.acknowledgeHeartbeat({ sentAtUs: message.heartbeat.sentAtUs ?? 0, period });
     } else if (message.statusUpdate != null) this.#report(session, message.statusUpdate);
     else if (message.describe != null)
-      this.#nodeWriter.add(session.nodeId, { description: checked(session.nodeId, message.describe.description) });
+      this.#nodeWriter.add(session.nodeId, {
+        description: this.#checked(session.nodeId, message.describe.description),
+      });
     else if (message.resync != null) this.#confirmed(session, () => session.startOver());
     else if (message.applied != null) session.applied(message.applied.revision ?? 0);
     else if (message.attach != null) this.#attachments.attach(session, message.attach);
@@ -349,6 +351,27 @@ export class Dispatcher {
       this.#forgetTimers(node);
     }
     // Anything else is for a later release.
+  }
+
+  /**
+   * A node that says another's key is its own would be sent what is for the other, or cut it off: it has none then.
+   * @throws SessionInvalid
+   */
+  #checked(nodeId: string, told: Description | null | undefined): Description {
+    const description = checked(nodeId, told);
+    const key = description.network?.wireguardPublicKey ?? new Uint8Array();
+    const view = this.#options.store.current();
+    const isKnown = sameBytes(key, view.get("node", nodeId)?.description?.network?.wireguardPublicKey);
+    if (key.length === 0 || isKnown) return description;
+    const holder = [...view.list("node")].find(
+      ({ id, description: other }) => id !== nodeId && sameBytes(key, other?.network?.wireguardPublicKey),
+    );
+    if (key.length === tunnelKeyBytes && holder === undefined) return description;
+    this.#options.logger.warn("a node's key for encrypted networks is not taken", {
+      nodeId,
+      found: holder === undefined ? `it has ${key.length} bytes` : `it is that of node ${holder.id}`,
+    });
+    return { ...description, network: { ...description.network, wireguardPublicKey: new Uint8Array() } };
   }
 
   #lost(session: Session): void {
@@ -741,6 +764,11 @@ function orphan(tx: Tx<ClusterSchema>, taskId: string, nodeId: string, lastSeenU
 }
 
 // --------------------------------------------------------------------------------------------------------------- small
+
+/** X25519. */
+const tunnelKeyBytes = 32;
+
+const sameBytes = (a: Uint8Array, b: Uint8Array | null | undefined): boolean => b != null && Buffer.compare(a, b) === 0;
 
 /** @throws SessionInvalid */
 function checked(nodeId: string, description: Description | null | undefined): Description {

@@ -23,6 +23,7 @@ import {
 import {
   Board,
   constraintsOf,
+  encryptedNetworksOf,
   genericResourcesOf,
   holdsPlace,
   isWanted,
@@ -96,7 +97,7 @@ export class Scheduler {
 
   start(): void {
     if (this.#watch !== undefined) return;
-    this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service"] });
+    this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service", "network"] });
     const later = (act: () => void): void => void this.#options.clock.after(0, act);
     this.#isRead = false;
     follow(this.#watch, this.#read, () => this.#planSoon(), later);
@@ -133,6 +134,7 @@ export class Scheduler {
   *#readView(view: View<ClusterSchema>): Generator<void, void> {
     this.#forget();
     this.#isRead = false;
+    this.#board.setEncrypted(encryptedNetworksOf(view.list("network")));
     for (const service of view.list("service")) this.#setService(service.id, service);
     yield* inSlices(view.list("node"), (node) => this.#setNode(node.id, node));
     yield* inSlices(view.list("task"), (task) => this.#board.setTask(task));
@@ -158,8 +160,10 @@ export class Scheduler {
         return this.#setNode(change.id, change.after);
       case "service":
         return this.#setService(change.id, change.after);
-      case "cluster":
       case "network":
+        // Rare, and before the first task that is on it.
+        return this.#board.setEncrypted(encryptedNetworksOf(this.#options.store.current().list("network")));
+      case "cluster":
       case "secret":
       case "config":
       case "volume":

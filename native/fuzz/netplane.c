@@ -5,6 +5,7 @@
 #include "netplane/links.h"
 #include "netplane/nft.h"
 #include "netplane/request.h"
+#include "netplane/wireguard.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static void check_list(const struct element_set *set, struct json_object *list, 
 
 static void build(const struct operation *operation, struct outgoing *out)
 {
-    struct message_context context = {.link = 1, .master = 2, .namespace_fd = 3};
+    struct message_context context = {.link = 1, .master = 2, .lower = 4, .namespace_fd = 3};
     struct error error;
     switch (operation->kind) {
     case OP_LINK_ADD:
@@ -74,6 +75,13 @@ static void build(const struct operation *operation, struct outgoing *out)
         if (nft_put_chain_deletion(out, &operation->balance, 0, &error) < 0)
             abort();
         break;
+    case OP_WIREGUARD_SET:
+        put_wireguard_set(out, 30, &operation->tunnel, 0);
+        break;
+    case OP_WIREGUARD_PEER_SET:
+    case OP_WIREGUARD_PEER_DELETE:
+        put_wireguard_peer(out, 30, &operation->tunnel, operation->kind == OP_WIREGUARD_PEER_DELETE, 0);
+        break;
     default:
         break;
     }
@@ -102,6 +110,11 @@ static void tell(const uint8_t *data, size_t size)
     memcpy(message, &header, sizeof header);
     memcpy(message + MESSAGE_HEADER, data, size);
     (void)read_link((const struct nlmsghdr *)message, &row);
+    struct text peers = {0};
+    struct tunnel_listing listing = {.peers = &peers};
+    struct error error;
+    (void)wireguard_read(&listing, (const struct nlmsghdr *)message, &error);
+    text_release(&peers);
     free(message);
 }
 

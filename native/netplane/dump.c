@@ -35,6 +35,7 @@ static void read_vxlan(const struct nlattr *data, struct link_row *out)
     out->vni = attribute_u32(attributes[IFLA_VXLAN_ID]);
     out->port = ntohs(attribute_u16(attributes[IFLA_VXLAN_PORT]));
     out->learning = attribute_u8(attributes[IFLA_VXLAN_LEARNING]) != 0;
+    out->lower = attribute_u32(attributes[IFLA_VXLAN_LINK]);
     if (!read_ip(attributes[IFLA_VXLAN_LOCAL], AF_INET, &out->local) &&
         !read_ip(attributes[IFLA_VXLAN_LOCAL6], AF_INET6, &out->local))
         out->local = (struct ip){0};
@@ -218,6 +219,8 @@ static void write_links(const struct dump *dump)
             write_number(out, "port", row->port);
             text_key(out, "learning");
             text_puts(out, row->learning ? "true" : "false");
+            if (row->lower != 0)
+                write_number(out, "lower", row->lower);
         }
         close_object(out);
     }

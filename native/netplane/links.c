@@ -35,6 +35,8 @@ static void put_link_data(struct outgoing *out, const struct link_fields *link, 
         put_ip(out, link->local.family == AF_INET6 ? IFLA_VXLAN_LOCAL6 : IFLA_VXLAN_LOCAL, &link->local);
         out_put(out, IFLA_VXLAN_PORT, &port, sizeof port);
         out_put_u8(out, IFLA_VXLAN_LEARNING, link->learning);
+        if (context->lower != 0)
+            out_put_u32(out, IFLA_VXLAN_LINK, context->lower);
     } else if (link->kind == LINK_VETH) {
         size_t peer = out_nest(out, VETH_INFO_PEER);
         out_raw(out, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg));

@@ -19,6 +19,7 @@ struct message_context {
     uint32_t owner;
     uint32_t link; /* index of the operation's link */
     uint32_t master;
+    uint32_t lower; /* index of the link that carries a vxlan's frames; 0: the routes decide */
     int namespace_fd; /* the peer's or the target's; -1: none */
 };
 
@@ -46,6 +47,7 @@ struct link_row {
     char kind[16];
     char alias[ALIAS_MAX + 1];
     uint32_t vni; /* vxlan */
+    uint32_t lower; /* in the namespace of its socket */
     uint16_t port;
     bool learning;
     struct ip local;

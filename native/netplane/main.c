@@ -163,7 +163,7 @@ static int serve(struct input *input, struct error *error)
     }
 }
 
-/* A namespace takes up to five descriptors, a port one. */
+/* A namespace takes up to six descriptors, a port one. */
 static void raise_limits(void)
 {
     struct rlimit limit;

@@ -34,6 +34,7 @@ static void close_namespace(struct namespaces *namespaces, struct namespace *nam
     }
     netlink_close(&namespace->route);
     netlink_close(&namespace->filter);
+    netlink_close(&namespace->generic);
     close_fd(&namespace->fd);
     free(namespace->path);
     free(namespace);
@@ -91,6 +92,7 @@ static int add_opened(struct namespaces *namespaces, const char *path, int *fd, 
         .fd = take_fd(fd),
         .route = {.fd = -1},
         .filter = {.fd = -1},
+        .generic = {.fd = -1},
     };
     namespaces->all[namespaces->count++] = namespace;
     *out = namespace;
@@ -276,6 +278,12 @@ int namespace_filter(struct namespaces *namespaces, struct namespace *namespace,
 {
     *out = &namespace->filter;
     return open_in(namespaces, namespace, NETLINK_NETFILTER, &namespace->filter, error);
+}
+
+int namespace_generic(struct namespaces *namespaces, struct namespace *namespace, struct netlink **out, struct error *error)
+{
+    *out = &namespace->generic;
+    return open_in(namespaces, namespace, NETLINK_GENERIC, &namespace->generic, error);
 }
 
 /* netdevice(7) SIOCGIFINDEX, which every socket answers for its own namespace: RTM_GETLINK would describe the whole link. */

@@ -47,6 +47,7 @@ struct namespace {
     uint64_t used;         /* when last, in turns of `namespaces.turn` */
     struct netlink route;  /* opened at the first need, as the next */
     struct netlink filter; /* nftables and conntrack */
+    struct netlink generic; /* WireGuard */
     struct watch *watch;   /* NULL: nobody wants to know */
     struct held_port *ports;
     struct cached_link links[LINKS_CACHED]; /* good for one batch */
@@ -84,6 +85,7 @@ void namespace_leave(const struct namespaces *namespaces);
 
 int namespace_route(struct namespaces *namespaces, struct namespace *namespace, struct netlink **out, struct error *error);
 int namespace_filter(struct namespaces *namespaces, struct namespace *namespace, struct netlink **out, struct error *error);
+int namespace_generic(struct namespaces *namespaces, struct namespace *namespace, struct netlink **out, struct error *error);
 
 int namespace_reserve(struct namespaces *namespaces, struct namespace *namespace, const struct port_fields *port,
                       struct error *error);

@@ -1,5 +1,6 @@
 #include "netplane/request.h"
 #include "common/fd.h"
+#include "netplane/wireguard.h"
 
 #include <linux/fib_rules.h>
 #include <linux/netfilter.h>
@@ -207,6 +208,7 @@ static void decode_link(struct reader *reader, struct link_fields *link, bool ad
     link->local = take_ip(reader, "local", true);
     link->port = (uint16_t)take_number(reader, "port", 1, 65535, 4789, false);
     link->learning = take_flag(reader, "learning", 0) == 1;
+    link->lower = take_link(reader, "link", false);
 }
 
 static void decode_route(struct reader *reader, struct route_fields *route)
@@ -369,6 +371,52 @@ static void decode_connection(struct reader *reader, struct connection_fields *c
         wrong(reader, "one address at least is required");
 }
 
+/* The text is a secret, or may be one by mistake: it is in no error. */
+static bool take_key(struct reader *reader, const char *key, uint8_t *out, bool required)
+{
+    const char *text = take_text(reader, key, KEY_TEXT_BYTES, KEY_TEXT_BYTES, required);
+    if (text == NULL)
+        return false;
+    if (key_from_text(text, out))
+        return true;
+    wrong(reader, "property %s is no key", key);
+    return false;
+}
+
+static struct json_object *decode_allowed(struct reader *reader)
+{
+    struct json_object *array = take(reader, "allowed", json_type_array, true);
+    size_t count = array == NULL ? 0 : json_object_array_length(array);
+    if (count > ALLOWED_MAX)
+        wrong(reader, "property allowed has %zu entries, at most %d are accepted", count, ALLOWED_MAX);
+    for (size_t i = 0; i < count && !reader->failed; i++) {
+        struct json_object *item = json_object_array_get_idx(array, i);
+        struct prefix prefix;
+        if (!json_object_is_type(item, json_type_string) || !prefix_from_text(json_object_get_string(item), &prefix))
+            wrong(reader, "property allowed[%zu] is no prefix", i);
+    }
+    return array;
+}
+
+static void decode_tunnel(struct reader *reader, enum operation_kind kind, struct tunnel_fields *tunnel)
+{
+    tunnel->link = take_link(reader, "link", true);
+    if (kind == OP_WIREGUARD_SET) {
+        tunnel->key_set = take_key(reader, "privateKey", tunnel->key, false);
+        tunnel->port = (uint16_t)take_number(reader, "listenPort", 1, 65535, 0, false);
+    } else if (kind != OP_WIREGUARD_LIST) {
+        tunnel->key_set = take_key(reader, "publicKey", tunnel->key, true);
+    }
+    if (kind != OP_WIREGUARD_PEER_SET)
+        return;
+    tunnel->endpoint = take_ip(reader, "endpoint", false);
+    tunnel->port = (uint16_t)take_number(reader, "port", 1, 65535, 0, tunnel->endpoint.family != 0);
+    if (tunnel->port != 0 && tunnel->endpoint.family == 0)
+        wrong(reader, "a port is that of an endpoint");
+    tunnel->keepalive_seconds = (uint16_t)take_number(reader, "keepaliveSeconds", 1, 65535, 0, false);
+    tunnel->allowed = decode_allowed(reader);
+}
+
 static void decode_dump(struct reader *reader, struct operation *operation)
 {
     static const char *const parts[] = {"links", "addresses", "routes", "neighbours", "fdb", "rules", NULL};
@@ -442,6 +490,8 @@ static const char *const operation_names[] = {
     [OP_PORT_RESERVE] = "port-reserve",   [OP_PORT_RELEASE] = "port-release",
     [OP_DUMP] = "dump",                   [OP_WATCH] = "watch",
     [OP_UNWATCH] = "unwatch",             [OP_WIREGUARD_PROBE] = "wireguard-probe",
+    [OP_WIREGUARD_SET] = "wireguard-set", [OP_WIREGUARD_PEER_SET] = "wireguard-peer-set",
+    [OP_WIREGUARD_PEER_DELETE] = "wireguard-peer-delete", [OP_WIREGUARD_LIST] = "wireguard-list",
     [OP_COUNT] = NULL,
 };
 
@@ -534,6 +584,12 @@ static void decode_fields_of(struct reader *reader, struct request *request, str
         break;
     case OP_DUMP:
         decode_dump(reader, operation);
+        break;
+    case OP_WIREGUARD_SET:
+    case OP_WIREGUARD_PEER_SET:
+    case OP_WIREGUARD_PEER_DELETE:
+    case OP_WIREGUARD_LIST:
+        decode_tunnel(reader, operation->kind, &operation->tunnel);
         break;
     case OP_GENERATION:
     case OP_WATCH:

@@ -25,6 +25,8 @@ enum {
     SYSCTL_NAME_MAX = 200,
     SYSCTL_VALUE_MAX = 255,
     RULESET_BYTES_MAX = 4 * 1024 * 1024,
+    TUNNEL_KEY_BYTES = 32, /* WireGuard's */
+    ALLOWED_MAX = 64,      /* prefixes that a WireGuard peer may send from */
 };
 
 enum operation_kind {
@@ -60,6 +62,10 @@ enum operation_kind {
     OP_WATCH,
     OP_UNWATCH,
     OP_WIREGUARD_PROBE,
+    OP_WIREGUARD_SET,
+    OP_WIREGUARD_PEER_SET,
+    OP_WIREGUARD_PEER_DELETE,
+    OP_WIREGUARD_LIST,
     OP_COUNT,
 };
 
@@ -73,6 +79,7 @@ struct link_fields {
     const char *target;         /* namespace; NULL: the batch's */
     const char *peer_name;      /* veth */
     const char *peer_namespace; /* NULL: the batch's */
+    const char *lower;          /* vxlan: its frames leave by this link of the batch's namespace; NULL: by the routes */
     enum link_kind kind;
     uint32_t mtu; /* 0: not given */
     uint32_t peer_mtu;
@@ -138,6 +145,17 @@ struct port_fields {
     uint8_t protocol;
 };
 
+/* A WireGuard link, or a peer of it. */
+struct tunnel_fields {
+    const char *link;
+    struct json_object *allowed; /* array of strings that are prefixes, or NULL */
+    struct ip endpoint;          /* family 0: not given */
+    uint16_t port;               /* of the endpoint, or to listen on; 0: not given */
+    uint16_t keepalive_seconds;  /* 0: none */
+    uint8_t key[TUNNEL_KEY_BYTES]; /* the link's private one, or the peer's public one */
+    bool key_set;
+};
+
 enum dump_part {
     DUMP_LINKS = 1,
     DUMP_ADDRESSES = 2,
@@ -180,6 +198,7 @@ struct operation {
         struct port_fields port;
         struct element_fields elements;
         struct balance_fields balance;
+        struct tunnel_fields tunnel;
         struct {
             const char *name;
             const char *value;

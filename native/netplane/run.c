@@ -5,6 +5,7 @@
 #include "netplane/links.h"
 #include "netplane/nft.h"
 #include "netplane/ruleset.h"
+#include "netplane/wireguard.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -149,7 +150,8 @@ static int add_link(struct run *run, const struct link_fields *link)
 {
     struct message_context context = {.owner = run->current, .namespace_fd = -1};
     const char *other = link->kind == LINK_VETH ? link->peer_namespace : link->target;
-    if (resolve(run, link->master, &context.master) < 0 || (other != NULL && open_other(run, other, &context.namespace_fd) < 0))
+    if (resolve(run, link->master, &context.master) < 0 || resolve(run, link->lower, &context.lower) < 0 ||
+        (other != NULL && open_other(run, other, &context.namespace_fd) < 0))
         return -1;
     namespace_forget_link(run->namespace, link->name);
     if (link->peer_name != NULL)
@@ -316,6 +318,50 @@ static int probe_wireguard(struct run *run, struct text *out)
     return send_messages(run);
 }
 
+static int open_wireguard(struct run *run, struct netlink **generic, uint16_t *family)
+{
+    if (namespace_generic(&run->runner->namespaces, run->namespace, generic, run->error) < 0)
+        return -1;
+    return wireguard_family(*generic, family, run->error);
+}
+
+static bool keep_refusal(void *context, const struct refusal *refusal)
+{
+    struct error *error = context;
+    fail(error, refusal->number, "%s", refusal->explanation == NULL ? "refused" : refusal->explanation);
+    return false;
+}
+
+/* One message of its own: these are rare, and a key shall not wait in a buffer. */
+static int change_wireguard(struct run *run, const struct operation *operation)
+{
+    struct netlink *generic;
+    uint16_t family = 0;
+    if (open_wireguard(run, &generic, &family) < 0)
+        return -1;
+    struct outgoing out = {0};
+    struct error refused = {0};
+    if (operation->kind == OP_WIREGUARD_SET)
+        put_wireguard_set(&out, family, &operation->tunnel, run->current);
+    else
+        put_wireguard_peer(&out, family, &operation->tunnel, operation->kind == OP_WIREGUARD_PEER_DELETE, run->current);
+    out_flag_last(&out, NLM_F_ACK);
+    int result = netlink_exchange(generic, &out, out.count - 1, keep_refusal, &refused, run->error);
+    if (result < 0 && run->error->number == 0)
+        fail(run->error, refused.number, "%s of %s", operation_name(operation->kind), operation->tunnel.link);
+    if (out.bytes != NULL)
+        explicit_bzero(out.bytes, out.room);
+    out_release(&out);
+    return result;
+}
+
+static int list_wireguard(struct run *run, const char *link, struct text *out)
+{
+    struct netlink *generic;
+    uint16_t family = 0;
+    return open_wireguard(run, &generic, &family) < 0 ? -1 : wireguard_list(generic, family, link, out, run->error);
+}
+
 /* All that stand side by side are done with the first of them. */
 static int delete_connections(struct run *run, struct text *out)
 {
@@ -382,6 +428,8 @@ static int ask(struct run *run, const struct operation *operation, struct text *
         return delete_connections(run, out);
     case OP_DUMP:
         return write_dump(run, operation, out);
+    case OP_WIREGUARD_LIST:
+        return list_wireguard(run, operation->tunnel.link, out);
     default:
         return probe_wireguard(run, out);
     }
@@ -434,6 +482,10 @@ static int do_alone(struct run *run, const struct operation *operation)
     case OP_UNWATCH:
         watch_end(run->namespace);
         return 0;
+    case OP_WIREGUARD_SET:
+    case OP_WIREGUARD_PEER_SET:
+    case OP_WIREGUARD_PEER_DELETE:
+        return change_wireguard(run, operation);
     default:
         return answer_question(run, operation);
     }

@@ -7,10 +7,14 @@
 #include "netplane/nft.h"
 #include "netplane/request.h"
 #include "netplane/text.h"
+#include "netplane/wireguard.h"
 
 #include <linux/if_link.h>
 #include <linux/netfilter.h>
+#include <linux/genetlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/time_types.h>
+#include <linux/wireguard.h>
 
 static struct error error;
 
@@ -190,6 +194,74 @@ static void test_messages(void)
     out_release(&out);
 }
 
+static void test_keys(void)
+{
+    uint8_t key[TUNNEL_KEY_BYTES];
+    char text[KEY_TEXT_BYTES + 1];
+    /* RFC 7748 §6.1: Bob's public key. */
+    CHECK(key_from_text("3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=", key));
+    CHECK(key[0] == 0xde && key[1] == 0x9e && key[31] == 0x4f);
+    key_to_text(key, text);
+    CHECK_TEXT(text, "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=");
+    static const char *const no_key[] = {
+        "", "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08", "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK09=",
+        "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx+FG+IK08=", "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK0==",
+    };
+    for (size_t i = 0; i < sizeof no_key / sizeof *no_key; i++)
+        CHECK(!key_from_text(no_key[i], key));
+}
+
+/* A listing as a kernel gives it, its private key among it. */
+static void test_tunnels(void)
+{
+    struct outgoing out = {0};
+    struct tunnel_fields tunnel = {.link = "wg0", .port = 2377, .key_set = true, .keepalive_seconds = 25};
+    struct json_object *allowed = json_object_new_array();
+    json_object_array_add(allowed, json_object_new_string("100.64.7.255/32"));
+    memset(tunnel.key, 0x11, sizeof tunnel.key);
+    put_wireguard_set(&out, 30, &tunnel, 7);
+    CHECK(!out.failed && out.count == 1 && out.places[0].owner == 7);
+    CHECK(ip_from_text("10.99.0.1", &tunnel.endpoint));
+    tunnel.allowed = allowed;
+    put_wireguard_peer(&out, 30, &tunnel, false, 8);
+    put_wireguard_peer(&out, 30, &tunnel, true, 9);
+    const struct nlmsghdr *set = (const struct nlmsghdr *)(out.bytes + out.places[1].offset);
+    struct text peers = {0};
+    struct tunnel_listing listing = {.peers = &peers};
+    /* What sets a peer is spelt as what lists one. */
+    CHECK(set->nlmsg_type == 30 && wireguard_read(&listing, set, &error) == 0 && !listing.has_key);
+    text_put(&peers, "", 1);
+    CHECK_TEXT(peers.bytes, "{\"publicKey\":\"ERERERERERERERERERERERERERERERERERERERERERE=\",\"endpoint\":\"10.99.0.1\",\"port\":2377,"
+                            "\"allowed\":[\"100.64.7.255/32\"],\"keepaliveSeconds\":25,\"receivedBytes\":0,\"sentBytes\":0}");
+    text_release(&peers);
+    out_clear(&out);
+    struct genlmsghdr header = {.cmd = WG_CMD_SET_DEVICE, .version = WG_GENL_VERSION};
+    struct __kernel_timespec shaken = {.tv_sec = 1700000000};
+    uint8_t secret[TUNNEL_KEY_BYTES], other[TUNNEL_KEY_BYTES];
+    uint64_t bytes = 5;
+    memset(secret, 0x22, sizeof secret);
+    memset(other, 0x33, sizeof other);
+    out_begin(&out, 30, 0, &header, sizeof header, 0);
+    out_put(&out, WGDEVICE_A_PRIVATE_KEY, secret, sizeof secret);
+    out_put(&out, WGDEVICE_A_PUBLIC_KEY, other, sizeof other);
+    out_put(&out, WGDEVICE_A_LISTEN_PORT, &tunnel.port, sizeof tunnel.port);
+    size_t list = out_nest(&out, WGDEVICE_A_PEERS), peer = out_nest(&out, 0);
+    out_put(&out, WGPEER_A_PUBLIC_KEY, tunnel.key, sizeof tunnel.key);
+    out_put(&out, WGPEER_A_LAST_HANDSHAKE_TIME, &shaken, sizeof shaken);
+    out_put(&out, WGPEER_A_RX_BYTES, &bytes, sizeof bytes);
+    out_nest_end(&out, peer);
+    out_nest_end(&out, list);
+    out_end(&out);
+    CHECK(wireguard_read(&listing, (const struct nlmsghdr *)out.bytes, &error) == 0);
+    CHECK(listing.has_key && memcmp(listing.public_key, other, sizeof other) == 0 && listing.port == 2377);
+    text_put(&peers, "", 1);
+    CHECK_TEXT(peers.bytes, "{\"publicKey\":\"ERERERERERERERERERERERERERERERERERERERERERE=\",\"allowed\":[],"
+                            "\"handshakeSeconds\":1700000000,\"receivedBytes\":5,\"sentBytes\":0}");
+    text_release(&peers);
+    out_release(&out);
+    json_object_put(allowed);
+}
+
 /* Fifty thousand elements: many messages, none with an attribute longer than its length can say. */
 static void test_large_transaction(void)
 {
@@ -233,6 +305,13 @@ static void test_requests(void)
     CHECK(strstr(error.text, "absolute path") != NULL);
     CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"link-delete\"}]}]}") < 0);
     CHECK_TEXT(error.text, "link-delete: property name is required: Invalid argument");
+    /* A key that is none may be one with a slip: it is not told. */
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"wireguard-set\",\"link\":\"w\","
+                 "\"privateKey\":\"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK09=\"}]}]}") < 0);
+    CHECK_TEXT(error.text, "wireguard-set: property privateKey is no key: Invalid argument");
+    CHECK(decode("{\"id\":1,\"batches\":[{\"namespace\":\"\",\"operations\":[{\"op\":\"wireguard-peer-set\",\"link\":\"w\","
+                 "\"publicKey\":\"3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\",\"allowed\":[\"10.0.0.1/33\"]}]}]}") < 0);
+    CHECK(strstr(error.text, "allowed[0] is no prefix") != NULL);
     for (int kind = 0; kind < OP_COUNT; kind++)
         CHECK(operation_name((enum operation_kind)kind) != NULL);
 }
@@ -244,6 +323,8 @@ int main(void)
     test_elements();
     test_attributes();
     test_messages();
+    test_keys();
+    test_tunnels();
     test_large_transaction();
     test_requests();
     return checks_end("netplane_test");

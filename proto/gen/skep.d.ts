@@ -19154,6 +19154,9 @@ export namespace skep {
             /** ServiceRecord ports. */
             ports: skep.objects.EndpointPortConfig.$Properties[];
 
+            /** ServiceRecord encrypted. */
+            encrypted: boolean;
+
             /**
              * Creates a new ServiceRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19213,6 +19216,9 @@ export namespace skep {
 
                 /** ServiceRecord ports */
                 ports?: (skep.objects.EndpointPortConfig.$Properties[]|null);
+
+                /** ServiceRecord encrypted */
+                encrypted?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

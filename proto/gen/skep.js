@@ -26031,6 +26031,7 @@ export const skep = $root.skep = (() => {
             ServiceRecord.prototype.virtualIp = "";
             ServiceRecord.prototype.mode = 0;
             ServiceRecord.prototype.ports = $util.emptyArray;
+            ServiceRecord.prototype.encrypted = false;
 
             ServiceRecord.create = function(properties) {
                 return new ServiceRecord(properties);
@@ -26059,6 +26060,8 @@ export const skep = $root.skep = (() => {
                 if (message.ports != null && message.ports.length)
                     for (let i = 0; i < message.ports.length; ++i)
                         $root.skep.objects.EndpointPortConfig.encode(message.ports[i], writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.encrypted != null && $Object.hasOwnProperty.call(message, "encrypted") && message.encrypted !== false)
+                    writer.uint32(64).bool(message.encrypted);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26151,6 +26154,15 @@ export const skep = $root.skep = (() => {
                             if (!(message.ports && message.ports.length))
                                 message.ports = [];
                             message.ports.push($root.skep.objects.EndpointPortConfig.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.encrypted = value;
+                            else
+                                delete message.encrypted;
                             continue;
                         }
                     }

@@ -194,6 +194,42 @@ test("what does not begin with a hello, speaks another protocol or describes its
   await world.stop();
 });
 
+test("a node that says another's key is its own has none, and its own it may change", async () => {
+  const world = await new SwarmWorld({ workers: 2 }).start();
+  const key = (fill: number, length = 32): Uint8Array => new Uint8Array(length).fill(fill);
+  const held = (nodeId: string): string =>
+    Buffer.from(world.store.current().get("node", nodeId)?.description?.network?.wireguardPublicKey ?? []).toString(
+      "hex",
+    );
+  const say = async (events: Events, wireguardPublicKey: Uint8Array): Promise<void> => {
+    const network = { capabilities: ["overlay", "encrypted"], wireguardPublicKey };
+    events.message({ describe: { description: { hostname: "h", network } } });
+    await world.run(1000);
+  };
+  const dialled = [];
+  for (const nodeId of ["node1", "node2"]) {
+    await world.node(nodeId).kill();
+    const { events } = dial(world, nodeId);
+    events.message(hello);
+    await world.run(500);
+    dialled.push(events);
+  }
+  const [first, second] = dialled as [Events, Events];
+  await say(first, key(1));
+  assert.equal(held("node1"), "01".repeat(32));
+  await say(second, key(2));
+  await say(second, key(1));
+  assert.equal(held("node2"), "", "not what it had before, either: it does not hold that any more");
+  await say(second, key(3, 31));
+  assert.equal(held("node2"), "");
+  await say(first, key(1));
+  assert.equal(held("node1"), "01".repeat(32));
+  await say(first, key(4));
+  await say(second, key(1));
+  assert.equal(held("node2"), "01".repeat(32), "nobody holds it any more");
+  await world.stop();
+});
+
 test("an agent that does not read costs nothing but what is newest: its tasks are told when it reads again", async () => {
   const world = await new SwarmWorld({ workers: 1 }).start();
   await world.node("node1").kill();

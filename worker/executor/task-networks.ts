@@ -1,5 +1,5 @@
 /** The networks of a task: from what its service asks and managers gave to a sandbox of this node. */
-import { skep } from "../../proto/index.ts";
+import { isEncryptedNetwork, skep } from "../../proto/index.ts";
 import {
   NetworkNotReady,
   NetworkUnavailable,
@@ -108,8 +108,7 @@ export function overlayOf(network: Network): OverlayWish["network"] {
     gateway: config?.gateway ?? "",
     ...(config6 === undefined ? {} : { subnet6: config6.subnet ?? "", gateway6: config6.gateway ?? "" }),
     internal: spec?.internal ?? false,
-    // As in the reference, the option counts by being there.
-    encrypted: "encrypted" in options && options["encrypted"] !== "false",
+    encrypted: isEncryptedNetwork(spec),
     mtu: Number.isInteger(mtu) && mtu > 0 ? mtu : 0,
   };
 }

@@ -101,6 +101,6 @@ export type { Asker, Names } from "./dns/core/names.ts";
 export interface NetworkAbilities {
   /** undefined: overlays, gw0 and published ports work. */
   readonly refusal: ClusterError | undefined;
-  /** undefined: encrypted networks work. */
-  readonly encryptionRefusal: ClusterError | undefined;
+  /** What is missing for encrypted networks; undefined: they work. */
+  readonly encryptionRefusal: string | undefined;
 }

@@ -7,10 +7,11 @@ import { Backoff } from "../../lib/pure/backoff.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import type { Model } from "./core/model.ts";
+import { vxlanLink } from "./core/overlays.ts";
 import type { ForgottenConnections, Namespace, ObjectChange } from "./core/namespace.ts";
 import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
-import type { Batch, Dump, Link, NamespaceChanged, Operation } from "./netplane-types.ts";
+import type { Batch, Dump, Link, NamespaceChanged, Operation, Wireguard } from "./netplane-types.ts";
 import { compare, forgetOperations, isNft, planChanges, setsOf, targetChains, type Found } from "./operations.ts";
 
 /** What the engine asks of netplane's client. */
@@ -107,8 +108,14 @@ export class Engine implements AsyncDisposable {
       this.#worker(namespace)
         .exist()
         .catch(() => undefined); // its own pass hears of it
-    const passes = outside.map((namespace) => this.#settleOne(namespace));
-    await Promise.all(passes.map(({ asked }) => asked));
+    const passes = [];
+    // An encrypted network's frames leave by a link of the host's, which has to be there.
+    const isBound = outside.some((namespace) => boundTo(namespace) !== "");
+    const isFirst = ({ path }: Namespace): boolean => isBound && path === "";
+    for (const group of [outside.filter(isFirst), outside.filter((namespace) => !isFirst(namespace))]) {
+      passes.push(...group.map((namespace) => this.#settleOne(namespace)));
+      await Promise.all(passes.map(({ asked }) => asked));
+    }
     passes.push(...inside.map((namespace) => this.#settleOne(namespace)));
     const results = await Promise.allSettled(passes.map(({ done }) => done));
     const failed = results.find((result) => result.status === "rejected");
@@ -433,7 +440,11 @@ class NamespaceWorker {
       { op: "dump", what: ["addresses", "routes", "neighbours", "fdb", "rules"], all: path !== "" },
       { op: "generation" },
     ])) as [Dump, Dump, number];
-    const found = { links: links.links ?? ([] as readonly Link[]), dump };
+    const found = {
+      links: links.links ?? ([] as readonly Link[]),
+      dump,
+      tunnels: await this.#tunnels(links.links ?? []),
+    };
     // Nobody has touched rules or elements since we did; listing them all would cost as much as there are.
     if (this.#isKnown && known === generation && !this.#recreates) return { ...found, rules: undefined };
     const sets = this.#recreates ? [] : setsOf(namespace);
@@ -464,6 +475,18 @@ class NamespaceWorker {
     return { ...found, rules: { elements, chains } };
   }
 
+  /** What WireGuard links that we want are set to; nobody tells when that changes. */
+  async #tunnels(links: readonly Link[]): Promise<ReadonlyMap<string, Wireguard>> {
+    const { kernel, namespace } = this.#options;
+    const found = new Map<string, Wireguard>();
+    for (const { name, kind } of links) {
+      if (kind !== "wireguard" || namespace.get(objectKeyOfTunnel(name)) === undefined) continue;
+      const [tunnel] = await kernel.run(namespace.path, [{ op: "wireguard-list", link: name, ignore: ["ENODEV"] }]);
+      if (tunnel != null) found.set(name, tunnel as Wireguard);
+    }
+    return found;
+  }
+
   /** Its links go first: the number of a VXLAN is free only then, and the kernel takes namespaces down when it likes. */
   async #remove(): Promise<void> {
     const { kernel, namespace } = this.#options;
@@ -489,6 +512,14 @@ class NamespaceWorker {
     this.#isKnown = false;
   }
 }
+
+/** The host's link that carries what leaves this namespace; empty: the routes decide. */
+function boundTo(namespace: Namespace): string {
+  const link = namespace.get(`link ${vxlanLink}`);
+  return link?.type === "link" && link.how.kind === "vxlan" ? (link.how.lower ?? "") : "";
+}
+
+const objectKeyOfTunnel = (link: string): string => `wireguard ${link}`;
 
 /** Changes of rules and elements where those were not looked at. */
 const unlooked = ({ rules }: Found, unsaid: readonly ObjectChange[]): readonly ObjectChange[] =>

@@ -25,9 +25,11 @@ export class NetworkUnavailable extends ClusterError {
 
 export class EncryptionUnavailable extends ClusterError {
   readonly code = "NETWORK_ENCRYPTION_UNAVAILABLE";
-  constructor(network: string, found: string) {
-    super(`Cannot attach to the encrypted network ${network}: ${found}`, {
-      fix: "Create the network without the option encrypted; traffic is never sent in clear text instead",
+  constructor(network: string, nodeId: string, found: string) {
+    super(`Cannot attach to the encrypted network ${network} on node ${nodeId}: ${found}`, {
+      fix:
+        "Give the node a kernel with WireGuard (`modprobe wireguard`; Linux 5.6 or later has it) and restart skepd there, or keep " +
+        "tasks of this network off it; or create the network without the option encrypted. It is never sent in clear text instead",
     });
   }
 }

@@ -3,7 +3,8 @@
  * ports of the host, and peace with other firewalls. `Networks` builds what it wants; after records changed it holds or
  * lets go of the mesh's ports.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
@@ -12,6 +13,7 @@ import type { DataPlane, NetworkRecords, RecordChange } from "./contract.ts";
 import { HostSide } from "./core/host-side.ts";
 import { portsOfMesh } from "./core/mesh.ts";
 import type { MakePart } from "./core/part.ts";
+import type { TunnelKey } from "./core/tunnel-key.ts";
 import type { HostPort } from "./core/port-claims.ts";
 import type { ServiceRecord } from "./core/records.ts";
 import type { PortKey } from "./core/slots.ts";
@@ -28,6 +30,8 @@ export interface HostNetworkOptions {
   readonly dataDirectory: string;
   /** What is true until the next boot. */
   readonly runDirectory: string;
+  /** As of now; undefined: this node has no tunnel. */
+  readonly tunnelKey: () => TunnelKey | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Other than the host's own programs: tests. */
@@ -37,6 +41,15 @@ export interface HostNetworkOptions {
 /** UDP port of VXLAN (RFC 7348). */
 const dataPort = 4789;
 const checkMs = 60_000;
+/** How the host was when we came. */
+interface Before {
+  readonly routed: boolean;
+  readonly routed6: boolean;
+  readonly wasMeshEncrypted: boolean;
+}
+
+/** There while the mesh is encrypted. */
+const meshFile = "mesh-encrypted";
 
 export class HostNetwork implements AsyncDisposable {
   readonly networks: LocalNetworks;
@@ -47,6 +60,7 @@ export class HostNetwork implements AsyncDisposable {
   readonly #firewall: Firewall;
   readonly #tasks: TaskGroup;
   readonly #clock: Clock;
+  readonly #meshFile: string;
   #routed = true;
   #firewallFindings: readonly string[] = [];
   #timer: Timer | undefined;
@@ -54,14 +68,21 @@ export class HostNetwork implements AsyncDisposable {
   private constructor(
     options: HostNetworkOptions,
     networks: LocalNetworks,
-    { routed, routed6 }: { readonly routed: boolean; readonly routed6: boolean },
+    { routed, routed6, wasMeshEncrypted }: Before,
   ) {
     const { kernel, clock, logger } = options;
     this.networks = networks;
     this.#kernel = kernel;
+    this.#meshFile = join(options.dataDirectory, meshFile);
     this.#clock = clock;
     this.#routed = routed;
-    this.#side = new HostSide({ dataPort, forwardsForOthers6: routed6, bridge: (id) => networks.bridge(id) });
+    this.#side = new HostSide({
+      dataPort,
+      forwardsForOthers6: routed6,
+      bridge: (id) => networks.bridge(id),
+      tunnelKey: options.tunnelKey,
+      wasMeshEncrypted,
+    });
     this.#side.setForwardsForOthers(routed);
     this.#ports = new PublishedPorts(new KernelPorts(kernel), logger);
     this.choices = new HostChooser({
@@ -89,13 +110,17 @@ export class HostNetwork implements AsyncDisposable {
       onV6: () => keepAdvertisements(kernel),
     });
     if (networks.list().some(({ network }) => network.subnet6 !== undefined)) await keepAdvertisements(kernel);
-    return new HostNetwork(options, networks, { routed, routed6 });
+    const wasMeshEncrypted = existsSync(join(dataDirectory, meshFile));
+    return new HostNetwork(options, networks, { routed, routed6, wasMeshEncrypted });
   }
 
   /** For `Networks`. */
   get parts(): readonly MakePart[] {
     return [this.#side.make];
   }
+
+  /** For `Networks`: this node says with another key from now on, or has none any more. */
+  readonly onTunnelKey = (): void => this.#side.tunnelKeyChanged();
 
   /** Ports of services that this node does not serve, since a process of the host has them. */
   get refusedPorts(): readonly string[] {
@@ -117,12 +142,21 @@ export class HostNetwork implements AsyncDisposable {
       act: () => Promise<void>,
     ): Promise<void> => {
       const told = services.flatMap((service) => portsOfMesh(service?.ports ?? []));
+      // After a restart it begins as what this says: on disk before it is so, and until after it is so no more.
+      if (services.some((service) => service?.encrypted === true)) await writeFile(this.#meshFile, "", { mode: 0o600 });
       await this.#settlePorts([...this.#side.wantedPorts(), ...told]);
       await act();
+      if (!this.#side.isMeshEncrypted) await rm(this.#meshFile, { force: true });
       await this.#settlePorts(this.#side.wantedPorts());
     };
     return {
-      replace: (records: NetworkRecords) => around(records.services, () => plane.replace(records)),
+      replace: (records: NetworkRecords) =>
+        around(records.services, async () => {
+          const applied = plane.replace(records);
+          this.#side.told();
+          await applied;
+          await plane.change([]);
+        }),
       change: (changes: readonly RecordChange[]) => {
         const services = changes.flatMap((change) => (change.kind === "service" ? [change.record] : []));
         return services.length === 0 ? plane.change(changes) : around(services, () => plane.change(changes));

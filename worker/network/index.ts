@@ -11,4 +11,4 @@ export type { LocalNetworkRecord, LocalNetworkWish } from "./core/local-network.
 export type { DoctorReport } from "./doctor.ts";
 export * from "./errors.ts";
 export type { LocalNetworks } from "./local-networks.ts";
-export { nobody, NodeNetwork, type NodeNetworkOptions } from "./node-network.ts";
+export { NodeNetwork, type NodeNetworkOptions } from "./node-network.ts";

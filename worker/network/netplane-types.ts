@@ -54,6 +54,8 @@ export type LinkToAdd =
       readonly port?: number;
       /** Learning is off unless asked for. */
       readonly learning?: boolean;
+      /** Its frames leave by this link of the batch's namespace and by no other; with that link it is deleted, too. */
+      readonly link?: string;
     });
 
 export interface LinkChange {
@@ -82,6 +84,8 @@ export interface Link {
   readonly local?: string;
   readonly port?: number;
   readonly learning?: boolean;
+  /** Index of the link that carries its frames, in the namespace of its socket; left out: the routes decide. */
+  readonly lower?: number;
 }
 
 export interface Address {
@@ -250,7 +254,47 @@ export type Operation = Tolerant &
     | { readonly op: "unwatch" }
     /** Whether the kernel can make wireguard links (it loads the module for it). */
     | { readonly op: "wireguard-probe" }
+    /**
+     * EOPNOTSUPP: the kernel has no WireGuard, or the link is none. Keys are base64 as wg(8) writes them. Another private key
+     * ends no connection: what peers send by sessions of the old one is taken for three minutes more.
+     */
+    | {
+        readonly op: "wireguard-set";
+        readonly link: string;
+        readonly privateKey?: string;
+        readonly listenPort?: number;
+      }
+    /** One that is there becomes this one. A prefix that another peer had is its no longer. */
+    | ({ readonly op: "wireguard-peer-set"; readonly link: string } & WireguardPeer)
+    /** No error if there is none. */
+    | { readonly op: "wireguard-peer-delete"; readonly link: string; readonly publicKey: string }
+    /** Private keys are never told. */
+    | { readonly op: "wireguard-list"; readonly link: string }
   );
+
+export interface WireguardPeer {
+  readonly publicKey: string;
+  /** Address and UDP port where it was last seen, or is to be looked for. */
+  readonly endpoint?: string;
+  readonly port?: number;
+  /** What it may send from, and what is sent to it. At most 64. */
+  readonly allowed: readonly string[];
+  /** One packet each so many seconds, and one at once. */
+  readonly keepaliveSeconds?: number;
+}
+
+export interface Wireguard {
+  /** Left out: it has no key. */
+  readonly publicKey?: string;
+  readonly listenPort: number;
+  /** A peer may come in pieces: the same key again, with more of what it may send from. */
+  readonly peers: readonly (WireguardPeer & {
+    /** Since 1970; left out: never. */
+    readonly handshakeSeconds?: number;
+    readonly receivedBytes: number;
+    readonly sentBytes: number;
+  })[];
+}
 
 export interface ReservedPort {
   readonly protocol: "tcp" | "udp" | "sctp";
@@ -298,7 +342,9 @@ export type Answer<O extends Operation["op"]> = O extends "dump"
         ? number
         : O extends "wireguard-probe"
           ? boolean
-          : undefined;
+          : O extends "wireguard-list"
+            ? Wireguard
+            : undefined;
 
 export type ChangeKind = "link" | "address" | "route" | "neighbour" | "fdb" | "rule" | "nft";
 

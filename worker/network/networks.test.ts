@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { createPrivateKey, createPublicKey } from "node:crypto";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
+import { inspect } from "node:util";
 
 import { Random } from "../../lib/pure/prng.ts";
 import { silentLogger } from "../../lib/runtime/index.ts";
@@ -18,6 +20,7 @@ import type {
 } from "./contract.ts";
 import { Networks } from "./networks.ts";
 import type { HostChoices } from "./sandboxes.ts";
+import { TunnelKeys } from "./tunnel-keys.ts";
 import { MemoryKernel, MemoryNamespace } from "./testing/memory-kernel.ts";
 
 const peer = (number: number): PeerRecord => ({
@@ -116,6 +119,7 @@ describe("networks on a kernel in memory", () => {
     const networks = await Networks.open({
       kernel,
       dataDirectory: join(folder, "data"),
+      tunnelKeys: TunnelKeys.open(join(folder, "swarm"), silentLogger),
       namespaceDirectory: join(folder, "netns"),
       isNamespaceFile: async (path) => kernel.namespaces.has(path),
       parts: [],
@@ -369,6 +373,183 @@ describe("networks on a kernel in memory", () => {
       code: "NETWORK_ENCRYPTION_UNAVAILABLE",
     });
     assert.deepEqual([...kernel.namespaces.keys()], [""]);
+  });
+
+  describe("encrypted, with WireGuard in the kernel", () => {
+    /** As WireGuard derives them, for keys of this test. */
+    const publicKeyOf = (secret: string): string => {
+      const der = Buffer.concat([
+        Buffer.from("302e020100300506032b656e04220420", "hex"),
+        Buffer.from(secret, "base64"),
+      ]);
+      const key = createPublicKey(createPrivateKey({ key: der, format: "der", type: "pkcs8" }));
+      return key.export({ format: "der", type: "spki" }).subarray(-32).toString("base64");
+    };
+    const theirs = publicKeyOf(Buffer.alloc(32, 2).toString("base64"));
+    const host = () => kernel.get("");
+    const tunnel = () => host().tunnels.get("skepwg");
+    /** Sysctls aside, which this kernel does not tell. */
+    const differences = async (networks: Networks): Promise<string[]> =>
+      (await networks.differences())
+        .map(({ what, object }) => `${what} ${object}`)
+        .filter((text) => !text.includes("sysctl"));
+    const encrypted = (task: number): SandboxRequest => request(task, { encrypted: true });
+    const told = (...peers: readonly PeerRecord[]): NetworkRecords => ({ ...records(endpoint(2, 2)), peers });
+
+    beforeEach(() => {
+      kernel.publicKeyOf = (secret) => (secret === "" ? "" : publicKeyOf(secret));
+    });
+
+    test("its frames go from tunnel address to tunnel address by the tunnel's link, and by nothing else", async () => {
+      const networks = await open();
+      const own = networks.enterTunnel("node1") ?? "";
+      await networks.replace(told(peer(1), { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const vx = kernel.get(path("n-4097")).links.get("vx");
+      assert.deepEqual(
+        { local: vx?.local, port: vx?.port, mtu: vx?.mtu, lower: vx?.lower },
+        { local: "100.64.7.255", port: 4793, mtu: 1390, lower: 9 },
+      );
+      assert.deepEqual(
+        [...kernel.get(path("n-4097")).fdb.values()].map(({ destination }) => destination),
+        ["100.64.11.255"],
+      );
+      assert.equal(host().links.get("skepwg")?.mtu, 1440);
+      assert.equal(publicKeyOf(tunnel()?.privateKey ?? ""), own);
+      assert.equal(tunnel()?.listenPort, 2377);
+      assert.deepEqual(
+        [...(tunnel()?.peers.values() ?? [])],
+        [
+          {
+            publicKey: theirs,
+            endpoint: "10.99.0.2",
+            port: 2377,
+            allowed: ["100.64.11.255/32"],
+            keepaliveSeconds: 25,
+          },
+        ],
+      );
+      assert.equal(host().routes.get("254 100.64.11.255/32")?.link, "skepwg");
+      await networks.sandboxes.release(taskId);
+      assert.deepEqual([...host().links.keys()], []);
+    });
+
+    test("a node without a key, or with one that is none, is led to by nothing", async () => {
+      for (const publicKey of ["", "AAAA", `${theirs.slice(0, -2)}!=`]) {
+        const networks = await open();
+        networks.enterTunnel("node1");
+        await networks.replace(told(peer(1), { ...peer(2), publicKey }));
+        await networks.sandboxes.attach(taskId, encrypted(1), never);
+        const inside = kernel.get(path("n-4097"));
+        assert.deepEqual([...inside.fdb.keys()], []);
+        assert.deepEqual([...inside.routes.keys()], ["254 10.0.1.11/32"]);
+        assert.equal(tunnel()?.peers.size, 0);
+        await networks.sandboxes.release(taskId);
+      }
+    });
+
+    test("before this node has a key, an attachment is refused for now", async () => {
+      const networks = await open();
+      await networks.replace(told(peer(1)));
+      await assert.rejects(networks.sandboxes.attach(taskId, encrypted(1), never), {
+        code: "NETWORK_NOT_READY",
+        temporary: true,
+      });
+      assert.deepEqual([...host().links.keys()], []);
+    });
+
+    test("a peer's new key takes the place of the old one, and its node's address goes with it", async () => {
+      const networks = await open();
+      networks.enterTunnel("node1");
+      await networks.replace(told(peer(1), { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const next = publicKeyOf(Buffer.alloc(32, 3).toString("base64"));
+      await networks.change([{ kind: "peer", key: "node2", record: { ...peer(2), publicKey: next } }]);
+      assert.deepEqual([...(tunnel()?.peers.keys() ?? [])], [next]);
+      assert.deepEqual(tunnel()?.peers.get(next)?.allowed, ["100.64.11.255/32"]);
+    });
+
+    test("this node's new key is in use when managers tell it, and outlives a restart before and after", async () => {
+      const networks = await open();
+      const first = networks.enterTunnel("node1") ?? "";
+      await networks.replace(told({ ...peer(1), publicKey: first }, { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const offered = networks.renewTunnelKey() ?? "";
+      assert.notEqual(offered, first);
+      assert.equal(networks.renewTunnelKey(), offered, "one key is offered until it is in use");
+      await networks.change([{ kind: "endpoint", key: "net1/task2", record: undefined }]);
+      assert.equal(publicKeyOf(tunnel()?.privateKey ?? ""), first);
+      // A restart before managers have told it.
+      const later = await open();
+      assert.equal(later.enterTunnel("node1"), offered);
+      assert.equal(publicKeyOf(tunnel()?.privateKey ?? ""), first);
+      await later.replace(told({ ...peer(1), publicKey: offered }, { ...peer(2), publicKey: theirs }));
+      assert.equal(publicKeyOf(tunnel()?.privateKey ?? ""), offered);
+      const last = await open();
+      assert.equal(last.enterTunnel("node1"), offered);
+      assert.deepEqual((await readdir(join(folder, "swarm"))).sort(), ["wireguard.key"]);
+      assert.equal((await stat(join(folder, "swarm/wireguard.key"))).mode & 0o777, 0o600);
+    });
+
+    test("another node of another swarm has another key, and one that cannot be read is replaced", async () => {
+      const first = (await open()).enterTunnel("node1");
+      const other = (await open()).enterTunnel("node2");
+      assert.notEqual(other, first);
+      await writeFile(join(folder, "swarm/wireguard.key"), "node2 not-a-key\n");
+      assert.notEqual((await open()).enterTunnel("node2"), other);
+      const networks = await open();
+      networks.enterTunnel("node2");
+      networks.leaveTunnel();
+      assert.deepEqual(await readdir(join(folder, "swarm")), []);
+    });
+
+    test("what somebody changed in the tunnel is put right, a peer that moved is not sought where it was", async () => {
+      const networks = await open();
+      networks.enterTunnel("node1");
+      await networks.replace(told(peer(1), { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const held = tunnel()?.peers.get(theirs);
+      tunnel()?.peers.set(theirs, {
+        ...held,
+        publicKey: theirs,
+        allowed: held?.allowed ?? [],
+        endpoint: "192.0.2.9",
+        keepaliveSeconds: 25,
+      });
+      assert.deepEqual(await differences(networks), []);
+      tunnel()?.peers.clear();
+      tunnel()?.peers.set("stranger", { publicKey: "stranger", allowed: ["100.64.11.255/32"] });
+      assert.deepEqual((await differences(networks)).sort(), [
+        `missing tunnel-peer skepwg ${theirs}`,
+        "surplus tunnel-peer skepwg stranger",
+      ]);
+      await networks.repair();
+      assert.deepEqual([...(tunnel()?.peers.keys() ?? [])], [theirs]);
+      // The link itself, which takes the network's with it.
+      await kernel.run("", [{ op: "link-delete", name: "skepwg" }]);
+      assert.equal(kernel.get(path("n-4097")).links.has("vx"), false);
+      await networks.repair();
+      assert.equal(kernel.get(path("n-4097")).links.get("vx")?.lower, 9);
+      assert.deepEqual([...(tunnel()?.peers.keys() ?? [])], [theirs]);
+      assert.deepEqual(await differences(networks), []);
+    });
+
+    test("the secret half of a key is in no text that is made of what is wanted", async () => {
+      const networks = await open();
+      networks.enterTunnel("node1");
+      await networks.replace(told(peer(1), { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const secret = tunnel()?.privateKey ?? "";
+      const objects = [...networks.model.namespace("").objects()];
+      const key = objects.find(({ type }) => type === "wireguard");
+      for (const text of [
+        JSON.stringify(objects),
+        inspect(objects, { depth: 9 }),
+        inspect(key, { showHidden: true, depth: 9, getters: false }),
+      ]) {
+        assert.ok(!text.includes(secret));
+      }
+    });
   });
 
   test("before the node has its number an attachment is refused for now, and an address outside of the network for good", async () => {

@@ -12,6 +12,8 @@ import { Overlays } from "./core/overlays.ts";
 import type { MakePart, Self } from "./core/part.ts";
 import { Engine, type Kernel } from "./engine.ts";
 import { NetworkUnavailable } from "./errors.ts";
+import type { TunnelKey } from "./core/tunnel-key.ts";
+import type { TunnelKeys } from "./tunnel-keys.ts";
 import { SandboxRecords } from "./sandbox-records.ts";
 import { overlayPath, SandboxKeeper, type HostChoices } from "./sandboxes.ts";
 
@@ -19,6 +21,9 @@ export interface NetworksOptions {
   readonly kernel: Kernel;
   /** Records that outlive a restart. */
   readonly dataDirectory: string;
+  readonly tunnelKeys: TunnelKeys;
+  /** Others who want something of the tunnel: another key is in use. */
+  readonly onTunnelKey?: () => void;
   /** `<exec-root>/netns`. */
   readonly namespaceDirectory: string;
   /** Whether a namespace is bound there, or just a file left over. */
@@ -31,6 +36,12 @@ export interface NetworksOptions {
   readonly logger: Logger;
 }
 
+interface OwnTunnel {
+  readonly keys: TunnelKeys;
+  /** Another key is in use. */
+  readonly onKey: () => void;
+}
+
 const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
 
 export class Networks implements DataPlane, AsyncDisposable {
@@ -39,11 +50,12 @@ export class Networks implements DataPlane, AsyncDisposable {
   readonly #model: Model;
   readonly #engine: Engine;
   readonly #records: SandboxRecords;
+  readonly #tunnel: OwnTunnel;
   readonly #logger: Logger;
   #remembered: Self | undefined;
 
   private constructor(
-    parts: { model: Model; engine: Engine; records: SandboxRecords; sandboxes: SandboxKeeper },
+    parts: { model: Model; engine: Engine; records: SandboxRecords; sandboxes: SandboxKeeper; tunnel: OwnTunnel },
     abilities: NetworkAbilities,
     logger: Logger,
   ) {
@@ -51,6 +63,7 @@ export class Networks implements DataPlane, AsyncDisposable {
     this.#engine = parts.engine;
     this.#records = parts.records;
     this.sandboxes = parts.sandboxes;
+    this.#tunnel = parts.tunnel;
     this.abilities = abilities;
     this.#logger = logger;
   }
@@ -60,9 +73,12 @@ export class Networks implements DataPlane, AsyncDisposable {
     const { kernel, dataDirectory, namespaceDirectory: folder, parts, choices, clock, random, logger } = options;
     const records = await SandboxRecords.open(dataDirectory, logger);
     const abilities = await probe(kernel, folder);
-    const overlays: MakePart = (self, placement) =>
-      new Overlays({ self, placement, namespacePath: ({ vni }) => overlayPath(folder, vni) });
-    const model = new Model([...parts, overlays], (await records.self()) ?? nowhere);
+    const namespacePath = ({ vni }: { readonly vni: number }): string => overlayPath(folder, vni);
+    const tunnelKey = () => (abilities.encryptionRefusal === undefined ? options.tunnelKeys.current : undefined);
+    let overlays: Overlays | undefined;
+    const make: MakePart = (self, placement) =>
+      (overlays = new Overlays({ self, placement, namespacePath, tunnelKey }));
+    const model = new Model([...parts, make], (await records.self()) ?? nowhere);
     const isSandbox = (path: string): boolean => path !== "" && !/\/n-\d+$/.test(path);
     const engine = new Engine({ kernel, model, isSandbox, clock, random, logger });
     const { isNamespaceFile } = options;
@@ -73,11 +89,17 @@ export class Networks implements DataPlane, AsyncDisposable {
       records,
       choices,
       abilities,
+      tunnelKey,
       folder,
       isNamespaceFile,
       logger,
     });
-    const networks = new Networks({ model, engine, records, sandboxes }, abilities, logger);
+    const onKey = (): void => {
+      overlays?.tunnelKeyChanged();
+      options.onTunnelKey?.();
+    };
+    const tunnel = { keys: options.tunnelKeys, onKey };
+    const networks = new Networks({ model, engine, records, sandboxes, tunnel }, abilities, logger);
     if (abilities.refusal === undefined) {
       await engine.settle().catch((error: unknown) => logger.warn("networks are not yet as they were", { error }));
     }
@@ -115,10 +137,39 @@ export class Networks implements DataPlane, AsyncDisposable {
   async #apply(complete: boolean): Promise<void> {
     if (this.abilities.refusal !== undefined) return;
     const { self } = this.#model;
+    const { keys, onKey } = this.#tunnel;
+    if (keys.told(this.#model.peers.get(self.nodeId)?.publicKey ?? "")) onKey();
     if (self !== this.#remembered) await this.#records.putSelf(self);
     this.#remembered = self;
     if (complete) this.#engine.confirm();
     await this.#engine.settle();
+  }
+
+  /** In use; undefined: encrypted networks lead nowhere here. */
+  get tunnelKey(): TunnelKey | undefined {
+    return this.abilities.encryptionRefusal === undefined ? this.#tunnel.keys.current : undefined;
+  }
+
+  /** This node is in a swarm as this node: it has a key from now on. @returns what managers are to be offered; undefined: none */
+  enterTunnel(nodeId: string): string | undefined {
+    if (this.abilities.encryptionRefusal !== undefined) return undefined;
+    const { keys, onKey } = this.#tunnel;
+    const before = keys.current;
+    keys.ensure(nodeId);
+    if (keys.current !== before) onKey();
+    return keys.offered?.publicKey;
+  }
+
+  /** A new key is offered from now on. @returns as `enterTunnel` does */
+  renewTunnelKey(): string | undefined {
+    this.#tunnel.keys.renew();
+    return this.abilities.encryptionRefusal === undefined ? this.#tunnel.keys.offered?.publicKey : undefined;
+  }
+
+  leaveTunnel(): void {
+    const { keys, onKey } = this.#tunnel;
+    keys.forget();
+    onKey();
   }
 
   /** Where the kernel is not as it should be now. */
@@ -174,9 +225,7 @@ async function probe(kernel: Kernel, folder: string): Promise<NetworkAbilities> 
         },
       ]);
       const [wireguard] = await kernel.run(path, [{ op: "wireguard-probe" }]);
-      // Encryption itself is not built yet: whatever the kernel has, traffic is never sent in clear text instead.
-      const found = wireguard === true ? "this version of skep does not encrypt" : "the kernel has no WireGuard";
-      return { refusal: undefined, encryptionRefusal: new NetworkUnavailable(found) };
+      return { refusal: undefined, encryptionRefusal: wireguard === true ? undefined : "its kernel has no WireGuard" };
     } finally {
       await kernel.run("", [{ op: "namespace-delete", path, ignore: ["ENOENT"] }]);
     }
@@ -185,6 +234,6 @@ async function probe(kernel: Kernel, folder: string): Promise<NetworkAbilities> 
       error instanceof NetworkUnavailable
         ? error
         : new NetworkUnavailable(error instanceof Error ? error.message : String(error), error);
-    return { refusal, encryptionRefusal: refusal };
+    return { refusal, encryptionRefusal: refusal.message };
   }
 }

@@ -15,6 +15,7 @@ import type { Dump } from "./netplane-types.ts";
 import { Netplane } from "./netplane.ts";
 import { isNamespaceFile, Networks } from "./networks.ts";
 import type { SandboxKeeper } from "./sandboxes.ts";
+import { TunnelKeys } from "./tunnel-keys.ts";
 
 export interface NodeNetworkOptions {
   /** Path of the native program. */
@@ -23,6 +24,8 @@ export interface NodeNetworkOptions {
   readonly dataDirectory: string;
   /** Does not have to; namespaces are bound below it. */
   readonly runDirectory: string;
+  /** Of the node's identity in its swarm: the key of encrypted networks is kept there. */
+  readonly swarmDirectory: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -31,7 +34,7 @@ export interface NodeNetworkOptions {
 }
 
 /** What a node is told outside a swarm. */
-export const nobody: NetworkRecords = { nodeId: "", peers: [], endpoints: [], services: [] };
+const nobody: NetworkRecords = { nodeId: "", peers: [], endpoints: [], services: [] };
 
 export class NodeNetwork implements AsyncDisposable {
   readonly #kernel: Kernel;
@@ -65,17 +68,19 @@ export class NodeNetwork implements AsyncDisposable {
     const parts = new AsyncDisposableStack();
     try {
       const kernel = await openKernel(options, parts);
+      const tunnelKeys = TunnelKeys.open(options.swarmDirectory, logger);
+      let networks: Networks | undefined;
       const host = parts.use(
         await HostNetwork.open({
           kernel,
           dataDirectory,
           runDirectory,
+          tunnelKey: () => networks?.tunnelKey,
           clock,
           logger,
           ...(firewall === undefined ? {} : { firewall }),
         }),
       );
-      let networks: Networks | undefined;
       const names = parts.use(
         new NameService({
           requestOf: (id) => networks?.sandboxes.request(id),
@@ -89,6 +94,8 @@ export class NodeNetwork implements AsyncDisposable {
         await Networks.open({
           kernel,
           dataDirectory,
+          tunnelKeys,
+          onTunnelKey: host.onTunnelKey,
           namespaceDirectory: join(runDirectory, "netns"),
           isNamespaceFile,
           parts: [...host.parts, names.make],
@@ -99,6 +106,7 @@ export class NodeNetwork implements AsyncDisposable {
         }),
       );
       const { refusal } = networks.abilities;
+      host.onTunnelKey();
       if (refusal === undefined) {
         // Outside a swarm nobody else tells what there is: nothing but the networks of this node.
         if (networks.model.self.nodeId === "") await networks.replace(nobody);
@@ -133,12 +141,29 @@ export class NodeNetwork implements AsyncDisposable {
   }
 
   /**
-   * What managers should know of it.
+   * What managers should know of it, as this node of a swarm.
    * @param address  of this node, where frames come to
    */
-  async describe(address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
+  async describe(nodeId: string, address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
     if (this.abilities.refusal !== undefined) return undefined;
-    return { capabilities: ["overlay"], mtu: await mtuOf(this.#kernel, address), dataPathAddr: "" };
+    const key = this.#networks.enterTunnel(nodeId);
+    return {
+      mtu: await mtuOf(this.#kernel, address),
+      dataPathAddr: "",
+      capabilities: key === undefined ? ["overlay"] : ["overlay", "encrypted"],
+      wireguardPublicKey: Buffer.from(key ?? "", "base64"),
+    };
+  }
+
+  /** The next description has another key; it is used from when managers tell it to all nodes. */
+  renewTunnelKey(): void {
+    this.#networks.renewTunnelKey();
+  }
+
+  /** This node is in no swarm any more. */
+  async leave(): Promise<void> {
+    await this.dataPlane?.replace(nobody);
+    this.#networks.leaveTunnel();
   }
 
   /** Looks at everything, has put right what can be, and says what is wrong and what to do. Takes some seconds at most. */

@@ -14,8 +14,9 @@ import {
   type NetObject,
   type NftTableName,
   type TableObject,
+  type TunnelPeerObject,
 } from "./core/objects.ts";
-import type { Dump, ElementSet, Link, NftFamily, Operation } from "./netplane-types.ts";
+import type { Dump, ElementSet, Link, NftFamily, Operation, Wireguard } from "./netplane-types.ts";
 
 /** Operations that have to be done one batch after the other, since they are in different namespaces. */
 export interface PlannedBatch {
@@ -113,6 +114,7 @@ function nature({ how }: LinkObject): unknown {
     case "existing":
     case "bridge":
     case "dummy":
+    case "wireguard":
       return { kind: how.kind };
   }
 }
@@ -125,7 +127,10 @@ function droppedLinks(changes: readonly ObjectChange[]): string[] {
   return changes.flatMap(({ before, after }) => (before?.type === "link" && after === undefined ? [before.name] : []));
 }
 
-/** With a link all goes that is on it, and with a table's rules those of its chains: they are put there again. */
+/**
+ * With a link all goes that is on it, with a table's rules those of its chains, and with a key the sessions of its peers: they
+ * are put there again.
+ */
 function dependents(
   namespace: Namespace,
   changes: readonly ObjectChange[],
@@ -140,7 +145,10 @@ function dependents(
   if (hooked?.type === "table" && [...made].some((link) => hooked.text.includes(`device "${link}"`))) {
     defined.add(tableKey(netdev));
   }
-  if (renewed.size === 0 && defined.size === 0) return [];
+  const rekeyed = new Set(
+    changes.flatMap(({ before, after }) => (before !== undefined && after?.type === "wireguard" ? [after.link] : [])),
+  );
+  if (renewed.size === 0 && defined.size === 0 && rekeyed.size === 0) return [];
   const said = new Set(changes.map(({ key }) => key));
   const again: ObjectChange[] = [];
   for (const object of namespace.objects()) {
@@ -151,7 +159,7 @@ function dependents(
         ? [...renewed].some((link) => object.path.includes(`/${link}/`))
         : object.type === "chain" || object.type === "table"
           ? defined.has(tableKey(object))
-          : renewed.has(linkOf(object));
+          : renewed.has(linkOf(object)) || (object.type === "tunnel-peer" && rekeyed.has(object.link));
     if (on) again.push({ key, before: undefined, after: object });
   }
   return again;
@@ -178,8 +186,9 @@ function linkOperations(
   }
   switch (how.kind) {
     case "vxlan": {
-      const { vni, local, port } = how;
-      const add = { op: "link-add", name, kind: "vxlan", vni, local, port } as const;
+      const { vni, local, port, lower } = how;
+      const bound = lower === undefined ? {} : { link: lower };
+      const add = { op: "link-add", name, kind: "vxlan", vni, local, port, ...bound } as const;
       if (path === "") return { own: [{ ...add, ...settings }], host: [] };
       // What a link cannot be made with where it is not made is set once it is there.
       const { up, alias, ...born } = settings;
@@ -198,6 +207,7 @@ function linkOperations(
     }
     case "bridge":
     case "dummy":
+    case "wireguard":
       return { own: [{ op: "link-add", name, kind: how.kind, ...settings }], host: [] };
   }
 }
@@ -219,6 +229,16 @@ function addition(object: PlainObject): Operation[] {
           ...(object.optional === true ? { ignore: ["ENOENT"] } : {}),
         },
       ];
+    case "wireguard": {
+      const { link, port, key } = object;
+      return [{ op: "wireguard-set", link, listenPort: port, privateKey: key.privateKey }];
+    }
+    case "tunnel-peer": {
+      const { link, publicKey, endpoint, port, allowed, keepaliveSeconds } = object;
+      const peer = { op: "wireguard-peer-set", link, publicKey, endpoint, port, allowed: [allowed] } as const;
+      // The kernel greets a peer when it begins to keep it alive: one whose session is of an old key hears of the new one.
+      return [peer, { ...peer, keepaliveSeconds }];
+    }
     case "address":
       return [{ op: "address-set", address: object.address, link: object.link, noPrefixRoute: true }];
     case "neighbour":
@@ -253,7 +273,10 @@ function removal(object: PlainObject | LinkObject, lostLinks: ReadonlySet<string
     case "link":
       return object.how.kind === "existing" ? [] : [{ op: "link-delete", name: object.name, ignore: ["ENODEV"] }];
     case "sysctl":
+    case "wireguard": // its link goes with it
       return [];
+    case "tunnel-peer":
+      return [{ op: "wireguard-peer-delete", link: object.link, publicKey: object.publicKey, ignore: ["ENODEV"] }];
     case "address":
       return [
         { op: "address-delete", address: object.address, link: object.link, ignore: ["EADDRNOTAVAIL", "ENODEV"] },
@@ -451,6 +474,8 @@ export interface Found {
   readonly links: readonly Link[];
   /** Ours at least. */
   readonly dump: Dump;
+  /** WireGuard links that are wanted, by name; those that are not there are left out. */
+  readonly tunnels: ReadonlyMap<string, Wireguard>;
   /** undefined: nobody but us has changed rules and elements, which are as they were told. */
   readonly rules: FoundRules | undefined;
 }
@@ -494,6 +519,15 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
         if (found.rules === undefined) break;
         if (before === undefined || !sameObject(before, object)) changes.push({ key, before, after: object });
         break;
+      case "wireguard": {
+        const tunnel = found.tunnels.get(object.link);
+        const agrees = tunnel?.publicKey === object.key.publicKey && tunnel.listenPort === object.port;
+        if (!agrees) changes.push({ key, before: undefined, after: object });
+        break;
+      }
+      case "tunnel-peer":
+        if (before?.type !== "tunnel-peer" || !peerAgrees(object, before)) changes.push({ key, before, after: object });
+        break;
       case "address":
       case "neighbour":
       case "fdb":
@@ -519,10 +553,15 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
   return changes;
 }
 
-function linkAgrees(wanted: LinkObject, { up, mac, mtu, master, alias, kind, vni, local, port }: Link): boolean {
+/** Where it is found may be elsewhere than where it was looked for: it follows who proves to be it. */
+const peerAgrees = (wanted: TunnelPeerObject, { allowed, keepaliveSeconds }: TunnelPeerObject): boolean =>
+  wanted.allowed === allowed && wanted.keepaliveSeconds === keepaliveSeconds;
+
+function linkAgrees(wanted: LinkObject, { up, mac, mtu, master, alias, kind, vni, local, port, lower }: Link): boolean {
   const { how, owner } = wanted;
   if (how.kind !== "existing" && how.kind !== kind) return false;
   if (how.kind === "vxlan" && (vni !== how.vni || local !== how.local || (port ?? 4789) !== how.port)) return false;
+  if (how.kind === "vxlan" && (how.lower === undefined) !== (lower === undefined)) return false;
   return (
     up &&
     (wanted.mac === "" || wanted.mac === mac) &&
@@ -533,27 +572,32 @@ function linkAgrees(wanted: LinkObject, { up, mac, mtu, master, alias, kind, vni
 }
 
 /** A link as it is, in the words of the one that is wanted in its place. */
-function asFound(wanted: LinkObject, { kind, mac, mtu, master, vni, local, port }: Link): LinkObject {
+function asFound(wanted: LinkObject, link: Link): LinkObject {
+  const { kind, mac, mtu, master, vni, local, port, lower } = link;
+  // The index of a link in another namespace: which it is shows in that it is there, since it takes this one with it.
+  const wish = wanted.how.kind === "vxlan" ? wanted.how.lower : undefined;
+  const bound = lower === undefined ? {} : { lower: wish ?? String(lower) };
   const how: LinkObject["how"] =
     wanted.how.kind === "existing"
       ? wanted.how
       : kind === "vxlan"
-        ? { kind, vni: vni ?? 0, local: local ?? "", port: port ?? 4789 }
+        ? { kind, vni: vni ?? 0, local: local ?? "", port: port ?? 4789, ...bound }
         : kind === "veth"
           ? { kind, peerNamespace: "", peerName: "", peerMac: "", peerMtu: 0 }
-          : { kind: kind === "bridge" ? "bridge" : "dummy" };
+          : { kind: kind === "bridge" || kind === "wireguard" ? kind : "dummy" };
   return { ...wanted, how, mac: mac ?? "", mtu, master: master ?? "" };
 }
 
-function foundObjects({ links, dump, rules }: Found): Map<string, NetObject> {
+function foundObjects({ links, dump, tunnels, rules }: Found): Map<string, NetObject> {
   const objects: NetObject[] = [];
   for (const { name, alias, kind, mtu } of links) {
     if (alias?.startsWith(aliasPrefix) !== true) continue;
-    const made = kind === "vxlan" || kind === "veth" || kind === "bridge" || kind === "dummy";
+    const made = ["vxlan", "veth", "bridge", "dummy", "wireguard"].includes(kind ?? "");
     // Only what was made in this namespace can be removed here; the far end of a veth has the name of an interface.
     const how: LinkObject["how"] = made && !/^(eth\d+|gw0|lo)$/.test(name) ? { kind: "dummy" } : { kind: "existing" };
     objects.push({ type: "link", name, how, owner: alias.slice(aliasPrefix.length), mac: "", mtu, master: "" });
   }
+  for (const [link, tunnel] of tunnels) objects.push(...foundPeers(link, tunnel));
   for (const { address, link } of dump.addresses ?? []) {
     // Of the kernel's own making.
     if (!/^(fe80:|::1\/)/.test(address)) objects.push({ type: "address", link, address });
@@ -594,6 +638,24 @@ function foundObjects({ links, dump, rules }: Found): Map<string, NetObject> {
     objects.push({ type: "chain", family: familyOf(family), table, chain, rules: [] });
   }
   return new Map(objects.map((object) => [objectKey(object), object]));
+}
+
+/** A peer that the kernel tells in pieces is one. */
+function foundPeers(link: string, { peers }: Wireguard): TunnelPeerObject[] {
+  const found = new Map<string, TunnelPeerObject>();
+  for (const { publicKey, endpoint, port, allowed, keepaliveSeconds } of peers) {
+    const before = found.get(publicKey);
+    found.set(publicKey, {
+      type: "tunnel-peer",
+      link,
+      publicKey,
+      endpoint: before?.endpoint ?? endpoint ?? "",
+      port: before?.port ?? port ?? 0,
+      allowed: [before?.allowed ?? "", ...allowed].filter((prefix) => prefix !== "").join(" "),
+      keepaliveSeconds: before?.keepaliveSeconds ?? keepaliveSeconds ?? 0,
+    });
+  }
+  return [...found.values()];
 }
 
 const familyOf = (family: string): "ip" | "ip6" | "inet" | "netdev" =>

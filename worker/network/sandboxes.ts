@@ -21,6 +21,7 @@ import { macOfAddress, parseAddress, parseCidr } from "./core/cidr.ts";
 import { parseCidr6 } from "./core/cidr6.ts";
 import type { Model } from "./core/model.ts";
 import type { BridgeEndpoint, OverlayEndpoint, SandboxFacts } from "./core/part.ts";
+import type { TunnelKey } from "./core/tunnel-key.ts";
 import type { Engine, Kernel } from "./engine.ts";
 import { EncryptionUnavailable, NetworkNotReady, SandboxInvalid } from "./errors.ts";
 import { isSandboxId, type SandboxRecord, type SandboxRecords } from "./sandbox-records.ts";
@@ -59,6 +60,7 @@ export interface SandboxKeeperOptions {
   readonly records: SandboxRecords;
   readonly choices: HostChoices;
   readonly abilities: NetworkAbilities;
+  readonly tunnelKey: () => TunnelKey | undefined;
   /** `<exec-root>/netns`. */
   readonly folder: string;
   readonly isNamespaceFile: (path: string) => Promise<boolean>;
@@ -178,9 +180,12 @@ export class SandboxKeeper implements Sandboxes {
     const { self } = this.#options.model;
     const { encryptionRefusal } = this.#options.abilities;
     if (network.encrypted && encryptionRefusal !== undefined) {
-      throw new EncryptionUnavailable(network.name, encryptionRefusal.message);
+      throw new EncryptionUnavailable(network.name, self.nodeId, encryptionRefusal);
     }
     if (self.number === 0 || self.addr === "") throw new NetworkNotReady(network.name, "this node has no number yet");
+    if (network.encrypted && this.#options.tunnelKey() === undefined) {
+      throw new NetworkNotReady(network.name, "this node has no key for encrypted networks yet");
+    }
     const cidr = parseCidr(address);
     const subnet = parseCidr(network.subnet);
     const gateway = parseAddress(network.gateway);

@@ -46,8 +46,11 @@ function common(task: Task, serving: boolean): EndpointRecord & { readonly gatew
   return { taskId: id, serviceId, nodeId, name, slot, gatewayAddress, serving };
 }
 
-/** @param ingressId  of the network of the mesh, if there is one */
-export function serviceRecords(service: Service, ingressId: string | undefined): ServiceRecord[] {
+/**
+ * @param ingressId    of the network of the mesh, if there is one
+ * @param isEncrypted  that network
+ */
+export function serviceRecords(service: Service, ingressId: string | undefined, isEncrypted = false): ServiceRecord[] {
   const { id, spec, endpoint } = service;
   const name = spec?.name ?? "";
   const mode = spec?.endpointSpec?.mode ?? EndpointMode.VIP;
@@ -71,7 +74,16 @@ export function serviceRecords(service: Service, ingressId: string | undefined):
   );
   const ports = ingressPorts(service);
   if (ingressId !== undefined && ports.length > 0)
-    records.push({ networkId: ingressId, serviceId: id, name, aliases: [], virtualIp: "", mode, ports: [...ports] });
+    records.push({
+      networkId: ingressId,
+      serviceId: id,
+      name,
+      aliases: [],
+      virtualIp: "",
+      mode,
+      ports: [...ports],
+      ...(isEncrypted ? { encrypted: true } : {}),
+    });
   return records;
 }
 

@@ -4,7 +4,7 @@ import { Random } from "../../../lib/pure/prng.ts";
 import { skep } from "../../../proto/index.ts";
 import { Board } from "./board.ts";
 import { offenders } from "./enforce.ts";
-import { groupFactsOf, nodeFactsOf } from "./from-objects.ts";
+import { encryptedNetworksOf, groupFactsOf, nodeFactsOf } from "./from-objects.ts";
 import { refusalText } from "./reason.ts";
 
 const { NodeState, TaskState } = skep.objects;
@@ -12,6 +12,8 @@ const random = new Random(1);
 
 const node = (id: string, nanoCpus = 1e9): ReturnType<typeof nodeFactsOf> =>
   nodeFactsOf({ id, status: { state: NodeState.NODE_READY }, description: { resources: { nanoCpus } } });
+
+const ready = (id: string): skep.objects.Node.$Properties => ({ id, status: { state: NodeState.NODE_READY } });
 
 const pending = (id: string, more: skep.objects.Task.$Properties = {}): skep.objects.Task.$Properties => ({
   id,
@@ -89,4 +91,40 @@ test("a plan that is bounded leaves the rest due, and refuses at once what has n
     for (const each of groups) served.add(each);
   }
   assert.deepEqual([...served].sort(), ["s", "x", "y"]);
+});
+
+test("tasks on an encrypted network go only where WireGuard is, and say so when it is nowhere", () => {
+  const board = new Board();
+  const spec = (name: string, ingress = false): skep.objects.NetworkSpec.$Properties => ({
+    name,
+    ingress,
+    driver: { name: "overlay", options: { encrypted: "" } },
+  });
+  board.setEncrypted(encryptedNetworksOf([{ id: "net1", spec: spec("secret") }]));
+  board.setNode(node("plain", 9e9));
+  // It had a key that managers did not take.
+  board.setNode(
+    nodeFactsOf({ ...ready("claims"), description: { network: { capabilities: ["overlay", "encrypted"] } } }),
+  );
+  // On which networks it is, is not known yet.
+  board.setTask(pending("a", { status: { state: TaskState.NEW }, spec: {} }));
+  const attached = { spec: {}, networksAttachments: [{ networkId: "net1", addresses: ["10.0.1.2/24"] }] };
+  board.setTask(pending("a", attached));
+  const [refused] = board.plan(random, 0).refused;
+  assert.equal(
+    refused === undefined ? "" : refusalText(refused.reason),
+    "no suitable node (no WireGuard for an encrypted network on 2 nodes)",
+  );
+  const network = { capabilities: ["overlay", "encrypted"], wireguardPublicKey: new Uint8Array(32) };
+  board.setNode(nodeFactsOf({ ...ready("able"), description: { network } }));
+  assert.equal(board.plan(random, 0).placements[0]?.placement.nodeId, "able");
+  // A port in an encrypted mesh is a wish for it, too; in one in clear text, it is none.
+  board.setEncrypted(encryptedNetworksOf([{ id: "mesh", spec: spec("ingress", true) }]));
+  const ports = [{ publishedPort: 80, targetPort: 80 }];
+  board.setTask(pending("b", { serviceId: "web", spec: {}, endpoint: { ports } }));
+  assert.equal(board.plan(random, 0).placements[0]?.placement.nodeId, "able");
+  board.setTask(
+    pending("c", { serviceId: "own", spec: { placement: { constraints: ["node.id==plain"] } }, endpoint: { ports } }),
+  );
+  assert.equal(board.plan(random, 0).refused.length, 1);
 });

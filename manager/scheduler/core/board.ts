@@ -9,7 +9,14 @@
 import type { Random } from "../../../lib/pure/prng.ts";
 import type { skep } from "../../../proto/index.ts";
 import type { GroupFacts, NodeFacts, TaskFacts } from "./facts.ts";
-import { groupFactsOf, holdsPlace, isPending, taskFactsOf } from "./from-objects.ts";
+import {
+  groupFactsOf,
+  holdsPlace,
+  noneEncrypted,
+  type EncryptedNetworks,
+  isPending,
+  taskFactsOf,
+} from "./from-objects.ts";
 import { NodeState } from "./node-state.ts";
 import { confirm, explain, planGroup, type NoSuitableNode, type Placement } from "./plan.ts";
 
@@ -26,7 +33,7 @@ interface Known {
 
 interface Group {
   readonly key: string;
-  readonly facts: GroupFacts;
+  facts: GroupFacts;
   users: number;
   /** Waiting for any node, and waiting for the node they came with. */
   readonly waiting: Set<string>;
@@ -52,6 +59,12 @@ export class Board {
   /** Booked and not committed yet, with their node. */
   readonly #booked = new Map<string, string>();
   readonly #due = new Set<Group>();
+  #encrypted: EncryptedNetworks = noneEncrypted;
+
+  /** Of tasks that become pending from now on; told before them. */
+  setEncrypted(networks: EncryptedNetworks): void {
+    this.#encrypted = networks;
+  }
 
   setNode(facts: NodeFacts): void {
     const node = this.#nodes.get(facts.id);
@@ -94,6 +107,8 @@ export class Board {
     const id = task.id ?? "";
     const before = this.#tasks.get(id);
     const group = before?.group ?? this.#join(task);
+    // On which networks its tasks are is known when the allocator has put them there.
+    if (this.#encrypted.names.size > 0 && isPending(task)) group.facts = groupFactsOf(task, this.#encrypted);
     const known: Known = {
       id,
       group,
@@ -284,7 +299,12 @@ export class Board {
     // Without a service there is nothing that its tasks would have in common.
     const of = task.serviceId ?? "";
     const key = of === "" ? `task/${task.id ?? ""}` : `${of}/${task.specVersion ?? 0}`;
-    const group = this.#groups.get(key) ?? { key, facts: groupFactsOf(task), users: 0, waiting: new Set<string>() };
+    const group = this.#groups.get(key) ?? {
+      key,
+      facts: groupFactsOf(task, this.#encrypted),
+      users: 0,
+      waiting: new Set<string>(),
+    };
     group.users++;
     this.#groups.set(key, group);
     return group;

@@ -21,6 +21,8 @@ export interface NodeFacts extends NodeTraits {
   readonly named: ReadonlyMap<string, readonly string[]>;
   /** "Type/name" of plugins, or undefined when the node does not tell. */
   readonly plugins: ReadonlySet<string> | undefined;
+  /** It can be on encrypted networks. */
+  readonly encrypts: boolean;
 }
 
 export interface Platform {
@@ -42,6 +44,8 @@ export interface GroupFacts {
   /** Keys such as "node.labels.zone", outermost first. */
   readonly spreadOver: readonly string[];
   readonly plugins: readonly string[];
+  /** Names of its networks that are encrypted. */
+  readonly encryptedNetworks: readonly string[];
   /** spread: fewest tasks first; binpack: fullest node first. */
   readonly strategy: "spread" | "binpack";
 }

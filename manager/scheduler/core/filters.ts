@@ -6,7 +6,8 @@ import { satisfies, sameArchitecture } from "../../../proto/index.ts";
 import type { GroupFacts } from "./facts.ts";
 import type { NodeState } from "./node-state.ts";
 
-export type FilterName = "ready" | "resource" | "plugin" | "constraint" | "platform" | "hostPort" | "maxReplicas";
+export type FilterName =
+  "ready" | "resource" | "plugin" | "constraint" | "platform" | "encryption" | "hostPort" | "maxReplicas";
 
 /** What stands in the way. */
 export interface Refusal {
@@ -20,6 +21,7 @@ export const filterNames: readonly FilterName[] = [
   "plugin",
   "constraint",
   "platform",
+  "encryption",
   "hostPort",
   "maxReplicas",
 ];
@@ -38,9 +40,9 @@ export function allRefusals(node: NodeState, group: GroupFacts): readonly Refusa
   return filterNames.flatMap((filter) => ask(filter, node, group) ?? []);
 }
 
-/** Only whether the resources suffice: what is asked of a task that came with its node (global services). */
+/** Only whether the node can carry it: what is asked of a task that came with its node (global services). */
 export function resourceRefusal(node: NodeState, group: GroupFacts): Refusal | undefined {
-  return ask("resource", node, group) ?? ask("hostPort", node, group);
+  return ask("resource", node, group) ?? ask("encryption", node, group) ?? ask("hostPort", node, group);
 }
 
 function ask(filter: FilterName, node: NodeState, group: GroupFacts): Refusal | undefined {
@@ -85,6 +87,10 @@ const details: Readonly<Record<FilterName, (node: NodeState, group: GroupFacts) 
     const wanted = platforms.map(({ os, architecture }) => `${os}/${architecture}`).join(", ");
     return `it is ${facts.os}/${facts.architecture}, the image is for ${wanted}`;
   },
+  encryption: ({ facts }, { encryptedNetworks: [network] }) =>
+    network === undefined || facts.encrypts
+      ? undefined
+      : `it has no WireGuard, which the encrypted network ${network} needs`,
   hostPort: (node, { hostPorts }) => {
     const taken = hostPorts.find((port) => node.usesPort(port));
     return taken === undefined ? undefined : `its port ${taken} is in use`;

@@ -1,5 +1,5 @@
 /** The scheduler's facts, read from the objects of the store. */
-import { parseConstraint, skep, traitsOf, type Constraint } from "../../../proto/index.ts";
+import { isEncryptedNetwork, parseConstraint, skep, traitsOf, type Constraint } from "../../../proto/index.ts";
 import type { Amounts, GroupFacts, NodeAvailability, NodeFacts, NodeState, TaskFacts } from "./facts.ts";
 
 const { PortProtocol, PublishMode, TaskState } = skep.objects;
@@ -19,6 +19,10 @@ export function nodeFactsOf(node: skep.objects.Node.$Properties): NodeFacts {
     capacity: amountsOf(description?.resources),
     named: namesOf(description?.resources?.genericResources ?? []),
     plugins: plugins.length === 0 ? undefined : new Set(plugins.map(({ type, name }) => `${type ?? ""}/${name ?? ""}`)),
+    // A key that managers did not take from it leads nobody to it.
+    encrypts:
+      description?.network?.capabilities?.includes("encrypted") === true &&
+      (description.network.wireguardPublicKey?.length ?? 0) > 0,
   };
 }
 
@@ -42,7 +46,34 @@ function namesOf(resources: readonly Generic[]): ReadonlyMap<string, readonly st
   return names;
 }
 
-export function groupFactsOf(task: Task): GroupFacts {
+/** Encrypted networks of the swarm, by id; the ingress network is told apart, since tasks are not attached to it. */
+export interface EncryptedNetworks {
+  readonly names: ReadonlyMap<string, string>;
+  readonly ingressName: string | undefined;
+}
+
+export const noneEncrypted: EncryptedNetworks = { names: new Map(), ingressName: undefined };
+
+export function encryptedNetworksOf(networks: Iterable<Readonly<skep.objects.Network.$Properties>>): EncryptedNetworks {
+  const names = new Map<string, string>();
+  let ingressName: string | undefined;
+  for (const { id, spec } of networks) {
+    if (!isEncryptedNetwork(spec)) continue;
+    names.set(id ?? "", spec?.name ?? "");
+    if (spec?.ingress === true) ingressName = spec.name ?? "";
+  }
+  return { names, ingressName };
+}
+
+function encryptedOf({ networksAttachments, endpoint }: Task, { names, ingressName }: EncryptedNetworks): string[] {
+  const own = (networksAttachments ?? []).flatMap(({ networkId }) => names.get(networkId ?? "") ?? []);
+  const isPublished = (endpoint?.ports ?? []).some(
+    ({ publishMode }) => (publishMode ?? PublishMode.INGRESS) === PublishMode.INGRESS,
+  );
+  return isPublished && ingressName !== undefined ? [...own, ingressName] : own;
+}
+
+export function groupFactsOf(task: Task, encrypted: EncryptedNetworks = noneEncrypted): GroupFacts {
   const { spec } = task;
   const preferences = (spec?.placement?.preferences ?? []).map(({ spread }) => spread?.spreadDescriptor ?? "");
   return {
@@ -58,6 +89,7 @@ export function groupFactsOf(task: Task): GroupFacts {
     maxReplicasPerNode: spec?.placement?.maxReplicas ?? 0,
     spreadOver: preferences.filter((key) => /^(?:node|engine)\.labels\../.test(key)),
     plugins: pluginsOf(spec),
+    encryptedNetworks: encryptedOf(task, encrypted),
     strategy: "spread",
   };
 }

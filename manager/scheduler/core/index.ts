@@ -4,7 +4,15 @@
  */
 export { Board, type BoardPlan, type Refused } from "./board.ts";
 export { offenders, type Offender, type Resident } from "./enforce.ts";
-export { constraintsOf, genericResourcesOf, groupFactsOf, holdsPlace, isWanted, nodeFactsOf } from "./from-objects.ts";
+export {
+  constraintsOf,
+  encryptedNetworksOf,
+  genericResourcesOf,
+  groupFactsOf,
+  holdsPlace,
+  isWanted,
+  nodeFactsOf,
+} from "./from-objects.ts";
 export { reasonOf, refusalText } from "./reason.ts";
 export { nothing, type Amounts, type GroupFacts, type NodeFacts, type Platform, type TaskFacts } from "./facts.ts";
 export { type FilterName, type Refusal } from "./filters.ts";

@@ -32,6 +32,7 @@ const words: Readonly<Record<FilterName, (nodes: number) => string>> = {
   plugin: (nodes) => `missing plugin ${on(nodes)}`,
   constraint: (nodes) => `scheduling constraints not satisfied ${on(nodes)}`,
   platform: (nodes) => `unsupported platform ${on(nodes)}`,
+  encryption: (nodes) => `no WireGuard for an encrypted network ${on(nodes)}`,
   hostPort: (nodes) => `host-mode port already in use ${on(nodes)}`,
   maxReplicas: () => "max replicas per node limit exceed",
 };

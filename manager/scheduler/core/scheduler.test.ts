@@ -23,6 +23,7 @@ function node(id: string, more: Partial<NodeFacts> = {}): NodeFacts {
     capacity: { nanoCpus: 4e9, memoryBytes: 8 * 2 ** 30, generic: new Map() },
     named: new Map(),
     plugins: undefined,
+    encrypts: false,
     ...more,
   };
 }
@@ -38,6 +39,7 @@ function group(more: Partial<GroupFacts> = {}): GroupFacts {
     maxReplicasPerNode: 0,
     spreadOver: [],
     plugins: [],
+    encryptedNetworks: [],
     strategy: "spread",
     ...more,
   };
@@ -148,6 +150,11 @@ test("each filter gives its reason, in Swarm's order", () => {
   );
   assert.equal(refused(busy, { platforms: [{ os: "linux", architecture: "amd64" }] }), undefined);
   assert.equal(refused(busy, { hostPorts: ["tcp/80"] }), "hostPort: its port tcp/80 is in use");
+  assert.equal(
+    refused(busy, { encryptedNetworks: ["secret"] }),
+    "encryption: it has no WireGuard, which the encrypted network secret needs",
+  );
+  assert.equal(refused(new NodeState(node("n", { encrypts: true })), { encryptedNetworks: ["secret"] }), undefined);
   assert.equal(refused(busy, { maxReplicasPerNode: 1 }), "maxReplicas: it runs 1 of at most 1 replicas");
   assert.equal(
     refused(new NodeState(node("n", { plugins: new Set() })), { plugins: ["Volume/x"] }),

@@ -17,6 +17,7 @@ import type { CommandOutcome } from "../../../worker/network/firewall.ts";
 import { HostNetwork } from "../../../worker/network/host-network.ts";
 import { Netplane } from "../../../worker/network/netplane.ts";
 import { isNamespaceFile, Networks } from "../../../worker/network/networks.ts";
+import { TunnelKeys } from "../../../worker/network/tunnel-keys.ts";
 import { spawnSync } from "node:child_process";
 import type { NetWorld } from "./world.ts";
 
@@ -57,10 +58,12 @@ export class NetHost implements AsyncDisposable {
       random,
       logger,
     });
+    let opened: Networks | undefined;
     const directories = { dataDirectory: join(this.folder, "data"), runDirectory: join(this.folder, "run") };
     this.host = await HostNetwork.open({
       kernel: this.netplane,
       ...directories,
+      tunnelKey: () => opened?.tunnelKey,
       clock,
       logger,
       firewall: {
@@ -68,9 +71,11 @@ export class NetHost implements AsyncDisposable {
         legacyTables: async () => world.attempt(name, ["cat", "/proc/net/ip_tables_names"]),
       },
     });
-    this.networks = await Networks.open({
+    this.networks = opened = await Networks.open({
       kernel: this.netplane,
+      onTunnelKey: this.host.onTunnelKey,
       dataDirectory: directories.dataDirectory,
+      tunnelKeys: TunnelKeys.open(join(this.folder, "swarm"), logger),
       namespaceDirectory: join(this.folder, "netns"),
       isNamespaceFile,
       parts: this.host.parts,
@@ -80,6 +85,7 @@ export class NetHost implements AsyncDisposable {
       logger,
     });
     if (this.networks.abilities.refusal !== undefined) throw this.networks.abilities.refusal;
+    this.host.onTunnelKey();
     this.plane = this.host.around(this.networks);
     await this.host.start(this.networks);
   }

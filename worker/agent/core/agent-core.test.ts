@@ -269,6 +269,7 @@ test("records are handed on as the data plane takes them; what is no address, po
         virtualIp: "10.0.1.2/24",
         mode: "dnsrr",
         ports: [{ protocol: "udp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
+        encrypted: false,
       },
     ],
   });

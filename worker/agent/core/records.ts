@@ -84,6 +84,7 @@ function serviceOf(record: skep.dispatcher.ServiceRecord.$Properties): ServiceRe
       publishedPort: publishedPort ?? 0,
       mode: publishMode === PublishMode.HOST ? "host" : "ingress",
     })),
+    encrypted: record.encrypted ?? false,
   };
 }
 

@@ -58,10 +58,12 @@ describe("peace with iptables", () => {
     assert.equal(hasForwardPolicy(readListing(docker)), true);
   });
 
-  test("with ufw names, VXLAN and traffic are let in, VXLAN only in a swarm", () => {
+  test("with ufw names, VXLAN, WireGuard and traffic are let in, what is of the swarm only in one", () => {
     assert.deepEqual(repairs(ufw, 4789), [
       "-I FORWARD 1 -o skep+ -j ACCEPT",
       "-I FORWARD 1 -i skep+ -j ACCEPT",
+      "-I INPUT 1 -i skep+ -p udp -m udp --dport 4793 -j ACCEPT",
+      "-I INPUT 1 -p udp -m udp --dport 2377 -j ACCEPT",
       "-I INPUT 1 -p udp -m udp --dport 4789 -j ACCEPT",
       "-I INPUT 1 -i skep+ -p tcp -m tcp --dport 53 -j ACCEPT",
       "-I INPUT 1 -i skep+ -p udp -m udp --dport 53 -j ACCEPT",

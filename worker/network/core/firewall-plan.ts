@@ -4,6 +4,8 @@
  * decided in our own table, whatever is accepted here.
  */
 
+import { tunnelDataPort, tunnelPort } from "./tunnel.ts";
+
 /** As `iptables -S` lists the table `filter`. */
 export interface Listing {
   readonly lines: readonly string[];
@@ -18,7 +20,7 @@ interface ChainRules {
   readonly rules: readonly string[];
 }
 
-/** What has to be in their chains: names for containers, VXLAN of the cluster (our own table knows its members), traffic. */
+/** What has to be in their chains: names for containers, VXLAN and WireGuard of the cluster (our own table knows its members), traffic. */
 function wantedRules(listing: Listing, dataPort: number | undefined): ChainRules[] {
   // Docker keeps its chain for others; one that is left over from it, or comes too late, helps nobody.
   const at = rulesOf(listing, "FORWARD").indexOf("-j DOCKER-USER");
@@ -31,7 +33,13 @@ function wantedRules(listing: Listing, dataPort: number | undefined): ChainRules
       rules: [
         `-i ${linkWildcard} -p udp -m udp --dport 53 -j ACCEPT`,
         `-i ${linkWildcard} -p tcp -m tcp --dport 53 -j ACCEPT`,
-        ...(dataPort === undefined ? [] : [`-p udp -m udp --dport ${dataPort} -j ACCEPT`]),
+        ...(dataPort === undefined
+          ? []
+          : [
+              `-p udp -m udp --dport ${dataPort} -j ACCEPT`,
+              `-p udp -m udp --dport ${tunnelPort} -j ACCEPT`,
+              `-i ${linkWildcard} -p udp -m udp --dport ${tunnelDataPort} -j ACCEPT`,
+            ]),
       ],
     },
   ];

@@ -6,7 +6,8 @@ import { HostSide } from "./host-side.ts";
 import { Model } from "./model.ts";
 import { objectKey } from "./objects.ts";
 import type { SandboxFacts, Self } from "./part.ts";
-import type { PublishedPort } from "./records.ts";
+import type { NetworkRecords, PublishedPort } from "./records.ts";
+import { TunnelKey } from "./tunnel-key.ts";
 
 const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
 const blue: BridgeNetwork = {
@@ -32,11 +33,21 @@ const dark: BridgeNetwork = {
 };
 const networks: readonly BridgeNetwork[] = [blue, dark];
 
-function build(self: Self = nowhere): { model: Model; side: HostSide; keys: (path?: string) => string[] } {
+interface Tunnel {
+  key?: TunnelKey | undefined;
+  readonly wasMeshEncrypted?: boolean;
+}
+
+function build(
+  self: Self = nowhere,
+  tunnel: Tunnel = {},
+): { model: Model; side: HostSide; keys: (path?: string) => string[] } {
   const side = new HostSide({
     dataPort: 4789,
     forwardsForOthers6: false,
     bridge: (id) => networks.find((network) => network.id === id),
+    tunnelKey: () => tunnel.key,
+    wasMeshEncrypted: tunnel.wasMeshEncrypted ?? false,
   });
   const model = new Model([side.make], self);
   const keys = (path = ""): string[] => [...(model.namespaces.get(path)?.objects() ?? [])].map(objectKey).sort();
@@ -164,6 +175,92 @@ describe("the host's side of the model", () => {
     assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "172.18.0.2" }]);
     model.sandbox("c1", undefined);
     assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "100.64.0.2" }]);
+  });
+
+  describe("with an encrypted mesh", () => {
+    const key = new TunnelKey("", Buffer.alloc(32, 1).toString("base64"));
+    const theirs = Buffer.alloc(32, 2).toString("base64");
+    const peer = (number: number, publicKey: string) => ({
+      nodeId: `n${number}`,
+      number,
+      addr: `10.99.0.${number}`,
+      mtu: 1500,
+      publicKey,
+    });
+    const web = {
+      networkId: "mesh",
+      serviceId: "web",
+      name: "web",
+      aliases: [],
+      virtualIp: "",
+      mode: "vip",
+      ports: [{ protocol: "tcp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
+    } as const;
+    const records = (encrypted: boolean): NetworkRecords => ({
+      nodeId: "n1",
+      peers: [peer(1, key.publicKey), peer(2, theirs), peer(3, "")],
+      endpoints: [],
+      services: [{ ...web, encrypted }],
+    });
+    const mesh = (model: Model) => {
+      const link = model.namespaces.get("")?.get("link skepmesh");
+      return link?.type === "link" && link.how.kind === "vxlan" ? { ...link.how, mtu: link.mtu } : undefined;
+    };
+    const guards = (model: Model): boolean => {
+      const table = model.namespaces.get("")?.get("table ip skep");
+      return table?.type === "table" && table.text.includes("chain guard");
+    };
+    const inClear = { kind: "vxlan", vni: 4095, local: "10.99.0.1", port: 4789, mtu: 1450 };
+    const inTunnel = { kind: "vxlan", vni: 4095, local: "100.64.7.255", port: 4793, lower: "skepwg", mtu: 1390 };
+
+    test("it goes through the tunnel, to nodes that have a key, while there is a service in it", () => {
+      const { model, keys, side } = build(nowhere, { key });
+      model.replace(records(true));
+      assert.deepEqual(mesh(model), inTunnel);
+      assert.ok(guards(model) && side.isMeshEncrypted);
+      const known = keys();
+      assert.ok(known.includes("route 254 100.64.8.0/22") && known.includes(`tunnel-peer skepwg ${theirs}`));
+      assert.ok(!known.includes("route 254 100.64.12.0/22"), "nothing leads to a node without a key");
+      assert.equal(known.filter((one) => one.startsWith("tunnel-peer")).length, 1);
+      model.change([{ kind: "service", key: "mesh/web", record: undefined }]);
+      assert.deepEqual(mesh(model), inClear);
+      assert.ok(!keys().some((one) => /skepwg/.test(one)) && !guards(model));
+      model.replace(records(false));
+      assert.deepEqual(mesh(model), inClear);
+      assert.ok(keys().includes("route 254 100.64.12.0/22"));
+    });
+
+    test("without a tunnel there is no mesh and no port of it, until there is one", () => {
+      const tunnel: Tunnel = {};
+      const { model, side, keys } = build(nowhere, tunnel);
+      model.replace(records(true));
+      assert.equal(mesh(model), undefined);
+      assert.deepEqual(side.wantedPorts(), []);
+      assert.ok(!keys().some((one) => /route 254 100\.64|skepwg/.test(one)));
+      assert.ok(guards(model));
+      tunnel.key = key;
+      side.tunnelKeyChanged();
+      assert.deepEqual(mesh(model), inTunnel);
+      assert.deepEqual(side.wantedPorts(), [{ protocol: "tcp", port: 8080 }]);
+      tunnel.key = undefined;
+      side.tunnelKeyChanged();
+      assert.equal(mesh(model), undefined);
+      assert.deepEqual(side.wantedPorts(), []);
+    });
+
+    test("after a restart it is encrypted before anybody has told so, and in clear text only when somebody did", () => {
+      const self: Self = { nodeId: "n1", number: 1, addr: "10.99.0.1", underlayMtu: 1500 };
+      const { model, side } = build(self, { key, wasMeshEncrypted: true });
+      assert.deepEqual(mesh(model), inTunnel);
+      model.replace(records(true));
+      side.told();
+      assert.deepEqual(mesh(model), inTunnel);
+      const other = build(self, { key, wasMeshEncrypted: true });
+      other.model.replace(records(false));
+      assert.deepEqual(mesh(other.model), inTunnel);
+      other.side.told();
+      assert.deepEqual(mesh(other.model), inClear);
+    });
   });
 
   test("a host that did not route before drops what is not ours between its links", () => {

@@ -15,6 +15,8 @@ import type { NetObject } from "./objects.ts";
 import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import { subnetText } from "./pools.ts";
 import type { EndpointRecord, PeerRecord, ServiceRecord } from "./records.ts";
+import { tunnelObjects } from "./tunnel.ts";
+import type { TunnelKey } from "./tunnel-key.ts";
 import { routedVeth, type RoutedVeth } from "./routed-veth.ts";
 import { boundElements, connectionsOf, portElement, slotElement, SlotChains, type PortKey } from "./slots.ts";
 import { macOfAddress } from "./cidr.ts";
@@ -32,6 +34,10 @@ export interface HostSideOptions {
   readonly forwardsForOthers6: boolean;
   /** As of now; a network is there before its first sandbox. */
   readonly bridge: (networkId: string) => BridgeNetwork | undefined;
+  /** As of now; undefined: an encrypted mesh is closed here. */
+  readonly tunnelKey: () => TunnelKey | undefined;
+  /** As it was in the life before: so it is until services are told. */
+  readonly wasMeshEncrypted: boolean;
 }
 
 /** Owns the part through its lives. */
@@ -39,6 +45,7 @@ export class HostSide {
   readonly #options: HostSideOptions;
   #open: ReadonlySet<string> = new Set();
   #forwardsForOthers = true;
+  #isTold = false;
   #part: HostPart | undefined;
 
   constructor(options: HostSideOptions) {
@@ -46,7 +53,12 @@ export class HostSide {
   }
 
   readonly make: MakePart = (self, placement) => {
-    this.#part = new HostPart(self, placement, { ...this.#options, forwardsForOthers: this.#forwardsForOthers });
+    const { wasMeshEncrypted } = this.#options;
+    this.#part = new HostPart(self, placement, {
+      ...this.#options,
+      forwardsForOthers: this.#forwardsForOthers,
+      wasMeshEncrypted: wasMeshEncrypted && !this.#isTold,
+    });
     this.#part.setOpen(this.#open);
     return this.#part;
   };
@@ -72,6 +84,21 @@ export class HostSide {
     this.#part?.setOpen(open);
   }
 
+  /** This node says with another key from now on. */
+  tunnelKeyChanged(): void {
+    this.#part?.meshChanged();
+  }
+
+  /** All services are known from now on. */
+  told(): void {
+    this.#isTold = true;
+    this.#part?.told();
+  }
+
+  get isMeshEncrypted(): boolean {
+    return this.#part?.isMeshEncrypted === true;
+  }
+
   /** Whether what is not ours is routed between foreign links. @param forwards  false: it was not before we came */
   setForwardsForOthers(forwards: boolean): void {
     if (forwards === this.#forwardsForOthers) return;
@@ -88,6 +115,11 @@ class HostPart implements Part {
   readonly #options: PartOptions;
   readonly #chains: SlotChains;
   readonly #mesh: IngressMesh;
+  /** Services of an encrypted mesh, and all nodes, by key: what they want of the mesh depends on the tunnel. */
+  readonly #encrypted = new Map<string, ServiceRecord>();
+  readonly #peers = new Map<string, PeerRecord>();
+  #forwardsForOthers: boolean;
+  #wasMeshEncrypted: boolean;
   /** Sandboxes on each local network. */
   readonly #onBridge = new Map<string, Set<string>>();
 
@@ -101,14 +133,48 @@ class HostPart implements Part {
     };
     this.#chains = new SlotChains(groups);
     this.#mesh = new IngressMesh(groups, this.#chains);
-    this.setForwardsForOthers(options.forwardsForOthers);
+    this.#forwardsForOthers = options.forwardsForOthers;
+    this.#wasMeshEncrypted = options.wasMeshEncrypted;
+    this.#host();
   }
 
   setForwardsForOthers(forwardsForOthers: boolean): void {
+    this.#forwardsForOthers = forwardsForOthers;
+    this.#host();
+  }
+
+  #host(): void {
     const { number, addr, underlayMtu } = this.#self;
+    const { dataPort, tunnelKey } = this.#options;
     const mtu = underlayMtu - vxlanOverheadBytes;
-    const { dataPort } = this.#options;
-    this.#set("host", hostObjects({ number, underlay: addr, dataPort, mtu, forwardsForOthers }));
+    const forwardsForOthers = this.#forwardsForOthers;
+    const mesh = this.#meshState;
+    const key = tunnelKey();
+    this.#set("host", hostObjects({ number, underlay: addr, dataPort, mtu, mesh, forwardsForOthers }));
+    this.#set("mesh tunnel", mesh === "tunnel" && key !== undefined ? tunnelObjects(this.#self, key) : []);
+  }
+
+  get isMeshEncrypted(): boolean {
+    return this.#encrypted.size > 0 || this.#wasMeshEncrypted;
+  }
+
+  told(): void {
+    if (!this.#wasMeshEncrypted) return;
+    this.#wasMeshEncrypted = false;
+    if (this.#encrypted.size === 0) this.meshChanged();
+  }
+
+  get #meshState(): "open" | "tunnel" | "closed" {
+    if (!this.isMeshEncrypted) return "open";
+    return this.#self.number === 0 || this.#options.tunnelKey() === undefined ? "closed" : "tunnel";
+  }
+
+  /** It is encrypted from now on, or is not any more; or the tunnel that it needs has come or gone. */
+  meshChanged(): void {
+    this.#host();
+    for (const key of this.#peers.keys()) this.#peer(key);
+    const isClosed = this.#meshState === "closed";
+    for (const [id, record] of this.#encrypted) this.#mesh.setService(id, isClosed ? undefined : record);
   }
 
   get number(): number {
@@ -132,8 +198,15 @@ class HostPart implements Part {
   }
 
   peer(key: string, after: PeerRecord | undefined): void {
-    const wanted = after !== undefined && this.#self.number !== 0;
-    this.#set(`peer ${key}`, wanted ? peerObjects(after, this.#self.number) : []);
+    if (after === undefined) this.#peers.delete(key);
+    else this.#peers.set(key, after);
+    this.#peer(key);
+  }
+
+  #peer(key: string): void {
+    const peer = this.#peers.get(key);
+    const { number } = this.#self;
+    this.#set(`peer ${key}`, peer === undefined || number === 0 ? [] : peerObjects(peer, number, this.#meshState));
   }
 
   endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
@@ -145,7 +218,14 @@ class HostPart implements Part {
     // Only the ingress network's have ports.
     const ports = (after?.ports.length ?? 0) + (before?.ports.length ?? 0);
     const serviceId = (after ?? before)?.serviceId ?? "";
-    if (ports > 0) this.#mesh.setService(serviceId, after);
+    if (ports === 0) return;
+    const was = this.isMeshEncrypted;
+    if (after?.encrypted === true && after.ports.length > 0) this.#encrypted.set(serviceId, after);
+    else this.#encrypted.delete(serviceId);
+    // The way is there before anything is led to it.
+    if (was !== this.isMeshEncrypted) this.meshChanged();
+    const isClosed = after?.encrypted === true && this.#meshState === "closed";
+    this.#mesh.setService(serviceId, isClosed ? undefined : after);
   }
 
   sandbox(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {

@@ -17,6 +17,14 @@ import {
 import type { ElementObject, NetObject, SetFields } from "./objects.ts";
 import type { Range } from "./pools.ts";
 import type { PeerRecord } from "./records.ts";
+import {
+  isReachable,
+  tunnelDataPort,
+  tunnelLink,
+  tunnelOverheadBytes,
+  tunnelPeerObjects,
+  tunnelPort,
+} from "./tunnel.ts";
 
 export interface HostFacts {
   /** Of this node; 0: in no swarm, or none given yet. */
@@ -27,6 +35,8 @@ export interface HostFacts {
   readonly dataPort: number;
   /** Of the mesh: what the underlay carries less VXLAN's 50 bytes. */
   readonly mtu: number;
+  /** "closed": it would have to be the tunnel, and this node has none. */
+  readonly mesh: "open" | "tunnel" | "closed";
   /** The host routed for others before we switched forwarding on: what is not ours is none of our business. */
   readonly forwardsForOthers: boolean;
 }
@@ -72,21 +82,24 @@ export function hostObjects(facts: HostFacts): NetObject[] {
     element("blocks", [ownBlock]),
     element("leaving", [ownBlock]),
     element("behind", [ownBlock]),
-    ...(facts.number === 0 ? [] : meshObjects(facts)),
+    ...(facts.number === 0 || facts.mesh === "closed" ? [] : meshObjects(facts)),
   ];
 }
 
-function meshObjects({ number, underlay, dataPort, mtu }: HostFacts): NetObject[] {
-  const { mac, gatewayAddress, gatewayBlock } = nodeAddresses(number);
+function meshObjects({ number, underlay, dataPort, mtu, mesh }: HostFacts): NetObject[] {
+  const { mac, gatewayAddress, gatewayBlock, tunnelAddress } = nodeAddresses(number);
+  const isTunnelled = mesh === "tunnel";
   const conf = `net/ipv4/conf/${meshLink}`;
   return [
     {
       type: "link",
       name: meshLink,
-      how: { kind: "vxlan", vni: meshVni, local: underlay, port: dataPort },
+      how: isTunnelled
+        ? { kind: "vxlan", vni: meshVni, local: tunnelAddress, port: tunnelDataPort, lower: tunnelLink }
+        : { kind: "vxlan", vni: meshVni, local: underlay, port: dataPort },
       owner: "mesh",
       mac,
-      mtu,
+      mtu: isTunnelled ? mtu - tunnelOverheadBytes : mtu,
       master: "",
     },
     // Loose reverse path filtering still drops on a link without an address; clients are behind no link in particular.
@@ -112,20 +125,24 @@ function meshObjects({ number, underlay, dataPort, mtu }: HostFacts): NetObject[
 }
 
 /** One node of the cluster, this one included. */
-export function peerObjects(peer: PeerRecord, ownNumber: number): NetObject[] {
-  const { mac, mark, zone, gatewayAddress, gatewayBlock } = nodeAddresses(peer.number);
+export function peerObjects(peer: PeerRecord, ownNumber: number, mesh: HostFacts["mesh"] = "open"): NetObject[] {
+  const { mac, mark, zone, gatewayAddress, gatewayBlock, tunnelAddress } = nodeAddresses(peer.number);
   const known: NetObject[] = [
     element("peers", [peer.addr]),
     element("blocks", [gatewayBlock]),
     element("bounce", [peer.addr, gatewayBlock]),
+    // A set beside the map: before Linux 6.4 a map cannot be asked who is in it.
+    element("members", [mac]),
     element("entry", [mac], [markText(mark)]),
     element("zones", [mac], [String(zone)]),
     { ...element("nodemac", [markText(mark)], [mac]), family: "netdev" },
   ];
-  if (peer.number === ownNumber) return known;
+  if (peer.number === ownNumber || mesh === "closed") return known;
+  if (mesh === "tunnel" && !isReachable(peer)) return known;
   return [
     ...known,
-    { type: "fdb", link: meshLink, mac, destination: peer.addr },
+    ...(mesh === "tunnel" ? tunnelPeerObjects(peer) : []),
+    { type: "fdb", link: meshLink, mac, destination: mesh === "tunnel" ? tunnelAddress : peer.addr },
     { type: "neighbour", link: meshLink, address: gatewayAddress, mac },
     {
       type: "route",
@@ -190,6 +207,7 @@ const hostSets: Readonly<Record<string, SetFields>> = {
   behind: { key: ["ipv4_addr"], interval: true },
   peers: { key: ["ipv4_addr"] },
   bounce: { key: ["ipv4_addr", "ipv4_addr"], interval: true },
+  members: { key: ["ether_addr"] },
   entry: { key: ["ether_addr"], data: ["mark"] },
   zones: { key: ["ether_addr"], data: ["ct_zone"] },
 };
@@ -199,11 +217,13 @@ const namesOfSandboxes = `iifname { "${gatewayPattern}", "${localPattern}" } ip 
 
 /**
  * Every packet of the host passes the chains with a hook, and those of an overlay pass them once more inside of a frame. So
- * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own.
+ * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own. Frames of encrypted
+ * networks come and go by the tunnel alone, and nothing else does (chains tunnelin, ours, tunnelout): whatever runs, these stand.
  */
-export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts): string {
+export function hostTableText({ number, dataPort, mesh, forwardsForOthers }: HostFacts): string {
   const inSwarm = number > 0;
   const gateway = gatewayOf(number);
+  const tunnel = inSwarm ? nodeAddresses(number).tunnelAddress : "";
   const swarm = (...lines: readonly string[]): string => (inSwarm ? lines.map((line) => `    ${line}\n`).join("") : "");
   return `
   map ports { type inet_proto . inet_service : verdict; }
@@ -223,29 +243,42 @@ export function hostTableText({ number, dataPort, forwardsForOthers }: HostFacts
   set behind { type ipv4_addr; flags interval; }
   set peers { type ipv4_addr; }
   set bounce { type ipv4_addr . ipv4_addr; flags interval; }
+  set members { type ether_addr; }
   map entry { type ether_addr : mark; }
   map zones { typeof ether saddr : ct zone; }
+  chain untracked {
+    notrack
+  }
+  chain tunnelin {
+    udp dport ${tunnelPort} goto untracked
+    iifname != "${tunnelLink}" drop
+${swarm(`ip daddr != ${tunnel} drop`)}    notrack
+  }
   chain vxlan {
-    ip saddr != @peers drop
+${swarm(`udp dport != ${dataPort} goto tunnelin`)}    ip saddr != @peers drop
     iifname "${linkPattern}" drop
     iifname != "lo" ip daddr 127.0.0.0/8 drop
     notrack
   }
   chain ours {
-    ip saddr 127.0.0.0/8 drop
+${swarm(`iifname "${tunnelLink}" drop`)}    ip saddr 127.0.0.0/8 drop
     ${namesOfSandboxes} accept
     ip daddr 127.0.0.0/8 drop
 ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
   chain raw {
     type filter hook prerouting priority raw; policy accept;
-${swarm(`udp dport ${dataPort} fib daddr type local goto vxlan`)}    iifname "${linkPattern}" goto ours
+${swarm(`udp dport { ${dataPort}, ${tunnelPort}, ${tunnelDataPort} } fib daddr type local goto vxlan`)}    iifname "${linkPattern}" goto ours
     iifname "lo" accept
     ip daddr 127.0.0.0/8 drop
     ip daddr @blocks drop
   }
+  chain tunnelout {
+    oifname != { "${tunnelLink}", "lo" } drop
+    notrack
+  }
   chain rawout {
     type filter hook output priority raw; policy accept;
-${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
+${swarm(`ip saddr ${tunnel} goto tunnelout`, `udp dport { ${dataPort}, ${tunnelPort} } ip daddr @peers notrack`)}  }
   chain fenced {
     ct direction reply accept
     ip daddr @gateways icmp type echo-request accept
@@ -255,7 +288,7 @@ ${swarm(`udp dport ${dataPort} ip daddr @peers notrack`)}  }
     reject with icmp type net-prohibited
   }
   chain entering {
-${swarm(`ether saddr != @entry drop`, `ct direction original ct mark 0 ct mark set ether saddr map @entry`)}  }
+${swarm(`ether saddr != @members drop`, `ct direction original ct mark 0 ct mark set ether saddr map @entry`)}  }
   chain premark {
     type filter hook prerouting priority mangle; policy accept;
     iifname != "${linkPattern}" accept
@@ -301,11 +334,18 @@ ${swarm(
     ct status dnat accept
 ${swarm(
   `iifname "${meshLink}" oifname "${gatewayPattern}" accept`,
-  `iifname "${linkPattern}" udp dport ${dataPort} drop`,
+  `iifname "${linkPattern}" udp dport { ${dataPort}, ${tunnelDataPort} } drop`,
 )}    iifname "${localPattern}" oifname "${localPattern}" ip saddr . ip daddr @lan accept
     iifname "${linkPattern}" oifname "${linkPattern}" drop
     oifname "${linkPattern}" drop
     ip daddr @blocks reject with icmp type host-unreachable
 ${forwardsForOthers ? "" : `    iifname != "${linkPattern}" oifname != "${linkPattern}" drop\n`}  }
-`;
+${mesh === "open" ? "" : guardText}`;
 }
+
+/** Of a mesh that is encrypted: what has no way through it takes no other, such as the default route. */
+const guardText = `  chain guard {
+    type filter hook postrouting priority filter; policy accept;
+    ip daddr @blocks oifname != { "${linkPattern}", "lo" } drop
+  }
+`;

@@ -13,7 +13,7 @@ import type { EndpointRecord, OverlayNetwork, PeerRecord, RecordChange, ServiceR
 
 const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
 const make: MakePart = (self, placement) =>
-  new Overlays({ self, placement, namespacePath: ({ vni }) => `/ns/n-${vni}` });
+  new Overlays({ self, placement, tunnelKey: () => undefined, namespacePath: ({ vni }) => `/ns/n-${vni}` });
 
 const peer = (number: number, mtu = 1500): PeerRecord => ({
   nodeId: `node${number}`,

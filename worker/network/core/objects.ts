@@ -4,6 +4,8 @@
  * `skep:OWNER`, nft tables are named skep. What carries no such mark is not ours and is never looked at.
  */
 
+import type { TunnelKey } from "./tunnel-key.ts";
+
 /** nft families that we use. */
 export type NftFamily = "ip" | "ip6" | "inet" | "netdev";
 
@@ -24,8 +26,16 @@ export interface LinkObject {
     | { readonly kind: "existing" }
     | { readonly kind: "dummy" }
     | { readonly kind: "bridge" }
+    | { readonly kind: "wireguard" }
     /** Its UDP socket is in the namespace that makes it, the host's; then it is moved here. */
-    | { readonly kind: "vxlan"; readonly vni: number; readonly local: string; readonly port: number }
+    | {
+        readonly kind: "vxlan";
+        readonly vni: number;
+        readonly local: string;
+        readonly port: number;
+        /** Of the host's namespace: frames leave by it and by no other, and it takes this link with it when it goes. */
+        readonly lower?: string;
+      }
     /** The far end is made in the other namespace at once. */
     | {
         readonly kind: "veth";
@@ -89,6 +99,28 @@ export interface RuleObject {
   readonly mark: number;
   readonly mask: number;
   readonly table: number;
+}
+
+/** What a WireGuard link is set to. */
+export interface WireguardObject {
+  readonly type: "wireguard";
+  readonly link: string;
+  /** UDP port that it listens on. */
+  readonly port: number;
+  readonly key: TunnelKey;
+}
+
+/** A peer of a WireGuard link. */
+export interface TunnelPeerObject {
+  readonly type: "tunnel-peer";
+  readonly link: string;
+  readonly publicKey: string;
+  /** Where it is looked for first; where it is found may be elsewhere. */
+  readonly endpoint: string;
+  readonly port: number;
+  /** CIDR: all that it may send from, and what is sent to it. */
+  readonly allowed: string;
+  readonly keepaliveSeconds: number;
 }
 
 /** Path below /proc/sys, with slashes. Never set back: it goes with its link or namespace, or stays. */
@@ -163,6 +195,8 @@ export interface ElementObject extends NftTableName {
 
 export type NetObject =
   | LinkObject
+  | WireguardObject
+  | TunnelPeerObject
   | AddressObject
   | RouteObject
   | NeighbourObject
@@ -178,6 +212,10 @@ export function objectKey(object: NetObject): string {
   switch (object.type) {
     case "link":
       return `link ${object.name}`;
+    case "wireguard":
+      return `wireguard ${object.link}`;
+    case "tunnel-peer":
+      return `tunnel-peer ${object.link} ${object.publicKey}`;
     case "address":
       return `address ${object.link} ${object.address}`;
     case "route":
@@ -206,11 +244,14 @@ export function objectKey(object: NetObject): string {
 export function rankOf(object: NetObject): number {
   switch (object.type) {
     case "link":
-      return object.how.kind === "bridge" ? 1 : 2;
+      return object.how.kind === "bridge" || object.how.kind === "wireguard" ? 1 : 2;
     case "sysctl":
       return /^net\/ipv[46]\/(conf|neigh)\/(?!all\/|default\/)/.test(object.path) ? 3 : 0;
+    case "wireguard":
+      return 3;
     case "address":
       return 4;
+    case "tunnel-peer":
     case "neighbour":
     case "fdb":
       return 5;
@@ -239,6 +280,10 @@ function stateText(object: NetObject): string {
   switch (object.type) {
     case "link":
       return JSON.stringify([object.how, object.owner, object.mac, object.mtu, object.master]);
+    case "wireguard":
+      return `${object.port} ${object.key.publicKey}`;
+    case "tunnel-peer":
+      return `${object.endpoint} ${object.port} ${object.allowed} ${object.keepaliveSeconds}`;
     case "address":
       return "";
     case "route":

@@ -9,13 +9,22 @@ import { parseCidr6 } from "./cidr6.ts";
 import type { NetObject, TableObject } from "./objects.ts";
 import type { OverlayEndpoint, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import type { EndpointRecord, OverlayNetwork, OverlayWish, PeerRecord, ServiceRecord } from "./records.ts";
+import {
+  isReachable,
+  tunnelDataPort,
+  tunnelLink,
+  tunnelObjects,
+  tunnelOverheadBytes,
+  tunnelPeerObjects,
+} from "./tunnel.ts";
+import type { TunnelKey } from "./tunnel-key.ts";
 import { Vips } from "./vips.ts";
 
 /** Frames of plain overlays. */
 const vxlanPort = 4789;
 /** Outer Ethernet, IPv4, UDP and VXLAN headers. */
 const vxlanOverheadBytes = 50;
-const vxlanLink = "vx";
+export const vxlanLink = "vx";
 /** The router's end of every veth; each is alone on its link. */
 const gatewayMac = "02:fe:ff:ff:ff:01";
 export const mainTable = 254;
@@ -25,6 +34,8 @@ export interface OverlaysOptions {
   readonly placement: Placement;
   /** Where the namespace of a network is. */
   readonly namespacePath: (network: OverlayNetwork) => string;
+  /** As of now; undefined: encrypted networks lead nowhere here. */
+  readonly tunnelKey: () => TunnelKey | undefined;
 }
 
 export class Overlays implements Part {
@@ -43,6 +54,11 @@ export class Overlays implements Part {
     if (after === undefined) this.#peers.delete(key);
     else this.#peers.set(key, after);
     for (const overlay of this.#overlays.values()) overlay.peer(key);
+  }
+
+  /** This node says with another key from now on. */
+  tunnelKeyChanged(): void {
+    for (const overlay of this.#overlays.values()) overlay.tunnelKeyChanged();
   }
 
   endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
@@ -82,13 +98,15 @@ export class Overlays implements Part {
   #overlay(network: OverlayNetwork): Overlay {
     let overlay = this.#overlays.get(network.id);
     if (overlay !== undefined) return overlay;
-    const { self, placement, namespacePath } = this.#options;
+    const { self, placement, namespacePath, tunnelKey } = this.#options;
     overlay = new Overlay({
       network,
       self,
       mtu: this.#mtu(network),
       peers: this.#peers,
+      tunnelKey,
       set: (group, objects) => placement.set(namespacePath(network), group, objects),
+      setOnHost: (group, objects) => placement.set("", `network ${network.id} ${group}`, objects),
       forget: (destination, replySource) => placement.forget(namespacePath(network), { destination, replySource }),
     });
     this.#overlays.set(network.id, overlay);
@@ -98,7 +116,7 @@ export class Overlays implements Part {
   }
 
   #mtu(network: OverlayNetwork): number {
-    const carried = this.#options.self.underlayMtu - vxlanOverheadBytes;
+    const carried = this.#options.self.underlayMtu - vxlanOverheadBytes - (network.encrypted ? tunnelOverheadBytes : 0);
     return network.mtu > 0 ? Math.min(network.mtu, carried) : carried;
   }
 }
@@ -108,7 +126,10 @@ interface OverlayOptions {
   readonly self: Self;
   readonly mtu: number;
   readonly peers: ReadonlyMap<string, PeerRecord>;
+  readonly tunnelKey: () => TunnelKey | undefined;
   readonly set: (group: string, objects: readonly NetObject[]) => void;
+  /** In the host's namespace. */
+  readonly setOnHost: (group: string, objects: readonly NetObject[]) => void;
   readonly forget: (destination: string, replySource: string) => void;
 }
 
@@ -118,6 +139,7 @@ class Overlay {
   readonly #sandboxes = new Set<string>();
   /** Groups that are set, so that all can be taken back. */
   readonly #groups = new Set<string>();
+  readonly #hostGroups = new Set<string>();
   /** Endpoints of each other node: a node without any is not known in this namespace. */
   readonly #ofNode = new Map<string, Map<string, EndpointRecord>>();
   readonly #vipOf = new Map<string, string>();
@@ -125,7 +147,25 @@ class Overlay {
   constructor(options: OverlayOptions) {
     this.#options = options;
     this.#vips = new Vips(options.network.gateway, (group, objects) => this.#set(group, objects));
+    this.#self();
+  }
+
+  #self(): void {
     this.#set("network", this.#base());
+    const { network, self, tunnelKey } = this.#options;
+    const key = tunnelKey();
+    this.#setOnHost("tunnel", network.encrypted && key !== undefined ? tunnelObjects(self, key) : []);
+  }
+
+  tunnelKeyChanged(): void {
+    if (!this.#options.network.encrypted) return;
+    this.#self();
+    for (const nodeId of this.#ofNode.keys()) this.peer(nodeId);
+  }
+
+  /** Whether frames may leave: those of an encrypted network only by the tunnel. */
+  get #isOpen(): boolean {
+    return !this.#options.network.encrypted || this.#options.tunnelKey() !== undefined;
   }
 
   get sandboxes(): number {
@@ -138,10 +178,19 @@ class Overlay {
     this.#options.set(group, objects);
   }
 
+  #setOnHost(group: string, objects: readonly NetObject[]): void {
+    if (objects.length === 0) this.#hostGroups.delete(group);
+    else this.#hostGroups.add(group);
+    this.#options.setOnHost(group, objects);
+  }
+
   #base(): NetObject[] {
     const { network, self, mtu } = this.#options;
-    const { mac } = nodeAddresses(self.number);
+    const { mac, tunnelAddress } = nodeAddresses(self.number);
     const gateway = `${network.gateway}/32`;
+    const how = network.encrypted
+      ? ({ kind: "vxlan", vni: network.vni, local: tunnelAddress, port: tunnelDataPort, lower: tunnelLink } as const)
+      : ({ kind: "vxlan", vni: network.vni, local: self.addr, port: vxlanPort } as const);
     return [
       { type: "sysctl", path: "net/ipv4/ip_forward", value: "1" },
       // Nothing is delivered here, so nobody looks for a socket before the route.
@@ -152,17 +201,13 @@ class Overlay {
       { type: "sysctl", path: "net/ipv4/conf/all/send_redirects", value: "0" },
       { type: "sysctl", path: "net/ipv4/conf/default/send_redirects", value: "0" },
       { type: "link", name: "lo", how: { kind: "existing" }, owner: network.id, mac: "", mtu: 0, master: "" },
-      {
-        type: "link",
-        name: vxlanLink,
-        how: { kind: "vxlan", vni: network.vni, local: self.addr, port: vxlanPort },
-        owner: network.id,
-        mac,
-        mtu,
-        master: "",
-      },
       { type: "address", link: "lo", address: gateway },
-      { type: "address", link: vxlanLink, address: gateway },
+      ...(this.#isOpen
+        ? ([
+            { type: "link", name: vxlanLink, how, owner: network.id, mac, mtu, master: "" },
+            { type: "address", link: vxlanLink, address: gateway },
+          ] as const)
+        : []),
       ...this.#base6(),
     ];
   }
@@ -185,18 +230,28 @@ class Overlay {
   }
 
   #node(nodeId: string): void {
-    const peer = this.#options.peers.get(nodeId);
+    const peer = this.#peer(nodeId);
+    const { encrypted } = this.#options.network;
     if (peer === undefined || !this.#ofNode.has(nodeId)) {
       this.#set(`node ${nodeId}`, []);
+      if (encrypted) this.#setOnHost(`node ${nodeId}`, []);
       return;
     }
-    const { mac, linkAddress, linkAddress6 } = nodeAddresses(peer.number);
+    const { mac, linkAddress, linkAddress6, tunnelAddress } = nodeAddresses(peer.number);
     const has6 = this.#options.network.subnet6 !== undefined;
+    if (encrypted) this.#setOnHost(`node ${nodeId}`, tunnelPeerObjects(peer));
     this.#set(`node ${nodeId}`, [
-      { type: "fdb", link: vxlanLink, mac, destination: peer.addr },
+      { type: "fdb", link: vxlanLink, mac, destination: encrypted ? tunnelAddress : peer.addr },
       { type: "neighbour", link: vxlanLink, address: linkAddress, mac },
       ...(has6 ? [{ type: "neighbour", link: vxlanLink, address: linkAddress6, mac } as const] : []),
     ]);
+  }
+
+  /** undefined: there is no way to it, or none that may be gone. */
+  #peer(nodeId: string): PeerRecord | undefined {
+    const peer = this.#options.peers.get(nodeId);
+    if (peer === undefined || !this.#isOpen) return undefined;
+    return this.#options.network.encrypted && !isReachable(peer) ? undefined : peer;
   }
 
   endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
@@ -231,7 +286,7 @@ class Overlay {
   }
 
   #route(key: string, record: EndpointRecord): void {
-    const peer = this.#options.peers.get(record.nodeId);
+    const peer = this.#peer(record.nodeId);
     if (peer === undefined) {
       this.#set(`task ${key}`, []);
       return;
@@ -307,6 +362,7 @@ class Overlay {
 
   end(): void {
     for (const group of this.#groups) this.#set(group, []);
+    for (const group of this.#hostGroups) this.#setOnHost(group, []);
   }
 }
 

@@ -11,6 +11,8 @@ import type {
   Operation,
   Route,
   Rule,
+  Wireguard,
+  WireguardPeer,
 } from "../netplane-types.ts";
 
 class KernelError extends Error {
@@ -28,6 +30,12 @@ interface Far {
   readonly name: string;
 }
 
+export interface MemoryTunnel {
+  privateKey: string;
+  listenPort: number;
+  readonly peers: Map<string, WireguardPeer>;
+}
+
 export class MemoryNamespace {
   readonly links = new Map<string, Link & { readonly far?: Far }>();
   readonly addresses = new Map<string, Address>();
@@ -40,6 +48,8 @@ export class MemoryNamespace {
   readonly tables = new Map<string, { text: string; readonly chains: Map<string, string[]> }>();
   readonly elements = new Map<string, Map<string, string>>();
   readonly forgotten: string[] = [];
+  /** WireGuard links by name. */
+  readonly tunnels = new Map<string, MemoryTunnel>();
   /** Of rulesets: grows with each change of them. */
   generation = 1;
 }
@@ -50,6 +60,8 @@ export class MemoryKernel implements Kernel {
   readonly log: string[] = [];
   /** Makes and removes the file that stands for a namespace. */
   onNamespace: (path: string, isThere: boolean) => void = () => undefined;
+  /** Derives public keys from private ones: it has WireGuard. undefined: it has none. */
+  publicKeyOf: ((privateKey: string) => string) | undefined;
   /** Throws to fail an operation. */
   beforeEach: (namespace: string, operation: Operation) => void = () => undefined;
   /** Holds what is asked of a namespace until it resolves. */
@@ -114,7 +126,12 @@ export class MemoryKernel implements Kernel {
         const { op: _op, ignore: _ignore, target, ...link } = operation;
         const where = this.get(target ?? path);
         if (where.links.has(link.name)) fail("EEXIST");
-        const base = { index: 9, up: false, mtu: 1500, ...link };
+        if (link.kind === "wireguard" && this.publicKeyOf === undefined) fail("EOPNOTSUPP");
+        const lower = link.kind === "vxlan" ? link.link : undefined;
+        if (lower !== undefined && !ns.links.has(lower)) fail("ENODEV");
+        const base = { index: 9, up: false, mtu: 1500, ...link, ...(lower === undefined ? {} : { lower: 9 }) };
+        if (link.kind === "wireguard")
+          where.tunnels.set(link.name, { privateKey: "", listenPort: 0, peers: new Map() });
         if (link.kind === "veth") {
           const far = { namespace: link.peer.namespace ?? path, name: link.peer.name };
           if (this.get(far.namespace).links.has(far.name)) fail("EEXIST");
@@ -235,7 +252,32 @@ export class MemoryKernel implements Kernel {
       case "dump":
         return this.#dump(ns, operation.all === true);
       case "wireguard-probe":
-        return false;
+        return this.publicKeyOf !== undefined;
+      case "wireguard-set": {
+        const tunnel = ns.tunnels.get(operation.link) ?? fail("ENODEV");
+        tunnel.privateKey = operation.privateKey ?? tunnel.privateKey;
+        tunnel.listenPort = operation.listenPort ?? tunnel.listenPort;
+        return undefined;
+      }
+      case "wireguard-peer-set": {
+        const { op: _op, ignore: _ignore, link, ...peer } = operation;
+        const { peers } = ns.tunnels.get(link) ?? fail("ENODEV");
+        // A prefix has one peer.
+        for (const [key, other] of peers) {
+          peers.set(key, { ...other, allowed: other.allowed.filter((prefix) => !peer.allowed.includes(prefix)) });
+        }
+        peers.set(peer.publicKey, peer);
+        return undefined;
+      }
+      case "wireguard-peer-delete":
+        (ns.tunnels.get(operation.link) ?? fail("ENODEV")).peers.delete(operation.publicKey);
+        return undefined;
+      case "wireguard-list": {
+        const { privateKey, listenPort, peers } = ns.tunnels.get(operation.link) ?? fail("ENODEV");
+        const publicKey = this.publicKeyOf?.(privateKey) ?? "";
+        const listed = [...peers.values()].map((peer) => ({ ...peer, receivedBytes: 0, sentBytes: 0 }));
+        return { publicKey, listenPort, peers: listed } satisfies Wireguard;
+      }
       default:
         return undefined;
     }
@@ -289,6 +331,11 @@ export class MemoryKernel implements Kernel {
     const link = ns?.links.get(name);
     if (ns === undefined || link === undefined) return;
     ns.links.delete(name);
+    ns.tunnels.delete(name);
+    // What is carried by it goes with it, wherever that is.
+    for (const [where, other] of path === "" ? this.namespaces : []) {
+      for (const one of other.links.values()) if ("link" in one && one.link === name) this.#deleteLink(where, one.name);
+    }
     for (const map of [ns.addresses, ns.routes, ns.neighbours, ns.fdb] as Map<string, { link?: string }>[]) {
       for (const [key, value] of map) if (value.link === name) map.delete(key);
     }

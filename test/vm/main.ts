@@ -1,0 +1,40 @@
+/**
+ * Runs tests in a machine with a kernel of its own: what this host's kernel lacks is there.
+ * Usage: node test/vm/main.ts [TEST FILE ...]      (without arguments: those that need it)
+ *        node test/vm/main.ts --command 'sh text'
+ */
+import { join } from "node:path";
+
+import { runInMachine, whyNoMachine } from "./machine.ts";
+
+const root = join(import.meta.dirname, "../..");
+const needMachine = ["test/conformance/network/encrypted.test.ts"];
+
+const minutesMax = 10;
+
+const reason = whyNoMachine();
+if (reason !== undefined) {
+  console.error(`test:vm: skipped, ${reason}`);
+  process.exitCode = 1;
+} else {
+  process.chdir(root);
+  const args = process.argv.slice(2);
+  const files = args.length > 0 ? args : needMachine;
+  const node = JSON.stringify(process.execPath);
+  const startedMs = performance.now();
+  const status = await runInMachine({
+    folder: join(root, "build/vm"),
+    command:
+      args[0] === "--command"
+        ? (args[1] ?? "")
+        : `${node} --test --test-concurrency=1 --test-reporter=./test/support/reporter.mjs ${files.map((file) => JSON.stringify(file)).join(" ")}`,
+    cpus: 2,
+    memoryMiB: 3072,
+    timeoutMs: minutesMax * 60_000,
+    onLine: (line) => console.log(line),
+  });
+  console.log(
+    `test:vm: ${status === 0 ? "passed" : "FAILED"} in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`,
+  );
+  process.exitCode = status ?? 1;
+}
