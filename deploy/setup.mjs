@@ -45,6 +45,13 @@ const packages = {
     ["dbus-daemon", "/usr/bin/dbus-daemon"],
     ["musl-tools", "/usr/bin/musl-gcc"],
   ],
+  vm: [
+    ["qemu-system-x86", "/usr/bin/qemu-system-x86_64"],
+    ["kmod", "/sbin/depmod"],
+    ["busybox-static", "/bin/busybox"],
+    ["tcpdump", "/usr/bin/tcpdump"],
+    ["wireguard-tools", "/usr/bin/wg"],
+  ],
   bench: [
     ["etcd-server", "/usr/bin/etcd"],
     ["etcd-client", "/usr/bin/etcdctl"],
