@@ -133,6 +133,8 @@ export class DockerOverlay {
 
   async close(): Promise<void> {
     this.#server?.kill("SIGKILL");
+    // Asked to end, it would first give its containers their time.
+    for (const host of this.#swarm.hosts) await this.#swarm.crash(host);
     await this.#swarm.close();
   }
 }
