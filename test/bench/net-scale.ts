@@ -23,7 +23,8 @@ const networkOf = (id: string, vni: number, second: number): OverlayNetwork => (
 const small = networkOf("small", 4097, 1);
 const large = networkOf("large", 4098, 2);
 
-const idOf = (text: string): string => text.padEnd(25, "0");
+/** An x ends the text, so that 5 and 50 are not the same. */
+const idOf = (text: string): string => `${text}x`.padEnd(25, "0");
 const serviceIp = ({ subnet }: OverlayNetwork, at: number): string =>
   `${subnet.split(".", 2).join(".")}.${240 + (at >> 8)}.${at & 255}`;
 const taskIp = ({ subnet }: OverlayNetwork, at: number): string =>

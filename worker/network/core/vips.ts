@@ -10,6 +10,11 @@ export const vipTable: NftTableName = { family: "ip", table: "skep" };
 
 /** Slots that `be` has keys for. */
 const slotsMax = 65_536;
+/**
+ * Chains for so many tasks are there with the table: for a new rule the kernel looks at all that leads to chains, and so at
+ * every service's address.
+ */
+const readyMax = 16;
 
 /** @param gateway  the network's; a task that reaches itself sees it as source, since it would not answer its own address */
 export function vipTableObject(gateway: string): TableObject {
@@ -142,6 +147,7 @@ export class Vips {
     const has = this.#withVip > 0;
     if (had === has) return;
     this.#set("vips", has ? [vipTableObject(this.#gateway)] : []);
+    for (let tasks = 1; tasks <= readyMax; tasks += 1) this.#chain(tasks, has ? 1 : -1);
     for (const [sandboxId, address] of this.#locals) this.#self(sandboxId, address);
   }
 
