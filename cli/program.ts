@@ -2,7 +2,8 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { isAbort } from "../lib/pure/errors.ts";
-import { Api } from "./api/client.ts";
+import type { Api } from "./api/client.ts";
+import type { Endpoint } from "./api/endpoint.ts";
 import { entries, groupOrder, groups } from "./commands.ts";
 import { endpointFor, type GlobalValues } from "./contexts.ts";
 import { CommandError, messageOf } from "./errors.ts";
@@ -36,7 +37,7 @@ interface Streams {
 
 /** @returns the exit code. Never throws: a failure is printed */
 export async function main(words: readonly string[], streams: Streams = process): Promise<number> {
-  const { env, stdout, stderr } = streams;
+  const { env } = streams;
   const interrupted = new AbortController();
   const signals = new Signals(() => {
     if (interrupted.signal.aborted) process.exit(130);
@@ -50,14 +51,24 @@ export async function main(words: readonly string[], streams: Streams = process)
     debug = given.debug ?? false;
     const configFolder = given.config ?? env["SKEP_CONFIG"] ?? join(env["HOME"] ?? homedir(), ".skep");
     const session: Session = {
-      ...streams,
+      env,
+      // Read when they are needed: each is opened by its getter, and most commands read nothing.
+      get stdin() {
+        return streams.stdin;
+      },
+      get stdout() {
+        return streams.stdout;
+      },
+      get stderr() {
+        return streams.stderr;
+      },
       configFolder,
       contextFlag: given.context,
       interrupted: interrupted.signal,
       onSignals: (names, handler) => signals.on(names, handler),
-      api: () => (api ??= Api.connect(endpointFor(given, env, configFolder), env["DOCKER_API_VERSION"])),
-      print: (line) => stdout.write(`${line}\n`),
-      warn: (line) => stderr.write(`${line}\n`),
+      api: () => (api ??= connect(endpointFor(given, env, configFolder), env["DOCKER_API_VERSION"])),
+      print: (line) => streams.stdout.write(`${line}\n`),
+      warn: (line) => streams.stderr.write(`${line}\n`),
     };
     if (given.version === true) {
       session.print(`skep version ${cliVersion}`);
@@ -66,7 +77,7 @@ export async function main(words: readonly string[], streams: Streams = process)
     return await dispatch(session, global.args, global.help);
   } catch (error) {
     if (isAbort(error) && interrupted.signal.aborted) return 130;
-    stderr.write(`${debug && error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}\n`);
+    streams.stderr.write(`${debug && error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}\n`);
     return error instanceof CommandError ? error.exitCode : 1;
   } finally {
     signals.close();
@@ -76,6 +87,12 @@ export async function main(words: readonly string[], streams: Streams = process)
       () => undefined,
     );
   }
+}
+
+/** Read only now: a command that asks no daemon needs no HTTP. */
+async function connect(endpoint: Endpoint, version: string | undefined): Promise<Api> {
+  const { Api } = await import("./api/client.ts");
+  return Api.connect(endpoint, version);
 }
 
 async function dispatch(session: Session, words: readonly string[], wantsHelp: boolean): Promise<number> {

@@ -17,8 +17,9 @@ const programs = {
   "snapshot-worker": "manager/raft/snapshot/snapshot-worker.ts",
   skepd: "daemon/main.ts",
 };
-/** Cut where it loads lazily, so that a command reads what it needs and no more. */
-const cutPrograms = { skep: "cli/main.ts" };
+/** CommonJS in one file, whose parts run when a command needs them; what starts it switches on the compile cache first. */
+const command = { "skep-program": "cli/program.ts" };
+const commandStart = { skep: "cli/installed.ts" };
 
 mkdirSync(out, { recursive: true });
 const entryPointsOf = (wanted) =>
@@ -60,22 +61,24 @@ const options = {
   // A native addon finds its binary beside its own files.
   external: ["classic-level"],
   plugins: [nodeModulesAsObjects],
-  // Some packages still ask for modules by require().
-  banner: {
-    js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
-  },
   logLevel: "warning",
 };
 const entryPoints = entryPointsOf(programs);
-const cutEntryPoints = entryPointsOf(cutPrograms);
-await build({ ...options, entryPoints });
+const startEntryPoints = entryPointsOf(commandStart);
+// Some packages still ask for modules by require().
+const banner = {
+  js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+};
+await build({ ...options, entryPoints, banner });
+await build({ ...options, entryPoints: entryPointsOf(command), format: "cjs", outExtension: { ".js": ".cjs" } });
+await build({ ...options, entryPoints: startEntryPoints });
+// Of builds before.
 rmSync(join(out, "chunks"), { recursive: true, force: true });
-await build({ ...options, entryPoints: cutEntryPoints, splitting: true, chunkNames: "chunks/[name]-[hash]" });
-for (const { out: name } of cutEntryPoints) chmodSync(join(out, `${name}.js`), 0o755);
+for (const { out: name } of startEntryPoints) chmodSync(join(out, `${name}.js`), 0o755);
 copyFileSync(join(root, "api", "skep-v1.yaml"), join(out, "skep-v1.yaml"));
 // The daemon looks for the native programs beside itself.
 for (const name of ["isolate", "archive", "init", "netplane"]) {
   const source = join(root, "native", "build", name);
   if (existsSync(source)) copyFileSync(source, join(out, name));
 }
-console.log(`build: ${[...entryPoints, ...cutEntryPoints].map(({ out: name }) => `build/${name}.js`).join(", ")}`);
+console.log(`build: ${[...entryPoints, ...startEntryPoints].map(({ out: name }) => `build/${name}.js`).join(", ")}`);
