@@ -23,6 +23,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -60,14 +61,16 @@ struct create_arguments {
     struct create_options options;
     const char *id;
     bool detach, keep;
+    int pause_fd; /* -1: none */
 };
 
 static int read_create(const struct invocation *invocation, struct create_arguments *out, struct error *error)
 {
-    const char *preserve = NULL;
+    const char *preserve = NULL, *pause = NULL;
     bool no_subreaper = false;
     int next = 0;
     const struct option_spec specs[] = {
+        {"pause-fd", NULL, OPTION_TEXT, &pause},
         {"bundle", "b", OPTION_TEXT, &out->options.bundle},
         {"console-socket", NULL, OPTION_TEXT, &out->options.console_socket},
         {"pid-file", NULL, OPTION_TEXT, &out->options.pid_file},
@@ -81,6 +84,10 @@ static int read_create(const struct invocation *invocation, struct create_argume
     if (options_read(specs, COUNT(specs), invocation->argc, invocation->argv, &next, error) < 0 ||
         one_id(invocation, next, &out->id, error) < 0 || read_count(preserve, &out->options.preserve_fds, error) < 0)
         return -1;
+    unsigned number = 0;
+    if (read_count(pause, &number, error) < 0)
+        return -1;
+    out->pause_fd = pause == NULL ? -1 : (int)number;
     const char *listen = getenv("LISTEN_FDS");
     unsigned handed = 0;
     if (listen != NULL && id_from_text(listen, strlen(listen), &handed) == 0)
@@ -107,6 +114,18 @@ static int verb_create(const struct invocation *invocation, struct error *error)
     return 0;
 }
 
+/*
+ * Between create and start: the monitor, at the other end of this socket, takes up what was created, and has it started.
+ * Without the monitor nothing is.
+ */
+static int pause_for_monitor(int fd, struct error *error)
+{
+    char byte = 'c';
+    if (TEMP_FAILURE_RETRY(send(fd, &byte, 1, MSG_NOSIGNAL)) != 1 || TEMP_FAILURE_RETRY(recv(fd, &byte, 1, 0)) != 1)
+        return fail(error, EPIPE, "start the container: its monitor is gone");
+    return 0;
+}
+
 static int verb_run(const struct invocation *invocation, struct error *error)
 {
     struct create_arguments arguments = {0};
@@ -117,13 +136,15 @@ static int verb_run(const struct invocation *invocation, struct error *error)
     arguments.options.hold_start = true;
     if (!arguments.detach)
         terminal_block_signals();
+    if (arguments.pause_fd >= 0 && fcntl(arguments.pause_fd, F_SETFD, FD_CLOEXEC) < 0)
+        return fail(error, errno, "use descriptor %d", arguments.pause_fd);
     if (runtime_create(&arguments.options, &container, error) < 0)
         return -1;
     if (arguments.detach && container.terminal_master >= 0) {
         (void)runtime_delete(&container, true, &ignored);
         return fail(error, EINVAL, "run --detach with process.terminal needs --console-socket");
     }
-    if (runtime_start(&container, error) < 0) {
+    if ((arguments.pause_fd >= 0 && pause_for_monitor(arguments.pause_fd, error) < 0) || runtime_start(&container, error) < 0) {
         (void)runtime_delete(&container, true, &ignored);
         return -1;
     }

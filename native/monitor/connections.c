@@ -121,8 +121,10 @@ void connections_accept(struct monitor *m, bool framed)
             continue;
         unsigned generation = c->generation;
         *c = (struct connection){.fd = -1, .generation = generation, .framed = framed, .exec = -1};
-        if (watch_fd(m, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, WATCH_CONNECTION, i) == 0)
+        if (watch_fd(m, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, WATCH_CONNECTION, i) == 0) {
             c->fd = take_fd(&fd);
+            m->met = true;
+        }
         return;
     }
 }
@@ -311,7 +313,7 @@ static void start_container(struct monitor *m, struct connection *c, uint16_t ta
     cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     const char *arguments[] = {"start", m->options.id, NULL};
     struct verb *verb =
-        null < 0 ? NULL : verb_start(m, VERB_START, arguments, (const int[3]){null, null, null}, &error);
+        null < 0 ? NULL : verb_start(m, VERB_START, arguments, (const int[4]){null, null, null, -1}, &error);
     if (verb == NULL) {
         connection_answer(m, c, tag, error.text, error.number);
         return;

@@ -116,7 +116,7 @@ static int spawn(struct monitor *m, struct exec_session *e, const struct ctl_req
     arguments[count++] = m->options.id;
     arguments[count] = NULL;
 
-    int theirs[3] = {-1, -1, -1};
+    int theirs[4] = {-1, -1, -1, -1};
     struct verb *verb = NULL;
     if (make_pipes(m, e, theirs, error) == 0)
         verb = verb_start(m, VERB_EXEC, arguments, theirs, error);

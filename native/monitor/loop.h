@@ -51,9 +51,11 @@ enum watch_kind {
     WATCH_EXEC_OUT,
     WATCH_EXEC_ERR,
     WATCH_EXEC_STDIN,
+    WATCH_CREATED,
 };
 
-enum verb_kind { VERB_NONE, VERB_CREATE, VERB_START, VERB_EXEC, VERB_DELETE };
+/* VERB_RUN is create and start in one call, which waits for us in between. */
+enum verb_kind { VERB_NONE, VERB_CREATE, VERB_START, VERB_RUN, VERB_EXEC, VERB_DELETE };
 
 /* A call of the OCI runtime under way. */
 struct verb {
@@ -122,6 +124,9 @@ struct monitor {
     uint64_t frame_ns;  /* time of the last frame; times grow, so that a reader can go on after one of them */
     uint64_t drain_deadline_ms, linger_deadline_ms, created_deadline_ms;
     bool create_answered;
+    bool met;       /* a client has been here */
+    int pause;      /* to the runtime that waits between create and start, or -1 */
+    char *failure;  /* of a start at once: told when nothing is left of it */
     bool exit_written;
     bool delete_done;
     bool pump_again;
@@ -153,7 +158,8 @@ int exit_code_of(int status);
 int signal_of(int status);
 
 /* verbs.c: calls of the runtime */
-struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *const *arguments, const int stdio[3],
+/* `fds` are standard input, output and error of the call, and its descriptor 3 or -1. */
+struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *const *arguments, const int fds[4],
                         struct error *error);
 /* Whether the pid was a verb; if so it is finished by verb_finished(). */
 bool verb_reaped(struct monitor *m, pid_t pid, int status);

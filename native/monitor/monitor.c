@@ -176,14 +176,34 @@ static int make_stdio(struct monitor *m, int theirs[3], struct error *error)
     return 0;
 }
 
+/* The other end of m->pause, for the runtime. */
+static int make_pause(struct monitor *m, int *theirs, struct error *error)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return fail(error, errno, "make a socket to the runtime");
+    m->pause = pair[0];
+    *theirs = pair[1];
+    if (watch_fd(m, m->pause, EPOLLIN, WATCH_CREATED, 0) < 0)
+        return fail(error, errno, "watch the runtime");
+    return 0;
+}
+
 static int begin_create(struct monitor *m, struct error *error)
 {
     char pid_path[STATE_PATH_MAX + 160], console[128];
-    const char *arguments[12];
+    const char *arguments[16];
     int count = 0;
+    /* Another runtime has no place to wait for us between the two: it is called twice. */
+    bool run = m->options.start_at_once && strcmp(m->options.runtime, "builtin") == 0;
     snprintf(pid_path, sizeof pid_path, "%s/init.pid", m->options.state_directory);
     (void)unlinkat(m->state, "init.pid", 0);
-    arguments[count++] = "create";
+    arguments[count++] = run ? "run" : "create";
+    if (run) {
+        arguments[count++] = "--detach";
+        arguments[count++] = "--pause-fd";
+        arguments[count++] = "3";
+    }
     arguments[count++] = "--bundle";
     arguments[count++] = m->options.bundle;
     arguments[count++] = "--pid-file";
@@ -199,11 +219,13 @@ static int begin_create(struct monitor *m, struct error *error)
     }
     arguments[count++] = m->options.id;
     arguments[count] = NULL;
-    int theirs[3] = {-1, -1, -1};
+    int theirs[4] = {-1, -1, -1, -1};
     int result = make_stdio(m, theirs, error);
-    if (result == 0 && verb_start(m, VERB_CREATE, arguments, theirs, error) == NULL)
+    if (result == 0 && run)
+        result = make_pause(m, &theirs[3], error);
+    if (result == 0 && verb_start(m, run ? VERB_RUN : VERB_CREATE, arguments, theirs, error) == NULL)
         result = -1;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         close_fd(&theirs[i]);
     return result;
 }
@@ -311,6 +333,7 @@ static void release_descriptors(struct monitor *m)
     unwatch_fd(m, &m->err);
     unwatch_fd(m, &m->in);
     unwatch_fd(m, &m->console_listener);
+    unwatch_fd(m, &m->pause); /* who waits there is not to go on */
 }
 
 static void begin_delete(struct monitor *m)
@@ -318,7 +341,7 @@ static void begin_delete(struct monitor *m)
     struct error ignored = {0};
     const char *arguments[] = {"delete", "--force", m->options.id, NULL};
     cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    m->delete_done = null < 0 || verb_start(m, VERB_DELETE, arguments, (const int[3]){null, null, null}, &ignored) == NULL;
+    m->delete_done = null < 0 || verb_start(m, VERB_DELETE, arguments, (const int[4]){null, null, null, -1}, &ignored) == NULL;
 }
 
 /* Nothing was created: tell the agent why, and leave no trace. */
@@ -336,7 +359,8 @@ static void give_up(struct monitor *m, const char *why)
     unwatch_fd(m, &m->listen_stream);
 }
 
-static int adopt_init(struct monitor *m, struct error *error)
+/* While the runtime waits for us, what it created is its child; then it is ours, since we are the reaper of orphans. */
+static int adopt_init(struct monitor *m, pid_t creator, struct error *error)
 {
     pid_t parent;
     if (read_pid_file(m->state, "init.pid", &m->init, error) < 0)
@@ -347,7 +371,7 @@ static int adopt_init(struct monitor *m, struct error *error)
     /* Opened first, looked at afterwards: a child of ours that is not reaped cannot have been replaced in between. */
     if (process_identity(m->init, &m->init_start, &parent, error) < 0)
         return -1;
-    if (parent != getpid())
+    if (parent != creator)
         return fail(error, ECHILD, "adopt process %d, whose parent is %d", (int)m->init, (int)parent);
     if (cgroups_of(m->init, &m->cgroups, error) < 0 || oom_watch(&m->cgroups, &m->oom_fd, error) < 0)
         return -1;
@@ -361,7 +385,86 @@ static int adopt_init(struct monitor *m, struct error *error)
     return record_state(m, error);
 }
 
-static void created(struct monitor *m, const char *failure)
+/* Whole pages of a range, whose content nobody needs any more. */
+static void give_back(void *from, void *to)
+{
+    uintptr_t first = ((uintptr_t)from + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
+    uintptr_t last = (uintptr_t)to & ~(uintptr_t)(PAGE_BYTES - 1);
+    if (first < last)
+        (void)madvise((void *)first, last - first, MADV_DONTNEED); /* ENOMEM: parts of it were never mapped */
+}
+
+/*
+ * A container runs for weeks, its start takes milliseconds: what the start needed of stack and buffers is given back, a
+ * third of the monitor's own memory. The stack below this frame is free; the margin covers the red zone and our callees.
+ */
+static void shrink(struct monitor *m)
+{
+    char *frame = __builtin_frame_address(0);
+    give_back(frame - STACK_BYTES, frame - PAGE_BYTES);
+    give_back(m->message, m->message + sizeof m->message);
+    give_back(m->chunk, m->chunk + sizeof m->chunk);
+}
+
+static void init_ended(struct monitor *m, int status)
+{
+    m->init_reaped = true;
+    m->exit_status = status;
+    m->exited_ns = now_realtime_ns();
+    fault_point("init-ended");
+    if (m->phase == PHASE_CREATING)
+        return; /* the runtime's own end follows and tells why */
+    m->phase = PHASE_DRAINING;
+    m->drain_deadline_ms = now_ms() + DRAIN_MS;
+    if (m->console_hung_up)
+        unwatch_fd(m, &m->out);
+}
+
+/* The end of a start that nobody asked for separately. */
+static void started_at_once(struct monitor *m, const char *failure)
+{
+    if (m->create_answered)
+        return; /* given up before */
+    if (failure != NULL) {
+        m->failure = strdup(failure);
+        int status;
+        if (m->init_reaped)
+            return;
+        (void)signal_init(m, SIGKILL);
+        /* The runtime, whose child it was, may have reaped it. */
+        pid_t reaped = waitpid(m->init, &status, WNOHANG);
+        if (reaped != 0)
+            init_ended(m, reaped < 0 ? 127 << 8 : status);
+        return;
+    }
+    if (m->phase == PHASE_STARTING)
+        m->phase = PHASE_RUNNING;
+    fault_point("started");
+    fault_point("before-answer");
+    answer_agent(m, NULL);
+    fault_point("after-answer");
+    shrink(m);
+}
+
+static void start_at_once(struct monitor *m)
+{
+    struct error error = {0};
+    m->phase = PHASE_STARTING;
+    if (m->pause >= 0) {
+        /* If it is gone, its end says why. */
+        (void)!send(m->pause, "s", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        unwatch_fd(m, &m->pause);
+        return;
+    }
+    const char *arguments[] = {"start", m->options.id, NULL};
+    cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        fail(&error, errno, "open /dev/null");
+    if (null < 0 || verb_start(m, VERB_START, arguments, (const int[4]){null, null, null, -1}, &error) == NULL)
+        started_at_once(m, error.text);
+}
+
+static void created(struct monitor *m, const char *failure, pid_t creator)
 {
     struct error error = {0};
     if (m->console_listener >= 0) {
@@ -377,7 +480,7 @@ static void created(struct monitor *m, const char *failure)
     }
     if (m->options.terminal)
         m->in = fcntl(m->out, F_DUPFD_CLOEXEC, 3);
-    if (adopt_init(m, &error) < 0) {
+    if (adopt_init(m, creator, &error) < 0) {
         begin_delete(m);
         give_up(m, error.text);
         m->delete_done = !verbs_running(m, VERB_DELETE);
@@ -386,9 +489,13 @@ static void created(struct monitor *m, const char *failure)
     (void)unlinkat(m->state, "init.pid", 0);
     if (m->in >= 0)
         (void)watch_fd(m, m->in, 0, WATCH_STDIN, 0);
+    watch_output(m);
+    if (m->options.start_at_once) {
+        start_at_once(m);
+        return;
+    }
     m->phase = PHASE_CREATED;
     m->created_deadline_ms = now_ms() + 1000ull * m->options.created_seconds;
-    watch_output(m);
     fault_point("before-answer");
     answer_agent(m, NULL);
     fault_point("after-answer");
@@ -425,49 +532,24 @@ static void end(struct monitor *m)
         begin_delete(m);
 }
 
-static void init_ended(struct monitor *m, int status)
-{
-    m->init_reaped = true;
-    m->exit_status = status;
-    m->exited_ns = now_realtime_ns();
-    fault_point("init-ended");
-    if (m->phase == PHASE_CREATING)
-        return; /* the runtime's own end follows and tells why */
-    m->phase = PHASE_DRAINING;
-    m->drain_deadline_ms = now_ms() + DRAIN_MS;
-    if (m->console_hung_up)
-        unwatch_fd(m, &m->out);
-}
-
-/* Whole pages of a range, whose content nobody needs any more. */
-static void give_back(void *from, void *to)
-{
-    uintptr_t first = ((uintptr_t)from + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
-    uintptr_t last = (uintptr_t)to & ~(uintptr_t)(PAGE_BYTES - 1);
-    if (first < last)
-        (void)madvise((void *)first, last - first, MADV_DONTNEED); /* ENOMEM: parts of it were never mapped */
-}
-
-/*
- * A container runs for weeks, its start takes milliseconds: what the start needed of stack and buffers is given back, a
- * third of the monitor's own memory. The stack below this frame is free; the margin covers the red zone and our callees.
- */
-static void shrink(struct monitor *m)
-{
-    char *frame = __builtin_frame_address(0);
-    give_back(frame - STACK_BYTES, frame - PAGE_BYTES);
-    give_back(m->message, m->message + sizeof m->message);
-    give_back(m->chunk, m->chunk + sizeof m->chunk);
-}
-
 void verb_finished(struct monitor *m, const struct verb *verb, const char *failure)
 {
     struct connection *c = connection_alive(m, verb->connection, verb->connection_generation);
     switch (verb->kind) {
     case VERB_CREATE:
-        created(m, failure);
+        created(m, failure, getpid());
+        return;
+    case VERB_RUN:
+        if (m->phase == PHASE_CREATING)
+            created(m, failure != NULL ? failure : "the runtime ended before it had created anything", 0);
+        else
+            started_at_once(m, failure);
         return;
     case VERB_START:
+        if (m->options.start_at_once && verb->connection < 0) {
+            started_at_once(m, failure);
+            return;
+        }
         if (m->phase == PHASE_STARTING)
             m->phase = PHASE_RUNNING;
         fault_point("started");
@@ -526,6 +608,21 @@ static void take_oom(struct monitor *m)
     connections_tell_oom(m);
 }
 
+/* The runtime has created the container and waits, or has ended; then its end tells. */
+static void hear_runtime(struct monitor *m)
+{
+    char byte;
+    if (m->pause < 0)
+        return;
+    if (TEMP_FAILURE_RETRY(recv(m->pause, &byte, 1, MSG_DONTWAIT)) != 1) {
+        unwatch_fd(m, &m->pause);
+        return;
+    }
+    for (unsigned i = 0; i < VERBS_MAX; i++)
+        if (m->verbs[i].kind == VERB_RUN && m->phase == PHASE_CREATING)
+            created(m, NULL, m->verbs[i].pid);
+}
+
 static void dispatch(struct monitor *m, uint64_t tag, uint32_t events)
 {
     unsigned index = (unsigned)tag;
@@ -547,6 +644,9 @@ static void dispatch(struct monitor *m, uint64_t tag, uint32_t events)
             rewatch_fd(m, m->console_listener, 0, WATCH_CONSOLE, 0);
         return;
     }
+    case WATCH_CREATED:
+        hear_runtime(m);
+        return;
     case WATCH_OUTPUT:
         read_output(m, (uint8_t)index);
         return;
@@ -634,7 +734,7 @@ static void tick(struct monitor *m)
             open = false;
         }
         /* The answer to `start` goes out before the exit. */
-        if (!open && !verbs_running(m, VERB_START))
+        if (!open && !verbs_running(m, VERB_START) && !verbs_running(m, VERB_RUN))
             end(m);
     }
 }
@@ -645,6 +745,9 @@ static bool over(struct monitor *m)
     if (m->phase != PHASE_ENDING || !m->delete_done || verbs_running(m, VERB_NONE))
         return false;
     uint64_t now = now_ms();
+    /* Told that the container runs, the agent comes to wait for its end, however soon that was. */
+    if (m->options.start_at_once && !m->met && m->failure == NULL && now < m->linger_deadline_ms)
+        return false;
     return now >= m->linger_deadline_ms || (!connections_behind(m) && !execs_unfinished(m));
 }
 
@@ -674,6 +777,9 @@ static void leave(struct monitor *m)
     for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
         if (m->connections[i].fd >= 0)
             connection_close(m, &m->connections[i]);
+    if (m->failure != NULL)
+        answer_agent(m, m->failure);
+    free(m->failure);
 }
 
 /* ---- becoming a daemon ---- */
@@ -739,7 +845,7 @@ int monitor_main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "mounted") == 0)
         return mounted_main(argc - 1, argv + 1);
     m->state = m->epoll = m->signals = m->listen_packet = m->listen_stream = m->console_listener = -1;
-    m->out = m->err = m->in = m->init_pidfd = m->mount_pin = m->oom_fd = -1;
+    m->pause = m->out = m->err = m->in = m->init_pidfd = m->mount_pin = m->oom_fd = -1;
     m->log.fd = m->log.previous_fd = m->log.directory = -1;
     for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
         m->connections[i].fd = m->connections[i].exec = -1;

@@ -28,6 +28,7 @@ enum {
     OPTION_UPPER,
     OPTION_WORK,
     OPTION_ROOTFS,
+    OPTION_START,
 };
 
 static const struct option long_options[] = {
@@ -53,6 +54,7 @@ static const struct option long_options[] = {
     {"overlay-upper", required_argument, NULL, OPTION_UPPER},
     {"overlay-work", required_argument, NULL, OPTION_WORK},
     {"overlay-target", required_argument, NULL, OPTION_ROOTFS},
+    {"start", no_argument, NULL, OPTION_START},
     {0},
 };
 
@@ -132,6 +134,9 @@ static int apply(int option, const char *value, struct monitor_options *out, str
         return 0;
     case OPTION_TTY:
         out->terminal = true;
+        return 0;
+    case OPTION_START:
+        out->start_at_once = true;
         return 0;
     case OPTION_CLEANUP:
         out->auto_cleanup = true;

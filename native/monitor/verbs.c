@@ -22,8 +22,8 @@ static void log_name(const struct monitor *m, const struct verb *verb, char *out
     snprintf(out, size, "verb-%u.log", (unsigned)(verb - m->verbs));
 }
 
-/* In the child: nothing of the monitor's is left but the three descriptors of stdio. */
-static void enter_child(const struct monitor *m, const int stdio[3])
+/* In the child: nothing of the monitor's is left but the descriptors that it is given. */
+static void enter_child(const struct monitor *m, const int fds[4])
 {
     cleanup_fd int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (score >= 0) {
@@ -31,14 +31,14 @@ static void enter_child(const struct monitor *m, const int stdio[3])
         ssize_t ignored = write(score, m->inherited_oom_score, strlen(m->inherited_oom_score));
         (void)ignored;
     }
-    int moved[3];
-    for (int i = 0; i < 3; i++)
-        moved[i] = fcntl(stdio[i], F_DUPFD, 16); /* out of the way of 0 to 2, wherever they came from */
-    for (int i = 0; i < 3; i++)
+    int moved[4], count = fds[3] < 0 ? 3 : 4;
+    for (int i = 0; i < count; i++)
+        moved[i] = fcntl(fds[i], F_DUPFD, 16); /* out of the way of 0 to 3, wherever they came from */
+    for (int i = 0; i < count; i++)
         if (moved[i] < 0 || dup2(moved[i], i) < 0)
             _exit(126);
-    if (syscall(SYS_close_range, 3u, ~0u, 0u) < 0)
-        for (int fd = 3; fd < 4096; fd++)
+    if (syscall(SYS_close_range, (unsigned)count, ~0u, 0u) < 0)
+        for (int fd = count; fd < 4096; fd++)
             close(fd);
     sigset_t none;
     sigemptyset(&none);
@@ -48,7 +48,7 @@ static void enter_child(const struct monitor *m, const int stdio[3])
     umask(0022); /* what a container starts with if its process.umask is not set */
 }
 
-struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *const *arguments, const int stdio[3],
+struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *const *arguments, const int fds[4],
                         struct error *error)
 {
     struct verb *verb = NULL;
@@ -90,7 +90,7 @@ struct verb *verb_start(struct monitor *m, enum verb_kind kind, const char *cons
         return NULL;
     }
     if (pid == 0) {
-        enter_child(m, stdio);
+        enter_child(m, fds);
         if (builtin)
             _exit(isolate_main(argc, (char **)(uintptr_t)argv));
         execv(argv[0], (char **)(uintptr_t)argv);

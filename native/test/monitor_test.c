@@ -273,7 +273,8 @@ static void the_launcher_takes_whole_requests_only(void)
 {
     static struct launch launch;
     struct error error = {0};
-    char good[] = "d\0/a/b\0f\0/a/b/c\000640\0text\0f\0/e\000\0\0m\0--id\0x";
+    /* The end of each literal is the end of its last text. */
+    char good[] = "d\0/a/b\0f\0/a/b/c\0" "640\0text\0f\0/e\0" "0\0\0m\0--id\0x";
     CHECK(launch_parse(good, sizeof good, &launch, &error) == 0);
     CHECK(launch.step_count == 3 && launch.steps[0].content == NULL && strcmp(launch.steps[0].path, "/a/b") == 0);
     CHECK(launch.steps[1].mode == 0640 && strcmp(launch.steps[1].content, "text") == 0 && *launch.steps[2].content == '\0');
@@ -285,15 +286,17 @@ static void the_launcher_takes_whole_requests_only(void)
         const char *texts;
         size_t length;
     } wrong[] = {
-        {"", 0},                        /* nothing */
-        {"m", 1},                       /* no end */
-        {"d\0/a", 5},                   /* no monitor */
-        {"d\0a\0m", 6},                 /* a relative path */
-        {"d\0", 3},                     /* no path */
-        {"f\0/a\000600\0m", 12},        /* `m` is its content, and nothing follows */
-        {"f\0/a\0008\0x\0m", 11},       /* no mode */
-        {"f\0/a\00060000\0x\0m", 15},   /* a mode of six digits */
-        {"x\0/a\0m", 7},                /* an unknown kind */
+#define TEXTS(literal) {literal, sizeof literal}
+        {"", 0},                       /* nothing */
+        {"m", 1},                      /* no end */
+        TEXTS("d\0/a"),                /* no monitor */
+        TEXTS("d\0a\0m"),              /* a relative path */
+        TEXTS("d"),                    /* no path */
+        TEXTS("f\0/a\0" "600\0m"),     /* `m` is its content, and nothing follows */
+        TEXTS("f\0/a\0" "8\0x\0m"),    /* no mode */
+        TEXTS("f\0/a\0" "60000\0x\0m"), /* a mode of five digits */
+        TEXTS("x\0/a\0m"),             /* an unknown kind */
+#undef TEXTS
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char texts[32];

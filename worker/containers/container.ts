@@ -58,7 +58,7 @@ import type { EventHub } from "./events.ts";
 import { readAllDevices, readDevice, type StaticFacts } from "./host-facts.ts";
 import { readLog, type LogOptions } from "./log-reader.ts";
 import type { LogLine } from "./core/log-frames.ts";
-import type { Launcher } from "./launcher.ts";
+import { MonitorSilent, type Launcher, type LaunchRequest, type MonitorStarted } from "./launcher.ts";
 import { MonitorConnection } from "./monitor-connection.ts";
 import { networkFilesOf, planNetworkFiles, writeNetworkFiles, type NetworkFile } from "./network-files.ts";
 import { runProgram, runtimeMessage, streamProgram, type StreamedProgram } from "./programs.ts";
@@ -278,24 +278,36 @@ export class Container {
       seccomp: this.#seccomp(),
     });
     const { bundle } = this;
-    const started = await this.#host.launcher.launch({
+    // A client that is to see the first byte comes between the two.
+    const atOnce = this.#attachments.size === 0;
+    const started = await this.#launchMonitor({
       directories: [bundle, ...ownDirectories(layers)],
       files: [
         ...files.map(({ path, text }) => ({ path, mode: 0o644, text })),
         { path: join(bundle, "config.json"), mode: 0o600, text: JSON.stringify(spec) },
       ],
-      args: this.#monitorArguments(layers),
+      args: [...this.#monitorArguments(layers), ...(atOnce ? ["--start"] : [])],
     });
     const connection = await MonitorConnection.open(this.stateDirectory);
     try {
       for (const attachment of this.#attachments) await attachment.connect(this.stateDirectory);
       this.#attachments.clear();
-      await this.#begin(connection, started.pid, delayMs, () =>
-        connection.request({ type: "start" }, "ok").then(() => undefined),
-      );
+      await this.#begin(connection, started.pid, delayMs, async () => {
+        if (!atOnce) await connection.request({ type: "start" }, "ok");
+      });
     } catch (error) {
       await this.#awaitMonitorEnd(connection);
       connection[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #launchMonitor(request: LaunchRequest): Promise<MonitorStarted> {
+    try {
+      return await this.#host.launcher.launch(request);
+    } catch (error) {
+      // It may be there all the same.
+      if (error instanceof MonitorSilent) await this.#killRemains();
       throw error;
     }
   }

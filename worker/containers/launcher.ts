@@ -26,6 +26,9 @@ export interface LaunchRequest {
   readonly args: readonly string[];
 }
 
+/** Nobody knows what became of the container. */
+export class MonitorSilent extends Error {}
+
 interface Waiting {
   text: string;
   readonly done: PromiseWithResolvers<string>;
@@ -143,7 +146,7 @@ class Life {
     this.isOver = true;
     this.#begun.resolve();
     for (const { done } of this.#waiting.values())
-      done.reject(new Error(`the launcher of monitors has ended${why === "" ? "" : `: ${why}`}`));
+      done.reject(new MonitorSilent(`the launcher of monitors has ended${why === "" ? "" : `: ${why}`}`));
     this.#waiting.clear();
   }
 }
@@ -173,14 +176,14 @@ export class Launcher implements AsyncDisposable {
   }
 
   /**
-   * Starts a monitor and waits until it has created its container, or says why not.
-   * @throws  Error with the monitor's or the runtime's reason
+   * Starts a monitor and waits until it has created its container (with `--start`, started it), or says why not.
+   * @throws  MonitorSilent when it says nothing, else Error with the monitor's or the runtime's reason
    */
   async launch(request: LaunchRequest): Promise<MonitorStarted> {
     // Whoever ended it (the kernel, out of memory) ends no container with it; the next one is started as well.
     if (this.#life.isOver && !this.#closed) this.#life = new Life(this.#program, this.#environment);
     const text = await this.#life.launch(request);
-    if (text === "") throw new Error("the monitor ended without an answer");
+    if (text === "") throw new MonitorSilent("the monitor ended without an answer");
     if (!text.startsWith("{")) throw new Error(text.trim());
     const answer = JSON.parse(text) as { ok: boolean; pid?: number; startTime?: number; error?: string };
     if (!answer.ok || answer.pid === undefined) throw new Error(runtimeMessage(answer.error ?? "no reason given"));
