@@ -282,6 +282,13 @@ interface Examination {
     readonly full: string;
     readonly roundTripMs?: number;
   }[];
+  readonly tunnel?: readonly {
+    readonly nodeId: string;
+    readonly addr: string;
+    readonly lastHandshake?: string;
+    readonly receivedBytes: number;
+    readonly sentBytes: number;
+  }[];
 }
 
 export const doctor = command({
@@ -297,7 +304,7 @@ export const doctor = command({
   },
 });
 
-function printExamination(session: Session, { node, healthy, findings, peers }: Examination): void {
+function printExamination(session: Session, { node, healthy, findings, peers, tunnel = [] }: Examination): void {
   const where = node.number === 0 ? "outside a swarm" : `number ${node.number}, ${node.addr}, MTU ${node.mtu}`;
   session.print(`This node: ${where}`);
   for (const { nodeId, addr, underlay, small, full, roundTripMs } of peers) {
@@ -306,6 +313,10 @@ function printExamination(session: Session, { node, healthy, findings, peers }: 
         ? `reached in ${(roundTripMs ?? 0).toFixed(1)} ms`
         : `small packets: ${small}, full: ${full}, host: ${underlay}`;
     session.print(`Node ${shortId(nodeId)} (${addr}): ${path}`);
+  }
+  for (const { nodeId, addr, lastHandshake, receivedBytes, sentBytes } of tunnel) {
+    const when = lastHandshake === undefined ? "no handshake yet" : `last handshake ${lastHandshake}`;
+    session.print(`Tunnel to ${shortId(nodeId)} (${addr}): ${when}, ${receivedBytes} bytes in, ${sentBytes} out`);
   }
   for (const { severity, found, fix } of findings) session.print(`\n${severity.toUpperCase()}: ${found}\n  ${fix}`);
   if (findings.length === 0) session.print("\nNothing is wrong.");

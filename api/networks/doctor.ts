@@ -1,10 +1,13 @@
 /** /skep/v1/network/doctor: what is wrong with this node's network, and what to do. */
-import type { DoctorReport } from "../../worker/network/index.ts";
+import type { DoctorReport, TunnelPeer } from "../../worker/network/index.ts";
+import { isoTime } from "../local/core/container-json.ts";
 import { NotOffered, type JsonObject, type Route } from "../http/index.ts";
 
 /** What examines the network of this node: worker/network. */
 export interface Doctor {
   examine(signal: AbortSignal): Promise<DoctorReport>;
+  /** undefined: this node is on no encrypted network. */
+  tunnel?(): Promise<readonly TunnelPeer[] | undefined>;
 }
 
 export function doctorRoute(doctor: Doctor | undefined): Route {
@@ -18,7 +21,7 @@ export function doctorRoute(doctor: Doctor | undefined): Route {
   };
 }
 
-function reportToApi({ nodeId, number, addr, mtu, peers, findings }: DoctorReport): JsonObject {
+function reportToApi({ nodeId, number, addr, mtu, peers, tunnel, findings }: DoctorReport): JsonObject {
   return {
     node: { id: nodeId, number, addr, mtu },
     healthy: !findings.some(({ severity }) => severity === "error"),
@@ -27,5 +30,16 @@ function reportToApi({ nodeId, number, addr, mtu, peers, findings }: DoctorRepor
       ...peer,
       ...(roundTripMs === undefined ? {} : { roundTripMs: Math.round(roundTripMs * 1000) / 1000 }),
     })),
+    ...(tunnel === undefined
+      ? {}
+      : {
+          tunnel: tunnel.map(tunnelJson),
+        }),
   };
 }
+
+/** A node at the other end of the tunnel, as inspect and the doctor show it. */
+export const tunnelJson = ({ handshakeSeconds, ...peer }: TunnelPeer): JsonObject => ({
+  ...peer,
+  ...(handshakeSeconds === undefined ? {} : { lastHandshake: isoTime(handshakeSeconds * 1000) }),
+});

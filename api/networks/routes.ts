@@ -8,7 +8,7 @@ import { ObjectKind, type ControlClient } from "../swarm/client.ts";
 import { Worded } from "../swarm/wording.ts";
 import { connect, disconnect } from "./connect.ts";
 import { readWish } from "./create.ts";
-import { doctorRoute } from "./doctor.ts";
+import { doctorRoute, tunnelJson } from "./doctor.ts";
 import { NetworkMissing, NetworkNameTaken, Predefined } from "./errors.ts";
 import {
   filterKeys,
@@ -76,7 +76,14 @@ export function networkRoutes(control: ControlClient, node: NodeSide | undefined
         const members = membersOf(node, network.Id);
         const isHere = Object.keys(members).length > 0 && network.Scope === "swarm";
         const others = isHere ? await peers(control, network, call.signal).catch(() => undefined) : undefined;
-        const shown = { ...network, Containers: members, ...(others === undefined ? {} : { Peers: others }) };
+        const isEncrypted = isHere && "encrypted" in (network["Options"] as object);
+        const tunnel = isEncrypted ? await node?.network?.tunnel?.() : undefined;
+        const shown = {
+          ...network,
+          Containers: members,
+          ...(others === undefined ? {} : { Peers: others }),
+          ...(tunnel === undefined ? {} : { Tunnel: tunnel.map(tunnelJson) }),
+        };
         if (!call.query.bool("verbose")) return { json: shown };
         return { json: { ...shown, ...(await verbose(control, network, call.signal)) } };
       },

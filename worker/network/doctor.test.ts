@@ -17,6 +17,9 @@ const healthy: Observations = {
   differences: [],
   unrepaired: [],
   peers: [],
+  tunnel: undefined,
+  keyless: [],
+  nowSeconds: 1000,
   refusedPorts: [],
   firewall: [],
   unserved: [],
@@ -63,6 +66,21 @@ test("what was put right is a warning, what was not is an error, and many differ
   assert.match(found.at(-1)?.found ?? "", /30 more/);
 });
 
+test("a tunnel without a handshake is an error, a node that can have none is a note, and without need neither is told", () => {
+  const other = { nodeId: "n2", addr: "10.99.0.2", receivedBytes: 1, sentBytes: 1 };
+  assert.deepEqual(kinds({ keyless: ["n3"] }), []);
+  assert.deepEqual(kinds({ tunnel: [{ ...other, handshakeSeconds: 900 }] }), []);
+  assert.deepEqual(kinds({ tunnel: [{ ...other, handshakeSeconds: 700 }] }), ["error tunnel-silent"]);
+  const [silent, keyless] = diagnose({
+    ...healthy,
+    tunnel: [{ ...other, handshakeSeconds: undefined }],
+    keyless: ["n3", "n4"],
+  });
+  assert.match(silent?.fix ?? "", /UDP port 2377 between 10\.99\.0\.1 and 10\.99\.0\.2/);
+  assert.equal(keyless?.severity, "note");
+  assert.match(keyless?.found ?? "", /n3, n4/);
+});
+
 test("ports, names, firewalls and crowded connections are told with what to do", () => {
   const found = {
     refusedPorts: ["tcp/8080"],
@@ -102,6 +120,8 @@ test("other nodes are asked by their resolvers, with small packets and full ones
     refusedPorts: [],
     firewall: [],
     unserved: [],
+    tunnel: async () => undefined,
+    meshTunnelBytes: 0,
     clock: realClock,
     port,
     gatewayOf: (number) => `127.0.1.7${number}`,
@@ -139,6 +159,8 @@ test("a node that does not answer is found silent when the time is up or whoever
       refusedPorts: [],
       firewall: [],
       unserved: [],
+      tunnel: async () => undefined,
+      meshTunnelBytes: 0,
       clock: realClock,
       gatewayOf: () => "127.0.1.79",
     },

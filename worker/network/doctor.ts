@@ -5,21 +5,31 @@
 import { readFile } from "node:fs/promises";
 
 import type { Clock } from "../../lib/runtime/index.ts";
-import { diagnose, type Difference, type Finding, type Observations, type PeerProbe } from "./core/diagnosis.ts";
+import {
+  diagnose,
+  type Difference,
+  type Finding,
+  type Observations,
+  type PeerProbe,
+  type TunnelPeer,
+} from "./core/diagnosis.ts";
 import { gatewayOf } from "./core/host.ts";
 import type { Self } from "./core/part.ts";
 import type { PeerRecord } from "./core/records.ts";
+import { isReachable } from "./core/tunnel.ts";
 import { probeHost, probeResolver } from "./probes.ts";
 
 export interface DoctorReport extends Pick<Observations, "nodeId" | "number" | "addr" | "mtu"> {
   readonly peers: readonly PeerProbe[];
+  /** undefined: this node is on no encrypted network. */
+  readonly tunnel: readonly TunnelPeer[] | undefined;
   readonly findings: readonly Finding[];
 }
 
 /** What the doctor looks at. */
 export interface DoctorFacts {
   readonly self: Self;
-  readonly peers: Iterable<PeerRecord>;
+  readonly peers: readonly PeerRecord[];
   readonly refusal: Observations["refusal"];
   /** Compares the kernel with what is wanted. */
   differences(): Promise<readonly Difference[]>;
@@ -29,6 +39,9 @@ export interface DoctorFacts {
   readonly refusedPorts: readonly string[];
   readonly firewall: readonly string[];
   readonly unserved: Observations["unserved"];
+  tunnel(): Promise<readonly TunnelPeer[] | undefined>;
+  /** What the mesh's frames lose to the tunnel. */
+  readonly meshTunnelBytes: number;
   readonly clock: Clock;
   /** Other than 53: tests. */
   readonly port?: number;
@@ -42,14 +55,15 @@ const atOnceMax = 64;
 
 export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<DoctorReport> {
   const { self, refusal } = facts;
-  const mtu = self.underlayMtu - vxlanBytes;
+  const mtu = self.underlayMtu - vxlanBytes - facts.meshTunnelBytes;
   const differences = refusal === undefined ? await facts.differences() : [];
   if (differences.length > 0) await facts.repair().catch(() => undefined); // what it could not do is seen by looking again
-  const [unrepaired, peers, linkMtu, connections] = await Promise.all([
+  const [unrepaired, peers, linkMtu, connections, tunnel] = await Promise.all([
     differences.length === 0 ? [] : facts.differences(),
     refusal === undefined ? probeAll(facts, mtu, signal) : [],
     self.addr === "" || refusal !== undefined ? 0 : facts.linkMtu(self.addr),
     connectionsOf(),
+    refusal === undefined ? facts.tunnel() : undefined,
   ]);
   const { refusedPorts, firewall, unserved } = facts;
   const base = { nodeId: self.nodeId, number: self.number, addr: self.addr, mtu };
@@ -60,12 +74,15 @@ export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<
     differences,
     unrepaired,
     peers,
+    tunnel,
+    keyless: [...facts.peers].filter((peer) => !isReachable(peer)).map(({ nodeId }) => nodeId),
+    nowSeconds: Math.floor(facts.clock.wallMs() / 1000),
     refusedPorts,
     firewall,
     unserved,
     connections,
   });
-  return { ...base, peers, findings };
+  return { ...base, peers, tunnel, findings };
 }
 
 async function probeAll(facts: DoctorFacts, mtu: number, signal: AbortSignal): Promise<readonly PeerProbe[]> {

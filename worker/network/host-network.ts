@@ -122,6 +122,10 @@ export class HostNetwork implements AsyncDisposable {
   /** For `Networks`: this node says with another key from now on, or has none any more. */
   readonly onTunnelKey = (): void => this.#side.tunnelKeyChanged();
 
+  get isMeshEncrypted(): boolean {
+    return this.#side.isMeshEncrypted;
+  }
+
   /** Ports of services that this node does not serve, since a process of the host has them. */
   get refusedPorts(): readonly string[] {
     return this.#ports.refused;

@@ -8,6 +8,7 @@
  */
 export * from "./contract.ts";
 export type { LocalNetworkRecord, LocalNetworkWish } from "./core/local-network.ts";
+export type { TunnelPeer } from "./core/diagnosis.ts";
 export type { DoctorReport } from "./doctor.ts";
 export * from "./errors.ts";
 export type { LocalNetworks } from "./local-networks.ts";

@@ -5,14 +5,16 @@ import { join } from "node:path";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { DataPlane, NetworkAbilities, NetworkRecords, RecordChange } from "./contract.ts";
-import type { Difference } from "./core/diagnosis.ts";
+import type { Difference, TunnelPeer } from "./core/diagnosis.ts";
 import { wrongChange, wrongEndpoint, wrongPeer, wrongService } from "./core/checked.ts";
 import { Model } from "./core/model.ts";
 import { Overlays } from "./core/overlays.ts";
 import type { MakePart, Self } from "./core/part.ts";
 import { Engine, type Kernel } from "./engine.ts";
 import { NetworkUnavailable } from "./errors.ts";
+import { tunnelLink } from "./core/tunnel.ts";
 import type { TunnelKey } from "./core/tunnel-key.ts";
+import type { Wireguard } from "./netplane-types.ts";
 import type { TunnelKeys } from "./tunnel-keys.ts";
 import { SandboxRecords } from "./sandbox-records.ts";
 import { overlayPath, SandboxKeeper, type HostChoices } from "./sandboxes.ts";
@@ -47,6 +49,7 @@ const nowhere: Self = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
 export class Networks implements DataPlane, AsyncDisposable {
   readonly sandboxes: SandboxKeeper;
   readonly abilities: NetworkAbilities;
+  readonly #kernel: Kernel;
   readonly #model: Model;
   readonly #engine: Engine;
   readonly #records: SandboxRecords;
@@ -55,10 +58,18 @@ export class Networks implements DataPlane, AsyncDisposable {
   #remembered: Self | undefined;
 
   private constructor(
-    parts: { model: Model; engine: Engine; records: SandboxRecords; sandboxes: SandboxKeeper; tunnel: OwnTunnel },
+    parts: {
+      kernel: Kernel;
+      model: Model;
+      engine: Engine;
+      records: SandboxRecords;
+      sandboxes: SandboxKeeper;
+      tunnel: OwnTunnel;
+    },
     abilities: NetworkAbilities,
     logger: Logger,
   ) {
+    this.#kernel = parts.kernel;
     this.#model = parts.model;
     this.#engine = parts.engine;
     this.#records = parts.records;
@@ -99,7 +110,7 @@ export class Networks implements DataPlane, AsyncDisposable {
       options.onTunnelKey?.();
     };
     const tunnel = { keys: options.tunnelKeys, onKey };
-    const networks = new Networks({ model, engine, records, sandboxes, tunnel }, abilities, logger);
+    const networks = new Networks({ kernel, model, engine, records, sandboxes, tunnel }, abilities, logger);
     if (abilities.refusal === undefined) {
       await engine.settle().catch((error: unknown) => logger.warn("networks are not yet as they were", { error }));
     }
@@ -170,6 +181,20 @@ export class Networks implements DataPlane, AsyncDisposable {
     const { keys, onKey } = this.#tunnel;
     keys.forget();
     onKey();
+  }
+
+  /** Nodes at the other end of the tunnel, with what the kernel knows of them; undefined: nothing needs it here. */
+  async tunnelPeers(): Promise<readonly TunnelPeer[] | undefined> {
+    const wanted = this.#model.namespaces.get("")?.get(`wireguard ${tunnelLink}`);
+    if (wanted === undefined) return undefined;
+    const [found] = await this.#kernel.run("", [{ op: "wireguard-list", link: tunnelLink, ignore: ["ENODEV"] }]);
+    const known = new Map(((found as Wireguard | null)?.peers ?? []).map((peer) => [peer.publicKey, peer]));
+    const host = this.#model.namespaces.get("");
+    return [...this.#model.peers.values()].flatMap(({ nodeId, addr, publicKey }) => {
+      if (host?.get(`tunnel-peer ${tunnelLink} ${publicKey}`) === undefined) return [];
+      const { handshakeSeconds, receivedBytes = 0, sentBytes = 0 } = known.get(publicKey) ?? {};
+      return [{ nodeId, addr, handshakeSeconds, receivedBytes, sentBytes }];
+    });
   }
 
   /** Where the kernel is not as it should be now. */

@@ -15,6 +15,8 @@ import type { Dump } from "./netplane-types.ts";
 import { Netplane } from "./netplane.ts";
 import { isNamespaceFile, Networks } from "./networks.ts";
 import type { SandboxKeeper } from "./sandboxes.ts";
+import type { TunnelPeer } from "./core/diagnosis.ts";
+import { tunnelOverheadBytes } from "./core/tunnel.ts";
 import { TunnelKeys } from "./tunnel-keys.ts";
 
 export interface NodeNetworkOptions {
@@ -166,6 +168,11 @@ export class NodeNetwork implements AsyncDisposable {
     this.#networks.leaveTunnel();
   }
 
+  /** Nodes at the other end of the tunnel of encrypted networks; undefined: nothing needs it here. */
+  async tunnel(): Promise<readonly TunnelPeer[] | undefined> {
+    return this.abilities.refusal === undefined ? this.#networks.tunnelPeers() : undefined;
+  }
+
   /** Looks at everything, has put right what can be, and says what is wrong and what to do. Takes some seconds at most. */
   async examine(signal: AbortSignal): Promise<DoctorReport> {
     const { refusal } = this.abilities;
@@ -175,7 +182,7 @@ export class NodeNetwork implements AsyncDisposable {
     return examine(
       {
         self: networks.model.self,
-        peers: networks.model.peers.values(),
+        peers: [...networks.model.peers.values()],
         refusal: refusal === undefined ? undefined : { message: refusal.message, fix: refusal.fix ?? "" },
         differences: () => networks.differences(),
         repair: () => networks.repair(),
@@ -183,6 +190,8 @@ export class NodeNetwork implements AsyncDisposable {
         refusedPorts: this.#host.refusedPorts,
         firewall: this.#host.firewallFindings,
         unserved: this.#names.unserved,
+        tunnel: () => networks.tunnelPeers(),
+        meshTunnelBytes: this.#host.isMeshEncrypted ? tunnelOverheadBytes : 0,
         clock: this.#clock,
       },
       signal,

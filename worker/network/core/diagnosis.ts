@@ -16,6 +16,16 @@ export interface PeerProbe {
   readonly roundTripMs: number | undefined;
 }
 
+/** Another node in the tunnel of encrypted networks, as far as this node has need of it. */
+export interface TunnelPeer {
+  readonly nodeId: string;
+  readonly addr: string;
+  /** When both last proved who they are, in seconds since 1970; undefined: never. */
+  readonly handshakeSeconds: number | undefined;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
 /** One thing of the kernel that is not as it should be. */
 export interface Difference {
   /** Empty: the host's. */
@@ -40,6 +50,12 @@ export interface Observations {
   /** What is still there after a repair. */
   readonly unrepaired: readonly Difference[];
   readonly peers: readonly PeerProbe[];
+  /** undefined: this node is on no encrypted network. */
+  readonly tunnel: readonly TunnelPeer[] | undefined;
+  /** Nodes that cannot be on encrypted networks, by id. */
+  readonly keyless: readonly string[];
+  /** Since 1970. */
+  readonly nowSeconds: number;
   /** Ports of services that a process of the host has: `tcp/8080`. */
   readonly refusedPorts: readonly string[];
   readonly firewall: readonly string[];
@@ -59,6 +75,8 @@ export interface Finding {
 /** Above this share of the connections that the kernel remembers, new ones may soon be dropped. */
 const crowdedShare = 0.8;
 const vxlanBytes = 50;
+/** After so long without a handshake WireGuard takes nothing of a peer any more (REJECT_AFTER_TIME), and some for the clock. */
+const handshakeSecondsMax = 200;
 /** Differences told one by one; more are counted. */
 const shownMax = 20;
 
@@ -70,6 +88,7 @@ export function diagnose(seen: Observations): readonly Finding[] {
   return [
     ...(seen.differences.length === 0 ? [] : differences(seen)),
     ...seen.peers.flatMap((peer) => pathTo(peer, seen)),
+    ...inTunnel(seen),
     ...underlayMtu(seen),
     ...seen.unserved.map(({ address, why }) => ({
       severity: "error" as const,
@@ -155,6 +174,31 @@ function pathTo(peer: PeerProbe, { mtu, addr }: Observations): readonly Finding[
       found: `${name} answers neither to its address nor through VXLAN`,
       fix: `Check that the host is up, that there is a route to ${other}, and that no firewall drops everything from ${addr}`,
     },
+  ];
+}
+
+function inTunnel({ tunnel, keyless, nowSeconds, addr }: Observations): readonly Finding[] {
+  if (tunnel === undefined) return [];
+  const silent = tunnel.filter(
+    ({ handshakeSeconds }) => handshakeSeconds === undefined || nowSeconds - handshakeSeconds > handshakeSecondsMax,
+  );
+  return [
+    ...silent.map(({ nodeId, addr: other }) => ({
+      severity: "error" as const,
+      kind: "tunnel-silent",
+      found: `no tunnel to node ${nodeId} (${other}): encrypted networks do not reach it`,
+      fix: `Open UDP port 2377 between ${addr} and ${other}, in both directions, on both hosts and on what is in between (security groups)`,
+    })),
+    ...(keyless.length === 0
+      ? []
+      : [
+          {
+            severity: "note" as const,
+            kind: "nodes-without-wireguard",
+            found: `encrypted networks do not reach ${keyless.length === 1 ? "node" : "nodes"} ${keyless.join(", ")}: no WireGuard there`,
+            fix: "Tasks of encrypted networks are not placed there; for that, give those hosts a kernel with WireGuard and restart skepd",
+          },
+        ]),
   ];
 }
 
