@@ -131,7 +131,7 @@ export function peerObjects(peer: PeerRecord, ownNumber: number, mesh: HostFacts
     element("peers", [peer.addr]),
     element("blocks", [gatewayBlock]),
     element("bounce", [peer.addr, gatewayBlock]),
-    // A set beside the map: before Linux 6.4 a map cannot be asked who is in it.
+    // A set beside the map: older kernels (6.1) refuse to be asked who is in a map.
     element("members", [mac]),
     element("entry", [mac], [markText(mark)]),
     element("zones", [mac], [String(zone)]),
