@@ -47,9 +47,11 @@ async function carryOut(order: PlacingOrder): Promise<Placed | object> {
       return {};
     case "place":
       return await place(order);
-    case "memory":
+    case "memory": {
       globalThis.gc?.();
-      return { rssBytes: process.memoryUsage.rss() };
+      const { rss, heapUsed, external } = process.memoryUsage();
+      return { rssBytes: rss, heapBytes: heapUsed, externalBytes: external };
+    }
   }
 }
 

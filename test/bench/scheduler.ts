@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { Random } from "../../lib/pure/prng.ts";
 import { Board, nodeFactsOf } from "../../manager/scheduler/core/index.ts";
 import { skep } from "../../proto/index.ts";
-import type { ManagerProcess } from "../support/manager-process.ts";
+import type { ManagerCluster, ManagerProcess } from "../support/manager-process.ts";
 import type { AgentsOrder, AgentsWord } from "./many-agents.ts";
 import { order, withManagers } from "./managers.ts";
 import { nodeName, type Placed } from "./placing-names.ts";
@@ -106,14 +106,18 @@ async function throughConsensus({ rounds, quick }: BenchOptions, report: Report)
       ];
   for (const { nodes, services, replicas, rounds: times } of sizes) {
     const all: Placed[] = [];
+    let changes = 0;
     for (let round = 0; round < times; round++) {
-      const placed = await withManagers({}, async (leader) => {
+      const placed = await withManagers({}, async (leader, cluster) => {
         await order(leader, { kind: "nodes", nodes, ready: true }, report);
-        return await order<Placed>(
+        const before = termOf(cluster);
+        const done = await order<Placed>(
           leader,
           { kind: "place", services, replicas, until: "assigned", limitMs: 200_000 },
           report,
         );
+        changes += termOf(cluster) - before;
+        return done;
       });
       all.push(placed);
     }
@@ -125,7 +129,14 @@ async function throughConsensus({ rounds, quick }: BenchOptions, report: Report)
       ours: of((it) => (it.assigned / it.assignedMs) * 1000),
     });
     tellRest(report, name, all, of);
+    tell(report, { name: `${name}: elections meanwhile`, unit: "elections", ours: changes, gate: { most: 0 } });
   }
+}
+
+/** The newest that a manager has told of: each election has a term of its own. */
+function termOf({ managers }: ManagerCluster): number {
+  const told = managers.flatMap(({ lines }) => lines.filter(({ message }) => message === "leadership"));
+  return Math.max(0, ...told.map((line) => Number(line["term"])));
 }
 
 function tellRest(
@@ -184,6 +195,7 @@ async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void
       const name = `X3 ${services * replicas} tasks onto ${agents} agents`;
       tell(report, { name: `${name}: all agents connected`, unit: "s", ours: (performance.now() - startMs) / 1000 });
       const connected = words.last;
+      const term = termOf(cluster);
       const limitMs = quick ? 60_000 : 300_000;
       const placed = await order<Placed>(
         leader,
@@ -212,6 +224,8 @@ async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void
           unit: "MB",
           ours: rssBytes(manager) / 1e6,
         });
+      const elections = termOf(cluster) - term;
+      tell(report, { name: `${name}: elections meanwhile`, unit: "elections", ours: elections, gate: { most: 0 } });
       const lost = (words.last?.lost ?? 0) - (connected?.lost ?? 0);
       report.note(`sessions lost meanwhile: ${lost}${lost > 0 ? `, the last since ${words.last?.lastLoss}` : ""}`);
       tell(report, { name: `${name}: sessions lost meanwhile`, unit: "sessions", ours: lost, gate: { most: 0 } });
