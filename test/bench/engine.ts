@@ -119,8 +119,8 @@ export class Engine implements Disposable {
 }
 
 /**
- * Asks again and again: every fiftieth of the time that has gone by, so that asking costs a slow one no more than a fast
- * one, and the figure is true to 2 %.
+ * Asks again and again: every twentieth of the time that has gone by, so that asking costs a slow one no more than a fast
+ * one, and the figure is true to 5 %.
  * @returns ms since `startMs`
  */
 export async function until(
@@ -133,6 +133,6 @@ export async function until(
     if (await holds()) return performance.now() - startMs;
     const goneMs = performance.now() - startMs;
     if (goneMs > patienceMs) throw new Error(`${what}: not within ${patienceMs / 1000} s`);
-    await wait(Math.min(500, Math.max(5, goneMs / 50)));
+    await wait(Math.min(500, Math.max(5, goneMs / 20)));
   }
 }
