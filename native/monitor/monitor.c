@@ -507,7 +507,7 @@ static void write_exit(struct monitor *m)
     uint64_t kills = oom_kills(&m->cgroups);
     if (kills > m->oom_base && kills - m->oom_base > m->oom_count)
         m->oom_count = kills - m->oom_base;
-    if (m->log.fd >= 0)
+    if (m->log.fd >= 0 && logfile_end(&m->log) > 0)
         (void)fdatasync(m->log.fd);
     /* A full disk: keep trying for a while, since the exit status is the one thing that nobody else knows. */
     for (int attempt = 0; record_exit(m, &error) < 0 && attempt < 50; attempt++) {

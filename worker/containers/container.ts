@@ -3,7 +3,7 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -160,6 +160,8 @@ export class Container {
   #change = Promise.withResolvers<void>();
   #removed = false;
   #released = false;
+  /** Of its lives nothing is left but its files: no state, no network, no volume in use. */
+  #isBare = false;
   /** Resolves when the log gets nothing more; replaced with each life. */
   #logEnded: PromiseWithResolvers<void> | undefined;
 
@@ -238,9 +240,8 @@ export class Container {
         restarting: false,
         exit: { code: exitCodeOfFailure(why), signal: 0, oomKilled: false, finishedAtMs: settings.clock.wallMs() },
       });
-      await this.#clearState();
-      await this.#host.volumes.unmount(this.id);
-      await this.#releaseNetwork();
+      this.#clearState();
+      await this.#letGo();
       for (const attachment of this.#attachments) attachment.abandon();
       this.#attachments.clear();
       this.#wake("exit");
@@ -252,8 +253,9 @@ export class Container {
   async #launchOrThrow(delayMs: number): Promise<void> {
     const { settings } = this.#host;
     const { record } = this;
+    this.#isBare = false;
     // Of a life before this one.
-    if (record.state.startedAtMs !== 0) await this.#clearState();
+    if (record.state.startedAtMs !== 0) this.#clearState();
     if (this.volumeNames.length > 0) await this.#host.volumes.mount(this.id, this.volumeNames);
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
     const layers = layersOf(this.directory, prepared.lowerDirectories, this.#sharesMounts ? "host" : "apart");
@@ -597,11 +599,8 @@ export class Container {
     this.#wake("exit");
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
-    await this.#clearState();
-    if (!decision.restart) {
-      await this.#host.volumes.unmount(this.id);
-      await this.#releaseNetwork();
-    }
+    this.#clearState();
+    if (!decision.restart) await this.#letGo();
     if (decision.restart) this.#restartLater(decision.delayMs);
     else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing")
       await this.#eraseAfterClients();
@@ -680,7 +679,7 @@ export class Container {
         return undefined;
       }
       if (this.#life === undefined) return undefined;
-      await this.#update({ stoppedByUser: true });
+      await this.#noteStop();
       if (this.#record.state.status === "paused") await this.#resume();
       return this.#life;
     });
@@ -732,7 +731,7 @@ export class Container {
     const life = this.#life;
     if (life === undefined) throw new ContainerNotRunning(this.id, "kill", this.#record.state.status);
     const stopSignal = signalNumber(this.#record.config.StopSignal || this.#record.image.StopSignal || "TERM");
-    if (number === 9 || number === stopSignal) await this.#locked(() => this.#update({ stoppedByUser: true }));
+    if (number === 9 || number === stopSignal) await this.#locked(() => this.#noteStop());
     await this.#signal(life, number, number === 9);
     this.#emit("kill", { signal: String(number) });
     if (number === 9 && this.#record.state.status === "paused")
@@ -850,7 +849,7 @@ export class Container {
           `${this.#record.state.status}: stop the container before removing or force remove`,
         );
       }
-      await this.#locked(() => this.#update({ stoppedByUser: true }));
+      await this.#locked(() => this.#noteStop());
       if (this.#record.state.status === "paused") await this.unpause();
       if (this.#life !== undefined) await this.#signal(this.#life, 9, true);
       await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
@@ -863,9 +862,10 @@ export class Container {
     if (this.#removed) return;
     const { settings, records } = this.#host;
     await this.#update({ status: "removing" });
-    await this.#clearState();
-    await this.#host.volumes.unmount(this.id);
-    await this.#releaseNetwork();
+    if (!this.#isBare) {
+      this.#clearState();
+      await this.#letGo();
+    }
     this.#host.volumes.release(this.id);
     if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
     // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.
@@ -1339,7 +1339,7 @@ export class Container {
       connection[Symbol.dispose]();
     }
     await this.#deleteInRuntime();
-    await this.#clearState();
+    this.#clearState();
   }
 
   async #deleteInRuntime(): Promise<void> {
@@ -1347,8 +1347,16 @@ export class Container {
     await this.#verb(["delete", "--force", this.id]).catch(() => undefined);
   }
 
-  async #clearState(): Promise<void> {
-    await rm(this.stateDirectory, { recursive: true, force: true });
+  /** At once: a few small files of ours, in memory; one after the other they would take a trip to the thread pool each. */
+  #clearState(): void {
+    rmSync(this.stateDirectory, { recursive: true, force: true });
+  }
+
+  /** After its end: what it used besides its own files. */
+  async #letGo(): Promise<void> {
+    if (this.volumeNames.length > 0) await this.#host.volumes.unmount(this.id);
+    await this.#releaseNetwork();
+    this.#isBare = true;
   }
 
   /** The daemon stops: connections are closed, the container goes on. */
@@ -1379,6 +1387,15 @@ export class Container {
     const { status } = this.#record.state;
     if (this.#removed || statuses.includes(status))
       throw new ContainerStateConflict(this.id, act, this.#removed ? "removed" : status);
+  }
+
+  /** That it was stopped must outlive the daemon only where a policy would start it again. */
+  async #noteStop(): Promise<void> {
+    const { state, hostConfig } = this.#record;
+    if (state.stoppedByUser) return;
+    const policy = hostConfig.RestartPolicy?.Name ?? "";
+    if (policy !== "" && policy !== "no") await this.#update({ stoppedByUser: true });
+    else this.#record = { ...this.#record, state: { ...state, stoppedByUser: true } };
   }
 
   async #update(change: Partial<RecordedState>): Promise<void> {
