@@ -162,7 +162,7 @@ export class Allocator {
   *#readView(view: View<ClusterSchema>): Generator<void, void> {
     this.#forget();
     this.#isRead = false;
-    this.#readNodes(view);
+    yield* this.#readNodes(view);
     for (const cluster of view.list("cluster")) this.#ledger.setCluster(cluster);
     for (const network of view.list("network")) this.#setNetwork(network);
     const services = [...view.list("service")];
@@ -217,10 +217,11 @@ export class Allocator {
   }
 
   /** Whoever came first keeps its number. */
-  #readNodes(view: View<ClusterSchema>): void {
-    const nodes = [...view.list("node")];
+  *#readNodes(view: View<ClusterSchema>): Generator<void, void> {
+    const nodes: Readonly<skep.objects.Node>[] = [];
+    yield* inSlices(view.list("node"), (node) => void nodes.push(node));
     nodes.sort((a, b) => (a.meta?.createdAtUs ?? 0) - (b.meta?.createdAtUs ?? 0) || (a.id < b.id ? -1 : 1));
-    for (const node of nodes) this.#setNode(node.id, node);
+    yield* inSlices(nodes, (node) => this.#setNode(node.id, node));
   }
 
   #setNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {

@@ -104,7 +104,7 @@ export class DecodeCache {
   readonly #objectsMax: number;
   readonly #rings = new Map<TableSchema, Ring>();
 
-  /** @param objectsMax  of each kind; a decoded task takes about 1.5 KB of heap, besides what it shares with others */
+  /** @param objectsMax  of each compact kind, and half of what others have; a decoded task takes about 1.5 KB of heap, besides what it shares with others */
   constructor(objectsMax: number) {
     this.#objectsMax = objectsMax;
   }
@@ -128,7 +128,9 @@ export class DecodeCache {
     const evicted = ring.objects[ring.next];
     if (evicted !== undefined) evicted.decoded = undefined;
     ring.objects[ring.next] = object;
-    ring.next = ring.next + 1 === this.#objectsMax ? 0 : ring.next + 1;
+    // Nodes are read one after the other, all of them: a share that is a little too small for them is of no use at all.
+    const objectsMax = table.isCompact === true ? this.#objectsMax : 2 * this.#objectsMax;
+    ring.next = ring.next + 1 === objectsMax ? 0 : ring.next + 1;
   }
 }
 
