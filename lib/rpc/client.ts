@@ -12,6 +12,7 @@ import {
   type TlsIdentity,
 } from "../pki/index.ts";
 import { ClusterError } from "../pure/errors.ts";
+import { RpcUnavailable } from "./errors.ts";
 import { asBuffer, type BidiMethod, type UnaryMethod } from "./method.ts";
 import { fromStatus } from "./status.ts";
 import { CallerStream, type RpcStream, type StreamEvents } from "./stream.ts";
@@ -27,6 +28,8 @@ export interface ChannelOptions {
   readonly messageBytesMax?: number;
   /** How much the other end may send ahead on one stream before this one reads; 64 KiB unless said. */
   readonly windowBytes?: number;
+  /** How often it is asked whether it lives, by who has no better way to know; 1 s unless said. */
+  readonly pingMs?: number;
   /** A connection whose other end does not answer a ping for so long is given up; 1 s unless said. */
   readonly silenceMs?: number;
 }
@@ -42,6 +45,7 @@ const messageBytesMaxDefault = 4 * 1024 * 1024;
 export class Channel implements Disposable {
   readonly #client: Client;
   readonly #address: string;
+  readonly #streams = new Set<{ abort(error: ClusterError | undefined): void }>();
   #refusal: ClusterError | undefined;
   #closed = false;
 
@@ -61,7 +65,7 @@ export class Channel implements Disposable {
     this.#client = new Client(options.address, secure, {
       // One connection of its own, not shared with other channels to the same address.
       "grpc.use_local_subchannel_pool": 1,
-      "grpc.keepalive_time_ms": keepaliveMs,
+      "grpc.keepalive_time_ms": options.pingMs ?? keepaliveMs,
       "grpc.keepalive_timeout_ms": options.silenceMs ?? keepaliveMs,
       "grpc.keepalive_permit_without_calls": 1,
       "grpc.initial_reconnect_backoff_ms": reconnectMinMs,
@@ -132,12 +136,24 @@ export class Channel implements Disposable {
       new Metadata(),
     );
     const where = { address: this.#address, path: method.path, failure: () => this.#takeRefusal() };
-    return new CallerStream(call, { out: method.request, in: method.response }, where, readPeer, events);
+    const stream = new CallerStream(call, { out: method.request, in: method.response }, where, readPeer, {
+      message: (message) => events.message(message),
+      drain: () => events.drain?.(),
+      finished: () => events.finished?.(),
+      closed: (error) => {
+        this.#streams.delete(stream);
+        events.closed(error);
+      },
+    });
+    this.#streams.add(stream);
+    return stream;
   }
 
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
+    // gRPC lets them go on, on a connection that says goodbye to the other end; only a ping that fails would end them.
+    for (const stream of this.#streams) stream.abort(new RpcUnavailable(this.#address, "its channel was closed"));
     this.#client.close();
   }
 

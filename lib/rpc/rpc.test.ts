@@ -258,11 +258,12 @@ test("a stream ends in order when its caller ends it, and with the handler's err
   assert.equal(bugs.length, 1);
 });
 
-test("a caller that goes away is noticed by the one who serves", async () => {
+test("a stream ends with its channel: at once for its owner, and noticed by the one who serves", async () => {
   endings.length = 0;
   const made = dial(workerTls);
+  const ended: (string | undefined)[] = [];
   const heard = new Promise<void>((resolve) => {
-    const stream = made.open(chat, { message: () => resolve(), closed: () => {} });
+    const stream = made.open(chat, { message: () => resolve(), closed: (error) => ended.push(error?.code) });
     stream.write("x");
   });
   await heard;
@@ -271,8 +272,8 @@ test("a caller that goes away is noticed by the one who serves", async () => {
   assert.equal(stream.closed, true);
   assert.equal(stream.write("y"), false);
   made[Symbol.dispose]();
+  assert.deepEqual(ended, ["RPC_UNAVAILABLE"]);
   while (endings.length < 1) await new Promise((resolve) => setImmediate(resolve));
-  assert.equal(endings[0], "RPC_UNAVAILABLE");
 });
 
 test("a stream to nobody closes with the reason, and the process lives", async () => {

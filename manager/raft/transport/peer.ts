@@ -19,6 +19,8 @@ import type { skep } from "../../../proto/index.ts";
 
 const failuresBeforeOther = 3;
 const repeatLogMs = 10_000;
+/** Of the connection of heartbeats, whose answers are watched anyway. */
+const controlPingMs = 10_000;
 
 export interface PeerOptions {
   readonly id: MemberId;
@@ -89,11 +91,12 @@ export class Peer implements SnapshotTarget, Disposable {
     return this.#dialAt(this.#proven ?? this.#address ?? this.#claimed ?? "");
   }
 
-  #dialAt(address: string): Channel {
+  #dialAt(address: string, pingMs?: number): Channel {
     const { tls } = this.#options;
     return new Channel({
       address,
       tls,
+      ...(pingMs === undefined ? {} : { pingMs }),
       expect: { role: "manager", memberId: this.id },
       messageBytesMax: raftMessageBytesMax,
     });
@@ -126,7 +129,7 @@ export class Peer implements SnapshotTarget, Disposable {
       this.#options.limits.controlBytesMax,
       () => {
         dialled = this.#nextAddress();
-        return this.#dialAt(dialled);
+        return this.#dialAt(dialled, controlPingMs);
       },
       (up) => {
         this.#failures = up ? 0 : this.#failures + 1;
