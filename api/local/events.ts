@@ -73,18 +73,20 @@ export class LocalEvents implements AsyncDisposable {
     return this.#history.filter(({ timeNs }) => timeNs >= ns);
   }
 
-  /** From the moment of the call. One that falls behind misses what it had no time for. */
+  /** From the moment of the call until the signal aborts. One that falls behind misses what it had no time for. */
   watch(signal: AbortSignal): AsyncGenerator<EngineEvent, void, undefined> {
     const queue = new ResyncQueue<EngineEvent>({ name: "events", itemsMax: watcherMax });
     this.#watchers.add(queue);
-    const watchers = this.#watchers;
+    // Not in a `finally` of the generator: one that nobody has begun to read ends without it.
+    signal.addEventListener("abort", () => this.#watchers.delete(queue), { once: true });
+    if (signal.aborted) this.#watchers.delete(queue);
     return (async function* () {
-      try {
-        for await (const one of queue.drain(signal)) if (one.kind === "item") yield one.item;
-      } finally {
-        watchers.delete(queue);
-      }
+      for await (const one of queue.drain(signal)) if (one.kind === "item") yield one.item;
     })();
+  }
+
+  get watching(): number {
+    return this.#watchers.size;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

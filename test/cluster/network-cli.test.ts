@@ -103,7 +103,7 @@ function lookUpFiles(): Record<string, Buffer> {
 const serve = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
 const fetch = (address: string): string => `busybox wget -q -O - http://${address}/group`;
 
-describe("networks by the docker CLI", { skip: why, timeout: 300_000 }, () => {
+describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
   let world: World;
   let a: Host;
   let b: Host;
