@@ -50,9 +50,9 @@ export function wrongPorts(config: ContainerConfig, host: HostConfig): string | 
     for (const { HostPort = "", HostIp = "" } of bindings ?? []) {
       if (readRange(HostPort) === undefined)
         return `invalid port specification: ${JSON.stringify(HostPort.slice(0, 64))}`;
-      if (HostIp.includes(":"))
-        return `cannot publish on ${HostIp.slice(0, 64)}: ports are published on IPv4 addresses`;
-      if (HostIp !== "" && !isAddress(HostIp)) return `invalid IP address: ${HostIp.slice(0, 64)}`;
+      if (HostIp.includes(":") && HostIp !== "::")
+        return `cannot publish on ${HostIp.slice(0, 64)}: ports are published on IPv4 addresses, or on [::]`;
+      if (HostIp !== "" && HostIp !== "::" && !isAddress(HostIp)) return `invalid IP address: ${HostIp.slice(0, 64)}`;
     }
   }
   return undefined;

@@ -22,7 +22,7 @@ import {
   LocalNetworkNotFound,
 } from "./host-errors.ts";
 import type { LocalNetworks } from "./local-networks.ts";
-import type { PublishedPorts } from "./published-ports.ts";
+import { allAddresses6, type PublishedPorts } from "./published-ports.ts";
 import type { HostChoices } from "./sandboxes.ts";
 
 export interface HostChooserOptions {
@@ -180,9 +180,18 @@ export class HostChooser implements HostChoices {
     const { networks, ports } = this.#options;
     // An option of the first network says where ports go that name no address.
     const binding = networks.bridge(bridges[0]?.wish.networkId ?? "")?.hostAddress ?? "";
+    // Those that lead out by IPv6, too.
+    const outward = bridges.find(({ wish }) => networks.bridge(wish.networkId)?.internal === false);
+    const with6 = outward?.address6 !== undefined && request.networks.every(({ kind }) => kind === "bridge");
+    if (!with6 && request.ports.some(({ hostAddress }) => hostAddress === allAddresses6)) {
+      throw new LocalNetworkInvalid(
+        "a port can be published on [::] for a container with IPv6 on a network of this node",
+      );
+    }
     return ports.claim(
       id,
       request.ports.map((port) => (port.hostAddress === "" ? { ...port, hostAddress: binding } : port)),
+      with6,
     );
   }
 

@@ -22,6 +22,8 @@ export interface PortHolder {
 const chosenRange: Range = { first: 32_768, last: 60_999 };
 /** Tries before giving up on a port of the range: others of the host take theirs from it, too. */
 const triesMax = 64;
+/** The host's own of IPv6; those of IPv4 are an empty text. */
+export const allAddresses6 = "::";
 const meshOwner = "the ingress mesh";
 
 export class PublishedPorts {
@@ -50,14 +52,15 @@ export class PublishedPorts {
   /**
    * Takes all of them or none.
    * @param owner  said to others who want one of them
+   * @param with6  a port of all addresses is one of all addresses of IPv6 as well
    * @returns the ports with those that were chosen
    * @throws PortInUse, PortRangeFull, ProtocolNotCarried
    */
-  claim(owner: string, wishes: readonly PublishedPort[]): Promise<readonly PublishedPort[]> {
+  claim(owner: string, wishes: readonly PublishedPort[], with6 = false): Promise<readonly PublishedPort[]> {
     return this.#exclusively(async () => {
       const taken: PublishedPort[] = [];
       try {
-        for (const wish of wishes) taken.push(await this.#claimOne(owner, wish, taken));
+        for (const wish of wishes) taken.push(...(await this.#claimOne(owner, wish, taken, with6)));
       } catch (error) {
         for (const port of taken) await this.#letGo(owner, hostPortOf(port));
         throw error;
@@ -67,10 +70,16 @@ export class PublishedPorts {
     });
   }
 
-  async #claimOne(owner: string, wish: PublishedPort, taken: readonly PublishedPort[]): Promise<PublishedPort> {
+  async #claimOne(
+    owner: string,
+    wish: PublishedPort,
+    taken: readonly PublishedPort[],
+    with6: boolean,
+  ): Promise<readonly PublishedPort[]> {
+    const each = (port: PublishedPort): readonly PublishedPort[] =>
+      with6 && port.hostAddress === "" ? [port, { ...port, hostAddress: allAddresses6 }] : [port];
     if (wish.publishedPort !== 0) {
-      await this.#hold(owner, hostPortOf(wish));
-      return wish;
+      return this.#holdAll(owner, each(wish));
     }
     const tried = new Set<number>(taken.map(({ publishedPort }) => publishedPort));
     for (let tries = 0; tries < triesMax; tries += 1) {
@@ -78,15 +87,27 @@ export class PublishedPorts {
       if (port === undefined) break;
       tried.add(port);
       this.#lastChosen = port;
-      const chosen = { ...wish, publishedPort: port };
       try {
-        await this.#hold(owner, hostPortOf(chosen));
-        return chosen;
+        return await this.#holdAll(owner, each({ ...wish, publishedPort: port }));
       } catch (error) {
         if (!(error instanceof PortInUse)) throw error;
       }
     }
     throw new PortRangeFull(wish.protocol, chosenRange);
+  }
+
+  async #holdAll(owner: string, ports: readonly PublishedPort[]): Promise<readonly PublishedPort[]> {
+    const held: HostPort[] = [];
+    try {
+      for (const port of ports.map(hostPortOf)) {
+        await this.#hold(owner, port);
+        held.push(port);
+      }
+      return ports;
+    } catch (error) {
+      for (const port of held) await this.#letGo(owner, port);
+      throw error;
+    }
   }
 
   async #hold(owner: string, port: HostPort): Promise<void> {

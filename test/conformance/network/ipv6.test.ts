@@ -8,7 +8,7 @@ import { after, before, describe, test } from "node:test";
 
 import type { OverlayNetwork, RecordChange, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { bridgeWish, NetHost, peerOf, recordsOf } from "./net-host.ts";
+import { bridgeWish, NetHost, peerOf, published, recordsOf } from "./net-host.ts";
 import { NetWorld, output } from "./world.ts";
 
 const id = (name: string): string => `${name}${"0".repeat(25)}`.slice(0, 25);
@@ -39,8 +39,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     world.get(known(from), to, port, ...more).trim();
   const seen = (name: string, source: string): RegExp => new RegExp(`^${known(name)} peer=\\[${source}\\]:`);
 
-  const attach = async (name: string, number: number, networks: SandboxRequest["networks"]): Promise<void> => {
-    sandboxes.set(name, await host(number).attach(id(name), { networks }));
+  const attach = async (
+    name: string,
+    number: number,
+    networks: SandboxRequest["networks"],
+    ports: SandboxRequest["ports"] = [],
+  ): Promise<void> => {
+    sandboxes.set(name, await host(number).attach(id(name), { networks, ports }));
     await world.serve(id(name), 80, "::");
   };
   const onBridge = (name: string, network: string): Promise<void> =>
@@ -136,6 +141,40 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
         const tried = `exec 3<>/dev/tcp/${own}%eth0/8222`;
         assert.notEqual(world.attempt(id("a1"), ["timeout", "1", "bash", "-c", `${tried} && echo reached`]), "reached");
       }
+    });
+
+    test("a port that is published on all addresses is published on those of IPv6, and the container sees who asks", async () => {
+      const networks = [bridgeWish(networkIds.get("six") ?? "", "six")];
+      const ports = [published(8080), published(0), published(8081, { hostAddress: "127.0.0.1" })];
+      const udp = published(8080, { protocol: "udp" });
+      await attach("pub", 1, networks, [...ports, udp]);
+      const chosen = sandboxes.get("pub")?.ports ?? [];
+      assert.deepEqual(
+        chosen.map(({ hostAddress, protocol }) => `${hostAddress} ${protocol}`),
+        [" tcp", ":: tcp", " tcp", ":: tcp", "127.0.0.1 tcp", " udp", ":: udp"],
+      );
+      assert.equal(chosen[2]?.publishedPort, chosen[3]?.publishedPort);
+      for (const more of [[], ["-u"]]) {
+        assert.match(get("near", "fd99::1", 8080, ...more), seen("pub", "fd99::100"));
+        assert.match(get("h1", "fd99::1", 8080, ...more), seen("pub", "fd99::1"));
+        assert.match(get("a1", "fd99::1", 8080, ...more), seen("pub", address("a1")));
+        assert.match(get("b1", "fd00:62::1", 8080, ...more), seen("pub", address("b1")));
+        assert.match(get("pub", "fd99::1", 8080, ...more), seen("pub", "fd00:61::1"));
+      }
+      assert.match(get("near", "fd99::1", chosen[3]?.publishedPort ?? 0), seen("pub", "fd99::100"));
+      assert.match(get("near", "fd99::1", 8081), /ERR/);
+      assert.match(get("h1", "::1", 8080), /refused/);
+      assert.match(world.attempt("h1", [world.probe, "serve", "x", "8080", "::"]), /in use/);
+      await host(1).networks.sandboxes.release(id("pub"));
+      sandboxes.delete("pub");
+      assert.match(get("near", "fd99::1", 8080), /refused/);
+      const refused = attach(
+        "late",
+        1,
+        [bridgeWish(host(1).host.networks.inspect("bridge").network.id, "bridge")],
+        [published(8080, { hostAddress: "::" })],
+      );
+      await assert.rejects(refused, { code: "LOCAL_NETWORK_INVALID" });
     });
 
     test("skepd starts again: everything is as it was", async () => {

@@ -5,9 +5,9 @@
  */
 import { bridgeObjects, type BridgeNetwork } from "./bridges.ts";
 import { addressOf, parseCidr } from "./cidr.ts";
-import { parseCidr6, subnetText6 } from "./cidr6.ts";
+import { isV6, parseCidr6, subnetText6 } from "./cidr6.ts";
 import { gatewayOf, hostObjects, ownGateway, peerObjects } from "./host.ts";
-import { bridgeObjects6 } from "./host6.ts";
+import { bridgeObjects6, element6 } from "./host6.ts";
 import { defaultBridgeName } from "./local-network.ts";
 import { IngressMesh } from "./mesh.ts";
 import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
@@ -336,10 +336,17 @@ class HostPart implements Part {
     const target = facts === undefined ? "" : this.#targetOf(facts);
     const ports = target === "" ? [] : (facts?.ports ?? []);
     for (const { protocol } of ports) this.#chains.use(protocol, 1);
+    const outward6 = facts?.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
+    const target6 = parseCidr6(outward6?.address6 ?? "")?.address ?? "";
     this.#set(
       `ports ${id}`,
       ports.flatMap(({ protocol, publishedPort, targetPort, hostAddress }) => {
         const key: PortKey = { protocol, port: publishedPort };
+        if (isV6(hostAddress)) {
+          const to =
+            target6 === "" ? [] : [element6(`${protocol}to`, [String(publishedPort)], [target6, String(targetPort)])];
+          return to;
+        }
         if (hostAddress !== "") return boundElements(hostAddress, key, target, targetPort);
         return [slotElement(key, 0, target, targetPort), portElement(key, 1)];
       }),
@@ -371,6 +378,9 @@ export function isToldNames(
 /** At which the host answers for it. */
 function addressesOf(facts: SandboxFacts | undefined): string[] {
   if (facts === undefined) return [];
-  const local = facts.bridges.map(({ address }) => addressOf(address) ?? "");
+  const local = facts.bridges.flatMap(({ address, address6 }) => [
+    addressOf(address) ?? "",
+    parseCidr6(address6 ?? "")?.address ?? "",
+  ]);
   return [facts.gatewayAddress, ...local].filter((address) => address !== "");
 }

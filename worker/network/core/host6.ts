@@ -1,6 +1,7 @@
 /**
  * IPv6 in the host's namespace: there while a network of this node with IPv6 has a sandbox, since it makes the host forward
- * IPv6. The table is host.ts's in small: no mesh, no gateway addresses, no resolver.
+ * IPv6. The table is host.ts's in small: no mesh, no gateway addresses, no resolver. [::1] cannot be rewritten, since its
+ * packets leave the loopback link by no route.
  */
 import type { BridgeNetwork } from "./bridges.ts";
 import { gatewayLink, hostTable, linkPattern, localPattern } from "./names.ts";
@@ -21,18 +22,24 @@ export function bridgeObjects6(network: BridgeNetwork, forwardsForOthers: boolea
   ];
 }
 
-export const element6 = (set: string, key: readonly string[]): ElementObject => ({
+export const element6 = (set: string, key: readonly string[], value: readonly string[] = []): ElementObject => ({
   type: "element",
   family: "ip6",
   table: hostTable,
   set,
   key,
-  value: [],
+  value,
 });
+
+const portFields: SetFields = { key: ["inet_service"], data: ["ipv6_addr", "inet_service"] };
 
 const sets: Readonly<Record<string, SetFields>> = {
   gateways: { key: ["ipv6_addr"] },
   isolated: { key: ["ipv6_addr"] },
+  tcpto: portFields,
+  udpto: portFields,
+  sctpto: portFields,
+  self: { key: ["ipv6_addr", "ipv6_addr"], data: ["ipv6_addr"] },
   blocks: { key: ["ipv6_addr"], interval: true },
   lan: { key: ["ipv6_addr", "ipv6_addr"], interval: true },
   leaving: { key: ["ipv6_addr"], interval: true },
@@ -45,6 +52,10 @@ const sets: Readonly<Record<string, SetFields>> = {
 const tableText = (forwardsForOthers: boolean): string => `
   set gateways { type ipv6_addr; }
   set isolated { type ipv6_addr; }
+  map tcpto { typeof tcp dport : ip6 daddr . tcp dport; }
+  map udpto { typeof udp dport : ip6 daddr . udp dport; }
+  map sctpto { typeof sctp dport : ip6 daddr . sctp dport; }
+  map self { type ipv6_addr . ipv6_addr : ipv6_addr; }
   set blocks { type ipv6_addr; flags interval; }
   set lan { type ipv6_addr . ipv6_addr; flags interval; }
   set leaving { type ipv6_addr; flags interval; }
@@ -64,13 +75,28 @@ const tableText = (forwardsForOthers: boolean): string => `
     type filter hook prerouting priority mangle; policy accept;
     iifname "${linkPattern}" ip6 saddr @isolated jump fenced
   }
+  chain pre {
+    type nat hook prerouting priority dstnat; policy accept;
+    fib daddr type local dnat ip6 to tcp dport map @tcpto
+    fib daddr type local dnat ip6 to udp dport map @udpto
+    fib daddr type local dnat ip6 to sctp dport map @sctpto
+  }
+  chain out {
+    type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
+    fib daddr type local dnat ip6 to tcp dport map @tcpto
+    fib daddr type local dnat ip6 to udp dport map @udpto
+    fib daddr type local dnat ip6 to sctp dport map @sctpto
+  }
   chain post {
     type nat hook postrouting priority srcnat; policy accept;
+    snat to ip6 saddr . ip6 daddr map @self
     oifname != { "${linkPattern}", "lo" } ip6 saddr @leaving masquerade
   }
   chain flt {
     type filter hook forward priority filter; policy accept;
     ct state established,related accept
+    ct status dnat accept
     iifname "${localPattern}" oifname "${localPattern}" ip6 saddr . ip6 daddr @lan accept
     iifname "${linkPattern}" oifname "${linkPattern}" drop
     oifname "${linkPattern}" drop

@@ -60,6 +60,6 @@ export interface PublishedPort {
   readonly targetPort: number;
   /** 0: one is chosen. */
   readonly publishedPort: number;
-  /** Address of the host; empty: all. */
+  /** Address of the host; empty: all of IPv4; `::`: all of IPv6. */
   readonly hostAddress: string;
 }

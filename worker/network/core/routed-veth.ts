@@ -107,6 +107,7 @@ function hostObjects6({ v6, mac, isIsolated }: RoutedVeth, link: string): NetObj
   return [
     { type: "neighbour", link, address: v6.address, mac },
     mainRoute(`${v6.address}/128`, link, "", v6.gateway),
+    element6("self", [v6.address, v6.address], [v6.gateway]),
     ...(isIsolated ? [element6("isolated", [v6.address])] : []),
   ];
 }
