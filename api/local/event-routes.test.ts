@@ -54,7 +54,7 @@ function listen(query: string, onFirst: () => void = () => undefined): Promise<n
           assert.ok(answer.complete);
           resolve(lines.length);
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       });
     });

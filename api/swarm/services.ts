@@ -1,4 +1,8 @@
 /** Services and tasks. */
+import { randomInt } from "node:crypto";
+
+import { ClusterError } from "../../lib/pure/errors.ts";
+import { inventName } from "../../lib/pure/invented-name.ts";
 import { skep } from "../../proto/index.ts";
 import { BadRequest, type Call, type JsonObject, type Route } from "../http/index.ts";
 import { ObjectKind, type ControlClient } from "./client.ts";
@@ -14,6 +18,25 @@ const taskFilters = ["_up-to-date", "desired-state", "id", "label", "name", "nod
 const noWarnings = { Warnings: null };
 /** `?status=` came with it. */
 const statusMinor = 41;
+
+type Spec = Awaited<ReturnType<typeof readServiceSpec>>;
+
+async function create(control: ControlClient, spec: Spec, { signal }: Call): Promise<string> {
+  const { id } = await control.create({ service: spec }, signal);
+  return id ?? "";
+}
+
+/** As the reference, whoever gives no name has one invented; one that is taken is tried once more with a number. */
+async function createUnnamed(control: ControlClient, spec: Spec, call: Call): Promise<string> {
+  const chance = (): number => randomInt(2 ** 32) / 2 ** 32;
+  const name = inventName([chance(), chance()]);
+  try {
+    return await create(control, { ...spec, name }, call);
+  } catch (error) {
+    if (!(error instanceof ClusterError && error.code === "NAME_CONFLICT")) throw error;
+    return create(control, { ...spec, name: `${name}${randomInt(1_000_000)}` }, call);
+  }
+}
 
 export function serviceRoutes(control: ControlClient): readonly Route[] {
   return [
@@ -36,7 +59,8 @@ export function serviceRoutes(control: ControlClient): readonly Route[] {
       path: "/services/create",
       handle: async (call) => {
         const spec = await readServiceSpec(call);
-        const { id } = await control.create({ service: spec }, call.signal);
+        const id =
+          (spec.name ?? "") === "" ? await createUnnamed(control, spec, call) : await create(control, spec, call);
         return { status: 201, json: { ID: id, ...noWarnings } };
       },
     },

@@ -182,8 +182,12 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
 
   test("a running container is connected and disconnected, and its other connections go on", async () => {
     await docker(a, "run", "-d", "--name", "mover", "box:1");
-    await docker(a, "network", "connect", "--alias", "al", "net1", "mover");
+    await refused(a, /Address already in use/, "network", "connect", "--ip", "172.30.0.77", "net1", "mover");
+    await refused(a, /no configured subnet contains/, "network", "connect", "--ip", "10.1.2.3", "net1", "mover");
+    await refused(a, /user configured subnets/, "network", "connect", "--ip", "172.18.0.9", "net2", "mover");
+    await docker(a, "network", "connect", "--alias", "al", "--ip", "172.30.0.50", "net1", "mover");
     const first = await addressOf(a, "mover", "net1");
+    assert.equal(first, "172.30.0.50");
     assert.equal(await lookUp(a, "user", "al"), first);
     assert.equal(await lookUp(a, "mover", "db"), "172.30.0.77");
     assert.match(await inside(a, "mover", "cat /etc/hosts"), new RegExp(first.replaceAll(".", "\\.")));
@@ -191,7 +195,8 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     await docker(a, "network", "disconnect", "bridge", "mover");
     assert.match(await fetchFrom(a, "mover", "db"), /^root:/);
     await docker(a, "restart", "-t", "0", "mover");
-    assert.equal(await lookUp(a, "user", "al"), await addressOf(a, "mover", "net1"));
+    assert.equal(await addressOf(a, "mover", "net1"), "172.30.0.50", "a fixed address outlives a restart");
+    assert.equal(await lookUp(a, "user", "al"), "172.30.0.50");
     await docker(a, "network", "disconnect", "net1", "mover");
     assert.equal(await lookUp(a, "user", "al"), "");
     await refused(a, /is not connected to network net1/, "network", "disconnect", "net1", "mover");
@@ -360,6 +365,57 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     assert.match(await docker(a, "service", "ls", "--format", "{{.Ports}}"), /\*:8088->80\/tcp/);
   });
 
+  test("ports of services are chosen, shown and refused as the reference does it, in the mesh and on a node", async () => {
+    const name = "pub";
+    const ports = ["-p", "80", "-p", "published=8099,target=81,mode=host", "-p", "8100:53/udp"];
+    const where = ["--constraint", "node.role==manager", "--no-resolve-image", "--stop-grace-period", "1s", "-d"];
+    await docker(a, "service", "create", "--name", name, ...ports, ...where, "box:1", ...serve);
+    const format = (text: string): readonly string[] => ["--format", text];
+    await world.until("its task runs", 20_000, async () =>
+      /Running .*\*:8099->81\/tcp/.test(
+        await docker(a, "service", "ps", ...format("{{.CurrentState}} {{.Ports}}"), name),
+      ),
+    );
+    const shown = JSON.parse(await docker(a, "service", "inspect", ...format("{{json .Endpoint.Ports}}"), name)) as {
+      Protocol: string;
+      TargetPort: number;
+      PublishedPort: number;
+      PublishMode: string;
+    }[];
+    const chosen = shown.find(({ TargetPort }) => TargetPort === 80)?.PublishedPort ?? 0;
+    assert.ok(chosen >= 30_000 && chosen <= 32_767, String(chosen));
+    assert.deepEqual(
+      shown.toSorted((x, y) => x.TargetPort - y.TargetPort),
+      [
+        { Protocol: "udp", TargetPort: 53, PublishedPort: 8100, PublishMode: "ingress" },
+        { Protocol: "tcp", TargetPort: 80, PublishedPort: chosen, PublishMode: "ingress" },
+        { Protocol: "tcp", TargetPort: 81, PublishedPort: 8099, PublishMode: "host" },
+      ],
+    );
+    // Of the mesh only: those of a node are its tasks'.
+    const listed = await docker(a, "service", "ls", "--filter", `name=${name}`, ...format("{{.Ports}}"));
+    assert.deepEqual(listed.split(", ").toSorted(), [`*:${chosen}->80/tcp`, "*:8100->53/udp"].toSorted());
+    const id = await docker(a, "ps", "-q", "--filter", `label=com.docker.swarm.service.name=${name}`);
+    assert.equal(await docker(a, "ps", "--filter", `id=${id}`, ...format("{{.Ports}}")), "0.0.0.0:8099->81/tcp");
+    assert.equal(await docker(a, "port", id), "81/tcp -> 0.0.0.0:8099");
+    for (const host of [a, b]) {
+      const page = `http://${host.address}:${chosen}/group`;
+      assert.match((await type(a, ["busybox", "wget", "-q", "-O", "-", page])).out, /^root:/);
+    }
+    const taken = /port '8100' is already in use by service/;
+    await refused(a, taken, "service", "create", "-d", "--no-resolve-image", "-p", "8100:1/udp", "box:1");
+    await docker(a, "service", "update", "-d", "--publish-rm", "53/udp", "--publish-add", "8101:80", name);
+    await world.until("the new port", 20_000, async () =>
+      (await docker(a, "service", "ls", "--filter", `name=${name}`, ...format("{{.Ports}}"))).includes(
+        "*:8101->80/tcp",
+      ),
+    );
+    const after = await docker(a, "service", "ls", "--filter", `name=${name}`, ...format("{{.Ports}}"));
+    assert.match(after, new RegExp(`\\*:${chosen}->80/tcp`), "a port keeps its number when others change");
+    assert.doesNotMatch(after, /8100/);
+    await docker(a, "service", "rm", name);
+  });
+
   test("networks have IPv6 where it is asked for, on one node and in the swarm", async () => {
     const page = (address: string): string => `busybox wget -q -O - http://[${address}]/group`;
     const httpd = ["busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc"];
@@ -372,9 +428,29 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
         container,
       );
     await docker(a, "network", "create", "--ipv6", "--subnet", "172.31.0.0/24", "--subnet", "fd00:c1::/64", "six1");
-    await docker(a, "run", "-d", "--name", "s1", "--network", "six1", "--ip6", "fd00:c1::77", "box:1", ...httpd);
+    await docker(
+      a,
+      "run",
+      "-d",
+      "--name",
+      "s1",
+      "--network",
+      "six1",
+      "--ip6",
+      "fd00:c1::77",
+      "-p",
+      "8085:80",
+      "box:1",
+      ...httpd,
+    );
     await docker(a, "run", "-d", "--name", "s2", "--network", "six1", "box:1");
     assert.equal(await field(a, "s1", "six1"), "fd00:c1::77/64 fd00:c1::1");
+    assert.equal(await docker(a, "port", "s1"), "80/tcp -> 0.0.0.0:8085\n80/tcp -> [::]:8085");
+    assert.equal(
+      await docker(a, "ps", "--filter", "name=s1", "--format", "{{.Ports}}"),
+      "0.0.0.0:8085->80/tcp, [::]:8085->80/tcp",
+    );
+    assert.match(await inside(a, "s2", "busybox wget -q -O - http://[fd00:c1::1]:8085/group"), /^root:/);
     assert.equal(await lookUp6(a, "s2", "s1"), "fd00:c1::77");
     assert.match(await inside(a, "s2", page("fd00:c1::77")), /^root:/);
     assert.match(await inside(a, "s2", "busybox nslookup fd00:c1::77"), /name = s1\.six1/);

@@ -3,10 +3,10 @@ import { randomBytes, randomInt } from "node:crypto";
 import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
+import { inventName } from "../../lib/pure/invented-name.ts";
 import { TaskGroup, type ResyncItem } from "../../lib/runtime/index.ts";
 import { noHealth } from "./core/health.ts";
 import { planMounts } from "./core/mounts.ts";
-import { inventName } from "./core/names.ts";
 import { restartAtBoot } from "./core/restart.ts";
 import type {
   ContainerConfig,

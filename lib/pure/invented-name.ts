@@ -1,4 +1,4 @@
-/** Names for containers that get none from their user. */
+/** Names for containers and services that get none from their user. */
 const moods =
   "amber brave bright calm clever eager fair fleet gentle golden happy hardy honest keen kind lively lucky merry mild noble proud quick quiet ready sage sharp shiny steady sunny swift tidy warm wise witty".split(
     " ",
