@@ -49,7 +49,7 @@ export class SimDisk {
   snapshotIndex: number;
   #isMarked = true;
 
-  constructor(id: MemberId, options: SimOptions, founding: Founding) {
+  constructor(id: MemberId, options: Pick<SimOptions, "seed" | "cipher" | "segmentBytes">, founding: Founding) {
     this.files = new FaultDisk(Random.stream(options.seed, `damage/${id}`));
     const bytes = Random.stream(options.seed, `keys/${id}`);
     this.#options = {

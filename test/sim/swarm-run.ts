@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { Random } from "../../lib/pure/prng.ts";
-import type { Change, ClusterSchema, View, Watch } from "../../manager/store/index.ts";
+import type { Change, ClusterSchema, ObjectStore, Tx, View, Watch } from "../../manager/store/index.ts";
 import { skep } from "../../proto/index.ts";
 import type { FakeBehaviour, FakeContainer } from "../../worker/executor/fake.ts";
 import {
@@ -16,9 +16,13 @@ import {
   type SimNode,
   type Task,
 } from "../support/swarm-world.ts";
+import { RaftManagers, type RaftPlace } from "./raft-managers.ts";
+
+/** What managers share: the real consensus over simulated disks and links, or a log in memory that is always there. */
+export type Log = "raft" | "memory";
 
 type ServiceSpec = skep.objects.ServiceSpec.$Properties;
-const { UpdateOrder, FailureAction } = skep.objects;
+const { UpdateOrder, FailureAction, NodeRole } = skep.objects;
 
 export interface SwarmResult {
   readonly seed: number;
@@ -54,13 +58,29 @@ interface Wanted {
   job: boolean;
 }
 
+/** Machines that may be managers; what a daemon does of itself it does so often. */
+const machines = 5;
+const daemonMs = 200;
+/** An election takes about a second here. */
+const electedMs = 15_000;
+
 export class SwarmRun {
   readonly #seed: number;
   readonly #random: Random;
   /** Apart from the rest, so that a life is the same whatever is drawn of the data plane. */
   readonly #planeRandom: Random;
   readonly #world: SwarmWorld;
-  readonly #watch = new Map<SimManager, Watch<ClusterSchema>>();
+  /** Of the log that is not in memory. */
+  #raft: RaftManagers | undefined;
+  #daemonsMs = 0;
+  /** When a machine was last asked to be let in. */
+  readonly #admissions = new Map<RaftPlace, number>();
+  /** Objects whose making was acknowledged: none may ever be missing again. */
+  readonly #acknowledged: string[] = [];
+  #notes = 0;
+  /** The term that was read last: who led before it knows less. */
+  #termRead = 0;
+  #watch: { readonly store: ObjectStore<ClusterSchema>; readonly events: Watch<ClusterSchema> } | undefined;
   readonly #wanted = new Map<string, Wanted>();
   readonly #seen = new Map<string, Task>();
   readonly #versions = new Map<string, number>();
@@ -84,18 +104,37 @@ export class SwarmRun {
   #added = 10;
   #calm: boolean;
 
-  constructor(seed: number) {
+  constructor(seed: number, log: Log = "raft") {
     this.#seed = seed;
     this.#random = Random.stream(seed, "swarm run");
     this.#planeRandom = Random.stream(seed, "data planes");
     this.#calm = this.#random.chance(0.15);
+    const [managers, workers] = [this.#random.pick([1, 3]), this.#random.int(2, 6)];
+    const [commitMs, linkMs] = [this.#random.pick([1, 4, 20]), this.#random.pick([1, 3, 40])];
+    const raftRandom = Random.stream(seed, "raft");
     this.#world = new SwarmWorld({
       seed,
-      managers: this.#random.pick([1, 3]),
-      workers: this.#random.int(2, 6),
+      managers,
+      workers,
       behaviours,
-      commitMs: this.#random.pick([1, 4, 20]),
-      linkMs: this.#random.pick([1, 3, 40]),
+      commitMs,
+      linkMs,
+      ...(log === "memory"
+        ? {}
+        : {
+            found: (tx) => this.#foundManagers(tx),
+            consensus: (clock) =>
+              (this.#raft = new RaftManagers({
+                seed,
+                clock,
+                random: raftRandom,
+                machines,
+                founders: managers === 1 ? 1 : raftRandom.pick([3, 3, 5]),
+                diskMs: commitMs,
+                linkMs: raftRandom.pick([1, 5, 30]),
+                snapshotEntries: raftRandom.pick([60, 300, 100_000]),
+              })),
+          }),
       cluster: { dispatcher: { heartbeatPeriod: { seconds: this.#random.pick([1, 1, 2, 5]) } } },
       dataPlane: {
         applyMs: this.#planeRandom.pick([1, 30, 300]),
@@ -110,6 +149,8 @@ export class SwarmRun {
   async play(): Promise<SwarmResult> {
     let failure: string | undefined;
     try {
+      if (!(await this.#world.until(electedMs, () => this.#world.open === 0, this.#look)))
+        this.#fail("nobody leads at the beginning");
       await this.#world.start();
       this.#found();
       await this.#storm();
@@ -140,6 +181,21 @@ export class SwarmRun {
     this.#create("web", { replicas: this.#random.int(1, 9), job: false });
     this.#create("agent", { replicas: "global", job: false });
     if (this.#random.chance(0.5)) this.#create("batch", { replicas: this.#random.int(1, 6), job: true });
+  }
+
+  /** With the cluster, as a founder has it: a member without a node object would be taken out. */
+  #foundManagers(tx: Tx<ClusterSchema>): void {
+    for (const { name, memberId } of this.#raft?.places ?? []) {
+      const isManager = memberId !== 0;
+      const role = isManager ? NodeRole.MANAGER : NodeRole.WORKER;
+      tx.create("node", {
+        id: name,
+        // They run no tasks, so that what happens to them is between the managers.
+        spec: { name, role, availability: NodeAvailability.DRAIN },
+        role,
+        ...(isManager ? { managerStatus: { memberId, addr: name } } : {}),
+      });
+    }
   }
 
   #create(id: string, wanted: Wanted): void {
@@ -178,6 +234,7 @@ export class SwarmRun {
     while (world.clock.monotonicMs() < untilMs) {
       await world.run(this.#random.exponential(500), this.#look);
       this.#act();
+      if (this.#raft !== undefined) this.#note();
     }
   }
 
@@ -198,7 +255,25 @@ export class SwarmRun {
       "crash",
     ];
     const more = ["recover", "recover", "stepDown", "breakLink", "removeNode", "addNode"];
-    const act = this.#random.pick(this.#calm ? changes.slice(0, 4) : [...changes, ...faults, ...more]);
+    const managers = [
+      "crashAny",
+      "crashAny",
+      "crashTwo",
+      "recover",
+      "isolate",
+      "isolate",
+      "split",
+      "healManagers",
+      "healManagers",
+      "promote",
+      "promote",
+      "demote",
+      "demote",
+      "demoteLeader",
+      "loseMachine",
+    ];
+    const wild = [...changes, ...faults, ...more, ...(this.#raft === undefined ? [] : managers)];
+    const act = this.#random.pick(this.#calm ? changes.slice(0, 4) : wild);
     this.#faults[act] = (this.#faults[act] ?? 0) + 1;
     const node = this.#random.pick([...this.#world.nodes.values()]);
     switch (act) {
@@ -215,6 +290,16 @@ export class SwarmRun {
       case "crash":
       case "stepDown":
         return this.#loseLeader(act);
+      case "crashAny":
+      case "crashTwo":
+      case "isolate":
+      case "split":
+      case "healManagers":
+      case "promote":
+      case "demote":
+      case "demoteLeader":
+      case "loseMachine":
+        return this.#troubleManagers(act);
       case "removeNode":
         return this.#removeNode(node);
       case "addNode":
@@ -279,8 +364,145 @@ export class SwarmRun {
     }
   }
 
+  #troubleManagers(act: string): void {
+    const world = this.#world;
+    const raft = this.#raft;
+    if (raft === undefined) return;
+    const random = this.#random;
+    const ups = world.managers.filter(({ up }) => up);
+    switch (act) {
+      case "crashAny":
+      case "crashTwo":
+        for (let left = act === "crashAny" ? 1 : 2; left > 0 && ups.length > 0; left--)
+          this.#crash(ups.splice(random.int(0, ups.length), 1)[0]!);
+        return;
+      case "isolate":
+      case "split": {
+        const leader = world.leader?.name ?? "";
+        const lonely = random.chance(0.6) && leader !== "" ? leader : random.pick(raft.places).name;
+        for (const { name } of raft.places) {
+          const isApart = act === "isolate" ? name !== lonely : random.chance(0.5);
+          if (name !== lonely && isApart) raft.cut(lonely, name);
+        }
+        // Its agents go with it, or are on the other side.
+        if (random.chance(0.5)) for (const node of world.nodes.values()) if (random.chance(0.5)) node.cut(lonely);
+        return;
+      }
+      case "healManagers":
+        return raft.heal();
+      case "promote":
+      case "demote":
+      case "demoteLeader": {
+        const leader = world.leader?.name ?? "";
+        const name = act === "demoteLeader" && leader !== "" ? leader : random.pick(raft.places).name;
+        const role = act === "promote" ? NodeRole.MANAGER : NodeRole.WORKER;
+        world.write((tx) => {
+          const node = tx.get("node", name);
+          if (node === undefined) return;
+          // As control has it: never the last one that is wished for.
+          const wished = [...tx.list("node")].filter(({ spec }) => spec?.role === NodeRole.MANAGER);
+          if (role === NodeRole.WORKER && wished.every(({ id }) => id === name)) return;
+          tx.edit("node", name, (draft) => {
+            draft.spec = { ...draft.spec, role };
+          });
+        });
+        return;
+      }
+      default: {
+        // Its disk is lost with the machine, and the operator takes the node out by force; it comes back as another one.
+        const conf = (world.leader?.place as RaftPlace | undefined)?.conf;
+        const lost = random.pick(raft.places);
+        const voters = (conf?.voters ?? []).map((id) => raft.placeOf(id));
+        const wellAfter = voters.filter((place) => place !== lost && place?.isUp === true).length;
+        if (conf === undefined || conf.votersOutgoing.length > 0 || wellAfter <= voters.length / 2) return;
+        if (voters.length < 3 || lost === world.leader?.place) return;
+        this.#managerOf(lost).crash();
+        lost.wipe();
+        world.write((tx) => {
+          if (tx.has("node", lost.name)) tx.remove("node", lost.name);
+        });
+      }
+    }
+  }
+
+  #managerOf(place: RaftPlace): SimManager {
+    return this.#world.managers.find((manager) => manager.place === place)!;
+  }
+
+  #crash(manager: SimManager): void {
+    const random = this.#random;
+    const place = manager.place as RaftPlace;
+    place.nextLoss = random.pick(["none", "all", "prefix", "subset"] as const);
+    manager.crash();
+    this.#world.clock.after(random.int(50, 6000), () => manager.start());
+  }
+
+  /** What the daemons of the managers' machines do: become what the node objects say. */
+  #runDaemons(): void {
+    const world = this.#world;
+    const raft = this.#raft;
+    const leader = world.leader?.place as RaftPlace | undefined;
+    if (raft === undefined || leader === undefined || world.clock.monotonicMs() < this.#daemonsMs) return;
+    const nowMs = world.clock.monotonicMs();
+    this.#daemonsMs = nowMs + daemonMs;
+    const view = leader.store.current();
+    if (!view.has("cluster", "cluster")) return;
+    for (const place of raft.places) {
+      const { name } = place;
+      const node = view.get("node", name);
+      const isManager = node?.role === NodeRole.MANAGER;
+      const memberId = (isManager ? node.managerStatus?.memberId : 0) ?? 0;
+      if (place.memberId !== 0 && place.memberId !== memberId && place !== leader) {
+        // No crash may turn that order around: consensus first, then the node object, then the machine.
+        const { voters = [], votersOutgoing = [] } = leader.conf ?? {};
+        if (node !== undefined && [...voters, ...votersOutgoing].includes(place.memberId))
+          this.#fail(`${name} is no manager by its node object, and has a vote as member ${place.memberId}`);
+        this.#managerOf(place).crash();
+        place.wipe();
+      }
+      if (node === undefined) {
+        // A new machine, as a worker at first.
+        if (view.has("service", "web") && this.#random.chance(0.05))
+          world.write((tx) => {
+            const spec = { name, role: NodeRole.WORKER, availability: NodeAvailability.DRAIN };
+            if (!tx.has("node", name)) tx.create("node", { id: name, spec, role: NodeRole.WORKER });
+          });
+      } else if (!isManager && node.spec?.role === NodeRole.MANAGER) this.#certify(name);
+      else if (isManager && memberId !== 0 && place.memberId === 0) {
+        // A disk that was lost is not made again under the same name (F12).
+        if (raft.isBuried(memberId) || raft.wasOwned(memberId)) continue;
+        place.own(memberId);
+        this.#managerOf(place).start();
+      }
+      if (isManager && place.memberId === memberId && memberId !== 0 && leader.knows(memberId) === false) {
+        if (nowMs < (this.#admissions.get(place) ?? 0)) continue;
+        this.#admissions.set(place, nowMs + 500);
+        leader.addLearner(place.record());
+      }
+    }
+  }
+
+  /** As the authority does it when the node asks for a manager's certificate. */
+  #certify(name: string): void {
+    const memberId = this.#raft?.newMemberId() ?? 0;
+    this.#world.write((tx) => {
+      const node = tx.get("node", name);
+      if (node?.role !== NodeRole.WORKER || node.spec?.role !== NodeRole.MANAGER) return;
+      tx.edit("node", name, (draft) => {
+        draft.role = NodeRole.MANAGER;
+        draft.managerStatus = skep.objects.ManagerStatus.create({ memberId, addr: name });
+      });
+    });
+  }
+
   #loseLeader(act: "crash" | "stepDown"): void {
     const world = this.#world;
+    if (this.#raft !== undefined) {
+      if (world.leader === undefined) return;
+      if (act === "crash") this.#crash(world.leader);
+      else (world.leader.place as RaftPlace).handOver();
+      return;
+    }
     const ups = world.managers.filter(({ up }) => up);
     if (world.leader === undefined) return;
     this.#unledMs = world.clock.monotonicMs();
@@ -317,9 +539,12 @@ export class SwarmRun {
 
   async #heal(): Promise<void> {
     const world = this.#world;
+    this.#raft?.heal();
     for (const manager of world.managers) if (!manager.up) manager.start();
     await world.run(3000, this.#look);
-    if (world.leader === undefined) world.cluster.group.elect(world.managers[0]!.member.log);
+    if (this.#raft === undefined && world.leader === undefined)
+      world.cluster.group.elect(world.managers[0]!.member.log);
+    if (!(await world.until(electedMs, () => world.leader !== undefined, this.#look))) this.#fail("nobody leads");
     for (const node of world.nodes.values()) {
       node.heal();
       node.start();
@@ -352,11 +577,14 @@ export class SwarmRun {
     const image = `ok:${this.#marker}`;
     const well = await this.#world.until(restMs, () => this.#unrest(image) === undefined, this.#look);
     if (!well) this.#fail(`it does not come to rest: ${this.#unrest(image)}\n${this.#report()}`);
+    this.#checkAcknowledged();
   }
 
   /** What is not as the specs say. */
   #unrest(image: string): string | undefined {
     const world = this.#world;
+    const unsettled = this.#unsettled();
+    if (unsettled !== undefined) return unsettled;
     for (const node of world.nodes.values()) {
       if (world.nodeState(node.id) !== "NODE_READY") return `node ${node.id} is ${world.nodeState(node.id)}`;
       if (node.agent?.unacknowledged !== 0) return `node ${node.id} has more to say`;
@@ -394,6 +622,44 @@ export class SwarmRun {
     return undefined;
   }
 
+  /** What of the managers is not as their nodes say, or not the same everywhere. */
+  #unsettled(): string | undefined {
+    const leader = this.#world.leader?.place as RaftPlace | undefined;
+    if (this.#raft === undefined) return undefined;
+    if (leader === undefined) return "nobody leads";
+    const { voters = [], learners = [], votersOutgoing = [] } = leader.conf ?? {};
+    if (learners.length > 0 || votersOutgoing.length > 0) return "the managers are being changed";
+    const wished = [...leader.store.current().list("node")].filter(({ spec }) => spec?.role === NodeRole.MANAGER);
+    const ids = wished.map(({ managerStatus }) => managerStatus?.memberId ?? 0).sort((a, b) => a - b);
+    if (ids.join(" ") !== voters.toSorted((a, b) => a - b).join(" "))
+      return `the voters are ${voters.join(" ")}, the managers ${ids.join(" ")}`;
+    for (const id of voters) {
+      const place = this.#raft.placeOf(id);
+      if (place?.isUp !== true) return `manager ${id} is down`;
+      if (place.appliedIndex !== leader.appliedIndex) return `${place.name} is behind`;
+      if (place.store.machine.stateHash() !== leader.store.machine.stateHash())
+        this.#fail(`the states of ${place.name} and ${leader.name} differ`);
+    }
+    return undefined;
+  }
+
+  /** Puts something on record, and remembers it as soon as it is acknowledged. */
+  #note(): void {
+    const id = `note${++this.#notes}`;
+    this.#world.write(
+      (tx) => {
+        if (!tx.has("config", id)) tx.create("config", { id, spec: { name: id } });
+      },
+      () => this.#acknowledged.push(id),
+    );
+  }
+
+  #checkAcknowledged(): void {
+    const view = this.#world.leader?.store.current();
+    for (const id of this.#acknowledged)
+      if (view?.has("config", id) === false) this.#fail(`the acknowledged ${id} is lost`);
+  }
+
   /** What this node's data plane does otherwise than the store says; said here in another way than the dispatcher does. */
   #wrongTables({ id, kernel }: SimNode): string | undefined {
     const view = this.#world.store.current();
@@ -425,7 +691,12 @@ export class SwarmRun {
         if (isOpen && runs) endpoints.set(`${mesh}/${task.id}`, ` ${serves}`);
       }
     }
-    const peers = new Map([...view.list("node")].map(({ id: peer, number }) => [peer, String(number)]));
+    const peers = new Map(
+      [...view.list("node")]
+        // The managers' machines have no data plane.
+        .filter(({ id: peer }) => this.#world.nodes.has(peer))
+        .map(({ id: peer, number }) => [peer, String(number)]),
+    );
     const real = {
       peers: [...kernel.peers].map(([key, { number }]) => `${key} ${number}`),
       endpoints: [...kernel.endpoints].map(
@@ -452,35 +723,49 @@ export class SwarmRun {
     if (this.#tooEarly !== undefined) this.#fail(this.#tooEarly);
     for (const { id, plane } of this.#world.nodes.values())
       if (plane?.overlapped === true) this.#fail(`the data plane of ${id} was asked twice at once`);
+    if (this.#raft?.failure !== undefined) this.#fail(this.#raft.failure.message);
     const { leader } = this.#world;
+    if (this.#raft !== undefined && (leader === undefined || leader !== this.#leader))
+      this.#unledMs = this.#world.clock.monotonicMs();
     if (leader !== this.#leader) {
       this.#leader = leader;
       this.#leaderSinceMs = this.#world.clock.monotonicMs();
+      if (leader !== undefined && this.#raft !== undefined) this.#checkAcknowledged();
     }
+    this.#runDaemons();
     // A container stays for longer than three events.
     if (this.#looks++ % 3 === 0) this.#checkSlots();
   };
 
   #readChanges(): void {
     const world = this.#world;
-    const leader = world.leader ?? world.managers.find(({ up }) => up);
-    if (leader === undefined) return;
-    let watch = this.#watch.get(leader);
-    if (watch === undefined) {
-      for (const other of this.#watch.values()) other.close();
-      this.#watch.clear();
-      watch = leader.store.watch({ kinds: ["task", "service", "node", "network"] });
-      this.#watch.set(leader, watch);
+    let from = world.leader;
+    if (this.#raft === undefined) from ??= world.managers.find(({ up }) => up);
+    else {
+      // One that was left behind in a smaller half still believes that it leads: what it knows is older.
+      const term = (from?.place as RaftPlace | undefined)?.leadership.term ?? 0;
+      if (term < this.#termRead) return;
+      this.#termRead = term;
     }
+    if (from === undefined) return;
+    const { store } = from;
+    if (this.#watch?.store !== store) {
+      this.#watch?.events.close();
+      this.#watch = { store, events: store.watch({ kinds: ["task", "service", "node", "network"] }) };
+    }
+    const { events } = this.#watch;
     let any = false;
-    for (let event = watch.poll(); event !== undefined; event = watch.poll()) {
+    for (let event = events.poll(); event !== undefined; event = events.poll()) {
       any = true;
       if (event.kind === "view") {
         for (const task of event.view.list("task")) this.#checkTask(this.#seen.get(task.id), task);
+        for (const service of event.view.list("service"))
+          if (service.specVersion < (this.#versions.get(service.id) ?? 0) && this.#wanted.has(service.id))
+            this.#fail(`a new leader has an older spec of ${service.id}`);
       } else for (const change of event.changes) this.#checkChange(change);
     }
     if (!any) return;
-    const view = leader.store.current();
+    const view = store.current();
     this.#checkAddresses(view);
     this.#checkReasons(view);
   }

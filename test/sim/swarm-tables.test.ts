@@ -8,6 +8,6 @@ import { SwarmRun } from "./swarm-run.ts";
 
 for (let seed = 1; seed <= 12; seed++) {
   test(`nodes route by what the store says, and nothing is stopped too early (seed ${seed})`, async () => {
-    assert.equal((await new SwarmRun(seed).play()).failure, undefined);
+    assert.equal((await new SwarmRun(seed, "memory").play()).failure, undefined);
   });
 }

@@ -1,11 +1,11 @@
 /**
  * `node test/sim/swarm.ts --seeds N [--from S] [--workers N]`: lives of whole clusters, one a seed (swarm-run.ts).
- * `--seed S` plays one, and says what happened in it.
+ * `--seed S` plays one, and says what happened in it. `--log memory` plays them over a log in memory.
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
-import { SwarmRun, type SwarmResult } from "./swarm-run.ts";
+import { SwarmRun, type Log, type SwarmResult } from "./swarm-run.ts";
 
 const { values } = parseArgs({
   options: {
@@ -13,14 +13,16 @@ const { values } = parseArgs({
     from: { type: "string", default: "1" },
     seed: { type: "string" },
     workers: { type: "string" },
+    log: { type: "string", default: "raft" },
   },
 });
 
+const log: Log = values.log === "memory" ? "memory" : "raft";
 const failuresMax = 5;
 /** Of real time: a life takes a quarter of a second. */
 const lifeMsMax = 60_000;
 
-if (values.seed !== undefined) show(await new SwarmRun(Number(values.seed)).play());
+if (values.seed !== undefined) show(await new SwarmRun(Number(values.seed), log).play());
 else await many(Number(values.from), Number(values.seeds), Number(values.workers ?? availableParallelism()));
 
 function show(result: SwarmResult): void {
@@ -79,6 +81,6 @@ function play(worker: Worker, seed: number): Promise<SwarmResult> {
       worker.off("error", reject);
       resolve(result);
     });
-    worker.postMessage(seed, []);
+    worker.postMessage({ seed, log }, []);
   });
 }

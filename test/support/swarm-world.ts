@@ -8,13 +8,14 @@ import { Random } from "../../lib/pure/prng.ts";
 import { RpcUnavailable, type BidiMethod, type RpcStream, type StreamEvents } from "../../lib/rpc/index.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
 import { silentLogger, VirtualClock } from "../../lib/runtime/index.ts";
+import { RoleManager, type Members } from "../../manager/ca/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
 import { Dispatcher } from "../../manager/dispatcher/index.ts";
 import { LogBroker } from "../../manager/logs/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
 import { Scheduler } from "../../manager/scheduler/index.ts";
-import type { ObjectStore, ClusterSchema, Tx } from "../../manager/store/index.ts";
+import type { ClusterSchema, ObjectStore, Tx } from "../../manager/store/index.ts";
 import { sessionMethod, skep } from "../../proto/index.ts";
 import { Agent, MapMemory, type AgentChannel } from "../../worker/agent/index.ts";
 import { FakeExecutor, FakeHost, type FakeBehaviour } from "../../worker/executor/fake.ts";
@@ -25,7 +26,31 @@ export const { NodeAvailability, NodeState, TaskState } = skep.objects;
 export type Task = Readonly<skep.objects.Task>;
 type Service = skep.objects.ServiceSpec.$Properties;
 
+/** One manager's end of the log, and its store: on a log in memory, or on the real one (test/sim/raft-managers.ts). */
+export interface ManagerPlace {
+  readonly name: string;
+  /** Of its present life, or of the last one. */
+  readonly store: ObjectStore<ClusterSchema>;
+  readonly isMember: boolean;
+  /** Its process starts. @returns false if it cannot */
+  begin(): boolean;
+  /** Its process is gone. */
+  end(): void;
+  /** Consensus as the role manager needs it; absent: who is a manager does not change. */
+  readonly members?: Members;
+}
+
+export interface Consensus {
+  readonly places: readonly ManagerPlace[];
+  /** Who leads, with everything applied that was committed before. */
+  leader(): ManagerPlace | undefined;
+}
+
 export interface SwarmOptions {
+  /** What else is there from the moment on in which the cluster is. */
+  readonly found?: (tx: Tx<ClusterSchema>) => void;
+  /** In place of the log in memory. */
+  readonly consensus?: (clock: VirtualClock) => Consensus;
   readonly seed?: number | string;
   readonly managers?: number;
   readonly workers?: number;
@@ -51,48 +76,78 @@ export interface SwarmOptions {
 
 const by = { actor: "test", cause: "test" };
 
+/** A change that somebody asks for until it is done. */
+interface Wish {
+  readonly change: (tx: Tx<ClusterSchema>) => void;
+  readonly acknowledged: (() => void) | undefined;
+}
+
 export class SwarmWorld {
   readonly clock = new VirtualClock();
   readonly random: Random;
-  readonly cluster: StoreCluster;
   readonly managers: SimManager[] = [];
   readonly nodes = new Map<string, SimNode>();
   readonly links = new Set<Link>();
   readonly options: SwarmOptions;
-  readonly #again: ((tx: Tx<ClusterSchema>) => void)[] = [];
+  readonly #memory: StoreCluster | undefined;
+  readonly #consensus: Consensus;
+  readonly #again: Wish[] = [];
+  /** Asked of a store that has not answered. */
+  readonly #asked = new Map<Wish, ObjectStore<ClusterSchema>>();
+  #lastLeader: SimManager | undefined;
+  #lastStore: ObjectStore<ClusterSchema> | undefined;
   #committing = false;
 
   constructor(options: SwarmOptions = {}) {
     this.options = options;
     const seed = options.seed ?? 1;
     this.random = Random.stream(seed, "world");
-    this.cluster = new StoreCluster({
-      auto: false,
-      members: options.managers ?? 1,
-      ...(options.kept === undefined
-        ? {}
-        : { watchLimits: options.kept.watchLimits, limits: { decodedMax: options.kept.decodedMax } }),
-    });
-    for (const member of this.cluster.members) this.managers.push(new SimManager(this, member));
+    if (options.consensus === undefined) {
+      this.#memory = new StoreCluster({
+        auto: false,
+        members: options.managers ?? 1,
+        ...(options.kept === undefined
+          ? {}
+          : { watchLimits: options.kept.watchLimits, limits: { decodedMax: options.kept.decodedMax } }),
+      });
+      this.#consensus = new MemoryConsensus(this.#memory);
+    } else this.#consensus = options.consensus(this.clock);
+    for (const place of this.#consensus.places) this.managers.push(new SimManager(this, place));
     for (const manager of this.managers) manager.start();
-    this.write((tx) =>
+    this.write((tx) => {
+      if (tx.has("cluster", "cluster")) return;
       tx.create("cluster", {
         id: "cluster",
         spec: { name: "default", ...options.cluster },
         defaultAddrPool: [...(options.addressPools ?? [])],
         subnetSize: options.subnetSize ?? 0,
-      }),
-    );
+      });
+      options.found?.(tx);
+    });
     for (let at = 1; at <= (options.workers ?? 1); at++) this.addNode(`node${at}`);
   }
 
-  /** Of the manager that leads, or of any. */
+  /** The log in memory; a world on the real one has none. */
+  get cluster(): StoreCluster {
+    if (this.#memory === undefined) throw new Error("this world has a log of its own");
+    return this.#memory;
+  }
+
+  /** Of the manager that leads, or else of the one that did last: nobody knows more. */
   get store(): ObjectStore<ClusterSchema> {
-    return (this.leader ?? this.managers[0])!.store;
+    return this.leader?.store ?? this.#lastStore ?? this.managers[0]!.store;
   }
 
   get leader(): SimManager | undefined {
-    return this.managers.find((manager) => manager.member.log === this.cluster.group.leader);
+    const place = this.#consensus.leader();
+    if (place === undefined) return undefined;
+    if (this.#lastLeader?.place !== place) this.#lastLeader = this.managers.find((manager) => manager.place === place);
+    this.#lastStore = place.store;
+    return this.#lastLeader;
+  }
+
+  get consensus(): Consensus {
+    return this.#consensus;
   }
 
   addNode(id: string): SimNode {
@@ -124,14 +179,38 @@ export class SwarmWorld {
 
   // ------------------------------------------------------------------------------------------------------------ writes
 
-  /** As a client would: again, if it met another change or was lost with a leader. */
-  write(change: (tx: Tx<ClusterSchema>) => void): void {
+  /**
+   * As a client would: again, if it met another change or was lost with a leader.
+   * @param acknowledged  it is committed, and somebody was told so
+   */
+  write(change: (tx: Tx<ClusterSchema>) => void, acknowledged?: () => void): void {
+    this.#ask({ change, acknowledged });
+  }
+
+  #ask(wish: Wish): void {
     this.#setTime();
-    this.store.transact(change, by, (outcome) => {
-      if (outcome.kind === "committed") return;
+    const { store } = this;
+    this.#asked.set(wish, store);
+    store.transact(wish.change, by, (outcome) => {
+      if (!this.#asked.delete(wish)) return;
+      if (outcome.kind === "committed") return wish.acknowledged?.();
       const code = (outcome.error as { code?: string }).code ?? "";
-      if (outcome.kind === "unknown" || code === "CONFLICT" || code === "NOT_LEADER") this.#again.push(change);
+      if (outcome.kind === "unknown" || unheard.has(code)) this.#again.push(wish);
     });
+  }
+
+  /** The process that was asked is gone, and will not answer. */
+  unanswered(store: ObjectStore<ClusterSchema>): void {
+    for (const [wish, asked] of this.#asked)
+      if (asked === store) {
+        this.#asked.delete(wish);
+        this.#again.push(wish);
+      }
+  }
+
+  /** Changes that nobody has acknowledged yet. */
+  get open(): number {
+    return this.#asked.size + this.#again.length;
   }
 
   service(id: string, spec: Service): void {
@@ -176,10 +255,9 @@ export class SwarmWorld {
   /** Everything that is due at this moment has happened. */
   async settle(): Promise<void> {
     for (let round = 0; round < 6; round++) await Promise.resolve();
-    const { group } = this.cluster;
-    if (group.leader !== undefined && this.#again.length > 0)
-      for (const change of this.#again.splice(0)) this.write(change);
-    if (group.pending === 0 || this.#committing) return;
+    if (this.#again.length > 0 && this.leader !== undefined) for (const wish of this.#again.splice(0)) this.#ask(wish);
+    const group = this.#memory?.group;
+    if (group === undefined || group.pending === 0 || this.#committing) return;
     this.#committing = true;
     this.clock.after(this.random.float() * (this.options.commitMs ?? 3), () => {
       this.#committing = false;
@@ -211,7 +289,7 @@ export class SwarmWorld {
   }
 
   #setTime(): void {
-    this.cluster.nowUs = this.clock.wallMs() * 1000;
+    if (this.#memory !== undefined) this.#memory.nowUs = this.clock.wallMs() * 1000;
   }
 
   // ------------------------------------------------------------------------------------------------------------ faults
@@ -244,9 +322,53 @@ export class SwarmWorld {
   }
 }
 
+const unheard: ReadonlySet<string> = new Set(["CONFLICT", "NOT_LEADER", "BACKPRESSURE", "STORE_CLOSED"]);
+
+/** All members know of each other at once. */
+class MemoryConsensus implements Consensus {
+  readonly places: readonly MemoryPlace[];
+  readonly #cluster: StoreCluster;
+
+  constructor(cluster: StoreCluster) {
+    this.#cluster = cluster;
+    this.places = cluster.members.map((member) => new MemoryPlace(member));
+  }
+
+  leader(): ManagerPlace | undefined {
+    return this.places.find(({ member }) => member.log === this.#cluster.group.leader);
+  }
+}
+
+class MemoryPlace implements ManagerPlace {
+  readonly member: Member;
+  readonly isMember = true;
+
+  constructor(member: Member) {
+    this.member = member;
+  }
+
+  get name(): string {
+    return this.member.log.name;
+  }
+
+  get store(): ObjectStore<ClusterSchema> {
+    return this.member.store;
+  }
+
+  begin(): boolean {
+    this.member.log.paused = false;
+    this.member.log.catchUp();
+    return true;
+  }
+
+  end(): void {
+    this.member.log.paused = true;
+  }
+}
+
 /** One manager: its store, and what it does as a leader. */
 export class SimManager {
-  readonly member: Member;
+  readonly place: ManagerPlace;
   readonly name: string;
   readonly #world: SwarmWorld;
   dispatcher!: Dispatcher;
@@ -255,18 +377,25 @@ export class SimManager {
   #starts = 0;
   up = false;
 
-  constructor(world: SwarmWorld, member: Member) {
+  constructor(world: SwarmWorld, place: ManagerPlace) {
     this.#world = world;
-    this.member = member;
-    this.name = member.log.name;
+    this.place = place;
+    this.name = place.name;
   }
 
   get store(): ObjectStore<ClusterSchema> {
-    return this.member.store;
+    return this.place.store;
+  }
+
+  /** Of the log in memory. */
+  get member(): Member {
+    if (!(this.place instanceof MemoryPlace)) throw new Error("this manager has a log of its own");
+    return this.place.member;
   }
 
   start(): void {
-    const { clock, options, managers, cluster } = this.#world;
+    const { clock, options, consensus } = this.#world;
+    if (!this.place.begin()) return;
     const seed = `${options.seed ?? 1} ${this.name} ${++this.#starts}`;
     const random = Random.stream(seed, "ids");
     const fill = (bytes: Uint8Array): void => {
@@ -278,13 +407,15 @@ export class SimManager {
       random: Random.stream(seed, "dispatcher"),
       newId: () => newId(fill),
       managers: () =>
-        managers.map(({ name, member }) => ({ nodeId: name, addr: name, leader: member.log === cluster.group.leader })),
+        consensus.places
+          .filter(({ isMember }) => isMember)
+          .map((place) => ({ nodeId: place.name, addr: place.name, leader: place === consensus.leader() })),
     });
     this.logs = new LogBroker({ store: this.store, sessions: this.dispatcher, newId: () => newId(fill) });
-    this.member.log.paused = false;
-    this.member.log.catchUp();
     this.up = true;
+    const { members } = this.place;
     this.#loops = new LeaderLoops(this.store, [
+      ...(members === undefined ? [] : [new RoleManager({ ...parts, members, seed })]),
       new Allocator({ ...parts, newId: () => newId(fill) }),
       new Orchestrator({ ...parts, newId: () => newId(fill) }),
       new Scheduler({ ...parts, seed }),
@@ -295,10 +426,12 @@ export class SimManager {
 
   /** The process is gone: nothing is said any more. */
   crash(): void {
+    if (!this.up) return;
     this.up = false;
     this.#world.breakLinks((link) => link.manager === this);
-    this.member.log.paused = true;
+    this.place.end();
     this.stop();
+    this.#world.unanswered(this.store);
   }
 
   stop(): void {
