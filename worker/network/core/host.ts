@@ -260,10 +260,13 @@ ${swarm(`udp dport != ${dataPort} goto tunnelin`)}    ip saddr != @peers drop
     iifname != "lo" ip daddr 127.0.0.0/8 drop
     notrack
   }
+  chain inside {
+    ${namesOfSandboxes} accept
+    drop
+  }
   chain ours {
 ${swarm(`iifname "${tunnelLink}" drop`)}    ip saddr 127.0.0.0/8 drop
-    ${namesOfSandboxes} accept
-    ip daddr 127.0.0.0/8 drop
+    ip daddr 127.0.0.0/8 goto inside
 ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
   chain raw {
     type filter hook prerouting priority raw; policy accept;
