@@ -32,6 +32,8 @@ export interface EndpointRecord {
   readonly aliases: readonly string[];
   /** It runs, is healthy and is wanted: traffic for its service may go to it. */
   readonly serving: boolean;
+  /** Its node is taken for lost: nobody knows whether it goes on. */
+  readonly lost?: boolean;
 }
 
 export interface ServicePort {

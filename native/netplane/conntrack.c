@@ -2,6 +2,7 @@
 #include "common/fd.h"
 
 #include <arpa/inet.h>
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <string.h>
@@ -63,9 +64,10 @@ static bool agrees(const struct ip *wanted, const struct ip *found)
     return wanted->family == 0 || (wanted->family == found->family && memcmp(wanted->bytes, found->bytes, ip_size(wanted)) == 0);
 }
 
-static bool is_wanted(const struct connection_fields *wanted, const struct side *original, const struct side *reply)
+static bool is_wanted(const struct connection_fields *wanted, const struct side *original, const struct side *reply,
+                      bool is_answered)
 {
-    return agrees(&wanted->original_destination, &original->destination) && agrees(&wanted->original_source, &original->source) &&
+    return (!wanted->unanswered || !is_answered) && agrees(&wanted->original_destination, &original->destination) && agrees(&wanted->original_source, &original->source) &&
            agrees(&wanted->reply_source, &reply->source) && (wanted->protocol == 0 || wanted->protocol == original->protocol) &&
            (wanted->port == 0 || wanted->port == original->port);
 }
@@ -82,8 +84,9 @@ static int collect(void *context, const struct nlmsghdr *message, struct error *
     if (!read_side(attributes[CTA_TUPLE_ORIG], header->nfgen_family, &original) ||
         !read_side(attributes[CTA_TUPLE_REPLY], header->nfgen_family, &reply))
         return 0;
+    bool is_answered = (ntohl(attribute_u32(attributes[CTA_STATUS])) & IPS_SEEN_REPLY) != 0;
     size_t which = 0;
-    while (which < search->count && !is_wanted(search->wanted[which], &original, &reply))
+    while (which < search->count && !is_wanted(search->wanted[which], &original, &reply, is_answered))
         which++;
     if (which == search->count)
         return 0;

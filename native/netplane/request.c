@@ -359,6 +359,7 @@ static void decode_connection(struct reader *reader, struct connection_fields *c
     connection->reply_source = take_ip(reader, "replySource", false);
     connection->protocol = take_protocol(reader, true, false);
     connection->port = (uint16_t)take_number(reader, "port", 1, 65535, 0, false);
+    connection->unanswered = take_flag(reader, "unanswered", 0) == 1;
     uint8_t families[] = {connection->original_destination.family, connection->original_source.family,
                           connection->reply_source.family};
     uint8_t family = 0;

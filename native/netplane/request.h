@@ -137,6 +137,7 @@ struct connection_fields {
     struct ip reply_source;
     uint16_t port;    /* 0: any */
     uint8_t protocol; /* 0: any */
+    bool unanswered;  /* only those whose other end has said nothing */
 };
 
 struct port_fields {

@@ -19037,6 +19037,9 @@ export namespace skep {
             /** EndpointRecord serving. */
             serving: boolean;
 
+            /** EndpointRecord lost. */
+            lost: boolean;
+
             /**
              * Creates a new EndpointRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19105,6 +19108,9 @@ export namespace skep {
 
                 /** EndpointRecord serving */
                 serving?: (boolean|null);
+
+                /** EndpointRecord lost */
+                lost?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

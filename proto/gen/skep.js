@@ -25832,6 +25832,7 @@ export const skep = $root.skep = (() => {
             EndpointRecord.prototype.gatewayAddress = "";
             EndpointRecord.prototype.aliases = $util.emptyArray;
             EndpointRecord.prototype.serving = false;
+            EndpointRecord.prototype.lost = false;
 
             EndpointRecord.create = function(properties) {
                 return new EndpointRecord(properties);
@@ -25866,6 +25867,8 @@ export const skep = $root.skep = (() => {
                         writer.uint32(74).string(message.aliases[i]);
                 if (message.serving != null && $Object.hasOwnProperty.call(message, "serving") && message.serving !== false)
                     writer.uint32(80).bool(message.serving);
+                if (message.lost != null && $Object.hasOwnProperty.call(message, "lost") && message.lost !== false)
+                    writer.uint32(88).bool(message.lost);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -25985,6 +25988,15 @@ export const skep = $root.skep = (() => {
                                 message.serving = value;
                             else
                                 delete message.serving;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.lost = value;
+                            else
+                                delete message.lost;
                             continue;
                         }
                     }

@@ -8,11 +8,11 @@ import { execFile } from "node:child_process";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, test, type TestContext } from "node:test";
 import { promisify } from "node:util";
 
 import { buildOutsider, type Host, type Outsider } from "../../deploy/quickstart/hosts.ts";
-import { buildProbe, healthcheck, Held, Load, webImage } from "./web.ts";
+import { buildProbe, healthcheck, Held, Load, webImage, whileAsked } from "./web.ts";
 import { ask, hindrance, World, type TaskShape } from "./world.ts";
 
 const execute = promisify(execFile);
@@ -20,9 +20,11 @@ const execute = promisify(execFile);
 const isFull = process.env["SKEP_FULL"] === "1";
 const replicas = isFull ? 10 : 4;
 const perSecond = isFull ? 500 : 150;
+/** For what takes a moment on a quiet machine. */
+const slow = 120_000;
 const published = 8080;
 
-describe("a published service on three hosts", { skip: hindrance, timeout: isFull ? 600_000 : 240_000 }, () => {
+describe("a published service on three hosts", { skip: hindrance, timeout: 600_000 }, () => {
   let world: World;
   let manager: Host;
   let client: Outsider;
@@ -114,25 +116,19 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
   };
 
   /** Through the mesh from outside by every host, and through the service's address from a container, at the same time. */
-  async function underLoad(act: () => Promise<void>): Promise<void> {
-    const seconds = isFull ? 150 : 60;
+  async function underLoad(context: TestContext, act: () => Promise<void>): Promise<void> {
+    const seconds = 150;
     const entries = world.hosts.map(({ address }) => address);
     const loads = {
       mesh: new Load(namespaceOf(client), entries, published, perSecond, seconds),
       vip: new Load(await containerOfClient(), [vip], 80, perSecond, seconds),
     };
-    try {
-      for (const load of Object.values(loads)) await load.ready();
-      await act();
-    } finally {
-      for (const [name, load] of Object.entries(loads)) {
-        const { failures, by, asked, answered, ...more } = await load.end();
-        assert.deepEqual(failures, [], `${name}: ${answered} of ${asked}`);
-        assert.equal(answered, asked);
-        assert.ok(asked > 50, `${name}: ${asked} requests are no load`);
-        assert.ok(Object.keys(by).length > 1, `${name}: one task answers all: ${JSON.stringify(by)}`);
-        if (isFull) console.log(JSON.stringify({ name, asked, answered, ...more, tasks: Object.keys(by).length }));
-      }
+    for (const [name, { failures, by, asked, answered, ...more }] of await whileAsked(loads, act)) {
+      context.diagnostic(JSON.stringify({ name, asked, answered, ...more, tasks: Object.keys(by).length }));
+      assert.deepEqual(failures, [], `${name}: ${answered} of ${asked}`);
+      assert.equal(answered, asked);
+      assert.ok(asked > 50, `${name}: ${asked} requests are no load`);
+      assert.ok(Object.keys(by).length > 1, `${name}: one task answers all: ${JSON.stringify(by)}`);
     }
   }
 
@@ -172,15 +168,15 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
   });
 
   for (const order of ["stop-first", "start-first"]) {
-    test(`a rolling update, ${order}, two at a time, loses no request: neither from outside nor in the overlay`, async () => {
+    test(`a rolling update, ${order}, two at a time, loses no request: neither from outside nor in the overlay`, async (context) => {
       const before = new Set((await running("web", replicas)).map(({ ID }) => ID));
-      await underLoad(async () => {
+      await underLoad(context, async () => {
         await world.update(manager, serviceId, (now) => {
           const template = now["TaskTemplate"] as { ForceUpdate?: number };
           template.ForceUpdate = (template.ForceUpdate ?? 0) + 1;
           now["UpdateConfig"] = { Parallelism: 2, Order: order, Monitor: 200_000_000, FailureAction: "pause" };
         });
-        await world.until("the update's end", isFull ? 120_000 : 50_000, async () => {
+        await world.until("the update's end", slow, async () => {
           const { UpdateStatus } = await world.service(manager, serviceId);
           const tasks = await world.tasks(manager, "web");
           // Also the old ones have really ended: that is when requests could be lost.
@@ -193,7 +189,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
     });
   }
 
-  test("a host that is drained loses no request, and works again after", async () => {
+  test("a host that is drained loses no request, and works again after", async (context) => {
     const [task] = (await running("client", 1)) as [TaskShape];
     const ids = await Promise.all(world.workers.map((host) => world.nodeIdOf(host)));
     // The asking container must not be among those that move.
@@ -205,9 +201,9 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
         const path = `/nodes/${id}/update?version=${body.Version.Index}`;
         return (await ask(manager, "POST", path, wanted)).status === 200;
       });
-    await underLoad(async () => {
+    await underLoad(context, async () => {
       await setAvailability("drain");
-      await world.until("the tasks elsewhere", isFull ? 120_000 : 50_000, async () => {
+      await world.until("the tasks elsewhere", slow, async () => {
         const all = await world.tasks(manager, "web");
         const there = all.filter(({ NodeID, Status }) => NodeID === id && Status.State === "running");
         return there.length === 0 && (await world.running(manager, "web")).length === replicas;
@@ -216,7 +212,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
     await setAvailability("active");
   });
 
-  test("a daemon that is killed and started again under traffic breaks no connection", async () => {
+  test("a daemon that is killed and started again under traffic breaks no connection", async (context) => {
     const inContainer = await containerOfClient();
     const held: Held[] = [];
     try {
@@ -233,7 +229,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: isFul
       const same = async (when: string): Promise<void> => {
         assert.deepEqual(await Promise.all(held.map((one) => one.ask())), names, when);
       };
-      await underLoad(async () => {
+      await underLoad(context, async () => {
         for (const host of world.hosts) {
           await host.kill();
           await same(`${host.name} has no daemon`);

@@ -74,6 +74,21 @@ export class Load {
   }
 }
 
+/** From before something happens until after it. @returns what came of each, by name */
+export async function whileAsked(
+  loads: Readonly<Record<string, Load>>,
+  act: () => Promise<void>,
+): Promise<readonly (readonly [string, LoadOutcome])[]> {
+  const outcomes: (readonly [string, LoadOutcome])[] = [];
+  try {
+    for (const load of Object.values(loads)) await load.ready();
+    await act();
+  } finally {
+    for (const [name, load] of Object.entries(loads)) outcomes.push([name, await load.end()]);
+  }
+  return outcomes;
+}
+
 export interface Question {
   readonly protocol: "tcp" | "udp";
   readonly address: string;

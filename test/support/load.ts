@@ -15,7 +15,7 @@ export interface LoadOutcome {
   readonly slow: number;
   /** Of asking. */
   readonly seconds: number;
-  /** At most 50, each with its time in ms since the beginning. */
+  /** The first 25 and the last 25, each with its time in ms since the beginning. */
   readonly failures: readonly string[];
   /** When the last of those that failed was asked, in ms of the epoch; 0: none has failed. */
   readonly lastFailedMs: number;
@@ -24,6 +24,8 @@ export interface LoadOutcome {
 }
 
 const patienceMs = 8000;
+/** The first and the last ones. */
+const toldMax = 50;
 const [port, perSecond, seconds] = process.argv.slice(2, 5).map(Number) as [number, number, number];
 const addresses = process.argv.slice(5);
 const limit = perSecond * seconds;
@@ -57,7 +59,8 @@ function ask(address: string): void {
     } else {
       const at = `${Math.round(askedMs - startedMs)} ms, ${address}:${socket.localPort ?? "-"}`;
       lastFailedMs = Math.max(lastFailedMs, performance.timeOrigin + askedMs);
-      if (failures.length < 50) failures.push(`${at}: ${stage}: ${failure} after ${Math.round(tookMs)} ms`);
+      if (failures.length === toldMax) failures.splice(toldMax / 2, 1);
+      failures.push(`${at}: ${stage}: ${failure} after ${Math.round(tookMs)} ms`);
       socket.destroy();
     }
     finish();

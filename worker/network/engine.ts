@@ -41,6 +41,7 @@ export interface EngineOptions {
 const calmMs = 100;
 const repairMs = 60_000;
 const forgetMs = 100;
+const forgetMaxMs = 10_000;
 const retryMs = { minMs: 200, maxMs: 30_000 };
 /** Operations a message, so that other namespaces get their turn between the messages of a large one. */
 const operationsMax = 2_000;
@@ -188,16 +189,29 @@ export class Engine implements AsyncDisposable {
   #forgetSoon(path: string, connections: readonly ForgottenConnections[]): void {
     const { kernel, model, clock, logger } = this.#options;
     const waiting = this.#forgotten.get(path) ?? new Map<string, ForgottenConnections>();
-    for (const one of connections) waiting.set(`${one.destination} ${one.replySource}`, one);
+    for (const one of connections) {
+      const key = `${one.destination} ${one.replySource}`;
+      // Who has ended is forgotten whole.
+      if (waiting.get(key)?.lost !== false) waiting.set(key, { ...one, lost: one.lost === true });
+    }
     if (this.#forgotten.has(path)) return;
     this.#forgotten.set(path, waiting);
     this.#tasks.start(`forgotten connections of ${path}`, async (signal) => {
       await sleep(clock, forgetMs, signal);
       this.#forgotten.delete(path);
-      if (!model.namespaces.has(path)) return;
-      await kernel.run(path, forgetOperations([...waiting.values()])).catch((error: unknown) => {
-        logger.warn("connections of tasks that have ended are still tracked", { namespace: path, error });
-      });
+      // netplane may just be starting again.
+      for (let waitMs = forgetMs; model.namespaces.has(path); waitMs *= 4) {
+        try {
+          await kernel.run(path, forgetOperations([...waiting.values()]));
+          return;
+        } catch (error) {
+          if (waitMs > forgetMaxMs) {
+            logger.warn("connections of tasks that have ended are still tracked", { namespace: path, error });
+            return;
+          }
+        }
+        await sleep(clock, waitMs, signal);
+      }
     });
   }
 
@@ -313,15 +327,14 @@ class NamespaceWorker {
         path,
         sysctls.map(({ path: name }) => ({ op: "sysctl-read", name, ignore: ["ENOENT"] }) as const),
       );
-      const right = new Set(
-        sysctls
-          .filter(({ value, optional }, at) => {
-            const found = values[at];
-            return typeof found === "string" ? found.trim() === value : optional === true;
-          })
-          .map((one) => objectKey(one)),
-      );
-      return unread.filter(({ key }) => !right.has(key));
+      const found = new Map(sysctls.map((one, at) => [objectKey(one), values[at]]));
+      return unread.flatMap((change): ObjectChange[] => {
+        const { key, after } = change;
+        if (after?.type !== "sysctl") return [change];
+        const value = found.get(key);
+        if (typeof value !== "string") return after.optional === true ? [] : [change];
+        return value.trim() === after.value ? [] : [{ ...change, before: { ...after, value: value.trim() } }];
+      });
     } catch (error) {
       if (errnoOf(error) !== "ENOENT" || path === "") throw error;
       return [...namespace.objects()].map((after) => ({ key: objectKey(after), before: undefined, after }));

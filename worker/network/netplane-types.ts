@@ -241,6 +241,8 @@ export type Operation = Tolerant &
         readonly protocol?: "tcp" | "udp" | "sctp" | "icmp";
         /** Port of the original destination. */
         readonly port?: number;
+        /** Only those whose other end has said nothing. */
+        readonly unanswered?: boolean;
       }
     /**
      * Holds a port, so that no other process of the namespace binds it; nothing listens on it. EADDRINUSE: another holds it. It is

@@ -441,12 +441,15 @@ function elementSet(namespace: Namespace, { family, table, set }: ElementObject)
 
 /** Forgets connections of tasks that are gone; there may be none. */
 export const forgetOperations = (forgotten: readonly ForgottenConnections[]): Operation[] =>
-  forgotten.map(({ destination, replySource }) => ({
-    op: "connections-delete",
-    ...(destination === "" ? {} : { originalDestination: destination }),
-    replySource,
-    ignore: ["ENOENT"],
-  }));
+  forgotten.flatMap(({ destination, replySource, lost = false }) => {
+    const all = {
+      op: "connections-delete",
+      ...(destination === "" ? {} : { originalDestination: destination }),
+      replySource,
+      ignore: ["ENOENT"],
+    } as const;
+    return lost ? [{ ...all, protocol: "udp" } as const, { ...all, unanswered: true }] : [all];
+  });
 
 // ------------------------------------------------------------------------------------------------- what the kernel has
 

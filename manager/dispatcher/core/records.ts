@@ -23,27 +23,34 @@ export const hasPlace = (task: Task): boolean =>
 export const isServing = (task: Task): boolean =>
   stateOf(task) === TaskState.RUNNING && task.desiredState < TaskState.SHUTDOWN;
 
-/** @param serving  false also when its node is down, which the task itself does not say */
-export function endpointRecords(task: Task, serving: boolean): EndpointRecord[] {
+/** What the task itself does not say. */
+export interface EndpointFacts {
+  /** False also when its node is down. */
+  readonly serving: boolean;
+  /** Its node is down. */
+  readonly lost: boolean;
+}
+
+export function endpointRecords(task: Task, facts: EndpointFacts): EndpointRecord[] {
   if (!hasPlace(task)) return [];
   return task.networksAttachments.flatMap(({ networkId, addresses, aliases }) =>
     (networkId ?? "") === "" || (addresses ?? []).length === 0
       ? []
-      : [{ ...common(task, serving), networkId: networkId ?? "", addresses: addresses ?? [], aliases: aliases ?? [] }],
+      : [{ ...common(task, facts), networkId: networkId ?? "", addresses: addresses ?? [], aliases: aliases ?? [] }],
   );
 }
 
 /** Where published ports of any host lead to. @returns undefined while its node has not told a gateway address */
-export function ingressEndpoint(task: Task, networkId: string, serving: boolean): EndpointRecord | undefined {
-  const record = common(task, serving);
+export function ingressEndpoint(task: Task, networkId: string, facts: EndpointFacts): EndpointRecord | undefined {
+  const record = common(task, facts);
   if (stateOf(task) !== TaskState.RUNNING || record.gatewayAddress === "") return undefined;
   return { ...record, networkId, addresses: [], aliases: [] };
 }
 
-function common(task: Task, serving: boolean): EndpointRecord & { readonly gatewayAddress: string } {
+function common(task: Task, { serving, lost }: EndpointFacts): EndpointRecord & { readonly gatewayAddress: string } {
   const { id, serviceId, nodeId, name, slot } = task;
   const [gatewayAddress = ""] = task.status?.networkStatus?.gatewayAddresses ?? [];
-  return { taskId: id, serviceId, nodeId, name, slot, gatewayAddress, serving };
+  return { taskId: id, serviceId, nodeId, name, slot, gatewayAddress, serving, ...(lost ? { lost } : {}) };
 }
 
 /**

@@ -329,9 +329,12 @@ test("what is on a node that is down does not serve, and does again when the nod
   assert.equal(tables.setNode("node1", nodeOf({ status: { state: NodeState.NODE_DOWN } })), true);
   tables.setTask("t", task);
   assert.deepEqual(endpoints(tables, "net"), ["t idle"]);
+  const isLost = (): boolean => [...tables.table("net").after(0)].some(({ item }) => item.endpoint?.lost === true);
+  assert.equal(isLost(), true, "who is not answered by it is given to another");
   assert.equal(tables.setNode("node1", nodeOf({ status: { state: NodeState.NODE_UNKNOWN } })), true);
   tables.setTask("t", task);
   assert.deepEqual(endpoints(tables, "net"), ["t serves"]);
+  assert.equal(isLost(), false);
 });
 
 test("the mesh's table has services with published ports, and of their tasks those that run and have a gateway address", () => {

@@ -151,10 +151,11 @@ export class Tables {
   }
 
   #recordsOf(task: Task): readonly EndpointRecord[] {
-    const serving = isServing(task) && !this.#down.has(task.nodeId);
-    const records = endpointRecords(task, serving);
+    const lost = this.#down.has(task.nodeId);
+    const facts = { serving: isServing(task) && !lost, lost };
+    const records = endpointRecords(task, facts);
     if (this.#ingress === undefined || !this.#published.has(task.serviceId)) return records;
-    const ingress = ingressEndpoint(task, this.#ingress, serving);
+    const ingress = ingressEndpoint(task, this.#ingress, facts);
     return ingress === undefined ? records : [...records, ingress];
   }
 

@@ -772,12 +772,13 @@ onHost("a verdict map sends traffic to where its elements say, and forgotten con
       await host.netplane.run(path, [
         { ...wanted, replySource: "10.0.1.99" },
         { ...wanted, protocol: "tcp" },
+        { ...wanted, unanswered: true },
         { ...wanted, port: 7001 },
         { ...wanted, originalSource: "10.0.1.12" },
         { ...wanted, replySource: "10.0.1.12", protocol: "udp", port: 7000, originalSource: "10.0.1.11" },
         wanted,
       ]),
-      [0, 0, 0, 0, 1, 0],
+      [0, 0, 0, 0, 0, 1, 0],
     );
     assert.equal(ask(), "server 1");
   } finally {

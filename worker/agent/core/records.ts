@@ -66,6 +66,7 @@ function endpointOf(record: skep.dispatcher.EndpointRecord.$Properties): Endpoin
     gatewayAddress: parseAddress(gateway) === undefined ? "" : gateway,
     aliases: record.aliases ?? [],
     serving: record.serving ?? false,
+    ...(record.lost === true ? { lost: true } : {}),
   };
 }
 

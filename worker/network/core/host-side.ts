@@ -11,6 +11,7 @@ import { bridgeObjects6, element6 } from "./host6.ts";
 import { defaultBridgeName } from "./local-network.ts";
 import { IngressMesh } from "./mesh.ts";
 import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
+import type { ForgottenConnections } from "./namespace.ts";
 import type { NetObject } from "./objects.ts";
 import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import { subnetText } from "./pools.ts";
@@ -129,7 +130,7 @@ class HostPart implements Part {
     this.#options = options;
     const groups = {
       set: (group: string, objects: readonly NetObject[]) => placement.set(hostPath, group, objects),
-      forget: (connections: { destination: string; replySource: string }) => placement.forget(hostPath, connections),
+      forget: (connections: ForgottenConnections) => placement.forget(hostPath, connections),
     };
     this.#chains = new SlotChains(groups);
     this.#mesh = new IngressMesh(groups, this.#chains);

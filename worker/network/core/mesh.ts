@@ -24,6 +24,7 @@ interface MeshTask {
   readonly serviceId: string;
   readonly gatewayAddress: string;
   readonly serving: boolean;
+  readonly lost: boolean;
 }
 
 export class IngressMesh {
@@ -86,6 +87,7 @@ export class IngressMesh {
             serviceId: record.serviceId,
             gatewayAddress: record.gatewayAddress,
             serving: record.serving && record.gatewayAddress !== "",
+            lost: record.lost === true,
           };
     if (before?.serving === true && (after?.serving !== true || after.serviceId !== before.serviceId)) {
       this.#leave(before.serviceId, taskId);
@@ -96,6 +98,8 @@ export class IngressMesh {
     // It has ended, or its address is another's from now on: what conntrack still sends there shall find another task.
     if (before !== undefined && before.gatewayAddress !== "" && before.gatewayAddress !== after?.gatewayAddress) {
       this.#groups.forget(connectionsOf(before.gatewayAddress));
+    } else if (after?.lost === true && before?.lost === false && after.gatewayAddress !== "") {
+      this.#groups.forget({ ...connectionsOf(after.gatewayAddress), lost: true });
     }
   }
 

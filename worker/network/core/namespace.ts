@@ -16,6 +16,11 @@ export interface ObjectChange {
 export interface ForgottenConnections {
   readonly destination: string;
   readonly replySource: string;
+  /**
+   * Its node is lost, though it may only be cut off from the managers: TCP that was answered goes on or ends by itself. All
+   * else would be sent there for as long as its client goes on, or another takes its port.
+   */
+  readonly lost?: boolean;
 }
 
 interface Claim {

@@ -107,7 +107,8 @@ export class Overlays implements Part {
       tunnelKey,
       set: (group, objects) => placement.set(namespacePath(network), group, objects),
       setOnHost: (group, objects) => placement.set("", `network ${network.id} ${group}`, objects),
-      forget: (destination, replySource) => placement.forget(namespacePath(network), { destination, replySource }),
+      forget: (destination, replySource, lost) =>
+        placement.forget(namespacePath(network), { destination, replySource, ...(lost ? { lost } : {}) }),
     });
     this.#overlays.set(network.id, overlay);
     for (const record of this.#services.get(network.id)?.values() ?? []) overlay.service(record.serviceId, record);
@@ -130,7 +131,8 @@ interface OverlayOptions {
   readonly set: (group: string, objects: readonly NetObject[]) => void;
   /** In the host's namespace. */
   readonly setOnHost: (group: string, objects: readonly NetObject[]) => void;
-  readonly forget: (destination: string, replySource: string) => void;
+  /** @param lost  its node is, and it may go on: see ForgottenConnections */
+  readonly forget: (destination: string, replySource: string, lost: boolean) => void;
 }
 
 class Overlay {
@@ -274,9 +276,10 @@ class Overlay {
     if (record !== undefined && record.serviceId !== "") {
       this.#vips.task(record.serviceId, key, after?.serving === true ? address : "");
     }
-    if (after === undefined && before !== undefined && address !== "") {
+    const isLost = after?.lost === true && before?.lost !== true;
+    if ((after === undefined || isLost) && before !== undefined && address !== "") {
       const vip = this.#vipOf.get(before.serviceId);
-      if (vip !== undefined) this.#options.forget(vip, address);
+      if (vip !== undefined) this.#options.forget(vip, address, isLost);
     }
   }
 
