@@ -3,6 +3,8 @@
  * Usage: node test/vm/main.ts [TEST FILE ...]      (without arguments: those that need it)
  *        node test/vm/main.ts --command 'sh text'
  */
+import { execFileSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 
 import { runInMachine, whyNoMachine } from "./machine.ts";
@@ -21,13 +23,16 @@ if (reason !== undefined) {
   const args = process.argv.slice(2);
   const files = args.length > 0 ? args : needMachine;
   const node = JSON.stringify(process.execPath);
+  const probe = join(root, "build/vm/net-probe");
+  mkdirSync(join(root, "build/vm"), { recursive: true });
+  execFileSync("cc", ["-O1", "-o", probe, join(root, "test/support/net-probe.c")]);
   const startedMs = performance.now();
   const status = await runInMachine({
     folder: join(root, "build/vm"),
     command:
       args[0] === "--command"
-        ? (args[1] ?? "")
-        : `${node} --test --test-concurrency=1 --test-reporter=./test/support/reporter.mjs ${files.map((file) => JSON.stringify(file)).join(" ")}`,
+        ? `export NET_PROBE=${JSON.stringify(probe)}; ${args[1] ?? ""}`
+        : `NET_PROBE=${JSON.stringify(probe)} ${node} --test --test-concurrency=1 --test-reporter=./test/support/reporter.mjs ${files.map((file) => JSON.stringify(file)).join(" ")}`,
     cpus: 2,
     memoryMiB: 3072,
     timeoutMs: minutesMax * 60_000,

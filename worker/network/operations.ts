@@ -150,6 +150,11 @@ function dependents(
   );
   if (renewed.size === 0 && defined.size === 0 && rekeyed.size === 0) return [];
   const said = new Set(changes.map(({ key }) => key));
+  // With an address the kernel takes away the routes that prefer it as source, whatever link they are on.
+  const lost = new Set<string>();
+  for (const object of renewed.size === 0 ? [] : namespace.objects()) {
+    if (object.type === "address" && renewed.has(object.link)) lost.add(object.address.split("/", 1)[0] ?? "");
+  }
   const again: ObjectChange[] = [];
   for (const object of namespace.objects()) {
     const key = objectKey(object);
@@ -159,7 +164,9 @@ function dependents(
         ? [...renewed].some((link) => object.path.includes(`/${link}/`))
         : object.type === "chain" || object.type === "table"
           ? defined.has(tableKey(object))
-          : renewed.has(linkOf(object)) || (object.type === "tunnel-peer" && rekeyed.has(object.link));
+          : renewed.has(linkOf(object)) ||
+            (object.type === "route" && lost.has(object.source)) ||
+            (object.type === "tunnel-peer" && rekeyed.has(object.link));
     if (on) again.push({ key, before: undefined, after: object });
   }
   return again;

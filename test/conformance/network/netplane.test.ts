@@ -916,8 +916,34 @@ onHost(
     const [able] = await host.netplane.run(path, [{ op: "wireguard-probe" }]);
     assert.doesNotMatch(host.sh(path, "ip link"), /skepwgprobe/);
     const making = host.netplane.run(path, [{ op: "link-add", kind: "wireguard", name: "wg0" }]);
-    if (able) await making;
-    else await assert.rejects(making, failsWith("EOPNOTSUPP", 0));
+    const privateKey = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    const set = { op: "wireguard-set", link: "wg0", privateKey, listenPort: 2377 } as const;
+    if (!able) {
+      await assert.rejects(making, failsWith("EOPNOTSUPP", 0));
+      await assert.rejects(host.netplane.run(path, [set]), failsWith("EOPNOTSUPP", 0));
+      await assert.rejects(
+        host.netplane.run(path, [{ op: "wireguard-list", link: "wg0" }]),
+        failsWith("EOPNOTSUPP", 0),
+      );
+      return;
+    }
+    await making;
+    // RFC 7748 §6.1: Alice's secret key and public key, and Bob's.
+    const publicKey = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
+    const peer = { publicKey, endpoint: "192.0.2.1", port: 2377, allowed: ["100.64.7.255/32"], keepaliveSeconds: 25 };
+    await host.netplane.run(path, [set, { op: "wireguard-peer-set", link: "wg0", ...peer }]);
+    const [listed] = await host.netplane.run(path, [{ op: "wireguard-list", link: "wg0" }]);
+    assert.deepEqual(listed, {
+      publicKey: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=",
+      listenPort: 2377,
+      peers: [{ ...peer, receivedBytes: 0, sentBytes: 0 }],
+    });
+    // A vxlan link that is bound to it goes with it.
+    const vxlan = { op: "link-add", kind: "vxlan", name: "vx", vni: 1, local: "100.64.7.255", link: "wg0" } as const;
+    await host.netplane.run(path, [vxlan, { op: "wireguard-peer-delete", link: "wg0", publicKey }]);
+    assert.match(host.sh(path, "ip -d link show vx"), /dev wg0/);
+    await host.netplane.run(path, [{ op: "link-delete", name: "wg0" }]);
+    assert.doesNotMatch(host.sh(path, "ip link"), /vx/);
   },
 );
 
