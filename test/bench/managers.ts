@@ -5,8 +5,8 @@ import { ManagerCluster, type ManagerProcess } from "../support/manager-process.
 import type { PlacingOrder } from "./placing-names.ts";
 import type { Report } from "./report.ts";
 
-/** Many objects need more than V8 takes by itself; what they really take is what is measured. */
-const heapMegabytes = 7000;
+/** Many objects need more than V8 takes by itself. Three of them, and the agents, fit 23 GB. */
+const heapMegabytes = 5000;
 
 export async function withManagers<T>(
   options: { readonly args?: readonly string[]; readonly nodeArgs?: readonly string[] },
