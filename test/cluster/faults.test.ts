@@ -36,6 +36,14 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       (spec as { TaskTemplate: { ContainerSpec: { Image: string } } }).TaskTemplate.ContainerSpec.Image = image;
       spec["UpdateConfig"] = { Parallelism: 2, Monitor: 500_000_000, FailureAction: "continue" };
     };
+  const kill = (pid: number): void => {
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch (error) {
+      // It ended meanwhile.
+      assert.equal((error as NodeJS.ErrnoException).code, "ESRCH");
+    }
+  };
   const remove = async (at: Host, id: string): Promise<void> => {
     const { status } = await ask(at, "DELETE", `/services/${id}`);
     assert.equal(status, 200);
@@ -70,20 +78,59 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
     },
   );
 
-  test("an upgrade in place of a daemon stops none of its containers", { timeout: 2 * slow }, async () => {
-    const at = m1 as Host;
-    const id = await world.create(at, "upgrade", 5);
-    await steady(at, id, 5);
-    const host = w1 as Host;
-    const pids = host.containerProcesses("/bin/hello");
-    await host.kill("SIGTERM");
-    assert.deepEqual(host.containerProcesses("/bin/hello"), pids, "containers while the daemon is down");
-    host.start();
-    await host.answers();
-    await steady(at, id, 5);
-    assert.deepEqual(host.containerProcesses("/bin/hello"), pids, "the same containers afterwards");
-    await remove(at, id);
-  });
+  test(
+    "kill -9 of the monitors of containers during a rolling update, and of their daemon with them: no task is doubled",
+    { timeout: 4 * slow },
+    async () => {
+      const at = m2 as Host;
+      const id = await world.create(at, "monitors", 6);
+      await steady(at, id, 6);
+      const before = world.monitorsOn(w1 as Host);
+      assert.ok(before.length > 0, "the worker has containers");
+      await world.update(at, id, setImage("hello:2"));
+      await world.until("the update to be under way", slow, async () =>
+        (await world.tasks(at, id)).some(({ Spec }) => Spec.ContainerSpec.Image === "hello:2"),
+      );
+      for (const host of [w1, m1] as Host[]) for (const pid of world.monitorsOn(host)) kill(pid);
+      // Who comes back finds containers that nobody has watched.
+      for (const pid of world.monitorsOn(w2 as Host)) kill(pid);
+      await (w2 as Host).kill();
+      (w2 as Host).start();
+      await (w2 as Host).answers();
+      await steady(at, id, 6, "hello:2");
+      await world.until(
+        "six containers in all",
+        slow,
+        () => all().reduce((sum, host) => sum + world.containersOn(host), 0) === 6,
+      );
+      await remove(at, id);
+    },
+  );
+
+  test(
+    "an upgrade in place of a daemon stops none of its containers, the leader's neither",
+    { timeout: 4 * slow },
+    async () => {
+      const id = await world.create(m1 as Host, "upgrade", 8);
+      await steady(m1 as Host, id, 8);
+      for (const host of [w1 as Host, await world.leader()]) {
+        const asked = other(host);
+        const pids = host.containerProcesses("/bin/hello");
+        assert.ok(pids.length > 0, `${host.name} has containers`);
+        await host.kill("SIGTERM");
+        assert.deepEqual(host.containerProcesses("/bin/hello"), pids, "containers while the daemon is down");
+        // What is acknowledged while a manager is being upgraded is there afterwards.
+        await world.update(asked, id, (spec) => (spec["Labels"] = { upgraded: host.name }), slow);
+        host.start();
+        await host.answers();
+        await steady(asked, id, 8);
+        await steadyNodes(asked);
+        assert.deepEqual(host.containerProcesses("/bin/hello"), pids, "the same containers afterwards");
+        assert.equal((await world.service(asked, id)).Spec.Labels?.["upgraded"], host.name);
+      }
+      await remove(m1 as Host, id);
+    },
+  );
 
   test(
     "the leader's host is cut off: another leads, and what was acknowledged is there",

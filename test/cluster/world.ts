@@ -3,7 +3,7 @@
  * awaited by asking the API, each wait with a bound; faults are processes killed and links cut.
  */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
@@ -232,6 +232,20 @@ export class World {
   /** Containers of tasks that really run on a host, by the processes in its cgroup. */
   containersOn(host: Host): number {
     return host.containerProcesses("/bin/hello").length;
+  }
+
+  /** Those that hold output and exit status of this host's containers. */
+  monitorsOn(host: Host): number[] {
+    const held = `${host.execRoot}/c/`;
+    const commandOf = (pid: string): string => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+      } catch {
+        return ""; // it has ended
+      }
+    };
+    const pids = readdirSync("/proc").filter((name) => /^[0-9]+$/u.test(name));
+    return pids.filter((pid) => commandOf(pid).includes(held)).map(Number);
   }
 
   /** @returns how long it took, in ms */
