@@ -95,7 +95,7 @@ class Hosts {
     // As on a machine with an init system; a machine that is made for tests may have /run on its disk.
     mkdirSync(`/run/${site.name}`, { recursive: true, mode: 0o711 });
     if (statfsSync("/run").type !== tmpfsMagic)
-      execFileSync("mount", ["-t", "tmpfs", "-o", "mode=0711", site.name, `/run/${site.name}`]);
+      execFileSync("/usr/bin/mount", ["-t", "tmpfs", "-o", "mode=0711", site.name, `/run/${site.name}`]);
   }
 
   engine(host: Host): Engine {
