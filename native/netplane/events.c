@@ -16,7 +16,6 @@
 
 enum { EVENT_BYTES = 64 * 1024, WATCH_SOCKET_BYTES = 4 * 1024 * 1024 };
 
-enum change { CHANGE_LINK = 1, CHANGE_ADDRESS = 2, CHANGE_ROUTE = 4, CHANGE_NEIGHBOUR = 8, CHANGE_FDB = 16, CHANGE_RULE = 32, CHANGE_NFT = 64, CHANGE_ALL = 127 };
 static const char *const change_names[] = {"link", "address", "route", "neighbour", "fdb", "rule", "nft"};
 
 /* Links change in ways that mean nothing to us (carrier, statistics): what counts is summed up in `digest`. */
@@ -324,7 +323,7 @@ static unsigned read_socket(struct watch *watch, int fd, bool filter, bool *lost
     }
 }
 
-void watch_read(struct namespaces *namespaces, struct namespace *namespace, bool ours)
+void watch_read(struct namespaces *namespaces, struct namespace *namespace, unsigned ours)
 {
     struct watch *watch = namespace->watch;
     bool lost = false;
@@ -334,9 +333,7 @@ void watch_read(struct namespaces *namespaces, struct namespace *namespace, bool
     struct error ignored; /* the links are then read at the next change */
     if (lost)
         (void)note_all_links(namespaces, namespace, &ignored);
-    if (ours)
-        return;
-    watch->changes |= lost ? (unsigned)CHANGE_ALL : changes;
+    watch->changes |= (lost ? (unsigned)CHANGE_ALL : changes) & ~ours;
     if (watch->changes == 0 || watch->due_ns != 0)
         return;
     uint64_t now = monotonic_ns(), pause = watch->told_ns + EVENT_PAUSE_MS * 1000000ull;

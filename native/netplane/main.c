@@ -63,7 +63,7 @@ static int read_events(struct error *error)
     for (int i = 0; i < count; i++) {
         struct namespace *namespace = watch_find(&runner.namespaces, events[i].data.u64);
         if (namespace != NULL)
-            watch_read(&runner.namespaces, namespace, false);
+            watch_read(&runner.namespaces, namespace, 0);
     }
     return 0;
 }

@@ -73,14 +73,38 @@ static bool judge_refusal(void *context, const struct refusal *refusal)
     return false;
 }
 
+/* What the kernel does with a message beyond what bears our number: all that is on a link goes with it, for one. */
+static unsigned consequences(const struct outgoing *out)
+{
+    unsigned changes = 0;
+    for (size_t i = 0; i < out->count; i++) {
+        const struct nlmsghdr *message = (const struct nlmsghdr *)(out->bytes + out->places[i].offset);
+        switch (message->nlmsg_type) {
+        case RTM_NEWLINK:
+        case RTM_SETLINK:
+        case RTM_DELLINK:
+            return CHANGE_ALL;
+        case RTM_NEWADDR:
+        case RTM_DELADDR:
+            changes |= CHANGE_ADDRESS | CHANGE_ROUTE;
+            break;
+        case RTM_NEWNEIGH:
+        case RTM_DELNEIGH:
+            changes |= ((const struct ndmsg *)NLMSG_DATA(message))->ndm_family == AF_BRIDGE ? CHANGE_FDB : 0;
+            break;
+        default:
+            break;
+        }
+    }
+    return changes;
+}
+
 /* What follows from our own doing is not news. */
-static void read_touched(struct run *run, bool ours)
+static void read_touched(struct run *run, unsigned ours)
 {
     watch_read(&run->runner->namespaces, run->namespace, ours);
     for (size_t i = 0; i < run->touched_count; i++)
         watch_read(&run->runner->namespaces, run->touched[i], ours);
-    if (ours)
-        run->touched_count = 0;
 }
 
 static int send_messages(struct run *run)
@@ -94,9 +118,11 @@ static int send_messages(struct run *run)
     int result = namespace_route(&run->runner->namespaces, run->namespace, &route, run->error);
     if (result == 0) {
         out_flag_last(out, NLM_F_ACK);
-        read_touched(run, false);
+        unsigned ours = consequences(out);
+        read_touched(run, 0);
         result = netlink_exchange(route, out, out->count - 1, judge_refusal, &judgement, &told);
-        read_touched(run, true);
+        read_touched(run, ours);
+        run->touched_count = 0;
         if (result < 0 && !judgement.refused)
             *run->error = told;
     }
@@ -291,9 +317,9 @@ static int list_ruleset(struct run *run, uint8_t family, const char *table, stru
 
 static int change_ruleset(struct run *run, const char *text)
 {
-    watch_read(&run->runner->namespaces, run->namespace, false);
+    watch_read(&run->runner->namespaces, run->namespace, 0);
     int result = ruleset_run(run->namespace, text, NULL, run->error);
-    watch_read(&run->runner->namespaces, run->namespace, true);
+    watch_read(&run->runner->namespaces, run->namespace, CHANGE_NFT);
     return result;
 }
 

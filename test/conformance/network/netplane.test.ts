@@ -851,6 +851,29 @@ onHost("events tell of what others change, and of nothing that we change ourselv
   assert.deepEqual([...kinds], ["link", "address"]);
 });
 
+onHost("what others change at the very moment when we do is told as well", async (host) => {
+  const { path } = await network(host, "n", 11);
+  const { netplane } = host;
+  const [mac, link, destination] = ["02:fe:00:00:00:02", "vx", "10.99.0.2"] as const;
+  await netplane.run(path, [
+    { op: "link-add", kind: "vxlan", name: link, vni: 7, local: "127.0.0.1", alias: "skep:vx", up: true },
+    { op: "watch" },
+  ]);
+  const neighbours = Array.from(
+    { length: 1000 },
+    (_, at) =>
+      ({ op: "neighbour-set", address: `10.7.${at >> 8}.${at & 255}`, mac: "02:fe:00:00:01:01", link: "v11" }) as const,
+  );
+  for (let time = 0; time < 10; time += 1) {
+    await netplane.run(path, [{ op: "fdb-set", mac, link, destination }]);
+    const command = ["bridge", "fdb", "del", mac, "dev", link, "dst", destination];
+    const other = spawn("nsenter", [...host.into(path), ...command], { stdio: "ignore" });
+    while (other.exitCode === null) await Promise.all([1, 2, 3].map(() => netplane.run(path, neighbours)));
+    assert.equal(other.exitCode, 0);
+    assert.deepEqual(await host.changes(), [{ namespace: path, kinds: ["fdb"] }]);
+  }
+});
+
 onHost(
   "a reserved port cannot be bound by others, refuses connections, and is free again when released",
   async (host) => {
