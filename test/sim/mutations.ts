@@ -70,8 +70,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: "node numbers not read by a new leader",
     file: "manager/allocator/allocator.ts",
-    snippet: "this.#forget();\n    this.#readNodes(view);",
-    replacement: "this.#forget();",
+    snippet: "yield* this.#readNodes(view);",
+    replacement: ";",
     test: swarmTables,
   },
   {

@@ -14,13 +14,6 @@ export interface SwarmMutation extends Mutation {
 
 export const swarmMutations: readonly SwarmMutation[] = [
   {
-    name: "loops go on after a leader has stepped down",
-    file: "manager/leadership.ts",
-    snippet: "this.#stop();\n    if (!leading) return;",
-    replacement: "if (!leading) return;\n    this.#stop();",
-    foundBy: 32,
-  },
-  {
     name: "a leader is ready before it has applied what was committed",
     file: "manager/raft/member.ts",
     snippet: "this.#leader = leader;\n    this.#leading = false;",
@@ -30,7 +23,7 @@ export const swarmMutations: readonly SwarmMutation[] = [
   {
     name: "a new leader does not know the addresses of tasks",
     file: "manager/allocator/allocator.ts",
-    snippet: 'for (const task of view.find("task", "network", networkId)) this.#setTask(task);',
+    snippet: 'yield* inSlices(view.find("task", "network", networkId), (task) => this.#setTask(task));',
     replacement: ";",
     foundBy: 1,
   },
@@ -63,7 +56,7 @@ export const swarmMutations: readonly SwarmMutation[] = [
 const lifeMsMax = 120_000;
 
 /** Plays one life with the bug in it, in a thread of its own. @returns what it ended in, or undefined if well */
-export function playPlanted({ name }: Mutation, seed: number): Promise<string | undefined> {
+function playPlanted({ name }: Mutation, seed: number): Promise<string | undefined> {
   let late: NodeJS.Timeout | undefined;
   const worker = new Worker(new URL("./swarm-worker.ts", import.meta.url), { workerData: { mutation: name } });
   return new Promise<string | undefined>((resolve) => {
@@ -79,19 +72,24 @@ export function playPlanted({ name }: Mutation, seed: number): Promise<string | 
 
 const livesMax = 30;
 
+/**
+ * The life that is known to find it comes first. Another change of the program moves what happens when, so others follow.
+ * @returns which life found it and by what; undefined if none did
+ */
+export async function findPlanted(mutation: SwarmMutation): Promise<string | undefined> {
+  for (const seed of [mutation.foundBy, ...Array.from({ length: livesMax }, (_, at) => at + 1)]) {
+    const failure = await playPlanted(mutation, seed);
+    if (failure !== undefined) return `life ${seed}: ${failure.split("\n")[0]?.slice(0, 150)}`;
+  }
+  return undefined;
+}
+
 async function hunt(only: string | undefined): Promise<number> {
   let survivors = 0;
   for (const mutation of swarmMutations) {
     if (only !== undefined && !mutation.name.includes(only)) continue;
     mutatedSource(mutation);
-    const seeds = [mutation.foundBy, ...Array.from({ length: livesMax }, (_, at) => at + 1)];
-    let found: string | undefined;
-    for (const seed of seeds) {
-      const failure = await playPlanted(mutation, seed);
-      if (failure === undefined) continue;
-      found = `life ${seed}: ${failure.split("\n")[0]?.slice(0, 150)}`;
-      break;
-    }
+    const found = await findPlanted(mutation);
     if (found === undefined) survivors++;
     console.log(`${mutation.name.padEnd(72)} ${found ?? "SURVIVED"}`);
   }

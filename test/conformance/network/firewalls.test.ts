@@ -115,7 +115,7 @@ describe("with another firewall on the host", { skip: whySkipped(), timeout: 240
   const inside = (...command: readonly string[]): string => world.exec(where, command);
   /** Rules without what they have counted. */
   const iptables = (): string[] => inside("iptables", "-S").trim().split("\n");
-  const isOurs = (line: string): boolean => /skep\+|--dport 4789/.test(line);
+  const isOurs = (line: string): boolean => /skep\+|--dport (?:4789|2377)/.test(line);
 
   test("of Docker: its chain for others lets our links pass, and nothing else of it is changed", async () => {
     inside(

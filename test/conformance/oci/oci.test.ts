@@ -1,7 +1,7 @@
 /**
- * The text of the OCI runtime specification, one test for each MUST. Ours has to pass them all; the peers run the same
- * cases, and what they do is a table in build/oci-conformance.txt (OCI_PEERS=0 leaves them out): a case that both peers fail deserves a
- * second look at the case.
+ * The text of the OCI runtime specification, one test for each MUST. Ours has to pass them all. On demand (OCI_PEERS=1) the
+ * peers run the same cases, and what they do is a table in build/oci-conformance.txt: a case that both peers fail deserves
+ * a second look at the case.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -40,10 +40,11 @@ for (const one of [...cases, ...oursOnly]) {
   });
 }
 
-const wanted = process.env["OCI_PEERS"] !== "0";
+// It says how the peers do, not how we do, and takes a minute.
+const wanted = process.env["OCI_PEERS"] === "1";
 test(
   "OCI: the same cases against the peers, as a table",
-  { skip: absent ?? (wanted ? false : "OCI_PEERS=0"), timeout: 300_000 },
+  { skip: absent ?? (wanted ? false : "on demand: OCI_PEERS=1"), timeout: 300_000 },
   async (context) => {
     const bare = await bareUnifiedTree();
     context.after(async () => await bare[Symbol.asyncDispose]());
