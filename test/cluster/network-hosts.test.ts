@@ -687,7 +687,8 @@ describe("networks over five hosts", { skip: hindrance, timeout: 400_000 }, () =
         lastMs = await act();
       });
       for (const [name, { asked, answered, failures, lastFailedMs }] of outcomes) {
-        assert.ok(asked > 50, `${name}: ${asked} requests are no load`);
+        // On an idle machine all of it is over in a third of a second.
+      assert.ok(asked > 20, `${name}: ${asked} requests are no load`);
         if (lastMs === undefined) assert.deepEqual(failures, [], `${name}: ${answered} of ${asked}`);
         else assert.ok(lastFailedMs <= lastMs, `${name}: ${lastFailedMs - lastMs} ms too late: ${failures.join("; ")}`);
       }
