@@ -688,7 +688,7 @@ describe("networks over five hosts", { skip: hindrance, timeout: 400_000 }, () =
       });
       for (const [name, { asked, answered, failures, lastFailedMs }] of outcomes) {
         // On an idle machine all of it is over in a third of a second.
-      assert.ok(asked > 20, `${name}: ${asked} requests are no load`);
+        assert.ok(asked > 20, `${name}: ${asked} requests are no load`);
         if (lastMs === undefined) assert.deepEqual(failures, [], `${name}: ${answered} of ${asked}`);
         else assert.ok(lastFailedMs <= lastMs, `${name}: ${lastFailedMs - lastMs} ms too late: ${failures.join("; ")}`);
       }

@@ -96,6 +96,24 @@ test("after a failure everything is handed in again, and nothing is said to be a
   await feed.close();
 });
 
+test("a change that fails after everything was handed in for another reason is not said to be applied", async () => {
+  const { feed, clock, calls, applied, answer } = open();
+  feed.change([gone("a")], 1);
+  await answer(new Error("the kernel refused something"));
+  // A new session tells everything before the retry is due.
+  feed.replace(2);
+  await answer();
+  assert.deepEqual(applied, [2]);
+  feed.change([gone("b")], 3);
+  await answer(new Error("the kernel refused something"));
+  assert.deepEqual(applied, [2]);
+  await clock.advance(1000);
+  await answer();
+  assert.deepEqual(calls, ["a", "all", "b", "all"]);
+  assert.deepEqual(applied, [2, 3]);
+  await feed.close();
+});
+
 test("what an earlier session told is not said to be applied in the next one", async () => {
   const { feed, applied, answer } = open();
   feed.change([gone("a")], 7);

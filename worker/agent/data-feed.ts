@@ -96,7 +96,7 @@ export class DataFeed {
       this.#complete = false;
       try {
         await (complete ? plane.replace(records()) : plane.change([...changes.values()]));
-        if (complete) this.#failures = 0;
+        if (complete) this.#isWhole();
       } catch (error) {
         this.#failed(error);
       }
@@ -105,6 +105,13 @@ export class DataFeed {
       if (this.#failures === 0 && revision !== undefined && session === this.#session) applied(revision);
     }
     this.#running = undefined;
+  }
+
+  /** Nothing is left of what had failed. A call that fails after this is the first again. */
+  #isWhole(): void {
+    this.#failures = 0;
+    this.#timer?.cancel();
+    this.#timer = undefined;
   }
 
   /** What was not done is not known, so everything is said again after a while; changes go on meanwhile. */
