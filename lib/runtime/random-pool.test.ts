@@ -19,3 +19,7 @@ test("every byte is drawn, and every value comes", () => {
   // 34,000 bytes: 133 of each value are expected, and 12 is the standard deviation.
   assert.ok(counts.every((count) => count > 50 && count < 250));
 });
+
+test("an array larger than the pool is refused, not filled in part", () => {
+  assert.throws(() => fillFromPool(new Uint8Array(4097)), /only small arrays/);
+});

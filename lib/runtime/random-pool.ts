@@ -4,11 +4,15 @@
  */
 import { randomFillSync } from "node:crypto";
 
+import { invariant } from "../pure/errors.ts";
+
 const pool = new Uint8Array(4096);
 let used = pool.length;
 
 /** Fills a small array. */
 export function fillFromPool(bytes: Uint8Array): void {
+  // More would be filled in part, and the rest would be known to everybody.
+  invariant(bytes.length <= pool.length, "only small arrays are filled from the pool", { bytes: bytes.length });
   if (bytes.length > pool.length - used) {
     randomFillSync(pool);
     used = 0;
