@@ -140,15 +140,17 @@ async function nextFile(cursor: Cursor, path: string): Promise<LogLine[] | undef
   if (next === undefined) return undefined;
   const rest: LogLine[] = [];
   for (let lines = await cursor.read(); lines !== undefined; lines = await cursor.read()) rest.push(...lines);
-  // By its inode: the name may be another file's by now.
-  for (const file of [next, ...(await listFiles(path))]) {
-    if (file.inode !== next.inode || !(await cursor.openFile(file.path))) continue;
-    if (cursor.inode === next.inode) return rest;
-  }
-  // It was rotated out before it could be opened.
-  const [oldest] = await listFiles(path);
-  if (oldest !== undefined) await cursor.openFile(oldest.path);
+  await openListed(cursor, path, next);
   return rest;
+}
+
+/** Opens a file of a listing by its inode: its name may be another file's by now. If it was rotated out, the oldest that is left. */
+async function openListed(cursor: Cursor, path: string, wanted: LogFileName): Promise<void> {
+  for (let tries = 0, file: LogFileName | undefined = wanted; tries < listTriesMax && file !== undefined; tries++) {
+    if ((await cursor.openFile(file.path)) && cursor.inode === file.inode) return;
+    const files: LogFileName[] = await listFiles(path);
+    file = files.find(({ inode }) => inode === wanted.inode) ?? files[0];
+  }
 }
 
 /** Lines in order. Ends after the last one, or with `follow` when nothing more will come. */
@@ -164,7 +166,7 @@ export async function* readLog(
     const bounded = options.tail !== undefined;
     let kept: LogLine[] = [];
     const tail = options.tail ?? 0;
-    if (first !== undefined) await cursor.openFile(first.path);
+    if (first !== undefined) await openListed(cursor, source.path, first);
     while (cursor.handle !== undefined) {
       signal.throwIfAborted();
       const lines = (await cursor.read()) ?? (await nextFile(cursor, source.path));
