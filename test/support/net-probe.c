@@ -162,24 +162,34 @@ static int ask(int fd)
     return 0;
 }
 
+/* On a connection of its own. */
+static int ask_once(const char *address, int port)
+{
+    int fd = open_to(address, port);
+    if (fd < 0)
+        return failed("connect");
+    int result = ask(fd);
+    close(fd);
+    return result;
+}
+
 static int ask_each_line(void)
 {
     char line[128], kind[8], address[64];
     int port;
     while (fgets(line, sizeof line, stdin)) {
-        int fd;
         if (sscanf(line, "%7s %63s %d %d", kind, address, &port, &wait_ms) != 4)
             return 2;
         is_udp = strcmp(kind, "udp") == 0;
-        fd = open_to(address, port);
-        if (fd < 0)
-            failed("connect");
-        else
-            ask(fd);
-        if (fd >= 0)
-            close(fd);
+        ask_once(address, port);
     }
     return 0;
+}
+
+static void say_ready(void)
+{
+    puts("ready");
+    fflush(stdout);
 }
 
 /* A refusal comes at once and costs little, so that it may ask often. */
@@ -188,7 +198,7 @@ static int ask_until_answered(const char *address, int port)
     char answer[256];
     struct timespec now;
     for (;;) {
-        /* Of many refusals the kernel tells some; who waits for one misses the moment. A connection needs no process. */
+        /* Who waits for an answer that is lost misses the moment. A connection needs no process. */
         wait_ms = 20;
         int fd = open_to(address, port);
         wait_ms = 5000;
@@ -249,8 +259,7 @@ static int serve(const char *name, int port, const char *address)
     }
     listener = tcp;
     sigaction(SIGTERM, &ending, NULL);
-    puts("ready");
-    fflush(stdout);
+    say_ready();
     for (;;) {
         int fd = accept4(tcp, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0 && errno == EAGAIN)
@@ -348,8 +357,7 @@ static int sctp_serve(const char *name, int port)
     struct sctp_packet packet;
     if (fd < 0)
         return failed("serve");
-    puts("ready");
-    fflush(stdout);
+    say_ready();
     while (sctp_receive(fd, SCTP_INIT, &packet, &peer) == 0) {
         char text[128], from[INET_ADDRSTRLEN];
         inet_ntop(AF_INET, &peer.sin_addr, from, sizeof from);
@@ -413,10 +421,8 @@ int main(int count, char **words)
         return sctp_serve(plain[1], atoi(plain[2]));
     if (at == 3 && strcmp(plain[0], "sctp-get") == 0)
         return sctp_get(plain[1], atoi(plain[2]));
-    if (at == 3 && strcmp(plain[0], "get") == 0) {
-        fd = open_to(plain[1], atoi(plain[2]));
-        return fd < 0 ? failed("connect") : ask(fd);
-    }
+    if (at == 3 && strcmp(plain[0], "get") == 0)
+        return ask_once(plain[1], atoi(plain[2]));
     if (at == 3 && strcmp(plain[0], "hold") == 0) {
         char line[16];
         fd = open_to(plain[1], atoi(plain[2]));
@@ -429,15 +435,8 @@ int main(int count, char **words)
     }
     if (at == 4 && strcmp(plain[0], "many") == 0) {
         wait_ms = 5000;
-        for (int left = atoi(plain[3]); left > 0; left--) {
-            fd = open_to(plain[1], atoi(plain[2]));
-            if (fd < 0)
-                failed("connect");
-            else
-                ask(fd);
-            if (fd >= 0)
-                close(fd);
-        }
+        for (int left = atoi(plain[3]); left > 0; left--)
+            ask_once(plain[1], atoi(plain[2]));
         return 0;
     }
     if (at == 1 && strcmp(plain[0], "asks") == 0)
@@ -455,8 +454,7 @@ int main(int count, char **words)
         fd = bound(SOCK_DGRAM, plain[0][7] == '6' ? "::" : "0.0.0.0", atoi(plain[1]));
         if (fd < 0)
             return failed("receive");
-        puts("ready");
-        fflush(stdout);
+        say_ready();
         while ((got = recv(fd, buffer, sizeof buffer - 1, 0)) >= 0) {
             buffer[got] = '\0';
             puts(buffer);
@@ -468,8 +466,7 @@ int main(int count, char **words)
         fd = bound(SOCK_STREAM, "0.0.0.0", atoi(plain[1]));
         if (fd < 0 || listen(fd, 8) < 0)
             return failed("bind");
-        puts("ready");
-        fflush(stdout);
+        say_ready();
         pause();
     }
     return 2;

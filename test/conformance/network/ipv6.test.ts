@@ -3,36 +3,37 @@
  * of sandboxes. Every such network has IPv4 as well, of which the other tests tell.
  */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 
-import type { OverlayNetwork, RecordChange, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
+import type { OverlayNetwork, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { bridgeWish, NetHost, peerOf, published, recordsOf } from "./net-host.ts";
-import { NetWorld, output } from "./world.ts";
+import {
+  bridgeWish,
+  endpointChange,
+  idOf as id,
+  NetHosts,
+  overlayEndpoint,
+  overlayOf,
+  overlayTask,
+  overlayWish,
+  peerOf,
+  published,
+  recordsOf,
+  type NetHost,
+} from "./net-host.ts";
+import { eventually, type NetWorld } from "./world.ts";
 
-const id = (name: string): string => `${name}${"0".repeat(25)}`.slice(0, 25);
-const blue: OverlayNetwork = {
-  id: "bluenetwork",
-  name: "blue",
-  vni: 4097,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  subnet6: "fd00:b1::/64",
-  gateway6: "fd00:b1::1",
-  internal: false,
-  encrypted: false,
-  mtu: 0,
-};
+const both = { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" };
+const blue = overlayOf("blue", 4097, both);
 /** The same subnets: another network all the same. */
-const red: OverlayNetwork = { ...blue, id: "rednetwork", name: "red", vni: 4098 };
+const red = overlayOf("red", 4098, both);
 
 describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
+  let hosts: NetHosts;
   let world: NetWorld;
-  const hosts: NetHost[] = [];
   const sandboxes = new Map<string, Sandbox>();
   const networkIds = new Map<string, string>();
-  const host = (number: number): NetHost => hosts[number - 1] as NetHost;
+  const host = (number: number): NetHost => hosts.host(number);
   const address = (name: string): string => sandboxes.get(name)?.endpoints[0]?.v6?.address ?? "";
   const known = (name: string): string => (sandboxes.has(name) ? id(name) : name);
   const get = (from: string, to: string, port = 80, ...more: readonly string[]): string =>
@@ -51,23 +52,15 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
   const onBridge = (name: string, network: string): Promise<void> =>
     attach(name, 1, [bridgeWish(networkIds.get(network) ?? "", network)]);
   const onOverlay = (name: string, number: number, network: OverlayNetwork, last: number): Promise<void> =>
-    attach(name, number, [
-      {
-        kind: "overlay",
-        network,
-        address: `10.0.1.${last}/24`,
-        address6: `fd00:b1::${last}/64`,
-        aliases: [],
-      },
-    ]);
+    attach(name, number, [overlayWish(overlayTask(name, network, number, last, ""))]);
 
   before(async () => {
-    world = new NetWorld("skepv6");
-    world.build(2);
-    world.ip("h1", "addr add fd99::1/64 dev eth0 nodad");
-    world.ip("near", "addr add fd99::100/64 dev eth0 nodad");
-    for (const number of [1, 2]) hosts.push(await NetHost.open(world, `h${number}`));
-    for (const number of [1, 2]) await host(number).plane.replace(recordsOf(number, [1, 2].map(peerOf), [], []));
+    hosts = await NetHosts.open("skepv6", 2, (built) => {
+      built.ip("h1", "addr add fd99::1/64 dev eth0 nodad");
+      built.ip("near", "addr add fd99::100/64 dev eth0 nodad");
+    });
+    ({ world } = hosts);
+    await hosts.replace([], []);
     for (const [name, subnet6, more] of [
       ["six", "fd00:61::/64", {}],
       ["other", "fd00:62::/64", {}],
@@ -79,10 +72,7 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     await world.serve("near", 81, "::");
     await world.serve("h1", 8222, "::");
   });
-  after(async () => {
-    for (const one of hosts) await one[Symbol.asyncDispose]();
-    await world.tearDown();
-  });
+  after(() => hosts.close());
 
   describe("in networks of one host", () => {
     before(async () => {
@@ -126,16 +116,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     });
 
     test("a source that is not its own gets a container nowhere, link-local ones included", async () => {
-      const receiver = world.start(id("a2"), [world.probe, "receive6", "7100"]);
-      const heard: string[] = [];
-      await output(receiver);
-      receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+      const receiver = await world.receive(id("a2"), 7100, 6);
       world.ip(id("a1"), "addr add fd00:61::77/128 dev eth0 nodad");
       world.exec(id("a1"), [world.probe, "send", address("a2"), "7100", "spoofed", "-s", "fd00:61::77"]);
       world.exec(id("a1"), [world.probe, "send", address("a2"), "7100", "honest", "-s", address("a1")]);
-      if (heard.length === 0) await once(receiver.stdout!, "data");
-      world.end(receiver);
-      assert.deepEqual(heard, ["honest"]);
+      await receiver.until("honest");
+      await receiver.end();
+      assert.deepEqual(receiver.heard, ["honest"]);
       const own = /inet6 (fe80:\S+)\/64/.exec(world.ip("h1", "-6 addr show dev skeplac120002 scope link"))?.[1];
       if (own !== undefined) {
         const tried = `exec 3<>/dev/tcp/${own}%eth0/8222`;
@@ -195,29 +182,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       await onOverlay("o2", 1, blue, 12);
       await onOverlay("p1", 2, blue, 21);
       await onOverlay("r1", 1, red, 31);
-      const record = (name: string, number: number, network: OverlayNetwork, last: number): RecordChange => ({
-        kind: "endpoint",
-        key: `${network.id}/${id(name)}`,
-        record: {
-          networkId: network.id,
-          taskId: id(name),
-          serviceId: "",
-          nodeId: `n${number}`,
-          name,
-          slot: 1,
-          addresses: [`10.0.1.${last}/24`, `fd00:b1::${last}/64`],
-          gatewayAddress: "",
-          aliases: [],
-          serving: true,
-        },
-      });
       const all = [
-        record("o1", 1, blue, 11),
-        record("o2", 1, blue, 12),
-        record("p1", 2, blue, 21),
-        record("r1", 1, red, 31),
+        overlayTask("o1", blue, 1, 11, ""),
+        overlayTask("o2", blue, 1, 12, ""),
+        overlayTask("p1", blue, 2, 21, ""),
+        overlayTask("r1", red, 1, 31, ""),
       ];
-      for (const one of hosts) await one.plane.change(all);
+      await hosts.change(...all.map((one) => endpointChange(one, overlayEndpoint(one))));
     });
 
     test("tasks reach each other on one host and over two, and see who asks", () => {
@@ -240,16 +211,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     });
 
     test("a task does not speak with another's address", async () => {
-      const receiver = world.start(id("p1"), [world.probe, "receive6", "7100"]);
-      const heard: string[] = [];
-      await output(receiver);
-      receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+      const receiver = await world.receive(id("p1"), 7100, 6);
       world.ip(id("o1"), `addr add ${address("o2")}/128 dev eth0 nodad`);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "spoofed", "-s", address("o2")]);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "honest", "-s", address("o1")]);
-      if (heard.length === 0) await once(receiver.stdout!, "data");
-      world.end(receiver);
-      assert.deepEqual(heard, ["honest"]);
+      await receiver.until("honest");
+      await receiver.end();
+      assert.deepEqual(receiver.heard, ["honest"]);
     });
 
     test("what somebody takes away is put back", async () => {
@@ -262,10 +230,7 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       assert.match(get("o1", address("p1")), seen("p1", address("o1")));
       assert.match(world.exec("n-4097", ["nft", "list", "table", "ip6", "skep"]), /fib saddr \. iif oif missing drop/);
       // What was done by hand is heard of a moment later, and compared once more.
-      const untilMs = performance.now() + 10_000;
-      while ((await host(1).networks.differences()).length > 0) {
-        assert.ok(performance.now() < untilMs, JSON.stringify(await host(1).networks.differences()));
-      }
+      await eventually(async () => (await host(1).networks.differences()).length === 0);
     });
   });
 });
