@@ -178,6 +178,7 @@ describe("the model of overlays", () => {
       "sysctl net/ipv4/conf/all/send_redirects",
       "sysctl net/ipv4/conf/default/rp_filter",
       "sysctl net/ipv4/conf/default/send_redirects",
+      "sysctl net/ipv4/icmp_ratemask",
       "sysctl net/ipv4/ip_early_demux",
       "sysctl net/ipv4/ip_forward",
       "table ip skep",
@@ -187,16 +188,25 @@ describe("the model of overlays", () => {
     assert.equal(model.namespaces.get("/ns/task1")?.size, 0);
   });
 
-  test("a service without a serving task has no entry, so that its clients fail at once", () => {
+  test("a service without a serving task refuses, from its first moment to its last", () => {
     const model = joined();
     model.sandbox("task1", sandbox(1, [0]));
     const task = { net: 0, task: 2, node: 2, service: 0, serving: true };
-    model.change([put(service(0, 0)), put(endpoint(task))]);
-    assert.ok(keysOf(model, "/ns/n-4097").includes("element ip skep vips 10.0.1.200"));
+    const leadsTo = (): unknown => {
+      const found = model.namespaces.get("/ns/n-4097")?.get("element ip skep vips 10.0.1.200");
+      return found?.type === "element" ? found.value : undefined;
+    };
+    model.change([put(service(0, 0))]);
+    assert.deepEqual(leadsTo(), ["goto nobody"]);
+    model.change([put(endpoint(task))]);
+    assert.deepEqual(leadsTo(), ["goto lb1"]);
     model.change([put(endpoint({ ...task, serving: false }))]);
+    assert.deepEqual(leadsTo(), ["goto nobody"]);
     const left = keysOf(model, "/ns/n-4097");
-    assert.ok(!left.some((key) => /element ip skep (vips|be)/.test(key)), left.join("\n"));
+    assert.ok(!left.some((key) => /element ip skep be/.test(key)), left.join("\n"));
     assert.ok(left.includes("route 254 10.0.1.12/32"), "connections that it has go on");
+    model.change([gone(put(service(0, 0)))]);
+    assert.equal(leadsTo(), undefined);
   });
 
   test("connections of a task that is gone are forgotten, those of one that drains are not", () => {

@@ -202,6 +202,9 @@ class Overlay {
       { type: "sysctl", path: "net/ipv4/conf/default/rp_filter", value: "1" },
       { type: "sysctl", path: "net/ipv4/conf/all/send_redirects", value: "0" },
       { type: "sysctl", path: "net/ipv4/conf/default/send_redirects", value: "0" },
+      // Who asks for what is not there is told each time: the kernel's limit on that (icmp(7)), less destinations that
+      // cannot be reached. Nothing listens here, so that nobody learns anything by asking often.
+      { type: "sysctl", path: "net/ipv4/icmp_ratemask", value: "6160" },
       { type: "link", name: "lo", how: { kind: "existing" }, owner: network.id, mac: "", mtu: 0, master: "" },
       { type: "address", link: "lo", address: gateway },
       ...(this.#isOpen

@@ -1,7 +1,7 @@
 /**
  * Service addresses of one overlay on this node: `vips` sends a service's address to the chain of its number of tasks,
  * `be` holds the tasks in slots 0 to N-1. A task that leaves is replaced by the one of the last slot, so a change costs
- * the same with two tasks and with fifty thousand. Source: network.md §3.
+ * the same with two tasks and with fifty thousand. An address without a task refuses. Source: network.md §3.
  */
 import { invariant } from "../../../lib/pure/errors.ts";
 import { balanceChain, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
@@ -21,6 +21,10 @@ export function vipTableObject(gateway: string): TableObject {
   const text = `map vips { type ipv4_addr : verdict; }
 map be { typeof ip daddr . numgen random mod 65536 : ip daddr; }
 set self { type ipv4_addr . ipv4_addr; }
+chain nobody {
+meta l4proto tcp reject with tcp reset
+reject with icmp type port-unreachable
+}
 chain pre {
 type nat hook prerouting priority -100; policy accept;
 ip daddr vmap @vips
@@ -166,11 +170,12 @@ export class Vips {
   }
 
   #balance(serviceId: string, { vip, slots }: Service): void {
-    const wanted = vip !== "" && slots.length > 0;
-    if (wanted) this.#chain(slots.length, 1);
+    if (vip !== "" && slots.length > 0) this.#chain(slots.length, 1);
+    // Who asks for an address that nobody serves is told so at once.
+    const chain = slots.length > 0 ? `lb${slots.length}` : "nobody";
     this.#set(
       `vip ${serviceId}`,
-      wanted ? [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [`goto lb${slots.length}`] }] : [],
+      vip === "" ? [] : [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [`goto ${chain}`] }],
     );
   }
 
