@@ -54,6 +54,12 @@ test("files are made before the monitor, and what it refuses comes back as its r
     await assert.rejects(launcher.launch(wrong), /no\/such: No such file or directory/);
     await assert.rejects(launcher.launch({ ...nothing, args: ["--id", "a\0b"] }), /holds a NUL/);
     await assert.rejects(launcher.launch({ ...nothing, directories: ["relative"] }), /not absolute/);
+    // Of those that are asked for together it costs nobody else anything.
+    const large = { ...nothing, files: [{ path: join(folder, "large"), mode: 0o600, text: "x".repeat(8 << 20) }] };
+    await Promise.all([
+      assert.rejects(launcher.launch(large), /at most 8388608 are accepted/),
+      assert.rejects(launcher.launch(request), /do without --id, --bundle/),
+    ]);
   } finally {
     await launcher[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true });

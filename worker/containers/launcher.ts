@@ -35,6 +35,8 @@ interface Waiting {
 }
 
 const headBytes = 8;
+/** LAUNCH_BYTES_MAX: the process ends at a request that is longer, and takes the others that wait with it. */
+const requestBytesMax = 8 * 1024 * 1024;
 /** More than this of an answer says nothing new. */
 const answerMax = 64 * 1024;
 
@@ -86,9 +88,11 @@ class Life {
     // A NUL inside would be taken for the end of a text.
     const wrong = texts.find((text) => text.includes("\0"));
     if (wrong !== undefined) throw new Error(`${JSON.stringify(wrong.slice(0, 64))} holds a NUL`);
+    const body = Buffer.from(`${texts.join("\0")}\0`);
+    if (4 + body.length > requestBytesMax)
+      throw new Error(`its files and arguments have ${body.length} bytes, at most ${requestBytesMax} are accepted`);
     this.#tag = (this.#tag % 0xffff_ffff) + 1;
     const tag = this.#tag;
-    const body = Buffer.from(`${texts.join("\0")}\0`);
     const head = Buffer.alloc(headBytes);
     head.writeUInt32LE(4 + body.length, 0);
     head.writeUInt32LE(tag, 4);

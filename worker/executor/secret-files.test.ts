@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -121,5 +122,29 @@ test("killed at any moment, the next start leaves no secret, no mount and nothin
     assert.equal(mountsAt(directory), 0, `killed after ${afterMs} ms`);
     assert.ok(existsSync(directory));
     assert.deepEqual(readdirSync(directory), [], "nothing is on the disk below");
+  }
+});
+
+test("an empty tmpfs that somebody stands in keeps no daemon from starting or ending", { skip }, async () => {
+  const directory = join(base, String(made++), "secrets");
+  const { files } = await openAt(directory);
+  await files.write(one, [secret]);
+  const somebody = spawn("cat", { cwd: directory, stdio: ["pipe", "ignore", "ignore"] });
+  try {
+    await once(somebody, "spawn");
+    await files.remove(one);
+    await files[Symbol.asyncDispose]();
+    assert.equal(mountsAt(directory), 1);
+    const { files: later } = await openAt(directory);
+    const [path] = await later.write(two, [secret]);
+    assert.equal(readFileSync(path!, "utf8"), "hunter2");
+    await later.remove(two);
+    const ended = once(somebody, "exit");
+    somebody.stdin.end();
+    await ended;
+    await later[Symbol.asyncDispose]();
+    assert.equal(mountsAt(directory), 0);
+  } finally {
+    somebody.stdin.end();
   }
 });

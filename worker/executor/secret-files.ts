@@ -92,11 +92,7 @@ export class SecretFiles implements AsyncDisposable {
       if (!(await exists(join(this.#directory, taskId)))) return;
       await this.#erase(taskId);
       this.#linger?.cancel();
-      this.#linger = this.#clock.after(lingerMs, () => {
-        this.#inTurn(() => this.#unmountIfEmpty()).catch((error: unknown) =>
-          this.#logger.warn("the tmpfs of secrets is still mounted", { error }),
-        );
-      });
+      this.#linger = this.#clock.after(lingerMs, () => void this.#inTurn(() => this.#unmountIfEmpty()));
     });
   }
 
@@ -111,9 +107,13 @@ export class SecretFiles implements AsyncDisposable {
   }
 
   async #unmountIfEmpty(): Promise<void> {
-    // Mounted twice by two daemons that did not know of each other: as often as there is something to unmount.
-    while ((await isTmpfs(this.#directory)) && (await readdir(this.#directory)).length === 0) {
-      await promisify(execFile)("umount", [this.#directory]);
+    try {
+      // Mounted twice by two daemons that did not know of each other: as often as there is something to unmount.
+      while ((await isTmpfs(this.#directory)) && (await readdir(this.#directory)).length === 0)
+        await promisify(execFile)("umount", [this.#directory]);
+    } catch (error) {
+      // An empty one does no harm: somebody's shell stands in it, say.
+      this.#logger.warn("the tmpfs of secrets is still mounted", { error });
     }
   }
 
