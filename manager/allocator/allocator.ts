@@ -12,7 +12,6 @@ import {
   EntryTooLarge,
   type Change,
   type ClusterSchema,
-  type Follower,
   type Store,
   type Tx,
   type View,
@@ -84,7 +83,6 @@ interface Placed {
 export class Allocator {
   readonly #options: AllocatorOptions;
   #watch: Watch<ClusterSchema> | undefined;
-  #follower: Follower<ClusterSchema> | undefined;
   #ledger = new Ledger();
   #numbers = new NodeNumbers();
   /** Asked for with the next look. */
@@ -109,7 +107,7 @@ export class Allocator {
   readonly #told = new Map<string, string>();
   readonly #unsaid = new Map<string, Unsaid>();
   #entries = 0;
-  /** The ledger has all that was given: what the store has, and what this room has under way. */
+  /** The ledger has all that the watch's view has. */
   #isRead = false;
   readonly #leaving = new Set<string>();
   readonly #kept = new Map<string, Timer>();
@@ -124,14 +122,12 @@ export class Allocator {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster", "node"] });
     const later = (act: () => void): void => void this.#options.clock.after(0, act);
-    this.#isRead = false;
-    this.#follower = follow(this.#watch, this.#read, () => this.#work(), later);
+    follow(this.#watch, this.#read, () => this.#work(), later);
   }
 
   stop(): void {
     this.#watch?.close();
     this.#watch = undefined;
-    this.#follower = undefined;
     this.#entries = 0;
     this.#forget();
   }
@@ -181,6 +177,7 @@ export class Allocator {
     // Those that came first are served first.
     waiting.sort((a, b) => a.createdAtUs - b.createdAtUs);
     for (const { id } of waiting) this.#tasks.add(id);
+    this.#isRead = true;
   }
 
   #readChange(change: Change<ClusterSchema>): void {
@@ -301,11 +298,8 @@ export class Allocator {
   // --------------------------------------------------------------------------------------------------------- deciding
 
   #work(): void {
-    if (this.#watch === undefined) return;
-    // What is not read yet is given to somebody already; and so is what was under way when a view was taken, which shows
-    // only in the changes after it.
-    if (!this.#isRead) this.#isRead = this.#entries === 0 && (this.#follower?.catchUp() ?? true);
-    if (!this.#isRead) return;
+    // What is not read yet is given to somebody already.
+    if (this.#watch === undefined || !this.#isRead) return;
     const view = this.#options.store.current();
     if (this.#predefinedDue) this.#makePredefined(view);
     if (this.#ledger.releases !== this.#releasesSeen) {
@@ -635,8 +629,7 @@ export class Allocator {
       if (watch !== this.#watch) return;
       before();
       const { size } = this.#tasks;
-      if (!this.#isRead || size + this.#networks.size + this.#services.size + this.#nodes.size + this.#unsaid.size > 0)
-        this.#work();
+      if (size + this.#networks.size + this.#services.size + this.#nodes.size + this.#unsaid.size > 0) this.#work();
     });
   }
 
