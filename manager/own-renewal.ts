@@ -68,7 +68,8 @@ export async function renewOwn(
     certificateRole(node) === skep.objects.NodeRole.MANAGER &&
     node.managerStatus?.memberId === identity.memberId;
   if (cluster === undefined || !isManager || isRevoked(view, identity.nodeId)) throw why;
-  const about = { nowMs, lifeMs: nodeLifeOf(cluster.spec) };
+  // Valid by all clocks that the one before was valid by: should this host's be ahead, it goes on when that is set right.
+  const about = { nowMs, lifeMs: nodeLifeOf(cluster.spec), sinceMs: tls.certificate.notBeforeMs };
   const { chain, roots } = await new Issuer().issue(cluster.rootCa, csr, identity, about);
   logger.warn("no manager answers, and this one has certified itself anew", { why });
   return { certificatePem: chain, rootsPem: roots, privateKeyPem };

@@ -18,22 +18,10 @@ export async function askReinstatement(
 ): Promise<skep.ca.IRenewResponse> {
   const channel = new Channel({ address, tls: new Stranger(roots), expect: { role: "manager" } });
   try {
-    const { certificate, privateKey } = tls;
-    const request: skep.ca.IReinstateRequest = {
-      csr,
-      certificate: pemOf(certificate.raw),
-      proof: proveCertified(csr, certificate, privateKey),
-    };
+    const { certificatePem, proof } = proveCertified(csr, tls.certificate, tls.privateKey);
+    const request: skep.ca.IReinstateRequest = { csr, certificate: certificatePem, proof };
     return await channel.call(caMethods.reinstate, request, { timeoutMs: callMs, signal });
   } finally {
     channel[Symbol.dispose]();
   }
-}
-
-function pemOf(der: Uint8Array): string {
-  const lines =
-    Buffer.from(der)
-      .toString("base64")
-      .match(/.{1,64}/gu) ?? [];
-  return `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`;
 }

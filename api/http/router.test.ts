@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import * as fc from "fast-check";
+
 import { Router } from "./router.ts";
 
 const router = new Router<string>();
@@ -35,4 +37,59 @@ test("one slash at the end says nothing, and what is encoded is decoded, a slash
 test("what has no route is not found: other words, empty parameters, names without an end", () => {
   for (const path of ["/node", "/nodes", "/nodes//", "/nodes/a/b", "//nodes/a", `/nodes/${"x".repeat(5000)}`])
     assert.equal(find(path), undefined, path);
+});
+
+/** Plainly: of all routes that fit, the one whose first difference is a word, or else a parameter. */
+function plainFind(routes: readonly string[], path: string): [string, Record<string, string>] | undefined {
+  const split = (text: string): string[] => text.replace(/\/$/u, "").split("/").slice(1);
+  const segments = split(path).map((segment) => decodeURIComponent(segment));
+  const fits = routes.flatMap((route) => {
+    const wanted = split(route);
+    const rest = wanted.at(-1) === "*";
+    if (rest ? segments.length < wanted.length : segments.length !== wanted.length) return [];
+    const params: Record<string, string> = {};
+    let order = "";
+    for (const [at, want] of wanted.entries()) {
+      const segment = segments[at] ?? "";
+      if (want === "*") {
+        params["*"] = segments.slice(at).join("/");
+        order += "c";
+      } else if (want.startsWith(":")) {
+        if (segment === "") return [];
+        params[want.slice(1)] = segment;
+        order += "b";
+      } else {
+        if (segment !== want) return [];
+        order += "a";
+      }
+    }
+    return [{ route, params, order }];
+  });
+  const [best] = fits.sort((one, other) => (one.order < other.order ? -1 : 1));
+  return best === undefined ? undefined : [best.route, best.params];
+}
+
+test("of any routes and any path it finds what a plain search through all of them finds", () => {
+  const word = fc.constantFrom("a", "b", "json", "__proto__");
+  const shape = fc
+    .tuple(fc.array(fc.oneof(word, fc.constant(":")), { maxLength: 4 }), fc.boolean())
+    .map(([parts, rest]) => [...parts, ...(rest ? ["*"] : [])]);
+  const routes = fc
+    .uniqueArray(shape, { selector: (parts) => parts.join("/"), maxLength: 12 })
+    // A name for each place, so that two routes may not name one place alike.
+    .map((shapes) =>
+      shapes.map((parts, of) => `/${parts.map((part, at) => (part === ":" ? `:p${of}x${at}` : part)).join("/")}`),
+    );
+  const asked = fc
+    .array(fc.constantFrom("a", "b", "json", "c", "", "%61", "a%2Fb", "__proto__", ":", "*", "."), { maxLength: 6 })
+    .map((segments) => `/${segments.join("/")}`);
+  fc.assert(
+    fc.property(routes, asked, (paths, path) => {
+      const tried = new Router<string>();
+      for (const each of paths) tried.add(each, each);
+      const found = tried.find(path);
+      assert.deepEqual(found === undefined ? undefined : [found.value, { ...found.params }], plainFind(paths, path));
+    }),
+    { numRuns: 5000, seed: 16 },
+  );
 });

@@ -158,7 +158,7 @@ export function terminalSize(call: Call): [number, number] {
 async function inspectContainer(context: LocalContext, container: Container, size: boolean): Promise<object> {
   return inspectJson(container.record, {
     directory: container.directory,
-    bundle: container.bundle,
+    networkFiles: container.networkFilesDirectory,
     logPath: container.logPath,
     networks: networkFacts(context, container.record),
     execIds: context.local.containers.execIds(container.id),

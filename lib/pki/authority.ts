@@ -71,13 +71,14 @@ export class Authority {
 
   /**
    * Issues the certificate of a node for the key that signed the request; nothing else of the request counts.
+   * @param options  `sinceMs`: it is valid from then on, if that is longer ago than is usual
    * @returns PEM
    * @throws  RequestInvalid, CertificateExpired when the root is near its end
    */
   async issue(
     requestPem: string,
     identity: NodeIdentity,
-    options: { readonly nowMs: number; readonly lifeMs?: number },
+    options: { readonly nowMs: number; readonly lifeMs?: number; readonly sinceMs?: number },
   ): Promise<string> {
     if (identity.role === "manager" && identity.memberId === undefined) {
       throw new RequestInvalid("a manager needs the id of its member");
@@ -85,11 +86,12 @@ export class Authority {
     const publicKey = readRequest(requestPem);
     const notAfterMs = Math.min(this.#root.notAfterMs, options.nowMs + (options.lifeMs ?? nodeLifeMs));
     if (notAfterMs <= options.nowMs) throw new CertificateExpired("the root certificate", this.#root.notAfterMs);
+    const sinceMs = Math.min(options.nowMs - backdateMs, options.sinceMs ?? Infinity);
     const unit = organizationalUnits[identity.role];
     return this.#sign({
       subject: nameOf(["CN", identity.nodeId], ["OU", unit], ["O", identity.clusterId]),
       publicKey,
-      notBeforeMs: Math.max(this.#root.notBeforeMs, options.nowMs - backdateMs),
+      notBeforeMs: Math.max(this.#root.notBeforeMs, sinceMs),
       notAfterMs,
       extensions: [
         ...nodeExtensions({

@@ -53,9 +53,12 @@ export function readCertificate(encoded: Uint8Array | string): Certificate {
     throw new CertificateInvalid(what, `${encoded.length} bytes are too many`);
   let node: NodeCertificate;
   let parts: CertificateParts;
+  let publicKey: KeyObject;
   try {
     node = new NodeCertificate(encoded);
     parts = partsOf(node);
+    // Of a kind that OpenSSL does not know it cannot be read.
+    publicKey = node.publicKey;
   } catch (error) {
     throw new CertificateInvalid(what, "it is not an X.509 certificate", error);
   }
@@ -67,7 +70,7 @@ export function readCertificate(encoded: Uint8Array | string): Certificate {
     notAfterMs: parts.notAfterMs,
     fingerprint: createHash("sha256").update(node.raw).digest("hex"),
     serial: node.serialNumber.toLowerCase(),
-    publicKey: node.publicKey,
+    publicKey,
     raw: node.raw,
     signedBy: (issuer) => node.verify(issuer),
   };

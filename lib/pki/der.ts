@@ -5,6 +5,8 @@
  * Reading is for bytes of strangers: every length is checked against what is there, and nothing recurses by itself.
  */
 
+import { invariant } from "../pure/errors.ts";
+
 /** One value with its tag. Both are views of the bytes that were read. */
 export interface Element {
   readonly tag: number;
@@ -88,6 +90,7 @@ function readAt(bytes: Uint8Array, start: number): Element {
 
 export function element(tag: number, ...parts: readonly Uint8Array[]): Buffer {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
+  invariant(length < 0x1_0000, "what is written in DER has a length of two bytes at most", { length });
   const head = length < 0x80 ? [tag, length] : length < 0x100 ? [tag, 0x81, length] : [tag, 0x82, length >> 8, length];
   return Buffer.concat([Buffer.from(head), ...parts]);
 }

@@ -3,8 +3,9 @@
  * certificate    what a node's certificate says, and its dates     authority   the root; issues certificates for requests
  * tokens         join tokens and unlock keys, as people carry them   sealed-key   a private key locked with an unlock key
  * stranger       TLS before a node has a certificate               reinstatement   and after it has ended
+ * x509, der      what stands in certificates and requests: written, and read from strangers
  * tls-identity   mutual TLS by role, exchangeable while running    statement   small signed messages in the cluster's name
- * Uses: lib/pure, node:crypto, @peculiar/x509.   Used by: lib/rpc, manager/raft/transport, manager/ca, daemon.
+ * Uses: lib/pure, node:crypto.   Used by: lib/rpc, manager/raft/transport, manager/ca, daemon.
  */
 export {
   Authority,
@@ -41,7 +42,7 @@ export {
 export { issuerOf, type Issuer } from "./chain.ts";
 export { generatePrivateKey, samePublicKey } from "./keys.ts";
 export { NodeKeyLocked, UnlockKeyWrong, isSealed, openPrivateKey, sealPrivateKey } from "./sealed-key.ts";
-export { proveCertified, readCertified } from "./reinstatement.ts";
+export { proveCertified, readCertified, type Shown } from "./reinstatement.ts";
 export { Stranger } from "./stranger.ts";
 export { readStatement, signStatement, statementBytesMax, type Statement } from "./statement.ts";
 export {

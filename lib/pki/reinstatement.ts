@@ -6,15 +6,26 @@
 import { sign, verify, type KeyObject } from "node:crypto";
 
 import { readCertificate, type Certificate } from "./certificate.ts";
+import { pem } from "./der.ts";
 import { ReinstatementRefused } from "./errors.ts";
-import { algorithmOf } from "./keys.ts";
+import { digestOf } from "./keys.ts";
+
+/** What a node shows. */
+export interface Shown {
+  /** PEM, of the key to come. */
+  readonly csr: string;
+  /** The one that has ended. */
+  readonly certificatePem: string;
+  readonly proof: Uint8Array;
+}
 
 const label = Buffer.from("skep reinstatement, version 1\0");
 const proofBytesMax = 1024;
 
 /** @param csr  PEM, of the key to come @param key  of the certificate that has ended */
-export function proveCertified(csr: string, certificate: Certificate, key: KeyObject): Buffer {
-  return sign(digestFor(key), signed(csr, certificate), key);
+export function proveCertified(csr: string, certificate: Certificate, key: KeyObject): Shown {
+  const proof = sign(digestOf(key), signed(csr, certificate), key);
+  return { csr, certificatePem: pem("CERTIFICATE", certificate.raw), proof };
 }
 
 /**
@@ -22,7 +33,7 @@ export function proveCertified(csr: string, certificate: Certificate, key: KeyOb
  * @throws   ReinstatementRefused, CertificateInvalid; dates are not looked at
  */
 export function readCertified(
-  shown: { readonly csr: string; readonly certificatePem: string; readonly proof: Uint8Array },
+  shown: Shown,
   trust: { readonly roots: readonly KeyObject[]; readonly clusterId: string },
 ): Certificate {
   const certificate = readCertificate(shown.certificatePem);
@@ -33,16 +44,11 @@ export function readCertified(
   const { publicKey } = certificate;
   const fits =
     shown.proof.length <= proofBytesMax &&
-    verify(digestFor(publicKey), signed(shown.csr, certificate), publicKey, shown.proof);
+    verify(digestOf(publicKey), signed(shown.csr, certificate), publicKey, shown.proof);
   if (!fits) throw new ReinstatementRefused("it does not have the key of its certificate");
   return certificate;
 }
 
 function signed(csr: string, certificate: Certificate): Buffer {
   return Buffer.concat([label, certificate.raw, Buffer.from(csr)]);
-}
-
-/** ECDSA signs a SHA-256 digest; Ed25519 hashes by itself. */
-function digestFor(key: KeyObject): string | null {
-  return algorithmOf(key) === "Ed25519" ? null : "sha256";
 }

@@ -7,7 +7,16 @@ import * as x509 from "@peculiar/x509";
 import * as fc from "fast-check";
 
 import { element, DerUnreadable, readElements, sequence, tags, time } from "./der.ts";
-import { Authority, createAuthority, createRequest, generatePrivateKey, readRequestKey } from "./index.ts";
+import {
+  Authority,
+  CertificateInvalid,
+  createAuthority,
+  createRequest,
+  generatePrivateKey,
+  readCertificate,
+  readRequestKey,
+  RequestInvalid,
+} from "./index.ts";
 import { partsOf } from "./x509.ts";
 
 const nowMs = Date.now();
@@ -132,4 +141,82 @@ test("times have two digits of the year until 2049 and four from then on", () =>
       .toString(),
     "20500101000000Z",
   );
+});
+
+/** Bytes with some of them altered, put in, left out or repeated: what a stranger may send instead. */
+function altered(original: Uint8Array): fc.Arbitrary<Buffer> {
+  const at = fc.nat({ max: original.length - 1 });
+  const change = fc.oneof(
+    fc.record({ kind: fc.constant("set" as const), at, byte: fc.nat({ max: 255 }) }),
+    fc.record({ kind: fc.constant("insert" as const), at, byte: fc.nat({ max: 255 }) }),
+    fc.record({ kind: fc.constant("remove" as const), at, count: fc.integer({ min: 1, max: 8 }) }),
+    fc.record({ kind: fc.constant("repeat" as const), at, count: fc.integer({ min: 1, max: 64 }) }),
+  );
+  return fc.array(change, { minLength: 1, maxLength: 3 }).map((changes) => {
+    let bytes = Buffer.from(original);
+    for (const each of changes) {
+      const [before, after] = [bytes.subarray(0, each.at), bytes.subarray(each.at)];
+      if (each.kind === "set") bytes = Buffer.concat([before, Buffer.of(each.byte), after.subarray(1)]);
+      else if (each.kind === "insert") bytes = Buffer.concat([before, Buffer.of(each.byte), after]);
+      else if (each.kind === "remove") bytes = Buffer.concat([before, after.subarray(each.count)]);
+      else bytes = Buffer.concat([before, after.subarray(0, each.count), after]);
+    }
+    return bytes;
+  });
+}
+
+const derOf = (pemText: string): Buffer => Buffer.from(pemText.replaceAll(/-----[^-]+-----|\s/gu, ""), "base64");
+
+test("a certificate that was altered anywhere says what OpenSSL reads in it, or is refused as no certificate", async () => {
+  const identity = { nodeId, clusterId, role: "manager", memberId: 7 } as const;
+  const authority = new Authority(await createAuthority(clusterId, nowMs));
+  const der = derOf(await authority.issue(await createRequest(await generatePrivateKey()), identity, { nowMs }));
+  let read = 0;
+  let refused = 0;
+  fc.assert(
+    fc.property(altered(der), (bytes) => {
+      let certificate;
+      try {
+        certificate = readCertificate(bytes);
+      } catch (error) {
+        assert.ok(error instanceof CertificateInvalid, String(error));
+        refused++;
+        return;
+      }
+      read++;
+      const openssl = new X509Certificate(bytes);
+      const { role, memberId } = certificate.identity;
+      const lines = new Map(openssl.subject.split("\n").map((line) => line.split("=", 2) as [string, string]));
+      assert.equal(openssl.subject.split("\n").length, lines.size);
+      assert.equal(lines.get("CN"), certificate.identity.nodeId);
+      assert.equal(lines.get("O"), certificate.identity.clusterId);
+      assert.equal(lines.get("OU"), `swarm-${role}`);
+      const uris = (openssl.subjectAltName ?? "").split(", ").filter((name) => name.startsWith("URI:spiffe:"));
+      if (role === "manager")
+        assert.deepEqual(uris, [`URI:spiffe://${lines.get("O")}/node/${lines.get("CN")}/member/${memberId}`]);
+    }),
+    { numRuns: 3000, seed: 16 },
+  );
+  assert.ok(read > 50 && refused > 50, `${read} were read and ${refused} refused`);
+});
+
+test("a request that was altered anywhere is of the same key, or refused", async () => {
+  const requestPem = await createRequest(await generatePrivateKey());
+  const key = await readRequestKey(requestPem);
+  const der = derOf(requestPem);
+  let refused = 0;
+  await fc.assert(
+    fc.asyncProperty(altered(der), async (bytes) => {
+      const lines = bytes.toString("base64");
+      const asked = `-----BEGIN CERTIFICATE REQUEST-----\n${lines}\n-----END CERTIFICATE REQUEST-----\n`;
+      try {
+        assert.deepEqual(await readRequestKey(asked), key);
+      } catch (error) {
+        assert.ok(error instanceof RequestInvalid, String(error));
+        refused++;
+      }
+    }),
+    { numRuns: 2000, seed: 16 },
+  );
+  assert.ok(refused > 1000, `${refused} were refused`);
 });

@@ -12,6 +12,7 @@ import {
   EntryTooLarge,
   type Change,
   type ClusterSchema,
+  type Follower,
   type Store,
   type Tx,
   type View,
@@ -83,6 +84,7 @@ interface Placed {
 export class Allocator {
   readonly #options: AllocatorOptions;
   #watch: Watch<ClusterSchema> | undefined;
+  #follower: Follower<ClusterSchema> | undefined;
   #ledger = new Ledger();
   #numbers = new NodeNumbers();
   /** Asked for with the next look. */
@@ -107,7 +109,7 @@ export class Allocator {
   readonly #told = new Map<string, string>();
   readonly #unsaid = new Map<string, Unsaid>();
   #entries = 0;
-  /** The ledger has all that the watch's view has. */
+  /** The ledger has all that was given: what the store has, and what this room has under way. */
   #isRead = false;
   readonly #leaving = new Set<string>();
   readonly #kept = new Map<string, Timer>();
@@ -122,12 +124,14 @@ export class Allocator {
     if (this.#watch !== undefined) return;
     this.#watch = this.#options.store.watch({ kinds: ["network", "service", "task", "cluster", "node"] });
     const later = (act: () => void): void => void this.#options.clock.after(0, act);
-    follow(this.#watch, this.#read, () => this.#work(), later);
+    this.#isRead = false;
+    this.#follower = follow(this.#watch, this.#read, () => this.#work(), later);
   }
 
   stop(): void {
     this.#watch?.close();
     this.#watch = undefined;
+    this.#follower = undefined;
     this.#entries = 0;
     this.#forget();
   }
@@ -177,7 +181,6 @@ export class Allocator {
     // Those that came first are served first.
     waiting.sort((a, b) => a.createdAtUs - b.createdAtUs);
     for (const { id } of waiting) this.#tasks.add(id);
-    this.#isRead = true;
   }
 
   #readChange(change: Change<ClusterSchema>): void {
@@ -298,8 +301,11 @@ export class Allocator {
   // --------------------------------------------------------------------------------------------------------- deciding
 
   #work(): void {
-    // What is not read yet is given to somebody already.
-    if (this.#watch === undefined || !this.#isRead) return;
+    if (this.#watch === undefined) return;
+    // What is not read yet is given to somebody already; and so is what was under way when a view was taken, which shows
+    // only in the changes after it.
+    if (!this.#isRead) this.#isRead = this.#entries === 0 && (this.#follower?.catchUp() ?? true);
+    if (!this.#isRead) return;
     const view = this.#options.store.current();
     if (this.#predefinedDue) this.#makePredefined(view);
     if (this.#ledger.releases !== this.#releasesSeen) {
@@ -629,7 +635,8 @@ export class Allocator {
       if (watch !== this.#watch) return;
       before();
       const { size } = this.#tasks;
-      if (size + this.#networks.size + this.#services.size + this.#nodes.size + this.#unsaid.size > 0) this.#work();
+      if (!this.#isRead || size + this.#networks.size + this.#services.size + this.#nodes.size + this.#unsaid.size > 0)
+        this.#work();
     });
   }
 

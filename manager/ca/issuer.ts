@@ -21,7 +21,7 @@ export class Issuer {
     root: skep.objects.RootCa.$Properties | null | undefined,
     request: string,
     identity: NodeIdentity,
-    options: { readonly nowMs: number; readonly lifeMs: number },
+    options: { readonly nowMs: number; readonly lifeMs: number; readonly sinceMs?: number },
   ): Promise<Issued> {
     const { authority, digest } = this.#signer(root);
     const leaf = await authority.issue(request, identity, options);

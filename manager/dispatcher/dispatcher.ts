@@ -22,6 +22,7 @@ import { Attachments } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,
+  downAtMs,
   Drains,
   graceMs,
   isAgentState,
@@ -70,6 +71,8 @@ const protocolVersion = 1;
 const descriptionBytesMax = 64 * 1024;
 const orphansMax = 100;
 const retryMs = 1000;
+/** A verdict that comes later than this was held up, and so may be what would have averted it. */
+const lateMsMax = 50;
 /** Sessions that are told everything in one turn. */
 const beginsMax = 8;
 
@@ -98,10 +101,13 @@ interface Report {
 /** A node as this leader follows it. */
 interface Followed {
   session: Session | undefined;
-  /** When it was heard last, and how long it may be silent. */
-  heardMs: number;
+  /** See Heard of the core. */
+  beatMs: number;
   graceMs: number;
+  wordMs: number;
+  periodMs: number;
   timer: Timer | undefined;
+  timerAtMs: number;
   orphanTimer: Timer | undefined;
   readonly registrations: number[];
   /** Of what is pushed to it. */
@@ -266,7 +272,7 @@ export class Dispatcher {
       return session.goodbye("REGISTRATION_LIMITED", `node ${nodeId} opened too many sessions in a short time`);
     this.#end(nodeId, node, (old) => old.goodbye("SESSION_REPLACED", "the node has opened another session"));
     node.session = session;
-    this.#heard(nodeId, node, graceMs(this.#periodMs));
+    this.#beat(nodeId, node, this.#periodMs, graceMs(this.#periodMs));
     const addr = hello.addr === "" || hello.addr == null ? peer.address : hello.addr;
     const description = this.#checked(nodeId, hello.description);
     this.#nodeWriter.add(nodeId, { state: NodeState.NODE_READY, message: "", addr, description, session });
@@ -282,7 +288,7 @@ export class Dispatcher {
       node.pushed = pushOf(found);
       session.begin({
         sessionId: session.id,
-        heartbeatPeriod: durationOf(jittered(this.#periodMs, this.#options.random.float())),
+        heartbeatPeriod: this.#nextBeat(nodeId, node),
         featureLevel: supportedLevel,
       });
       for (const listener of this.#listeners) listener.started(nodeId);
@@ -332,9 +338,9 @@ export class Dispatcher {
   #receive(session: Session, message: AgentMessage): void {
     const node = this.#nodes.get(session.nodeId);
     if (node?.session !== session) return;
-    this.#heard(session.nodeId, node, graceMs(this.#periodMs));
+    node.wordMs = this.#options.clock.monotonicMs();
     if (message.heartbeat != null) {
-      const period = durationOf(jittered(this.#periodMs, this.#options.random.float()));
+      const period = this.#nextBeat(session.nodeId, node);
       session.acknowledgeHeartbeat({ sentAtUs: message.heartbeat.sentAtUs ?? 0, period });
     } else if (message.statusUpdate != null) this.#report(session, message.statusUpdate);
     else if (message.describe != null)
@@ -398,9 +404,12 @@ export class Dispatcher {
     if (known !== undefined) return known;
     const node: Followed = {
       session: undefined,
-      heardMs: 0,
+      beatMs: 0,
       graceMs: 0,
+      wordMs: 0,
+      periodMs: 0,
       timer: undefined,
+      timerAtMs: Infinity,
       orphanTimer: undefined,
       registrations: [],
       pushed: "",
@@ -409,19 +418,36 @@ export class Dispatcher {
     return node;
   }
 
-  /** A sign of life. The timer is not set anew each time: when it fires, it looks when that was. */
-  #heard(nodeId: string, node: Followed, grace: number): void {
-    node.heardMs = this.#options.clock.monotonicMs();
-    node.graceMs = grace;
-    if (node.timer === undefined) this.#arm(nodeId, node, grace);
+  /** @returns after how long the node's next heartbeat is to come */
+  #nextBeat(nodeId: string, node: Followed): skep.objects.Duration.$Properties {
+    const period = jittered(this.#periodMs, this.#options.random.float());
+    this.#beat(nodeId, node, period, graceMs(period));
+    return durationOf(period);
   }
 
-  #arm(nodeId: string, node: Followed, ms: number): void {
-    node.timer = this.#options.clock.after(ms, () => {
+  /** The timer is not set anew each time: when it fires, it looks what was heard since. Unless that would be too late. */
+  #beat(nodeId: string, node: Followed, period: number, grace: number): void {
+    node.beatMs = this.#options.clock.monotonicMs();
+    node.graceMs = grace;
+    node.periodMs = period;
+    if (node.timer !== undefined && node.timerAtMs <= downAtMs(node)) return;
+    this.#forgetTimers(node);
+    this.#arm(nodeId, node, grace);
+  }
+
+  /** @param wasLate  this leader was held up, and the node has been given that time once more already */
+  #arm(nodeId: string, node: Followed, ms: number, wasLate = false): void {
+    const { clock, logger } = this.#options;
+    node.timerAtMs = clock.monotonicMs() + ms;
+    node.timer = clock.after(ms, () => {
       node.timer = undefined;
-      const leftMs = node.heardMs + node.graceMs - this.#options.clock.monotonicMs();
+      const nowMs = clock.monotonicMs();
+      const leftMs = downAtMs(node) - nowMs;
       if (leftMs > 0) return this.#arm(nodeId, node, leftMs);
-      this.#options.logger.warn("a node is down: its heartbeats are missed", { nodeId });
+      // A leader that stood still (a stopped process, a machine without a core for it) has not read what nodes said.
+      const lateMs = nowMs - node.timerAtMs;
+      if (!wasLate && lateMs > lateMsMax) return this.#arm(nodeId, node, Math.min(lateMs, node.periodMs), true);
+      logger.warn("a node is down: its heartbeats are missed", { nodeId });
       this.#end(nodeId, node, (session) => session.goodbye("HEARTBEAT_MISSED", "no heartbeat came for too long"));
       this.#setState(nodeId, NodeState.NODE_DOWN, "heartbeat failure");
     });
@@ -438,7 +464,7 @@ export class Dispatcher {
       if (state === NodeState.NODE_DOWN) this.#nodeIsDown(node);
       else {
         const followed = this.#follow(node.id);
-        this.#heard(node.id, followed, unknownGraceMs(this.#periodMs));
+        this.#beat(node.id, followed, this.#periodMs, unknownGraceMs(this.#periodMs));
         // One that has joined and never came is unknown already.
         if (state !== NodeState.NODE_UNKNOWN)
           this.#setState(node.id, NodeState.NODE_UNKNOWN, "there is a new leader, and the node has not come to it yet");

@@ -14,6 +14,7 @@ import {
   EntryTooLarge,
   type Change,
   type ClusterSchema,
+  type Follower,
   type Store,
   type Tx,
   type View,
@@ -81,11 +82,12 @@ export class Scheduler {
   readonly #told = new Map<string, Waiting>();
   readonly #unsaid = new Map<string, Refused>();
   #watch: Watch<ClusterSchema> | undefined;
+  #follower: Follower<ClusterSchema> | undefined;
   #timer: Timer | undefined;
   #timerAtMs = Infinity;
   #plannedMs = -Infinity;
   #inFlight = 0;
-  /** The board has all that the watch's view has. */
+  /** The board has all that was placed: what the store has, and what this room has under way. */
   #isRead = false;
   /** What could be told is not told yet, since too much is under way. */
   #cutShort = false;
@@ -100,12 +102,13 @@ export class Scheduler {
     this.#watch = this.#options.store.watch({ kinds: ["task", "node", "service", "network"] });
     const later = (act: () => void): void => void this.#options.clock.after(0, act);
     this.#isRead = false;
-    follow(this.#watch, this.#read, () => this.#planSoon(), later);
+    this.#follower = follow(this.#watch, this.#read, () => this.#planSoon(), later);
   }
 
   stop(): void {
     this.#watch?.close();
     this.#watch = undefined;
+    this.#follower = undefined;
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#timerAtMs = Infinity;
@@ -138,7 +141,6 @@ export class Scheduler {
     for (const service of view.list("service")) this.#setService(service.id, service);
     yield* inSlices(view.list("node"), (node) => this.#setNode(node.id, node));
     yield* inSlices(view.list("task"), (task) => this.#board.setTask(task));
-    this.#isRead = true;
   }
 
   #readChange(change: Change<ClusterSchema>): void {
@@ -222,7 +224,9 @@ export class Scheduler {
   }
 
   #plan(): void {
-    // It would place tasks as if those that are not read yet took no room.
+    // It would place tasks as if those that are not read yet took no room; nor those that were under way when a view was
+    // taken, which show only in the changes after it.
+    if (!this.#isRead) this.#isRead = this.#inFlight === 0 && (this.#follower?.catchUp() ?? true);
     if (!this.#isRead) return;
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
@@ -341,7 +345,7 @@ export class Scheduler {
       if (watch !== this.#watch) return;
       this.#inFlight--;
       if (outcome.kind === "committed") {
-        if (this.#board.isDue || this.#cutShort) this.#planWithin(restMs);
+        if (this.#board.isDue || this.#cutShort || !this.#isRead) this.#planWithin(restMs);
         return;
       }
       const { error } = outcome;

@@ -4,13 +4,16 @@
  * A published port is answered by nftables before any socket is looked at, so the socket must exist and must not serve. For
  * TCP that takes a dance: with SO_REUSEADDR connections in TIME_WAIT do not stand in the way of binding; listening makes the
  * kernel forget that the port may be shared (inet_csk_listen_start); ending that at once leaves the port bound and lets it
- * answer with RST; and without SO_REUSEADDR from then on, others conflict with it even when they have it. SCTP needs none of
- * it: a bound socket that does not listen refuses whoever comes (RFC 9260 §8.4). A kernel may have no SCTP: EPROTONOSUPPORT.
+ * answer with RST; and without SO_REUSEADDR from then on, others conflict with it even when they have it. A UDP socket takes
+ * what comes to its port, and the sender waits for an answer; so once it is bound it is tied to a link that nobody has, and
+ * whoever asks is told that the port is unreachable. It still keeps the port from all but who ties a socket to a link himself.
+ * SCTP needs none of it: a bound socket that does not listen refuses whoever comes (RFC 9260 §8.4). A kernel may have no SCTP:
+ * EPROTONOSUPPORT.
  */
 #include "common/fd.h"
 #include "netplane/namespaces.h"
 
-#include <linux/filter.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -56,9 +59,8 @@ static int hold(const struct port_fields *port, int *out)
     socklen_t length = socket_address(port, &address);
     bool stream = port->protocol != IPPROTO_UDP;
     static const int yes = 1, no = 0;
-    /* A datagram that comes all the same is dropped at once instead of waiting for a reader. */
-    static struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
-    static const struct sock_fprog program = {1, nothing};
+    /* Indexes are given out from 1 on; SO_BINDTOIFINDEX (Linux 5.0) does not ask whether there is such a link. */
+    static const int no_link = INT_MAX;
     cleanup_fd int fd = socket(address.ss_family, (stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, port->protocol);
     if (fd < 0)
         return -1;
@@ -71,8 +73,8 @@ static int hold(const struct port_fields *port, int *out)
         if (bind(fd, (const struct sockaddr *)&address, length) < 0)
             return -1;
     } else if (!stream) {
-        if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0 ||
-            bind(fd, (const struct sockaddr *)&address, length) < 0)
+        if (bind(fd, (const struct sockaddr *)&address, length) < 0 ||
+            setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &no_link, sizeof no_link) < 0)
             return -1;
     } else if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
                bind(fd, (const struct sockaddr *)&address, length) < 0 || listen(fd, 0) < 0 ||

@@ -19163,9 +19163,6 @@ export namespace skep {
             /** ServiceRecord encrypted. */
             encrypted: boolean;
 
-            /** ServiceRecord virtualIp6. */
-            virtualIp6: string;
-
             /**
              * Creates a new ServiceRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19228,9 +19225,6 @@ export namespace skep {
 
                 /** ServiceRecord encrypted */
                 encrypted?: (boolean|null);
-
-                /** ServiceRecord virtualIp6 */
-                virtualIp6?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

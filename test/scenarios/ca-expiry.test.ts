@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import { SwarmIdentity } from "../../daemon/identity/index.ts";
 import {
   Authority,
+  CertificateExpired,
   createAuthority,
   createRequest,
   generatePrivateKey,
@@ -12,8 +13,12 @@ import {
   readCertificate,
   ReinstatementRefused,
   Stranger,
+  type Certificate,
+  type Shown,
 } from "../../lib/pki/index.ts";
 import { Channel } from "../../lib/rpc/index.ts";
+import { createLogger } from "../../lib/runtime/index.ts";
+import { renewOwn } from "../../manager/own-renewal.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import type { skep } from "../../proto/index.ts";
 import { Swarm, type SwarmNode } from "../support/swarm.ts";
@@ -61,10 +66,7 @@ async function expire(node: SwarmNode, agoMs: number): Promise<void> {
   });
 }
 
-async function ask(
-  at: SwarmNode,
-  shown: { readonly csr: string; readonly certificatePem: string; readonly proof: Uint8Array },
-): Promise<skep.ca.IRenewResponse> {
+async function ask(at: SwarmNode, shown: Shown): Promise<skep.ca.IRenewResponse> {
   const { csr, certificatePem: certificate, proof } = shown;
   const tls = new Stranger(n1.identity.rootsPem);
   const channel = new Channel({ address: at.address, tls, expect: { role: "manager" } });
@@ -76,16 +78,20 @@ async function ask(
 }
 
 /** What the node shows for itself. */
-async function shownBy(
-  node: SwarmNode,
-): Promise<{ readonly csr: string; readonly certificatePem: string; readonly proof: Uint8Array }> {
-  const csr = await node.identity.request();
+async function shownBy(node: SwarmNode): Promise<Shown> {
   const { certificate, privateKey } = node.identity.tls;
-  return { csr, certificatePem: pemOf(certificate.raw), proof: proveCertified(csr, certificate, privateKey) };
+  return proveCertified(await node.identity.request(), certificate, privateKey);
 }
 
-function pemOf(der: Uint8Array): string {
-  return `-----BEGIN CERTIFICATE-----\n${Buffer.from(der).toString("base64")}\n-----END CERTIFICATE-----\n`;
+/** What its manager would go on with if it started now, alone, by such a clock. */
+async function certifyItself(node: SwarmNode, nowMs: number): Promise<Certificate> {
+  const { tls, rootsPem } = node.identity;
+  const privateKeyPem = tls.privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+  const material = { certificatePem: "", rootsPem, privateKeyPem };
+  const logger = createLogger({ destination: { write: () => undefined } });
+  const options = { dataDir: node.dataDir, tls, material, unlockKey: undefined, nowMs, logger };
+  const { certificatePem } = await renewOwn(options, new CertificateExpired("the certificate", 0), never);
+  return readCertificate(certificatePem);
 }
 
 async function followerOf(): Promise<SwarmNode> {
@@ -158,6 +164,10 @@ test("managers that all were off for longer than their certificates live come ba
   for (const node of [n3, n2]) await expire(node, 100 * dayMs);
   await expire(n1, 100 * dayMs);
   await Promise.all(nodes.map((node) => node.stopManager()));
+  const before = n1.identity.tls.certificate;
+  const ahead = await certifyItself(n1, Date.now() + 50 * dayMs);
+  assert.ok(ahead.notAfterMs > Date.now() + 100 * dayMs);
+  assert.equal(ahead.notBeforeMs, before.notBeforeMs, "a clock that was ahead may be set right");
   for (const node of nodes) await node.startManager({ kind: "resume" });
   await swarm.untilVoters(3);
   await swarm.leader();

@@ -42,7 +42,12 @@ class FakeStream {
 
 const hello = { hello: { protocol: 1, description: { hostname: "h" } } };
 
-function dial(world: SwarmWorld, nodeId: string, at = 0): { stream: FakeStream; events: Events } {
+interface Dialled {
+  readonly stream: FakeStream;
+  readonly events: Events;
+}
+
+function dial(world: SwarmWorld, nodeId: string, at = 0): Dialled {
   const stream = new FakeStream();
   const events = world.managers[at]!.dispatcher.connect(stream, { nodeId, address: "10.1.2.3" });
   return { stream, events };
@@ -63,6 +68,71 @@ test("a node that misses three heartbeats is down, and its tasks run elsewhere; 
   world.node("node1").heal();
   assert.ok(await world.until(12_000, () => world.nodeState("node1") === "NODE_READY"));
   assert.ok(await world.until(2000, () => world.node("node1").running("web") === 0));
+  await world.stop();
+});
+
+test("what a node says besides its heartbeats does not put off the moment at which it is down", async () => {
+  const world = await new SwarmWorld().start();
+  await world.node("node1").kill();
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(50);
+  assert.ok(stream.welcomed);
+  await world.run(4000);
+  events.message({ describe: { description: { hostname: "h2" } } });
+  await world.run(9000);
+  assert.equal(world.nodeState("node1"), "NODE_READY", "three periods are at least 13.5 s");
+  assert.ok(await world.until(2100, () => world.nodeState("node1") === "NODE_DOWN"));
+  assert.equal(stream.goodbye, "HEARTBEAT_MISSED");
+  await world.stop();
+});
+
+test("a node whose heartbeats are held up is not down while it talks", async () => {
+  const world = await new SwarmWorld().start();
+  await world.node("node1").kill();
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  for (let at = 0; at < 10; at++) {
+    await world.run(4000);
+    events.message({ applied: { revision: 0 } });
+  }
+  assert.equal(world.nodeState("node1"), "NODE_READY", "40 s without a heartbeat");
+  assert.equal(stream.goodbye, undefined);
+  assert.ok(await world.until(5100, () => world.nodeState("node1") === "NODE_DOWN"));
+  await world.stop();
+});
+
+test("a leader that stood still first reads what nodes have said, and then judges", async () => {
+  const world = await new SwarmWorld({ workers: 2 }).start();
+  const held: (() => void)[] = [];
+  let still = false;
+  const after = world.clock.after.bind(world.clock);
+  world.clock.after = (ms, callback) => after(ms, () => (still ? void held.push(callback) : callback()));
+  for (const node of ["node1", "node2"]) await world.node(node).kill();
+  const [first, second] = ["node1", "node2"].map((node) => dial(world, node)) as [Dialled, Dialled];
+  for (const { events } of [first, second]) events.message(hello);
+  await world.run(50);
+  still = true;
+  await world.run(20_000);
+  still = false;
+  for (const callback of held.splice(0)) callback();
+  // It lay in the buffer of the connection.
+  first.events.message({ heartbeat: { sentAtUs: 1 } });
+  await world.run(5100);
+  assert.deepEqual([world.nodeState("node1"), world.nodeState("node2")], ["NODE_READY", "NODE_DOWN"]);
+  await world.stop();
+});
+
+test("a node that a new leader has met is given the usual time, and not what is left of the longer one", async () => {
+  const world = await new SwarmWorld({ managers: 3, workers: 2 }).start();
+  world.crashLeader("committed", 200, world.managers[1]);
+  assert.ok(await world.until(10_000, () => world.nodeState("node2") === "NODE_UNKNOWN"));
+  assert.ok(await world.until(10_000, () => world.nodeState("node2") === "NODE_READY"));
+  const readyMs = world.clock.monotonicMs();
+  world.node("node2").cut();
+  assert.ok(await world.until(20_000, () => world.nodeState("node2") === "NODE_DOWN"));
+  const tookMs = world.clock.monotonicMs() - readyMs;
+  assert.ok(tookMs <= 15_200, `down after ${tookMs} ms`);
   await world.stop();
 });
 

@@ -3,7 +3,7 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -133,6 +133,8 @@ interface Life {
   readonly stop: AbortController;
   readonly over: PromiseWithResolvers<ExitStatus>;
   readonly cgroups: CgroupPaths;
+  /** Directories of files that were written for it; undefined: with its monitor's state. */
+  readonly places: { readonly bundle: string; readonly networkFiles: string } | undefined;
 }
 
 /** A monitor that does not end this long after its container is left to itself. */
@@ -195,9 +197,21 @@ export class Container {
     return this.#record.mounts.flatMap(({ type, name }) => (type === "volume" && name !== undefined ? [name] : []));
   }
 
-  /** Of its life: what the runtime is told, and files of ours that are bound into it. Goes with its monitor. */
+  /** Of its life: what the runtime is told. Goes with its monitor. */
   get bundle(): string {
-    return this.stateDirectory;
+    return this.#life?.places?.bundle ?? this.stateDirectory;
+  }
+
+  /** hostname, hosts and resolv.conf of its life, which are bound into it. */
+  get networkFilesDirectory(): string {
+    return this.#life?.places?.networkFiles ?? this.stateDirectory;
+  }
+
+  /** Daemons of before kept both beside the container's own files; what they started has them there until it ends. */
+  #placesOfBefore(): Life["places"] {
+    const bundle = join(this.directory, "bundle");
+    const isOfBefore = !existsSync(join(this.stateDirectory, "config.json")) && existsSync(join(bundle, "config.json"));
+    return isOfBefore ? { bundle, networkFiles: this.directory } : undefined;
   }
 
   get logPath(): string {
@@ -315,7 +329,13 @@ export class Container {
   }
 
   /** From a created container (or one found running) to a life that is watched. */
-  async #begin(connection: MonitorConnection, pid: number, delayMs: number, start: () => Promise<void>): Promise<void> {
+  async #begin(
+    connection: MonitorConnection,
+    pid: number,
+    delayMs: number,
+    start: () => Promise<void>,
+    places?: Life["places"],
+  ): Promise<void> {
     const { settings, tasks } = this.#host;
     await connection.send({ type: "wait" });
     await start();
@@ -327,6 +347,7 @@ export class Container {
       stop: new AbortController(),
       over: Promise.withResolvers(),
       cgroups: this.#readCgroups(),
+      places,
     };
     this.#life = life;
     this.#logEnded = Promise.withResolvers();
@@ -418,7 +439,7 @@ export class Container {
     const { config, hostConfig } = this.#record;
     if ((hostConfig.NetworkMode ?? "").startsWith("container:")) return [];
     return planNetworkFiles({
-      directory: this.bundle,
+      directory: this.networkFilesDirectory,
       hostname: hostnameOf(config, this.id),
       domainname: config.Domainname ?? "",
       hostConfig,
@@ -432,7 +453,7 @@ export class Container {
     const mode = this.#record.hostConfig.NetworkMode ?? "";
     // Who shares another's network goes by its names, too.
     if (mode.startsWith("container:"))
-      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).bundle);
+      return networkFilesOf(this.#host.resolve(mode.slice("container:".length)).networkFilesDirectory);
     return Object.fromEntries(files.map(({ destination, path }) => [destination, path]));
   }
 
@@ -1300,7 +1321,7 @@ export class Container {
     }
     const { startedAtMs, health } = this.#record.state;
     await this.#host.volumes.mount(this.id, this.volumeNames);
-    await this.#begin(connection, hello.pid, 0, () => Promise.resolve());
+    await this.#begin(connection, hello.pid, 0, () => Promise.resolve(), this.#placesOfBefore());
     await this.#update({
       ...(startedAtMs === 0 ? {} : { startedAtMs }),
       ...(health.status === "none" ? {} : { health }),

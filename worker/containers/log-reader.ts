@@ -67,29 +67,6 @@ async function listOnce(path: string): Promise<LogFileName[]> {
   return files;
 }
 
-/** Frames that are stored after a moment, to the end of the log as it is. For who has had everything up to then. */
-export async function* readFramesAfter(path: string, timeNs: bigint): AsyncGenerator<LogFrame, void, undefined> {
-  const buffer = Buffer.allocUnsafe(chunkBytes);
-  for (const file of await listFiles(path)) {
-    const handle = await open(file.path, "r").catch(() => undefined);
-    if (handle === undefined) continue;
-    try {
-      const splitter = new FrameSplitter();
-      for (let position = 0; ;) {
-        const { bytesRead } = await handle.read(buffer, 0, chunkBytes, position);
-        if (bytesRead === 0) break;
-        position += bytesRead;
-        // A copy: frames that were handed out outlive the buffer.
-        for (const frame of splitter.push(Buffer.from(buffer.subarray(0, bytesRead)))) {
-          if (frame.timeNs > timeNs) yield frame;
-        }
-      }
-    } finally {
-      await handle.close();
-    }
-  }
-}
-
 class Cursor {
   readonly splitter = new FrameSplitter();
   readonly joiner = new LineJoiner();
@@ -107,13 +84,17 @@ class Cursor {
     return true;
   }
 
-  /** The next lines; undefined at the end of the file as it is now. */
-  async read(): Promise<LogLine[] | undefined> {
+  /** The next frames; undefined at the end of the file as it is now. */
+  async read(): Promise<LogFrame[] | undefined> {
     const buffer = Buffer.allocUnsafe(chunkBytes);
     const { bytesRead } = (await this.handle?.read(buffer, 0, chunkBytes, this.position)) ?? { bytesRead: 0 };
     if (bytesRead === 0) return undefined;
     this.position += bytesRead;
-    return this.splitter.push(buffer.subarray(0, bytesRead)).flatMap((frame) => this.joiner.push(frame));
+    return this.splitter.push(buffer.subarray(0, bytesRead));
+  }
+
+  join(frames: readonly LogFrame[]): LogLine[] {
+    return frames.flatMap((frame) => this.joiner.push(frame));
   }
 
   async close(): Promise<void> {
@@ -129,26 +110,48 @@ function wants(options: LogOptions, line: LogLine): boolean {
 }
 
 /**
- * Moves to the file after the cursor's; undefined when it is the current one already. Gives the lines that were written to the
+ * Moves to the file after the cursor's; undefined when it is the current one already. Gives the frames that were written to the
  * old file after it had been read and before it was rotated: only now is it certain that no more will come.
  */
-async function nextFile(cursor: Cursor, path: string): Promise<LogLine[] | undefined> {
+async function nextFile(cursor: Cursor, path: string): Promise<LogFrame[] | undefined> {
   const files = await listFiles(path);
   const at = files.findIndex(({ inode }) => inode === cursor.inode);
   // Not in the list: it was rotated out while we read it, and the oldest that is left comes next.
   const next = files[at + 1];
   if (next === undefined) return undefined;
-  const rest: LogLine[] = [];
-  for (let lines = await cursor.read(); lines !== undefined; lines = await cursor.read()) rest.push(...lines);
-  // By its inode: the name may be another file's by now.
-  for (const file of [next, ...(await listFiles(path))]) {
-    if (file.inode !== next.inode || !(await cursor.openFile(file.path))) continue;
-    if (cursor.inode === next.inode) return rest;
-  }
-  // It was rotated out before it could be opened.
-  const [oldest] = await listFiles(path);
-  if (oldest !== undefined) await cursor.openFile(oldest.path);
+  const rest: LogFrame[] = [];
+  for (let frames = await cursor.read(); frames !== undefined; frames = await cursor.read()) rest.push(...frames);
+  await openListed(cursor, path, next);
   return rest;
+}
+
+/** Opens a file of a listing by its inode: its name may be another file's by now. If it was rotated out, the oldest that is left. */
+async function openListed(cursor: Cursor, path: string, wanted: LogFileName): Promise<void> {
+  for (let tries = 0, file: LogFileName | undefined = wanted; tries < listTriesMax && file !== undefined; tries++) {
+    if ((await cursor.openFile(file.path)) && cursor.inode === file.inode) return;
+    const files: LogFileName[] = await listFiles(path);
+    file = files.find(({ inode }) => inode === wanted.inode) ?? files[0];
+  }
+}
+
+async function openOldest(cursor: Cursor, path: string): Promise<void> {
+  const [oldest] = await listFiles(path);
+  if (oldest !== undefined) await openListed(cursor, path, oldest);
+}
+
+/** Frames that are stored after a moment, to the end of the log as it is. For who has had everything up to then. */
+export async function* readFramesAfter(path: string, timeNs: bigint): AsyncGenerator<LogFrame, void, undefined> {
+  const cursor = new Cursor();
+  try {
+    await openOldest(cursor, path);
+    while (cursor.handle !== undefined) {
+      const frames = (await cursor.read()) ?? (await nextFile(cursor, path));
+      if (frames === undefined) break;
+      yield* frames.filter((frame) => frame.timeNs > timeNs);
+    }
+  } finally {
+    await cursor.close();
+  }
 }
 
 /** Lines in order. Ends after the last one, or with `follow` when nothing more will come. */
@@ -159,17 +162,15 @@ export async function* readLog(
 ): AsyncGenerator<LogLine, void, undefined> {
   const cursor = new Cursor();
   try {
-    const files = await listFiles(source.path);
-    const first = files[0];
     const bounded = options.tail !== undefined;
     let kept: LogLine[] = [];
     const tail = options.tail ?? 0;
-    if (first !== undefined) await cursor.openFile(first.path);
+    await openOldest(cursor, source.path);
     while (cursor.handle !== undefined) {
       signal.throwIfAborted();
-      const lines = (await cursor.read()) ?? (await nextFile(cursor, source.path));
-      if (lines === undefined) break;
-      for (const line of lines) {
+      const frames = (await cursor.read()) ?? (await nextFile(cursor, source.path));
+      if (frames === undefined) break;
+      for (const line of cursor.join(frames)) {
         if (!wants(options, line)) continue;
         if (bounded) kept.push(line);
         else yield line;
@@ -201,10 +202,10 @@ async function* follow(
     for (;;) {
       signal.throwIfAborted();
       const over = notice.ended;
-      const lines =
+      const frames =
         (cursor.handle === undefined ? undefined : await cursor.read()) ?? (await nextFile(cursor, source.path));
-      if (lines !== undefined) {
-        for (const line of lines) {
+      if (frames !== undefined) {
+        for (const line of cursor.join(frames)) {
           if (options.untilNs !== undefined && line.timeNs > options.untilNs) return;
           if (wants(options, line)) yield line;
         }

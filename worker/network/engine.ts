@@ -256,7 +256,6 @@ interface WorkerOptions {
 const ownTables: readonly NftTableName[] = [
   { family: "ip", table: "skep" },
   { family: "ip6", table: "skep" },
-  { family: "ip6", table: "skepvip" },
   { family: "netdev", table: "skep" },
 ];
 

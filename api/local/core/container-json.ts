@@ -198,7 +198,7 @@ export function stateJson(record: ContainerRecord): Record<string, unknown> {
 export interface InspectFacts {
   readonly directory: string;
   /** Where the files lie that are bound into it while it runs. */
-  readonly bundle: string;
+  readonly networkFiles: string;
   readonly logPath: string;
   readonly networks: NetworkFacts;
   readonly execIds: readonly string[];
@@ -208,7 +208,7 @@ export interface InspectFacts {
 
 export function inspectJson(record: ContainerRecord, facts: InspectFacts): Record<string, unknown> {
   const [path = "", ...args] = commandOf(record);
-  const { directory, bundle } = facts;
+  const { directory, networkFiles } = facts;
   return {
     Id: record.id,
     Created: isoTime(record.createdAtMs),
@@ -216,9 +216,9 @@ export function inspectJson(record: ContainerRecord, facts: InspectFacts): Recor
     Args: args,
     State: stateJson(record),
     Image: record.imageId,
-    ResolvConfPath: `${bundle}/resolv.conf`,
-    HostnamePath: `${bundle}/hostname`,
-    HostsPath: `${bundle}/hosts`,
+    ResolvConfPath: `${networkFiles}/resolv.conf`,
+    HostnamePath: `${networkFiles}/hostname`,
+    HostsPath: `${networkFiles}/hosts`,
     LogPath: record.hostConfig.LogConfig?.Type === "none" ? "" : facts.logPath,
     Name: `/${record.name}`,
     RestartCount: record.state.restartCount,

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { skep } from "../../../proto/index.ts";
 import {
   accepted,
+  downAtMs,
   graceMs,
   isAgentState,
   jittered,
@@ -151,7 +152,14 @@ test("a node is down after three missed heartbeats, and has twice as long after 
   assert.equal(periodMs({ seconds: 1, nanos: 5e8 }), 1500);
   assert.equal(periodMs({ nanos: 1 }), 100, "a period that would keep the leader busy is not taken");
   assert.deepEqual([graceMs(5000), unknownGraceMs(5000)], [15_000, 30_000]);
-  assert.deepEqual([jittered(5000, 0), jittered(5000, 0.5), Math.round(jittered(5000, 1))], [4500, 5000, 5500]);
+  assert.deepEqual([jittered(5000, 0), jittered(5000, 0.5), jittered(5000, 1)], [5000, 4750, 4500]);
+});
+
+test("only heartbeats begin a node's time anew, and a node that talks is not down", () => {
+  const beat = { beatMs: 1000, graceMs: 3000, periodMs: 1000 };
+  assert.equal(downAtMs({ ...beat, wordMs: 0 }), 4000);
+  assert.equal(downAtMs({ ...beat, wordMs: 2900 }), 4000, "what it says besides its heartbeats does not count");
+  assert.equal(downAtMs({ ...beat, wordMs: 3900 }), 4900, "but it lives while it speaks");
 });
 
 test("a node registers three times in eight seconds, and no more", () => {

@@ -2,9 +2,12 @@
 
 /** Swarm's default; the cluster's spec may say otherwise. */
 export const periodDefaultMs = 5000;
-/** Around the period, so that nodes that came together do not stay in step: 5 s ± 0.5 s. */
+/**
+ * Below the period, so that nodes that came together do not stay in step: 4.5 to 5 s. Swarm's lies around it, and so may
+ * take three tenths of a period longer than was asked for to notice that a node is gone.
+ */
 const jitter = 0.1;
-/** Periods without a word until a node is down. */
+/** Periods without a heartbeat until a node is down. */
 const missedMax = 3;
 /** After a change of leaders all nodes have to come back at once, so they are given twice as long. */
 const unknownFactor = 2;
@@ -22,11 +25,32 @@ export function periodMs(
 
 /** @param chance  uniform in [0, 1) */
 export function jittered(period: number, chance: number): number {
-  return period * (1 - jitter + 2 * jitter * chance);
+  return period * (1 - jitter * chance);
 }
 
-/** From the last word of a node until it is down. @param period  the one that it was given last */
+/** From the last heartbeat of a node until it is down. @param period  the one that it was given with it */
 export const graceMs = (period: number): number => period * missedMax;
+
+/** What was heard of a node, and when. Times are of the leader's monotonic clock. */
+export interface Heard {
+  /** The last heartbeat, or the welcome before the first one. */
+  readonly beatMs: number;
+  /** Of that heartbeat; see graceMs and unknownGraceMs. */
+  readonly graceMs: number;
+  /** The last word of any kind. */
+  readonly wordMs: number;
+  /** The period that it was given last. */
+  readonly periodMs: number;
+}
+
+/**
+ * When a node is down of which nothing more is heard. Only heartbeats begin its time anew, so that what it said besides
+ * does not put off the moment at which its end is noticed; but as long as it talks it is not taken for dead, even if its
+ * heartbeats wait behind what it says.
+ */
+export function downAtMs({ beatMs, graceMs: grace, wordMs, periodMs: period }: Heard): number {
+  return Math.max(beatMs + grace, wordMs + period);
+}
 
 /** From the start of leadership, for a node that was not down. */
 export const unknownGraceMs = (period: number): number => period * missedMax * unknownFactor;

@@ -1,6 +1,7 @@
 /** The dispatcher's core: what a node is to know, what it may say, how long it may be silent. */
 export { isAssigned, NodeAssignments, type Due, type NeedKind } from "./assignments.ts";
 export {
+  downAtMs,
   graceMs,
   jittered,
   mayRegister,

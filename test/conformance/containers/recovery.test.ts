@@ -1,7 +1,7 @@
 /** kill -9 of the daemon at random instants: no container, log line or exit status is lost, and nothing is left over. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -109,6 +109,44 @@ test(
       }
     } finally {
       await worker.open();
+      await worker.close();
+    }
+  },
+);
+
+test(
+  "a container that a daemon of before started can be entered, limited and joined after the upgrade",
+  { skip: runtime.skip, timeout: 60_000 },
+  async () => {
+    const worker = new TestWorker(runtime.path);
+    try {
+      await worker.open();
+      const { id } = await worker.create(["sleep", "600"], {}, { Env: ["MINE=yes"], Hostname: "old" });
+      await worker.containers.get(id).start();
+      await worker.containers[Symbol.asyncDispose]();
+      // Those daemons kept what a life is told beside the container's own files.
+      const state = join(worker.settings.runDirectory, "c", id);
+      const own = join(worker.settings.dataDirectory, "containers", id);
+      mkdirSync(join(own, "bundle"));
+      renameSync(join(state, "config.json"), join(own, "bundle", "config.json"));
+      for (const name of ["hostname", "hosts", "resolv.conf"]) renameSync(join(state, name), join(own, name));
+
+      await worker.open();
+      const container = worker.containers.get(id);
+      assert.equal(container.running, true);
+      const { code, output } = await worker.exec(container, ["sh", "-c", "echo $MINE; cat /etc/hostname"]);
+      assert.deepEqual({ code, output }, { code: 0, output: "yes\nold\n" });
+      assert.equal(container.networkFilesDirectory, own);
+      await container.update({ PidsLimit: 50 });
+      const beside = await worker.run(["cat", "/etc/hostname"], { NetworkMode: `container:${id}` });
+      assert.equal(beside.stdout, "old\n", beside.stderr);
+
+      // Its next life is of this daemon.
+      await container.stop();
+      await container.start();
+      assert.equal(readFileSync(join(state, "hostname"), "utf8"), "old\n");
+      assert.equal((await worker.exec(container, ["true"])).code, 0);
+    } finally {
       await worker.close();
     }
   },

@@ -11,50 +11,25 @@ import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 
 import { nodeAddresses } from "../../../lib/pure/node-number.ts";
-import type { EndpointRecord, OverlayNetwork, PeerRecord, RecordChange } from "../../../worker/network/contract.ts";
+import type { PeerRecord } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { ingressService, meshPort, NetHost, peerOf, taskOf } from "./net-host.ts";
-import { NetWorld, output } from "./world.ts";
+import {
+  ingressService,
+  meshPort,
+  NetHosts,
+  overlayEndpoint,
+  overlayOf,
+  overlayTask as task,
+  peerOf,
+  taskOf,
+  type NetHost,
+  type OverlayTask as Task,
+} from "./net-host.ts";
+import { eventually, output, type NetWorld } from "./world.ts";
 
-const secret: OverlayNetwork = {
-  id: "secretnetwork",
-  name: "secret",
-  vni: 4097,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  internal: false,
-  encrypted: true,
-  mtu: 0,
-};
+const secret = overlayOf("secret", 4097, { encrypted: true });
 /** In clear text, beside it. */
-const open: OverlayNetwork = { ...secret, id: "opennetwork", name: "open", vni: 4098, encrypted: false };
-
-interface Task {
-  readonly id: string;
-  readonly network: OverlayNetwork;
-  readonly host: number;
-  readonly address: string;
-}
-
-const task = (id: string, network: OverlayNetwork, host: number, last: number): Task => ({
-  id: `${id}00000000000000000000000`.slice(0, 25),
-  network,
-  host,
-  address: `10.0.1.${last}`,
-});
-
-const record = ({ id, network, host, address }: Task): EndpointRecord => ({
-  networkId: network.id,
-  taskId: id,
-  serviceId: "web",
-  nodeId: `n${host}`,
-  name: id,
-  slot: 1,
-  addresses: [`${address}/24`],
-  gatewayAddress: "",
-  aliases: [],
-  serving: true,
-});
+const open = overlayOf("open", 4098);
 
 const port = 7000;
 /** What must never be seen on the switch. */
@@ -66,15 +41,7 @@ const c1 = task("c1", secret, 3, 31);
 const o1 = task("o1", open, 1, 11);
 const o2 = task("o2", open, 2, 21);
 const tasks = [a1, b1, b2, c1, o1, o2];
-
-/** Waits for what takes a while; many tries, since the machine may be a slow one. */
-async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const untilMs = performance.now() + 20_000;
-  while (!(await isSo())) {
-    assert.ok(performance.now() < untilMs, "it does not become so");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
+const records = tasks.map((one) => overlayEndpoint(one));
 
 function whyNoTunnels(): string | false {
   const skipped = whySkipped();
@@ -105,17 +72,15 @@ function vxlanFrame(from: string, to: Task, text: string): string {
 }
 
 describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout: 300_000 }, () => {
+  let hosts: NetHosts;
   let world: NetWorld;
   let capture: ChildProcess;
   let captured = "";
-  const hosts: NetHost[] = [];
   const keys: string[] = [];
 
-  const host = (number: number): NetHost => hosts[number - 1] as NetHost;
+  const host = (number: number): NetHost => hosts.host(number);
   const peer = (number: number, publicKey = keys[number - 1] ?? ""): PeerRecord => ({ ...peerOf(number), publicKey });
-  const everywhere = (changes: readonly RecordChange[]): Promise<unknown> =>
-    Promise.all(hosts.map(({ plane }) => plane.change(changes)));
-  const tell = (record: PeerRecord): Promise<unknown> => everywhere([{ kind: "peer", key: record.nodeId, record }]);
+  const tell = (record: PeerRecord): Promise<void> => hosts.change({ kind: "peer", key: record.nodeId, record });
   const ask = (from: Task, to: string, ...more: readonly string[]): string => world.get(from.id, to, port, ...more);
   const node = (script: string, ...args: readonly string[]): string[] => [process.execPath, "-e", script, ...args];
   const tunnel = (number: number): string => world.attempt(`h${number}`, ["wg", "show", "skepwg"]);
@@ -124,40 +89,20 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
     world.attempt(from, node(injector, to, String(toPort), base64));
 
   before(async () => {
-    world = new NetWorld("skepwi");
-    world.build(3);
-    captured = join(world.folder, "switch.pcap");
-    capture = world.start("sw", [
-      "tcpdump",
-      "-i",
-      "any",
-      "-U",
-      "-s",
-      "0",
-      "-w",
-      captured,
-      "net 10.99.0.0/24 or net 100.64.0.0/10",
-    ]);
-    await new Promise((resolve) => capture.stderr?.once("data", resolve));
-    for (const number of [1, 2, 3]) hosts.push(await NetHost.open(world, `h${number}`));
+    hosts = await NetHosts.open("skepwi", 3, async (built) => {
+      captured = join(built.folder, "switch.pcap");
+      const filter = "net 10.99.0.0/24 or net 100.64.0.0/10";
+      capture = built.start("sw", ["tcpdump", "-i", "any", "-U", "-s", "0", "-w", captured, filter]);
+      await new Promise((resolve) => capture.stderr?.once("data", resolve));
+    });
+    ({ world } = hosts);
     // The third has no key that anybody knows of.
     for (const number of [1, 2]) keys.push(host(number).networks.enterTunnel(`n${number}`) ?? "");
     host(3).networks.enterTunnel("n3");
-    const records = tasks.map((one) => record(one));
-    for (const [at, { plane }] of hosts.entries()) {
-      const peers = [peer(1), peer(2), peer(3, "")];
-      await plane.replace({ nodeId: `n${at + 1}`, peers, endpoints: records, services: [] });
-    }
-    for (const one of tasks) {
-      const wish = { kind: "overlay", network: one.network, address: `${one.address}/24`, aliases: [] } as const;
-      await host(one.host).attach(one.id, { networks: [wish], taskId: one.id, serviceId: "web" });
-      await world.serve(one.id, port);
-    }
+    await hosts.replace(records, [], [peer(1), peer(2), peer(3, "")]);
+    for (const one of tasks) await hosts.attachTask(one, port);
   });
-  after(async () => {
-    for (const each of hosts) await each[Symbol.asyncDispose]();
-    await world.tearDown();
-  });
+  after(() => hosts.close());
 
   test("containers of two hosts reach each other by tcp and udp, and their addresses are kept", async () => {
     for (const [from, to] of [
@@ -177,15 +122,11 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
 
   test("packets as long as the network carries go through whole, and longer ones are not sent", async () => {
     assert.match(world.ip(a1.id, "link show eth0"), / mtu 1390 /);
-    const receiver = world.start(b1.id, [world.probe, "receive", "7001"]);
+    const receiver = await world.receive(b1.id, 7001);
     const text = `${marker}${"x".repeat(1390 - 28 - marker.length)}`;
-    await eventually(async () => {
-      const arrived = output(receiver);
-      world.exec(a1.id, [world.probe, "send", b1.address, "7001", text]);
-      return (await arrived).trim() === text;
-    });
-    world.end(receiver);
-    await once(receiver, "exit");
+    world.exec(a1.id, [world.probe, "send", b1.address, "7001", text]);
+    await receiver.until(text);
+    await receiver.end();
     assert.match(ask(a1, b1.address, "-u", "-d", "-l", "1400"), /^ERR/);
   });
 
@@ -197,9 +138,7 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
   });
 
   test("frames that do not come by the tunnel get nowhere, whoever sends them", async () => {
-    const receiver = world.start(a1.id, [world.probe, "receive", "7002"]);
-    const lines: string[] = [];
-    createInterface({ input: receiver.stdout! }).on("line", (line) => line !== "ready" && lines.push(line));
+    const receiver = await world.receive(a1.id, 7002);
     const { tunnelAddress } = nodeAddresses(1);
     const send = (from: string, to: string, toPort: number, text: string): string =>
       inject(from, to, toPort, vxlanFrame(b1.address, a1, text));
@@ -214,11 +153,10 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
     // The very same frame by the tunnel: it is a good one.
     await eventually(() => {
       send("h2", tunnelAddress, 4793, "by the tunnel");
-      return lines.includes("by the tunnel");
+      return receiver.heard.includes("by the tunnel");
     });
-    assert.deepEqual([...new Set(lines)], ["by the tunnel"]);
-    world.end(receiver);
-    await once(receiver, "exit");
+    assert.deepEqual([...new Set(receiver.heard)], ["by the tunnel"]);
+    await receiver.end();
   });
 
   test("a member cannot speak for another, nor reach anything else by the tunnel", async () => {
@@ -233,23 +171,19 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
     const before = /([\d.]+) \w+ received/u.exec(tunnel(1))?.[1];
     assert.notEqual(before, undefined);
     assert.match(world.get("h2", nodeAddresses(1).tunnelAddress, 8099), /^ERR/);
-    const receiver = world.start(a1.id, [world.probe, "receive", "7002"]);
-    const lines: string[] = [];
-    createInterface({ input: receiver.stdout! }).on("line", (line) => line !== "ready" && lines.push(line));
+    const receiver = await world.receive(a1.id, 7002);
     world.attempt(
       "h2",
       node(injectorFrom, nodeAddresses(1).tunnelAddress, "4793", vxlanFrame(b1.address, a1, "as the third"), third),
     );
     await eventually(() => {
       inject("h2", nodeAddresses(1).tunnelAddress, 4793, vxlanFrame(b1.address, a1, "as itself"));
-      return lines.includes("as itself");
+      return receiver.heard.includes("as itself");
     });
-    assert.ok(!lines.includes("as the third"));
+    assert.ok(!receiver.heard.includes("as the third"));
     world.ip("h2", `addr del ${third}/32 dev skepwg`);
-    for (const child of [receiver, service]) {
-      world.end(child);
-      await once(child, "exit");
-    }
+    await receiver.end();
+    await world.ended(service);
   });
 
   test("another key takes the place of the first without a connection that ends", async () => {
@@ -293,7 +227,7 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
     await host(1).plane.replace({
       nodeId: "n1",
       peers: [peer(1), peer(2), peer(3, "")],
-      endpoints: tasks.map((one) => record(one)),
+      endpoints: records,
       services: [],
     });
     assert.equal(world.ip("h1", "-o link show skepwg"), before);
@@ -324,10 +258,10 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
   test("published ports of an encrypted mesh lead through the tunnel, and the client's address is kept", async () => {
     const gateway = host(2).networks.sandboxes.get(b1.id)?.gatewayAddress ?? "";
     const web = { ...ingressService([meshPort("tcp", 8080, port)]), encrypted: true };
-    await everywhere([
+    await hosts.change(
       { kind: "service", key: "ingress/web", record: web },
       { kind: "endpoint", key: `ingress/${b1.id}`, record: taskOf(b1.id, 2, gateway) },
-    ]);
+    );
     assert.match(world.ip("h1", "-d link show skepmesh"), /id 4095 .*dstport 4793/su);
     await eventually(() => world.get("near", "10.99.0.1", 8080).startsWith(`${b1.id} peer=10.99.0.100:`));
     assert.match(world.get("far", "10.99.0.2", 8080), new RegExp(`^${b1.id} peer=10\\.98\\.0\\.2:`));
@@ -361,7 +295,7 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
   });
 
   test("when the last container has left, no tunnel is left, and the key stays", async () => {
-    await everywhere([{ kind: "service", key: "ingress/web", record: undefined }]);
+    await hosts.change({ kind: "service", key: "ingress/web", record: undefined });
     await host(1).networks.sandboxes.release(a1.id);
     assert.match(world.ip("h1", "-d link show skepmesh"), /dstport 4789/u);
     assert.match(world.attempt("h1", ["ip", "link", "show", "skepwg"]), /does not exist/u);

@@ -10,25 +10,22 @@ import { cpSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import type { EndpointRecord, OverlayNetwork } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { ingressService, meshPort, NetHost, peerOf, recordsOf, taskOf } from "./net-host.ts";
-import { NetWorld } from "./world.ts";
+import {
+  ingressService,
+  meshPort,
+  NetHosts,
+  overlayEndpoint,
+  overlayOf,
+  overlayTask,
+  taskOf,
+  type NetHost,
+} from "./net-host.ts";
+import type { NetWorld } from "./world.ts";
 
-const network: OverlayNetwork = {
-  id: "greennetwork",
-  name: "green",
-  vni: 4097,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  internal: false,
-  encrypted: false,
-  mtu: 0,
-};
-const tasks = [
-  { id: "t1".padEnd(25, "0"), host: 1, address: "10.0.1.11" },
-  { id: "t2".padEnd(25, "0"), host: 2, address: "10.0.1.21" },
-] as const;
+const network = overlayOf("green", 4097);
+const t1 = overlayTask("t1", network, 1, 11);
+const t2 = overlayTask("t2", network, 2, 21);
 const patienceMs = 20_000;
 
 const needs = (...files: readonly string[]): string | false => {
@@ -42,49 +39,32 @@ const firewalldPrograms = ["firewalld", "firewall-cmd"].map((name) =>
 ) as [string, string];
 
 describe("with another firewall on the host", { skip: whySkipped(), timeout: 240_000 }, () => {
+  let hosts: NetHosts;
   let world: NetWorld;
-  const hosts: NetHost[] = [];
   /** The host with the firewall, and its name. */
   let guarded: NetHost;
   const where = "h2";
 
   before(async () => {
-    world = new NetWorld("skepfw");
-    world.build(2);
-    await world.serve("far", 81);
-    for (const number of [1, 2]) hosts.push(await NetHost.open(world, `h${number}`));
-    guarded = hosts[1] ?? assert.fail();
-    const records: EndpointRecord[] = tasks.map(({ id, host, address }) => ({
-      ...taskOf(id, host, "", ""),
-      networkId: network.id,
-      addresses: [`${address}/24`],
-    }));
+    hosts = await NetHosts.open("skepfw", 2, (built) => built.serve("far", 81));
+    ({ world } = hosts);
+    guarded = hosts.host(2);
     const ingress = ingressService([meshPort("tcp", 8080), meshPort("udp", 8080)]);
-    for (const [at, { plane }] of hosts.entries()) {
-      await plane.replace(recordsOf(at + 1, [1, 2].map(peerOf), records, [ingress]));
-    }
-    for (const { id, host, address } of tasks) {
-      const sandbox = await hosts[host - 1]?.attach(id, {
-        networks: [{ kind: "overlay", network, address: `${address}/24`, aliases: [] }],
-        taskId: id,
-        serviceId: "web",
-      });
-      await world.serve(id, 80);
-      // The task behind the firewall serves what is published.
-      if (host === 1) continue;
-      const record = taskOf(id, host, sandbox?.gatewayAddress ?? "");
-      for (const { plane } of hosts) await plane.change([{ kind: "endpoint", key: `ingress/${id}`, record }]);
-    }
+    await hosts.replace(
+      [t1, t2].map((one) => overlayEndpoint(one)),
+      [ingress],
+    );
+    await hosts.attachTask(t1, 80);
+    // The task behind the firewall serves what is published.
+    const { gatewayAddress = "" } = await hosts.attachTask(t2, 80);
+    const record = taskOf(t2.id, t2.host, gatewayAddress);
+    await hosts.change({ kind: "endpoint", key: `ingress/${t2.id}`, record });
     await check();
     assert.deepEqual(await failing(), []);
   });
-  after(async () => {
-    for (const host of hosts) await host[Symbol.asyncDispose]();
-    await world.tearDown();
-  });
+  after(() => hosts.close());
 
   const check = (): Promise<void> => guarded.host.check(guarded.networks);
-  const [t1, t2] = tasks;
 
   /** What does not work: overlay in both directions, mesh through both hosts, the way out. */
   async function failing(): Promise<readonly string[]> {

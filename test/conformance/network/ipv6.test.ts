@@ -3,43 +3,37 @@
  * of sandboxes. Every such network has IPv4 as well, of which the other tests tell.
  */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 
-import type {
-  EndpointRecord,
-  OverlayNetwork,
-  RecordChange,
-  Sandbox,
-  SandboxRequest,
-  ServiceRecord,
-} from "../../../worker/network/contract.ts";
+import type { OverlayNetwork, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { bridgeWish, NetHost, peerOf, published, recordsOf } from "./net-host.ts";
-import { NetWorld, output } from "./world.ts";
+import {
+  bridgeWish,
+  endpointChange,
+  idOf as id,
+  NetHosts,
+  overlayEndpoint,
+  overlayOf,
+  overlayTask,
+  overlayWish,
+  peerOf,
+  published,
+  recordsOf,
+  type NetHost,
+} from "./net-host.ts";
+import { eventually, type NetWorld } from "./world.ts";
 
-const id = (name: string): string => `${name}${"0".repeat(25)}`.slice(0, 25);
-const blue: OverlayNetwork = {
-  id: "bluenetwork",
-  name: "blue",
-  vni: 4097,
-  subnet: "10.0.1.0/24",
-  gateway: "10.0.1.1",
-  subnet6: "fd00:b1::/64",
-  gateway6: "fd00:b1::1",
-  internal: false,
-  encrypted: false,
-  mtu: 0,
-};
+const both = { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" };
+const blue = overlayOf("blue", 4097, both);
 /** The same subnets: another network all the same. */
-const red: OverlayNetwork = { ...blue, id: "rednetwork", name: "red", vni: 4098 };
+const red = overlayOf("red", 4098, both);
 
 describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
+  let hosts: NetHosts;
   let world: NetWorld;
-  const hosts: NetHost[] = [];
   const sandboxes = new Map<string, Sandbox>();
   const networkIds = new Map<string, string>();
-  const host = (number: number): NetHost => hosts[number - 1] as NetHost;
+  const host = (number: number): NetHost => hosts.host(number);
   const address = (name: string): string => sandboxes.get(name)?.endpoints[0]?.v6?.address ?? "";
   const known = (name: string): string => (sandboxes.has(name) ? id(name) : name);
   const get = (from: string, to: string, port = 80, ...more: readonly string[]): string =>
@@ -58,23 +52,15 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
   const onBridge = (name: string, network: string): Promise<void> =>
     attach(name, 1, [bridgeWish(networkIds.get(network) ?? "", network)]);
   const onOverlay = (name: string, number: number, network: OverlayNetwork, last: number): Promise<void> =>
-    attach(name, number, [
-      {
-        kind: "overlay",
-        network,
-        address: `10.0.1.${last}/24`,
-        address6: `fd00:b1::${last}/64`,
-        aliases: [],
-      },
-    ]);
+    attach(name, number, [overlayWish(overlayTask(name, network, number, last, ""))]);
 
   before(async () => {
-    world = new NetWorld("skepv6");
-    world.build(2);
-    world.ip("h1", "addr add fd99::1/64 dev eth0 nodad");
-    world.ip("near", "addr add fd99::100/64 dev eth0 nodad");
-    for (const number of [1, 2]) hosts.push(await NetHost.open(world, `h${number}`));
-    for (const number of [1, 2]) await host(number).plane.replace(recordsOf(number, [1, 2].map(peerOf), [], []));
+    hosts = await NetHosts.open("skepv6", 2, (built) => {
+      built.ip("h1", "addr add fd99::1/64 dev eth0 nodad");
+      built.ip("near", "addr add fd99::100/64 dev eth0 nodad");
+    });
+    ({ world } = hosts);
+    await hosts.replace([], []);
     for (const [name, subnet6, more] of [
       ["six", "fd00:61::/64", {}],
       ["other", "fd00:62::/64", {}],
@@ -86,10 +72,7 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     await world.serve("near", 81, "::");
     await world.serve("h1", 8222, "::");
   });
-  after(async () => {
-    for (const one of hosts) await one[Symbol.asyncDispose]();
-    await world.tearDown();
-  });
+  after(() => hosts.close());
 
   describe("in networks of one host", () => {
     before(async () => {
@@ -133,16 +116,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     });
 
     test("a source that is not its own gets a container nowhere, link-local ones included", async () => {
-      const receiver = world.start(id("a2"), [world.probe, "receive6", "7100"]);
-      const heard: string[] = [];
-      await output(receiver);
-      receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+      const receiver = await world.receive(id("a2"), 7100, 6);
       world.ip(id("a1"), "addr add fd00:61::77/128 dev eth0 nodad");
       world.exec(id("a1"), [world.probe, "send", address("a2"), "7100", "spoofed", "-s", "fd00:61::77"]);
       world.exec(id("a1"), [world.probe, "send", address("a2"), "7100", "honest", "-s", address("a1")]);
-      if (heard.length === 0) await once(receiver.stdout!, "data");
-      world.end(receiver);
-      assert.deepEqual(heard, ["honest"]);
+      await receiver.until("honest");
+      await receiver.end();
+      assert.deepEqual(receiver.heard, ["honest"]);
       const own = /inet6 (fe80:\S+)\/64/.exec(world.ip("h1", "-6 addr show dev skeplac120002 scope link"))?.[1];
       if (own !== undefined) {
         const tried = `exec 3<>/dev/tcp/${own}%eth0/8222`;
@@ -197,73 +177,18 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
   });
 
   describe("in overlays", () => {
-    const vip = "fd00:b1::100";
-    const put = (record: EndpointRecord | ServiceRecord): RecordChange =>
-      "taskId" in record
-        ? { kind: "endpoint", key: `${record.networkId}/${record.taskId}`, record }
-        : { kind: "service", key: `${record.networkId}/${record.serviceId}`, record };
-    const places = {
-      o1: { number: 1, network: blue, last: 11 },
-      o2: { number: 1, network: blue, last: 12 },
-      p1: { number: 2, network: blue, last: 21 },
-      r1: { number: 1, network: red, last: 31 },
-    } as const;
-    type Name = keyof typeof places;
-    const names = Object.keys(places) as Name[];
-    const task = (name: Name, serving: boolean): EndpointRecord => {
-      const { number, network, last } = places[name];
-      return {
-        networkId: network.id,
-        taskId: id(name),
-        serviceId: "web",
-        nodeId: `n${number}`,
-        name,
-        slot: 1,
-        addresses: [`10.0.1.${last}/24`, `fd00:b1::${last}/64`],
-        gatewayAddress: "",
-        aliases: [],
-        serving,
-      };
-    };
-    const service = ({ id: networkId }: OverlayNetwork): ServiceRecord => ({
-      networkId,
-      serviceId: "web",
-      name: "web",
-      aliases: [],
-      virtualIp: "10.0.1.100/24",
-      virtualIp6: `${vip}/64`,
-      mode: "vip",
-      ports: [],
-    });
-    const change = async (...changes: readonly RecordChange[]): Promise<void> => {
-      for (const one of hosts) await one.plane.change(changes);
-    };
-    /** From now on these are healthy, and no others. */
-    const serve = (...serving: readonly Name[]): Promise<void> =>
-      change(...names.map((name) => put(task(name, serving.includes(name)))));
-    /** A client that asks again on one connection. */
-    const hold = (from: string, ...words: readonly string[]) => {
-      const child = world.start(known(from), [world.probe, "hold", ...words]);
-      return {
-        ask: async (): Promise<string> => {
-          const next = output(child);
-          child.stdin?.write("\n");
-          return (await next).trim();
-        },
-        end: async (): Promise<void> => {
-          const ended = once(child, "exit");
-          child.stdin?.end();
-          await ended;
-        },
-      };
-    };
-
     before(async () => {
-      for (const name of names) {
-        const { number, network, last } = places[name];
-        await onOverlay(name, number, network, last);
-      }
-      await serve(...names);
+      await onOverlay("o1", 1, blue, 11);
+      await onOverlay("o2", 1, blue, 12);
+      await onOverlay("p1", 2, blue, 21);
+      await onOverlay("r1", 1, red, 31);
+      const all = [
+        overlayTask("o1", blue, 1, 11, ""),
+        overlayTask("o2", blue, 1, 12, ""),
+        overlayTask("p1", blue, 2, 21, ""),
+        overlayTask("r1", red, 1, 31, ""),
+      ];
+      await hosts.change(...all.map((one) => endpointChange(one, overlayEndpoint(one))));
     });
 
     test("tasks reach each other on one host and over two, and see who asks", () => {
@@ -286,112 +211,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     });
 
     test("a task does not speak with another's address", async () => {
-      const receiver = world.start(id("p1"), [world.probe, "receive6", "7100"]);
-      const heard: string[] = [];
-      await output(receiver);
-      receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+      const receiver = await world.receive(id("p1"), 7100, 6);
       world.ip(id("o1"), `addr add ${address("o2")}/128 dev eth0 nodad`);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "spoofed", "-s", address("o2")]);
-      world.ip(id("o1"), `addr del ${address("o2")}/128 dev eth0`);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "honest", "-s", address("o1")]);
-      if (heard.length === 0) await once(receiver.stdout!, "data");
-      world.end(receiver);
-      assert.deepEqual(heard, ["honest"]);
-    });
-
-    test("no table of service addresses is there before a service has one", () => {
-      world.know("n-4097", `${host(1).folder}/netns/n-4097`);
-      assert.match(world.attempt("n-4097", ["nft", "list", "table", "ip6", "skepvip"]), /No such file/);
-    });
-
-    test("a service's address leads to a healthy task on any host, or to the asker itself, which sees who asks", async () => {
-      await change(put(service(blue)));
-      for (const target of ["o1", "o2", "p1"] as const) {
-        await serve(target);
-        for (const udp of [[], ["-u"]]) {
-          for (const from of ["o1", "p1"]) {
-            const source = from === target ? "fd00:b1::1" : address(from);
-            assert.match(get(from, vip, 80, ...udp), seen(target, source), `${from} to ${target} ${udp.join("")}`);
-          }
-        }
-      }
-    });
-
-    test("SCTP, too", async () => {
-      await serve("p1");
-      const server = world.start(id("p1"), [world.probe, "sctp-serve", "p1", "80", "::"]);
-      await output(server);
-      const answer = world.attempt(id("o1"), [world.probe, "sctp-get", vip, "80"]);
-      assert.match(answer, new RegExp(`^p1 peer=\\[${address("o1")}\\]:\\d+$`));
-      world.end(server);
-    });
-
-    test("new connections are spread over all tasks and no others, from every host", async () => {
-      await serve("o2", "p1");
-      for (const from of ["o1", "p1"]) {
-        const answers = world.attempt(id(from), [world.probe, "many", vip, "80", "60"]).split("\n");
-        const met = new Set(answers.map((line) => line.split(" ")[0]));
-        assert.deepEqual(met, new Set([id("o2"), id("p1")]), answers.join("; "));
-      }
-    });
-
-    test("another network's service of the same address is another one; without a healthy task clients fail at once", async () => {
-      await serve("r1");
-      await change(put(service(red)));
-      const startMs = performance.now();
-      for (const udp of [[], ["-u"]]) {
-        assert.match(get("o1", vip, 80, ...udp), /^ERR .*refused/);
-        assert.match(get("r1", vip, 80, ...udp), seen("r1", "fd00:b1::1"));
-      }
-      assert.ok(performance.now() - startMs < 1200, "nobody has to wait");
-    });
-
-    test("a task that drains keeps its connections; when it has ended, UDP moves to another", async () => {
-      await serve("p1");
-      const tcp = hold("o1", vip, "80");
-      const udp = hold("o1", vip, "80", "-u");
-      // One client port, so that for the kernel it is one connection.
-      const same = (): Promise<string> => world.getSoon(id("o1"), vip, 80, "-u", "-p", "5599");
-      for (const asked of [tcp.ask, udp.ask, same]) assert.match(await asked(), seen("p1", address("o1")));
-      await serve("o2");
-      for (const asked of [tcp.ask, udp.ask, same]) assert.match(await asked(), seen("p1", address("o1")));
-      for (let time = 0; time < 6; time += 1) {
-        for (const more of [[], ["-u"]]) assert.match(get("o1", vip, 80, ...more), seen("o2", address("o1")));
-      }
-      await Promise.all([tcp.end(), udp.end()]);
-      await change({ kind: "endpoint", key: `${blue.id}/${id("p1")}`, record: undefined });
-      const untilMs = performance.now() + 10_000;
-      while (!seen("o2", address("o1")).test(await same())) assert.ok(performance.now() < untilMs);
-      await serve("o2");
-    });
-
-    test("skepd starts again: an open connection goes on, and the next change is applied", async () => {
-      await serve("p1");
-      const held = hold("o1", vip, "80");
-      assert.match(await held.ask(), seen("p1", address("o1")));
-      await host(1).stop();
-      await host(1).start();
-      const endpoints = names.map((name) => task(name, name === "o2"));
-      await host(1).plane.replace(recordsOf(1, [1, 2].map(peerOf), endpoints, [service(blue), service(red)]));
-      assert.match(await held.ask(), seen("p1", address("o1")));
-      await held.end();
-      assert.match(get("o1", vip), seen("o2", address("o1")));
-      assert.deepEqual(await host(1).networks.differences(), []);
-      await serve("o2");
-    });
-
-    test("a container that says it is a router, or a neighbour, is not believed", async () => {
-      await serve("o2");
-      // As strict as a careless operator would have it.
-      world.exec("n-4097", ["sh", "-c", "for one in /proc/sys/net/ipv6/conf/*/accept_ra; do echo 2 > $one; done"]);
-      const seenBefore = world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]);
-      for (const claimed of [address("o2"), address("p1"), "fd00:b1::1", vip]) {
-        world.exec(id("o1"), [world.probe, "claim6", "router", "eth0", claimed]);
-        world.exec(id("o1"), [world.probe, "claim6", "neighbour", "eth0", claimed]);
-      }
-      assert.equal(world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]), seenBefore);
-      assert.match(get("p1", address("o2")), seen("o2", address("p1")));
-      assert.match(get("o1", vip), seen("o2", address("o1")));
+      await receiver.until("honest");
+      await receiver.end();
+      assert.deepEqual(receiver.heard, ["honest"]);
     });
 
     test("what somebody takes away is put back", async () => {
@@ -400,16 +226,11 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       world.know("n-4097", path);
       world.ip("n-4097", `-6 route del ${address("p1")}/128`);
       world.exec("n-4097", ["nft", "delete", "table", "ip6", "skep"]);
-      world.exec("n-4097", ["nft", "delete", "table", "ip6", "skepvip"]);
       await host(1).networks.repair();
       assert.match(get("o1", address("p1")), seen("p1", address("o1")));
-      assert.match(get("o1", vip), seen("o2", address("o1")));
       assert.match(world.exec("n-4097", ["nft", "list", "table", "ip6", "skep"]), /fib saddr \. iif oif missing drop/);
       // What was done by hand is heard of a moment later, and compared once more.
-      const untilMs = performance.now() + 10_000;
-      while ((await host(1).networks.differences()).length > 0) {
-        assert.ok(performance.now() < untilMs, JSON.stringify(await host(1).networks.differences()));
-      }
+      await eventually(async () => (await host(1).networks.differences()).length === 0);
     });
   });
 });

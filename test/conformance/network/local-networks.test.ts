@@ -3,7 +3,6 @@
  * namespace with a client beside it and one behind a router; containers are sandboxes without a container in them.
  */
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 
 import type { PublishedPort, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
@@ -168,23 +167,18 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
   });
 
   test("a source that is not its own gets a container nowhere, on its network and out", async () => {
-    const receivers = ["far", id("b2")].map((name) => world.start(name, [world.probe, "receive", "7100"]));
-    const heard: string[][] = [[], []];
-    for (const [at, receiver] of receivers.entries()) {
-      await output(receiver);
-      receiver.stdout?.on("data", (chunk: Buffer) => void heard[at]?.push(chunk.toString().trim()));
-    }
+    const receivers = [await world.receive("far", 7100), await world.receive(id("b2"), 7100)];
     const stolen = "172.17.0.77";
     world.exec(id("b1"), ["ip", "addr", "add", `${stolen}/32`, "dev", "eth0"]);
     for (const to of ["10.98.0.2", address("b2")]) {
       world.exec(id("b1"), [world.probe, "send", to, "7100", "spoofed", "-s", stolen]);
       world.exec(id("b1"), [world.probe, "send", to, "7100", "honest", "-s", address("b1")]);
     }
-    for (const [at, receiver] of receivers.entries()) {
-      if (heard[at]?.length === 0) await once(receiver.stdout!, "data");
-      world.end(receiver);
+    for (const receiver of receivers) {
+      await receiver.until("honest");
+      await receiver.end();
+      assert.deepEqual(receiver.heard, ["honest"]);
     }
-    assert.deepEqual(heard, [["honest"], ["honest"]]);
     world.exec(id("b1"), ["ip", "addr", "del", `${stolen}/32`, "dev", "eth0"]);
   });
 
@@ -293,9 +287,8 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
 
   describe("joining and leaving while it runs", () => {
     test("a container that joins a network is reached there, and what it had goes on", async () => {
-      const client = world.start(id("c1"), [world.probe, "hold", address("c2"), "80"]);
-      client.stdin?.write("\n");
-      await output(client);
+      const client = world.hold(id("c1"), address("c2"), 80);
+      await client.ask();
       await attach("c2", ["blue", "bridge", "dark"]);
       assert.deepEqual(
         sandboxes.get("c2")?.endpoints.map(({ interfaceName }) => interfaceName),
@@ -304,11 +297,8 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
       assert.match(get("b1", address("c2", 1), 80), seen("c2", address("b1")));
       assert.match(get("d1", address("c2", 2), 80), seen("c2", address("d1")));
       assert.match(get("c2", address("b1"), 80), seen("b1", address("c2", 1)));
-      client.stdin?.write("\n");
-      assert.match(await output(client), seen("c2", address("c1")));
-      const ended = once(client, "exit");
-      client.stdin?.end();
-      await ended;
+      assert.match(await client.ask(), seen("c2", address("c1")));
+      await client.end();
     });
 
     test("it leaves the first one: the others keep their interfaces, and the way out is another", async () => {
@@ -331,22 +321,18 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
   });
 
   test("skepd starts again: containers, ports and networks are as they were, and connections live", async () => {
-    const client = world.start("far", [world.probe, "hold", "10.99.0.1", "8080"]);
-    client.stdin?.write("\n");
-    await output(client);
+    const client = world.hold("far", "10.99.0.1", 8080);
+    await client.ask();
     const before = world.exec("h1", ["sh", "-c", "ip -o addr; ip route; nft list ruleset"]);
     await host.stop();
     await host.start();
-    client.stdin?.write("\n");
-    assert.match(await output(client), seen("web", "10.98.0.2"));
+    assert.match(await client.ask(), seen("web", "10.98.0.2"));
     await host.plane.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
     assert.equal(world.exec("h1", ["sh", "-c", "ip -o addr; ip route; nft list ruleset"]), before);
     assert.match(get("far", "10.99.0.1", 8080), seen("web", "10.98.0.2"));
     await assert.rejects(attach("late", ["blue"], [published(8080)]), { code: "PORT_IN_USE" });
     await assert.rejects(host.host.networks.remove("blue"), { code: "LOCAL_NETWORK_IN_USE" });
-    const ended = once(client, "exit");
-    client.stdin?.end();
-    await ended;
+    await client.end();
   });
 
   test("nft flush ruleset, and every link of ours deleted: it is put right by itself", async () => {

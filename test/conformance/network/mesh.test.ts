@@ -10,18 +10,17 @@ import { after, before, describe, test } from "node:test";
 
 import type { EndpointRecord, RecordChange, Sandbox, ServicePort } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
-import { ingressService, meshPort, NetHost, peerOf, published, recordsOf, taskOf } from "./net-host.ts";
-import { NetWorld, output } from "./world.ts";
+import { idOf as id, ingressService, meshPort, NetHosts, peerOf, published, recordsOf, taskOf } from "./net-host.ts";
+import { output, type NetWorld } from "./world.ts";
 
 const numbers = [1, 2, 3];
-const id = (name: string): string => `${name}${"0".repeat(25)}`.slice(0, 25);
 /** Of a node, the first of its block. */
 const gateway = (number: number): string => `100.64.${4 * number}.1`;
 const own = (number: number): string => `10.99.0.${number}`;
 
 describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
+  let hosts: NetHosts;
   let world: NetWorld;
-  const hosts: NetHost[] = [];
   const servers = new Map<string, ChildProcess>();
   const boxes = new Map<string, { readonly number: number; readonly sandbox: Sandbox }>();
   const ports: readonly ServicePort[] = [meshPort("tcp", 8080), meshPort("udp", 8080), meshPort("sctp", 7000)];
@@ -35,9 +34,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     ...taskOf(id(name), box(name).number, box(name).address),
     ...more,
   });
-  const change = async (...changes: readonly RecordChange[]): Promise<void> => {
-    for (const host of hosts) await host.plane.change(changes);
-  };
+  const change = (...changes: readonly RecordChange[]): Promise<void> => hosts.change(...changes);
   /** From now on these serve and no others. */
   const serve = (...names: readonly string[]): Promise<void> =>
     change(
@@ -47,45 +44,23 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
         record: task(name, { serving: names.includes(name) }),
       })),
     );
+  /** As each minute. */
+  const check = (number: number): Promise<void> => hosts.host(number).host.check(hosts.host(number).networks);
   const get = (from: string, address: string, port: number, ...more: readonly string[]): string =>
     world.get(boxes.has(from) ? id(from) : from, address, port, ...more).trim();
-  /** A probe that answers a line for each line of input. */
-  const hold = (from: string, ...words: readonly string[]) => {
-    const child = world.start(from, [world.probe, "hold", ...words]);
-    return {
-      ask: async (): Promise<string> => {
-        child.stdin?.write("\n");
-        return (await output(child)).trim();
-      },
-      end: async (): Promise<void> => {
-        const ended = once(child, "exit");
-        child.stdin?.end();
-        await ended;
-      },
-    };
-  };
-
   before(async () => {
-    world = new NetWorld("skepme-m");
-    world.build(3);
-    await world.serve("far", 81);
-    for (const number of numbers) hosts.push(await NetHost.open(world, `h${number}`));
-    for (const number of numbers) {
-      await hosts[number - 1]?.plane.replace(recordsOf(number, numbers.map(peerOf), [], [ingressService(ports)]));
-    }
+    hosts = await NetHosts.open("skepme-m", 3, (built) => built.serve("far", 81));
+    ({ world } = hosts);
+    await hosts.replace([], [ingressService(ports)]);
     const places = { w1: 1, w2: 2, w3: 3, w4: 2, k1: 1 };
     for (const [name, number] of Object.entries(places)) {
-      const sandbox = await hosts[number - 1]?.attach(id(name), { gateway: true, taskId: id(name), serviceId: "web" });
-      assert.ok(sandbox);
+      const sandbox = await hosts.host(number).attach(id(name), { gateway: true, taskId: id(name), serviceId: "web" });
       boxes.set(name, { number, sandbox });
       if (name !== "k1") servers.set(name, await world.serve(id(name), 80));
     }
   });
 
-  after(async () => {
-    for (const host of hosts) await host[Symbol.asyncDispose]();
-    await world.tearDown();
-  });
+  after(() => hosts.close());
 
   for (const backend of ["w1", "w2", "w3"]) {
     test(`every way in leads to a task on host ${backend.slice(1)}, which sees who asks`, async () => {
@@ -147,14 +122,32 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     assert.equal(counts.size, 4, answers.join("; "));
     for (const count of counts.values()) assert.ok(count >= 20, [...counts].join("; "));
     await serve();
-    assert.match(get("far", own(1), 8080), /refused/);
+    // By whichever host, and also where it would come back to the host itself.
+    for (const [from, address] of [
+      ["far", own(1)],
+      ["h1", own(1)],
+      ["h1", "127.0.0.1"],
+      [id("k1"), own(1)],
+    ] as const) {
+      for (const protocol of ["tcp", "udp"]) {
+        // The kernel sends one client on another host six words about datagrams and then one a second (icmp(7)).
+        const often = protocol === "tcp" || from === "h1" ? 100 : 3;
+        const answers = world.exec(from, [world.probe, "asks"], `${protocol} ${address} 8080 10000\n`.repeat(often));
+        const expected = `ERR ${protocol === "tcp" ? "connect" : "receive"}: Connection refused\n`;
+        assert.equal(answers, expected.repeat(often), `${from} to ${protocol} ${address}`);
+      }
+    }
+    // Also where the host's firewall would be silent about it.
+    world.exec("h2", ["iptables", "-P", "INPUT", "DROP"]);
+    assert.match(get("far", own(2), 8080), /refused/);
+    world.exec("h2", ["iptables", "-P", "INPUT", "ACCEPT"]);
   });
 
   test("one client port through two hosts to one task: both connections live", async () => {
     await serve("w3");
-    const first = hold("far", own(1), "8080", "-p", "40000");
+    const first = world.hold("far", own(1), 8080, "-p", "40000");
     assert.match(await first.ask(), /peer=10\.98\.0\.2:/);
-    const second = hold("far", own(2), "8080", "-p", "40000");
+    const second = world.hold("far", own(2), 8080, "-p", "40000");
     assert.match(await second.ask(), /peer=10\.98\.0\.2:/);
     assert.match(await first.ask(), /peer=10\.98\.0\.2:/);
     await first.end();
@@ -163,7 +156,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
 
   test("a task that is drained keeps its connections and gets no new one; UDP moves when it has ended", async () => {
     await serve("w2");
-    const tcp = hold("far", own(1), "8080");
+    const tcp = world.hold("far", own(1), 8080);
     // One client port, so that for conntrack it is one connection.
     const udp = (): Promise<string> => world.getSoon("far", own(1), 8080, "-u", "-p", "45001");
     assert.match(await tcp.ask(), new RegExp(id("w2")));
@@ -208,19 +201,19 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   });
 
   test("a host-mode port is on its host alone", async () => {
-    const sandbox = await hosts[1]?.attach(id("hm"), {
+    const sandbox = await hosts.host(2).attach(id("hm"), {
       gateway: true,
       taskId: id("hm"),
       ports: [published(9000), published(9000, { protocol: "udp" })],
     });
-    boxes.set("hm", { number: 2, sandbox: sandbox! });
+    boxes.set("hm", { number: 2, sandbox });
     await world.serve(id("hm"), 80);
     for (const udp of [[], ["-u"]]) {
       assert.match(get("far", own(2), 9000, ...udp), /peer=10\.98\.0\.2:/);
       assert.match(get("h2", "127.0.0.1", 9000, ...udp), new RegExp(`peer=${gateway(2)}:`));
       assert.match(get("far", own(1), 9000, ...udp), /ERR/);
     }
-    await hosts[1]?.networks.sandboxes.release(id("hm"));
+    await hosts.host(2).networks.sandboxes.release(id("hm"));
     boxes.delete("hm");
     assert.match(get("far", own(2), 9000), /refused/);
   });
@@ -235,15 +228,17 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     });
     assert.match(get("far", own(2), 2222), /^h2 peer/);
     assert.match(get("far", own(1), 2222), new RegExp(id("w1")));
-    assert.ok(hosts[1]);
-    assert.deepEqual(hosts[1].host.refusedPorts, ["2222/tcp"]);
+    assert.deepEqual(hosts.host(2).host.refusedPorts, ["2222/tcp"]);
     // A task in host mode hears of it.
-    await assert.rejects(hosts[1].attach(id("late"), { gateway: true, taskId: id("late"), ports: [published(2222)] }), {
-      code: "PORT_IN_USE",
-    });
+    await assert.rejects(
+      hosts.host(2).attach(id("late"), { gateway: true, taskId: id("late"), ports: [published(2222)] }),
+      {
+        code: "PORT_IN_USE",
+      },
+    );
     world.end(sshd);
     await once(sshd, "exit");
-    await hosts[1].host.check(hosts[1].networks);
+    await check(2);
     assert.match(get("far", own(2), 2222), new RegExp(id("w1")));
     // And from now on no process of the host can take it.
     assert.match(world.attempt("h2", [world.probe, "bind", "2222"]), /ERR bind: Address already in use/);
@@ -290,25 +285,19 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   });
 
   test("a source that is not its own gets a container nowhere", async () => {
-    const receiver = world.start("far", [world.probe, "receive", "7100"]);
-    await output(receiver);
-    const heard: string[] = [];
-    receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+    const receiver = await world.receive("far", 7100);
     const stolen = box("w1").address;
     world.exec(id("k1"), ["ip", "addr", "add", `${stolen}/32`, "dev", "gw0"]);
     world.exec(id("k1"), [world.probe, "send", "10.98.0.2", "7100", "spoofed", "-s", stolen]);
     world.exec(id("k1"), [world.probe, "send", "10.98.0.2", "7100", "honest", "-s", box("k1").address]);
-    await once(receiver.stdout!, "data");
-    assert.deepEqual(heard, ["honest"]);
+    await receiver.until("honest");
+    assert.deepEqual(receiver.heard, ["honest"]);
     world.exec(id("k1"), ["ip", "addr", "del", `${stolen}/32`, "dev", "gw0"]);
-    world.end(receiver);
+    await receiver.end();
   });
 
   test("VXLAN from outside the cluster, and from a container that looks like its node, is dropped", async () => {
-    const receiver = world.start(id("w2"), [world.probe, "receive", "7101"]);
-    await output(receiver);
-    const heard: string[] = [];
-    receiver.stdout?.on("data", (chunk: Buffer) => void heard.push(chunk.toString().trim()));
+    const receiver = await world.receive(id("w2"), 7101);
     const { address } = box("w2");
     /** A VXLAN device of the attacker's own, which claims to be host 1 to the mesh of host 2. */
     const inject = (from: string): void => {
@@ -329,9 +318,9 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     world.exec("h1", ["ip", "route", "add", `${address}/32`, "via", gateway(2), "dev", "skepmesh", "onlink"]);
     world.exec("h1", [world.probe, "send", address, "7101", "from a member"]);
     world.exec("h1", ["ip", "route", "del", `${address}/32`]);
-    await once(receiver.stdout!, "data");
-    assert.deepEqual(heard, ["from a member"]);
-    world.end(receiver);
+    await receiver.until("from a member");
+    assert.deepEqual(receiver.heard, ["from a member"]);
+    await receiver.end();
   });
 
   test("a firewall of the host that drops what it does not know is asked to let our links pass", async () => {
@@ -340,15 +329,15 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     world.exec("h2", ["iptables", "-P", "INPUT", "DROP"]);
     try {
       assert.match(get("far", own(1), 8080), /ERR/);
-      await hosts[1]?.host.check(hosts[1].networks);
+      await check(2);
       for (const udp of [[], ["-u"]]) assert.match(get("far", own(1), 8080, ...udp), /peer=10\.98\.0\.2:/);
       // Somebody puts a rule before ours, as a firewall does that is loaded anew.
       world.exec("h2", ["iptables", "-I", "FORWARD", "1", "-j", "REJECT"]);
       assert.match(get("far", own(1), 8080), /ERR/);
-      await hosts[1]?.host.check(hosts[1].networks);
+      await check(2);
       assert.match(get("far", own(1), 8080), /peer=10\.98\.0\.2:/);
       const rules = world.exec("h2", ["iptables", "-S"]);
-      await hosts[1]?.host.check(hosts[1].networks);
+      await check(2);
       assert.equal(world.exec("h2", ["iptables", "-S"]), rules, "a second look changes nothing");
     } finally {
       for (const chain of ["FORWARD", "INPUT"]) {
@@ -363,8 +352,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     world.exec("h2", ["iptables-legacy", "-P", "FORWARD", "DROP"]);
     try {
       assert.match(get("far", own(1), 8080), /ERR/);
-      const { networks, host } = hosts[1] ?? assert.fail();
-      await host.check(networks);
+      await check(2);
       assert.match(get("far", own(1), 8080), /peer=10\.98\.0\.2:/);
       assert.ok(!world.exec("h2", ["iptables-nft", "-S"]).includes("skep"));
     } finally {
@@ -381,7 +369,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     iptables("-P", "FORWARD", "DROP");
     await serve("w3");
     assert.match(get("far", own(1), 8080), /ERR/);
-    await hosts[2]?.host.check(hosts[2].networks);
+    await check(3);
     assert.match(get("far", own(1), 8080), /peer=10\.98\.0\.2:/);
     assert.ok(!iptables("-S", "FORWARD").includes("skep"));
     iptables("-P", "FORWARD", "ACCEPT");
@@ -456,14 +444,14 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       // A port of its own: tracked connections of earlier tests would lead a client's port to other tasks.
       const fresh = ingressService([...ports, meshPort("tcp", 8085)]);
       await change({ kind: "service", key: "ingress/web", record: fresh });
-      const held = hold("far", own(1), "8085");
+      const held = world.hold("far", own(1), 8085);
       assert.match(await held.ask(), new RegExp(id("w2")));
       const many = world.start("far", [world.probe, "many", own(1), "8085", "3000"]);
       let answers = "";
       many.stdout?.on("data", (chunk: Buffer) => (answers += chunk.toString()));
       const ended = once(many, "exit");
       for (const number of [1, 2]) {
-        const host = hosts[number - 1]!;
+        const host = hosts.host(number);
         await host.stop();
         await host.start();
         await host.plane.replace(recordsOf(number, numbers.map(peerOf), [task("w2")], [fresh]));
@@ -477,7 +465,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     });
 
     test("nothing of ours is left in the kernel when the node leaves and its sandboxes go", async () => {
-      const host = hosts[2]!;
+      const host = hosts.host(3);
       for (const one of await host.networks.sandboxes.held()) await host.networks.sandboxes.release(one);
       await host.plane.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
       // The kernel takes a namespace down, and with it the veth of gw0, when its last process has ended.

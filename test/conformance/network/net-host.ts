@@ -9,7 +9,10 @@ import type {
   BridgeWish,
   EndpointRecord,
   NetworkRecords,
+  OverlayNetwork,
+  OverlayWish,
   PeerRecord,
+  RecordChange,
   ServicePort,
   ServiceRecord,
 } from "../../../worker/network/contract.ts";
@@ -19,7 +22,7 @@ import { Netplane } from "../../../worker/network/netplane.ts";
 import { isNamespaceFile, Networks } from "../../../worker/network/networks.ts";
 import { TunnelKeys } from "../../../worker/network/tunnel-keys.ts";
 import { spawnSync } from "node:child_process";
-import type { NetWorld } from "./world.ts";
+import { NetWorld } from "./world.ts";
 
 export const netplaneProgram = process.env["NETPLANE"] ?? join(import.meta.dirname, "../../../native/build/netplane");
 
@@ -131,6 +134,149 @@ export class NetHost implements AsyncDisposable {
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
+
+/** Hosts h1 to hN of a world of their own. */
+export class NetHosts {
+  readonly world: NetWorld;
+  readonly #hosts: NetHost[] = [];
+
+  private constructor(world: NetWorld) {
+    this.world = world;
+  }
+
+  /**
+   * @param prefix   see NetWorld
+   * @param prepare  before the first of them is opened
+   */
+  static async open(
+    prefix: string,
+    count: number,
+    prepare: (world: NetWorld) => Promise<unknown> | void = () => undefined,
+  ): Promise<NetHosts> {
+    const hosts = new NetHosts(new NetWorld(prefix));
+    try {
+      hosts.world.build(count);
+      await prepare(hosts.world);
+      for (let number = 1; number <= count; number += 1) {
+        hosts.#hosts.push(await NetHost.open(hosts.world, `h${number}`));
+      }
+      return hosts;
+    } catch (error) {
+      await hosts.close();
+      throw error;
+    }
+  }
+
+  get all(): readonly NetHost[] {
+    return this.#hosts;
+  }
+
+  /** By its number, from 1 on. */
+  host(number: number): NetHost {
+    const found = this.#hosts[number - 1];
+    if (found === undefined) throw new Error(`there is no host ${number}`);
+    return found;
+  }
+
+  /** Each is told all of this, and that these are the nodes. */
+  async replace(
+    endpoints: readonly EndpointRecord[],
+    services: readonly ServiceRecord[],
+    peers: readonly PeerRecord[] = this.#hosts.map((_, at) => peerOf(at + 1)),
+  ): Promise<void> {
+    await Promise.all(this.#hosts.map(({ plane }, at) => plane.replace(recordsOf(at + 1, peers, endpoints, services))));
+  }
+
+  /** Each is told this. */
+  async change(...changes: readonly RecordChange[]): Promise<void> {
+    await Promise.all(this.#hosts.map(({ plane }) => plane.change(changes)));
+  }
+
+  /** A task's sandbox on an overlay, with a server in it that answers by tcp and udp. */
+  async attachTask(task: OverlayTask, port: number): Promise<Sandbox> {
+    const sandbox = await this.host(task.host).attach(task.id, {
+      networks: [overlayWish(task)],
+      taskId: task.id,
+      serviceId: task.serviceId,
+    });
+    await this.world.serve(task.id, port, task.address6 === undefined ? "0.0.0.0" : "::");
+    return sandbox;
+  }
+
+  async close(): Promise<void> {
+    for (const host of this.#hosts) await host[Symbol.asyncDispose]();
+    await this.world.tearDown();
+  }
+}
+
+/** As ids of tasks are. */
+export const idOf = (name: string): string => name.padEnd(25, "0");
+
+/** 10.0.1.0/24 all of them, since each is a network of its own. */
+export const overlayOf = (name: string, vni: number, more: Partial<OverlayNetwork> = {}): OverlayNetwork => ({
+  id: `${name}network`,
+  name,
+  vni,
+  subnet: "10.0.1.0/24",
+  gateway: "10.0.1.1",
+  internal: false,
+  encrypted: false,
+  mtu: 0,
+  ...more,
+});
+
+export interface OverlayTask {
+  readonly id: string;
+  readonly network: OverlayNetwork;
+  readonly host: number;
+  readonly address: string;
+  readonly address6?: string;
+  readonly serviceId: string;
+}
+
+/** @param last  of its addresses */
+export const overlayTask = (
+  name: string,
+  network: OverlayNetwork,
+  host: number,
+  last: number,
+  serviceId = "web",
+): OverlayTask => ({
+  id: idOf(name),
+  network,
+  host,
+  address: network.subnet.replace(/\d+\/\d+$/, String(last)),
+  ...(network.subnet6 === undefined ? {} : { address6: network.subnet6.replace(/\/\d+$/, String(last)) }),
+  serviceId,
+});
+
+export const overlayWish = ({ network, address, address6 }: OverlayTask): OverlayWish => ({
+  kind: "overlay",
+  network,
+  address: `${address}/24`,
+  ...(address6 === undefined ? {} : { address6: `${address6}/64` }),
+  aliases: [],
+});
+
+export const overlayEndpoint = (task: OverlayTask, serving = true): EndpointRecord => ({
+  ...taskOf(task.id, task.host, "", task.serviceId),
+  networkId: task.network.id,
+  addresses: [`${task.address}/24`, ...(task.address6 === undefined ? [] : [`${task.address6}/64`])],
+  serving,
+});
+
+/** The record of a task, as it changes; undefined: it has gone. */
+export const endpointChange = (task: OverlayTask, record: EndpointRecord | undefined): RecordChange => ({
+  kind: "endpoint",
+  key: `${task.network.id}/${task.id}`,
+  record,
+});
+
+export const overlayService = (serviceId: string, network: OverlayNetwork, address: string): ServiceRecord => ({
+  ...ingressService([], serviceId),
+  networkId: network.id,
+  virtualIp: `${address}/24`,
+});
 
 export const peerOf = (number: number): PeerRecord => ({
   nodeId: `n${number}`,

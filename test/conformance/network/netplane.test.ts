@@ -896,6 +896,7 @@ onHost(
       { op: "port-reserve", ...tcp, protocol: "udp" },
     ]);
     assert.equal(bind("0.0.0.0", "udp"), "EADDRINUSE");
+    assert.equal(host.sh(path, `${process.execPath} -e '${udpAsk}'`).trim(), "ECONNREFUSED");
     await netplane.run(path, [{ op: "port-release", ...tcp }]);
     assert.equal(bind("0.0.0.0"), "bound");
     await assert.rejects(netplane.run(path, [{ op: "port-release", ...tcp }]), failsWith("ENOENT", 0));
@@ -928,6 +929,7 @@ const tcpBind = (address: string): string =>
   `const s=require("net").createServer();s.on("error",(e)=>console.log(e.code));s.listen(8080,"${address}",()=>{console.log("bound");s.close()})`;
 const udpBind = (address: string): string =>
   `const s=require("dgram").createSocket("udp4");s.on("error",(e)=>console.log(e.code));s.bind(8080,"${address}",()=>{console.log("bound");s.close()})`;
+const udpAsk = `const s=require("dgram").createSocket("udp4");s.on("error",(e)=>{console.log(e.code);s.close()});s.connect(8080,"127.0.0.1",()=>s.send("?"))`;
 const tcpConnect = `const s=require("net").connect(8080,"127.0.0.1");s.on("error",(e)=>console.log(e.code));s.on("connect",()=>{console.log("connected");s.destroy()})`;
 /** It closes first, so TIME_WAIT is on its side. */
 const timeWaitServer = `const n=require("net");const s=n.createServer((c)=>c.end());s.listen(8080,"127.0.0.1",()=>{const c=n.connect(8080,"127.0.0.1");c.on("end",()=>c.end());c.resume();c.on("close",()=>console.log("up"))})`;

@@ -6,6 +6,23 @@ import { execFile, spawn, spawnSync, type ChildProcess } from "node:child_proces
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as wait } from "node:timers/promises";
+
+/** A connection that stays open. */
+export interface HeldConnection {
+  /** One more question. @returns the answer; rejects when the connection has ended */
+  ask(): Promise<string>;
+  end(): Promise<void>;
+}
+
+/** Datagrams that arrive somewhere, in their order. */
+export interface Receiver {
+  readonly heard: readonly string[];
+  /** Until this one has arrived. */
+  until(text: string): Promise<void>;
+  end(): Promise<void>;
+}
 
 export class NetWorld {
   readonly prefix: string;
@@ -111,6 +128,46 @@ export class NetWorld {
     return child;
   }
 
+  /** From there to that port, by tcp unless it is said otherwise (`-u`). */
+  hold(name: string, address: string, port: number, ...more: readonly string[]): HeldConnection {
+    const child = this.start(name, [this.probe, "hold", address, String(port), ...more]);
+    return {
+      ask: async () => {
+        child.stdin?.write("\n");
+        return (await output(child)).trim();
+      },
+      end: () => this.ended(child),
+    };
+  }
+
+  /** Resolves when it receives. @param family  of the addresses at which it does */
+  async receive(name: string, port: number, family: 4 | 6 = 4): Promise<Receiver> {
+    const child = this.start(name, [this.probe, family === 6 ? "receive6" : "receive", String(port)]);
+    const heard: string[] = [];
+    const listeners = new Set<() => void>();
+    const { promise: isReady, resolve: ready } = Promise.withResolvers<void>();
+    createInterface({ input: child.stdout ?? process.stdin }).on("line", (line) => {
+      if (line === "ready") ready();
+      else heard.push(line);
+      for (const listener of listeners) listener();
+    });
+    await isReady;
+    return {
+      heard,
+      until: (text) =>
+        new Promise((resolve) => {
+          const look = (): void => {
+            if (!heard.includes(text)) return;
+            listeners.delete(look);
+            resolve();
+          };
+          listeners.add(look);
+          look();
+        }),
+      end: () => this.ended(child),
+    };
+  }
+
   /** What `name` gets from there: `NAME peer=ADDRESS:PORT` or `ERR ...`. */
   get(name: string, address: string, port: number, ...more: readonly string[]): string {
     return this.attempt(name, [this.probe, "get", address, String(port), ...more]);
@@ -131,6 +188,14 @@ export class NetWorld {
     } catch {
       // It has ended by itself.
     }
+  }
+
+  /** Resolves when it has ended, which it does now. */
+  async ended(child: ChildProcess): Promise<void> {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const over = new Promise((resolve) => child.once("exit", resolve));
+    this.end(child);
+    await over;
   }
 
   async tearDown(): Promise<void> {
@@ -160,9 +225,26 @@ const namespaces = (): string[] => (existsSync("/run/netns") ? readdirSync("/run
 /** The next piece of output. */
 export function output(child: ChildProcess): Promise<string> {
   return new Promise((resolve, reject) => {
-    child.stdout?.once("data", (chunk: Buffer) => resolve(chunk.toString()));
-    child.once("exit", (code) => reject(new Error(`ended with ${code}`)));
+    const onData = (chunk: Buffer): void => {
+      child.removeListener("exit", onExit);
+      resolve(chunk.toString());
+    };
+    const onExit = (code: number | null): void => {
+      child.stdout?.removeListener("data", onData);
+      reject(new Error(`ended with ${code}`));
+    };
+    child.stdout?.once("data", onData);
+    child.once("exit", onExit);
   });
+}
+
+/** Asks again until it is so, for as long as a busy machine may take; programs of the hosts go on meanwhile. */
+export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  const untilMs = performance.now() + 20_000;
+  while (!(await isSo())) {
+    if (performance.now() > untilMs) throw new Error("it does not become so");
+    await wait(10);
+  }
 }
 
 export function run([program = "", ...args]: readonly string[], input = ""): string {

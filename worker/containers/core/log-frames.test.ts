@@ -3,23 +3,15 @@ import { test } from "node:test";
 
 import fc from "fast-check";
 
-import { formatTimeNs, frameHeaderBytes, FrameSplitter, LineJoiner, type LogFrame } from "./log-frames.ts";
-
-function encode(stream: number, timeNs: bigint, payload: Buffer): Buffer {
-  const header = Buffer.alloc(frameHeaderBytes);
-  header.writeUInt32LE(payload.length, 0);
-  header.writeUInt8(stream, 4);
-  header.writeUInt16LE(0x5ce9, 6);
-  header.writeBigUInt64LE(timeNs, 8);
-  return Buffer.concat([header, payload]);
-}
+import { logFrame } from "../../../test/support/log-frame.ts";
+import { formatTimeNs, FrameSplitter, LineJoiner, type LogFrame } from "./log-frames.ts";
 
 test("frames come out whole, however the bytes are cut", () => {
   const chunk = fc.record({ stream: fc.integer({ min: 1, max: 3 }), payload: fc.uint8Array({ maxLength: 50 }) });
   fc.assert(
     fc.property(fc.array(chunk), fc.array(fc.integer({ min: 1, max: 40 })), (frames, cuts) => {
       const bytes = Buffer.concat(
-        frames.map(({ stream, payload }, i) => encode(stream, BigInt(i), Buffer.from(payload))),
+        frames.map(({ stream, payload }, i) => logFrame(stream, BigInt(i), Buffer.from(payload))),
       );
       const splitter = new FrameSplitter();
       const found: LogFrame[] = [];
@@ -40,9 +32,9 @@ test("frames come out whole, however the bytes are cut", () => {
 test("damage is stepped over and counted", () => {
   const splitter = new FrameSplitter();
   const bytes = Buffer.concat([
-    encode(1, 1n, Buffer.from("a\n")),
+    logFrame(1, 1n, Buffer.from("a\n")),
     Buffer.from("?? torn ??"),
-    encode(2, 2n, Buffer.from("b\n")),
+    logFrame(2, 2n, Buffer.from("b\n")),
   ]);
   assert.deepEqual(
     splitter.push(bytes).map(({ payload }) => payload.toString()),

@@ -217,7 +217,8 @@ const namesOfSandboxes = `iifname { "${gatewayPattern}", "${localPattern}" } ip 
 
 /**
  * Every packet of the host passes the chains with a hook, and those of an overlay pass them once more inside of a frame. So
- * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own. Frames of encrypted
+ * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own. `nobody` refuses
+ * for ports without a task, before another firewall may be silent; the host's own programs are refused by the kernel. Frames of encrypted
  * networks come and go by the tunnel alone, and nothing else does (chains tunnelin, ours, tunnelout): whatever runs, these stand.
  */
 export function hostTableText({ number, dataPort, mesh, forwardsForOthers }: HostFacts): string {
@@ -299,6 +300,11 @@ ${swarm(
   `iifname "${meshLink}" goto entering`,
   `ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
 )}    ip saddr @isolated jump fenced
+  }
+  chain nobody {
+    oifname "lo" accept
+    meta l4proto tcp reject with tcp reset
+    reject with icmp type port-unreachable
   }
   chain tcpone {
     dnat ip to ip daddr . tcp dport map @tcpto

@@ -149,11 +149,8 @@ export class IngressMesh {
 
   #setHead(serviceId: string, service: MeshService | undefined): void {
     const count = service?.slots.length ?? 0;
-    // A port that nobody serves has no entry: who comes is refused at once instead of waiting.
     const open =
-      service === undefined || count === 0
-        ? []
-        : meshPorts(service.ports).filter((port) => this.#open.has(portText(keyOf(port))));
+      service === undefined ? [] : meshPorts(service.ports).filter((port) => this.#open.has(portText(keyOf(port))));
     for (const { protocol } of open) this.#chains.use(protocol, count);
     this.#groups.set(
       `ingress/${serviceId}`,

@@ -29,8 +29,6 @@ const network = (index: number): OverlayNetwork => ({
   vni: 4097 + index,
   subnet: "10.0.1.0/24",
   gateway: "10.0.1.1",
-  // Every other one has IPv6.
-  ...(index % 2 === 1 ? { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" } : {}),
   internal: false,
   encrypted: false,
   mtu: 0,
@@ -46,8 +44,6 @@ interface TaskWish {
 
 const addressOfTask = (task: number): string => `10.0.1.${10 + task}`;
 
-const address6OfTask = (task: number): string => `fd00:b1::${10 + task}/64`;
-
 const endpoint = ({ net, task, node, service, serving }: TaskWish): EndpointRecord => ({
   networkId: `net${net}`,
   taskId: `task${task}`,
@@ -55,7 +51,7 @@ const endpoint = ({ net, task, node, service, serving }: TaskWish): EndpointReco
   nodeId: `node${node}`,
   name: `web.${task}`,
   slot: task,
-  addresses: [`${addressOfTask(task)}/24`, ...(net % 2 === 1 ? [address6OfTask(task)] : [])],
+  addresses: [`${addressOfTask(task)}/24`],
   gatewayAddress: "",
   aliases: [],
   serving,
@@ -67,7 +63,6 @@ const service = (net: number, index: number, vip = true): ServiceRecord => ({
   name: `web${index}`,
   aliases: [],
   virtualIp: vip ? `10.0.1.${200 + index}/24` : "",
-  ...(vip && net % 2 === 1 ? { virtualIp6: `fd00:b1::c${8 + index}/64` } : {}),
   mode: vip ? "vip" : "dnsrr",
   ports: [],
 });
@@ -79,13 +74,7 @@ const sandbox = (task: number, nets: readonly number[]): SandboxFacts => ({
   gatewayAddress: "",
   internal: false,
   overlays: nets.map((net, at) => ({
-    wish: {
-      kind: "overlay",
-      network: network(net),
-      address: `${addressOfTask(task)}/24`,
-      ...(net % 2 === 1 ? { address6: address6OfTask(task) } : {}),
-      aliases: [],
-    },
+    wish: { kind: "overlay", network: network(net), address: `${addressOfTask(task)}/24`, aliases: [] },
     interfaceName: `eth${at}`,
     macAddress: macOfAddress(addressOfTask(task)),
   })),
@@ -189,6 +178,7 @@ describe("the model of overlays", () => {
       "sysctl net/ipv4/conf/all/send_redirects",
       "sysctl net/ipv4/conf/default/rp_filter",
       "sysctl net/ipv4/conf/default/send_redirects",
+      "sysctl net/ipv4/icmp_ratemask",
       "sysctl net/ipv4/ip_early_demux",
       "sysctl net/ipv4/ip_forward",
       "table ip skep",
@@ -198,16 +188,25 @@ describe("the model of overlays", () => {
     assert.equal(model.namespaces.get("/ns/task1")?.size, 0);
   });
 
-  test("a service without a serving task has no entry, so that its clients fail at once", () => {
+  test("a service without a serving task refuses, from its first moment to its last", () => {
     const model = joined();
     model.sandbox("task1", sandbox(1, [0]));
     const task = { net: 0, task: 2, node: 2, service: 0, serving: true };
-    model.change([put(service(0, 0)), put(endpoint(task))]);
-    assert.ok(keysOf(model, "/ns/n-4097").includes("element ip skep vips 10.0.1.200"));
+    const leadsTo = (): unknown => {
+      const found = model.namespaces.get("/ns/n-4097")?.get("element ip skep vips 10.0.1.200");
+      return found?.type === "element" ? found.value : undefined;
+    };
+    model.change([put(service(0, 0))]);
+    assert.deepEqual(leadsTo(), ["goto nobody"]);
+    model.change([put(endpoint(task))]);
+    assert.deepEqual(leadsTo(), ["goto lb1"]);
     model.change([put(endpoint({ ...task, serving: false }))]);
+    assert.deepEqual(leadsTo(), ["goto nobody"]);
     const left = keysOf(model, "/ns/n-4097");
-    assert.ok(!left.some((key) => /element ip skep (vips|be)/.test(key)), left.join("\n"));
+    assert.ok(!left.some((key) => /element ip skep be/.test(key)), left.join("\n"));
     assert.ok(left.includes("route 254 10.0.1.12/32"), "connections that it has go on");
+    model.change([gone(put(service(0, 0)))]);
+    assert.equal(leadsTo(), undefined);
   });
 
   test("connections of a task that is gone are forgotten, those of one that drains are not", () => {
@@ -220,31 +219,6 @@ describe("the model of overlays", () => {
     assert.deepEqual(namespace?.take().forgotten, []);
     model.change([gone(put(endpoint(task)))]);
     assert.deepEqual(namespace?.take().forgotten, [{ destination: "10.0.1.200", replySource: "10.0.1.12" }]);
-  });
-
-  test("with IPv6 a service has slots of it in a table of its own, there while a service has such an address", () => {
-    const model = joined();
-    model.sandbox("task1", sandbox(1, [1]));
-    const task = { net: 1, task: 2, node: 2, service: 0, serving: true };
-    model.change([put(service(1, 0)), put(endpoint(task))]);
-    const of6 = (): string[] =>
-      keysOf(model, "/ns/n-4098").filter((key) => key.includes("skepvip") && !/ lb/.test(key));
-    assert.deepEqual(of6(), [
-      "element ip6 skepvip be fd00:b1::c8 . 0",
-      "element ip6 skepvip self fd00:b1::11 . fd00:b1::11",
-      "element ip6 skepvip vips fd00:b1::c8",
-      "table ip6 skepvip",
-    ]);
-    model.namespaces.get("/ns/n-4098")?.take();
-    model.change([gone(put(endpoint(task)))]);
-    assert.deepEqual(model.namespaces.get("/ns/n-4098")?.take().forgotten, [
-      { destination: "10.0.1.200", replySource: "10.0.1.12" },
-      { destination: "fd00:b1::c8", replySource: "fd00:b1::12" },
-    ]);
-    const { virtualIp6: _, ...without } = service(1, 0);
-    model.change([put(without)]);
-    assert.deepEqual(of6(), []);
-    assert.ok(keysOf(model, "/ns/n-4098").includes("table ip6 skep"), "sources are checked all the same");
   });
 
   test("a change of one task among many touches its own objects only", () => {

@@ -17,9 +17,9 @@ export interface PortKey {
 
 export const portText = ({ protocol, port }: PortKey): string => `${port}/${protocol}`;
 
-/** The port leads to one of so many slots. */
+/** The port leads to one of so many slots; without any, whoever comes is refused. */
 export const portElement = ({ protocol, port }: PortKey, slots: number): ElementObject =>
-  element("ports", [protocol, String(port)], [`goto ${protocol}${slots}`]);
+  element("ports", [protocol, String(port)], [slots === 0 ? "goto nobody" : `goto ${protocol}${slots}`]);
 
 export const slotElement = (
   { protocol, port }: PortKey,

@@ -1,44 +1,12 @@
 /**
  * Service addresses of one overlay on this node: `vips` sends a service's address to the chain of its number of tasks,
  * `be` holds the tasks in slots 0 to N-1. A task that leaves is replaced by the one of the last slot, so a change costs
- * the same with two tasks and with fifty thousand. Each family has a table and slots of its own. Source: network.md §3.
+ * the same with two tasks and with fifty thousand. An address without a task refuses. Source: network.md §3.
  */
 import { invariant } from "../../../lib/pure/errors.ts";
 import { balanceChain, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
 
-/** What differs between the families. */
-export interface VipFamily {
-  readonly table: NftTableName;
-  readonly by: "ip daddr" | "ip6 daddr";
-  readonly type: "ipv4_addr" | "ipv6_addr";
-  /** Before the names of groups. */
-  readonly group: string;
-  /** Chains beside those that balance. */
-  readonly more: string;
-}
-
-export const vips4: VipFamily = {
-  table: { family: "ip", table: "skep" },
-  by: "ip daddr",
-  type: "ipv4_addr",
-  group: "",
-  more: "",
-};
-/** Not `skep`: that is the check of sources, which is there with or without service addresses. */
-export const vips6: VipFamily = {
-  table: { family: "ip6", table: "skepvip" },
-  by: "ip6 daddr",
-  type: "ipv6_addr",
-  group: "6 ",
-  // Without a task there is no route. Where IPv4's TCP ends with the router's word, IPv6's waits on (seen on Linux 6.18), and UDP
-  // of neither hears of it: so that clients fail at once, they are refused.
-  more: `chain gone {
-type filter hook prerouting priority -99; policy accept;
-ct state new fib daddr type unreachable meta l4proto tcp reject with tcp reset
-ct state new fib daddr type unreachable reject with icmpv6 type port-unreachable
-}
-`,
-};
+export const vipTable: NftTableName = { family: "ip", table: "skep" };
 
 /** Slots that `be` has keys for. */
 const slotsMax = 65_536;
@@ -49,28 +17,31 @@ const slotsMax = 65_536;
 const readyMax = 16;
 
 /** @param gateway  the network's; a task that reaches itself sees it as source, since it would not answer its own address */
-export function vipTableObject({ table, by, type, more }: VipFamily, gateway: string): TableObject {
-  const source = by.replace("daddr", "saddr");
-  const text = `map vips { type ${type} : verdict; }
-map be { typeof ${by} . numgen random mod 65536 : ${by}; }
-set self { type ${type} . ${type}; }
+export function vipTableObject(gateway: string): TableObject {
+  const text = `map vips { type ipv4_addr : verdict; }
+map be { typeof ip daddr . numgen random mod 65536 : ip daddr; }
+set self { type ipv4_addr . ipv4_addr; }
+chain nobody {
+meta l4proto tcp reject with tcp reset
+reject with icmp type port-unreachable
+}
 chain pre {
 type nat hook prerouting priority -100; policy accept;
-${by} vmap @vips
+ip daddr vmap @vips
 }
 chain post {
 type nat hook postrouting priority 100; policy accept;
-${source} . ${by} @self snat to ${gateway}
+ip saddr . ip daddr @self snat to ${gateway}
 }
-${more}`;
+`;
   return {
     type: "table",
-    ...table,
+    ...vipTable,
     text,
     sets: {
-      vips: { key: [type], data: ["verdict"] },
-      be: { key: [type, "integer"], data: [type] },
-      self: { key: [type, type] },
+      vips: { key: ["ipv4_addr"], data: ["verdict"] },
+      be: { key: ["ipv4_addr", "integer"], data: ["ipv4_addr"] },
+      self: { key: ["ipv4_addr", "ipv4_addr"] },
     },
   };
 }
@@ -84,7 +55,6 @@ interface Service {
 }
 
 export class Vips {
-  readonly #family: VipFamily;
   readonly #gateway: string;
   readonly #set: (group: string, objects: readonly NetObject[]) => void;
   readonly #services = new Map<string, Service>();
@@ -94,10 +64,9 @@ export class Vips {
   #withVip = 0;
 
   /** @param set  puts a group of objects in the overlay's namespace */
-  constructor(family: VipFamily, gateway: string, set: (group: string, objects: readonly NetObject[]) => void) {
-    this.#family = family;
+  constructor(gateway: string, set: (group: string, objects: readonly NetObject[]) => void) {
     this.#gateway = gateway;
-    this.#set = (group, objects) => set(`${family.group}${group}`, objects);
+    this.#set = set;
   }
 
   /** @param vip  empty: none any more */
@@ -158,7 +127,7 @@ export class Vips {
     const wanted = address !== "" && this.#withVip > 0;
     this.#set(
       `self ${sandboxId}`,
-      wanted ? [{ type: "element", ...this.#family.table, set: "self", key: [address, address], value: [] }] : [],
+      wanted ? [{ type: "element", ...vipTable, set: "self", key: [address, address], value: [] }] : [],
     );
   }
 
@@ -181,7 +150,7 @@ export class Vips {
     this.#withVip += step;
     const has = this.#withVip > 0;
     if (had === has) return;
-    this.#set("vips", has ? [vipTableObject(this.#family, this.#gateway)] : []);
+    this.#set("vips", has ? [vipTableObject(this.#gateway)] : []);
     for (let tasks = 1; tasks <= readyMax; tasks += 1) this.#chain(tasks, has ? 1 : -1);
     for (const [sandboxId, address] of this.#locals) this.#self(sandboxId, address);
   }
@@ -192,7 +161,7 @@ export class Vips {
       `be ${serviceId} ${slot}`,
       vip === "" || address === undefined
         ? []
-        : [{ type: "element", ...this.#family.table, set: "be", key: [vip, String(slot)], value: [address] }],
+        : [{ type: "element", ...vipTable, set: "be", key: [vip, String(slot)], value: [address] }],
     );
   }
 
@@ -201,13 +170,12 @@ export class Vips {
   }
 
   #balance(serviceId: string, { vip, slots }: Service): void {
-    const wanted = vip !== "" && slots.length > 0;
-    if (wanted) this.#chain(slots.length, 1);
+    if (vip !== "" && slots.length > 0) this.#chain(slots.length, 1);
+    // Who asks for an address that nobody serves is told so at once.
+    const chain = slots.length > 0 ? `lb${slots.length}` : "nobody";
     this.#set(
       `vip ${serviceId}`,
-      wanted
-        ? [{ type: "element", ...this.#family.table, set: "vips", key: [vip], value: [`goto lb${slots.length}`] }]
-        : [],
+      vip === "" ? [] : [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [`goto ${chain}`] }],
     );
   }
 
@@ -215,8 +183,10 @@ export class Vips {
     const users = (this.#chains.get(tasks) ?? 0) + step;
     if (users === 0) this.#chains.delete(tasks);
     else this.#chains.set(tasks, users);
-    const { table, by } = this.#family;
-    this.#set(`lb${tasks}`, users === 0 ? [] : [balanceChain(table, `lb${tasks}`, { by, map: "be", slots: tasks })]);
+    this.#set(
+      `lb${tasks}`,
+      users === 0 ? [] : [balanceChain(vipTable, `lb${tasks}`, { by: "ip daddr", map: "be", slots: tasks })],
+    );
   }
 
   #hide(serviceId: string, service: Service): void {

@@ -6,24 +6,24 @@ import { connect, isIPv6 } from "node:net";
 import type { Clock } from "../../../lib/runtime/index.ts";
 import { Frames, framed } from "./core/frames.ts";
 import { answersQuery, forwardedQuery, isServerFailure, tcpBytesMax, type Query } from "./core/message.ts";
+import { Upstreams, type UpstreamLimits } from "./core/upstreams.ts";
 
-export interface ForwardLimits {
+export interface ForwardLimits extends UpstreamLimits {
   /** Queries under way. */
   readonly outstandingMax: number;
   /** Of one asker. */
   readonly perAskerMax: number;
-  /** Servers asked for one query, the same one again if there are fewer. */
-  readonly attemptsMax: number;
-  /** Of one attempt. */
-  readonly timeoutMs: number;
 }
 
-/** All attempts end before the 5 s after which libc asks again (resolv.conf(5), timeout). */
+/** All ends well before the 5 s after which libc asks again (resolv.conf(5), timeout). */
 export const forwardLimits: ForwardLimits = {
   outstandingMax: 1024,
   perAskerMax: 128,
   attemptsMax: 3,
-  timeoutMs: 1500,
+  nextMs: 700,
+  answerMs: 3000,
+  silentAnswerMs: 1000,
+  silentForMs: 5000,
 };
 
 /** Packets at one socket that are no answer to what was sent: somebody guesses. */
@@ -46,6 +46,7 @@ export class Forwarder {
   readonly #clock: Clock;
   readonly #limits: ForwardLimits;
   readonly #port: number;
+  readonly #upstreams: Upstreams;
   readonly #perAsker = new Map<string, number>();
   readonly #stop = new AbortController();
   readonly #under = new Set<Promise<Reply>>();
@@ -56,6 +57,7 @@ export class Forwarder {
     this.#clock = clock;
     this.#limits = limits;
     this.#port = port;
+    this.#upstreams = new Upstreams(limits);
   }
 
   /** Never rejects. */
@@ -77,23 +79,73 @@ export class Forwarder {
     return done;
   }
 
-  async #attempts({ packet, query, servers, byTcp }: Foreign): Promise<Reply> {
+  /**
+   * One server after the other, each while those before it are still listened to; the first good answer ends it, and a
+   * failure is the answer if nobody has a better one.
+   */
+  async #attempts(foreign: Foreign): Promise<Reply> {
+    const askedAtMs = this.#clock.monotonicMs();
+    const { servers, answerMs } = this.#upstreams.plan(foreign.servers, askedAtMs);
+    const over = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, over.signal]);
+    const deadline = this.#clock.after(answerMs, () => over.abort());
+    const under = new Set<Promise<void>>();
+    const asked = new Set<string>();
+    /** Those that failed, or are not there: they are not asked again. */
+    const ended = new Set<string>();
+    let good: Reply;
     let failure: Reply;
-    for (let attempt = 0; attempt < this.#limits.attemptsMax && servers.length > 0; attempt++) {
-      if (this.#stop.signal.aborted) return undefined;
-      const server = servers[attempt % servers.length] ?? "";
-      // An id of its own and, by a socket of its own, a port drawn by the kernel: both have to be guessed to forge a reply.
-      const sent = forwardedQuery(packet, query, randomInt(0x1_0000));
-      const reply = await (byTcp ? this.#byTcp(sent, query, server) : this.#byUdp(sent, query, server));
-      if (reply !== undefined && !isServerFailure(reply)) return reply;
-      failure = reply ?? failure;
-      if (reply !== undefined && attempt + 1 >= servers.length) break;
+    const attempt = async (server: string): Promise<void> => {
+      const reply = await this.#ask(foreign, server, signal);
+      if (reply === undefined) {
+        if (!signal.aborted) ended.add(server);
+        return;
+      }
+      this.#upstreams.spoke(server, this.#clock.monotonicMs());
+      if (isServerFailure(reply)) {
+        ended.add(server);
+        failure = reply;
+      } else {
+        good ??= reply;
+        over.abort();
+      }
+    };
+    for (const server of servers) {
+      if (signal.aborted) break;
+      if (ended.has(server)) continue;
+      asked.add(server);
+      const mine = attempt(server);
+      under.add(mine);
+      await this.#turn(mine);
     }
-    return failure;
+    await Promise.all(under);
+    deadline.cancel();
+    // Where another was faster, too: who is slower than a turn comes second for a while.
+    const nowMs = this.#clock.monotonicMs();
+    if (!this.#stop.signal.aborted) for (const server of asked) this.#upstreams.wasSilent(server, askedAtMs, nowMs);
+    return good ?? failure;
   }
 
-  #byUdp(sent: Uint8Array, query: Query, server: string): Promise<Reply> {
-    return this.#once((done) => {
+  /** Until this attempt is over, or the next may begin. */
+  #turn(attempt: Promise<void>): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(this.#limits.nextMs, resolve);
+      const done = (): void => {
+        timer.cancel();
+        resolve();
+      };
+      attempt.then(done, done);
+    });
+  }
+
+  #ask({ packet, query, byTcp }: Foreign, server: string, signal: AbortSignal): Promise<Reply> {
+    // An id of its own and, by a socket of its own, a port drawn by the kernel: both have to be guessed to forge a reply.
+    const sent = forwardedQuery(packet, query, randomInt(0x1_0000));
+    return byTcp ? this.#byTcp(sent, query, server, signal) : this.#byUdp(sent, query, server, signal);
+  }
+
+  #byUdp(sent: Uint8Array, query: Query, server: string, signal: AbortSignal): Promise<Reply> {
+    return once(signal, (done) => {
       const socket = createSocket(isIPv6(server) ? "udp6" : "udp4");
       let strangers = 0;
       // Nobody listens there, or there is no way there.
@@ -112,8 +164,8 @@ export class Forwarder {
     });
   }
 
-  #byTcp(sent: Uint8Array, query: Query, server: string): Promise<Reply> {
-    return this.#once((done) => {
+  #byTcp(sent: Uint8Array, query: Query, server: string, signal: AbortSignal): Promise<Reply> {
+    return once(signal, (done) => {
       const socket = connect({ host: server, port: this.#port });
       const frames = new Frames(tcpBytesMax);
       socket.on("error", () => done(undefined));
@@ -128,30 +180,27 @@ export class Forwarder {
     });
   }
 
-  /** One attempt: ends by its first word, its time or the end of the forwarder, and then frees its socket. */
-  #once(start: (done: (reply: Reply) => void) => () => void): Promise<Reply> {
-    return new Promise((resolve) => {
-      let free: (() => void) | undefined;
-      let over = false;
-      const { signal } = this.#stop;
-      const done = (reply: Reply): void => {
-        if (over) return;
-        over = true;
-        timer.cancel();
-        signal.removeEventListener("abort", onStop);
-        free?.();
-        resolve(reply);
-      };
-      const onStop = (): void => done(undefined);
-      const timer = this.#clock.after(this.#limits.timeoutMs, onStop);
-      signal.addEventListener("abort", onStop, { once: true });
-      free = start(done);
-      if (over) free();
-    });
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#under);
   }
+}
+
+/** One attempt: ends by its first word or the signal, and then frees its socket. */
+function once(signal: AbortSignal, start: (done: (reply: Reply) => void) => () => void): Promise<Reply> {
+  return new Promise((resolve) => {
+    let free: (() => void) | undefined;
+    let over = false;
+    const done = (reply: Reply): void => {
+      if (over) return;
+      over = true;
+      signal.removeEventListener("abort", onStop);
+      free?.();
+      resolve(reply);
+    };
+    const onStop = (): void => done(undefined);
+    signal.addEventListener("abort", onStop, { once: true });
+    free = start(done);
+    if (over) free();
+  });
 }

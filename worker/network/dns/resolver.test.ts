@@ -21,6 +21,7 @@ const known = "127.0.2.1";
 const internal = "127.0.2.2";
 const other = "127.0.2.3";
 const withDns = "127.0.2.4";
+const withTwo = "127.0.2.5";
 const many = Array.from({ length: 500 }, (_, at) => `10.0.${at >> 8}.${at & 0xff}`);
 
 const asker = (id: string, more: Partial<Asker> = {}): Asker => ({
@@ -36,6 +37,7 @@ const askers: Readonly<Record<string, Asker>> = {
   [internal]: asker("internal", { forwards: false }),
   [other]: asker("other", { addresses: () => undefined }),
   [withDns]: asker("withDns", { dns: ["127.0.3.2"] }),
+  [withTwo]: asker("withTwo", { dns: ["127.0.3.7", "127.0.3.2"] }),
 };
 const names: Names = { asker: (address) => askers[address] };
 
@@ -326,19 +328,34 @@ test("a forged reply is not taken: another id, another question, or a query", as
   }
 });
 
-test("silent servers are asked three times, and then the client is told that there is no answer", async () => {
+const waitFor = async (isSo: () => boolean): Promise<void> => {
+  while (!isSo()) await new Promise(setImmediate);
+};
+
+test("a silent server is asked three times in three seconds, and then for a while once, so that clients hear soon that there is no answer", async () => {
   const clock = new VirtualClock();
   const outside = await upstream("127.0.3.1", () => undefined);
   const served = await resolver({ clock, servers: ["127.0.3.1"], serversPort: outside.port });
   const client = await udpClient(known);
-  try {
+  const threeTimes = async (): Promise<void> => {
+    const before = outside.seen.length;
     const asked = client.ask(served.port, query("example.com", 5));
     for (let attempt = 1; attempt <= 3; attempt++) {
-      while (outside.seen.length < attempt) await new Promise(setImmediate);
-      clock.advance(1500);
+      await waitFor(() => outside.seen.length === before + attempt);
+      clock.advance(700);
     }
+    clock.advance(900);
     assert.equal((await asked).code, 2);
-    assert.equal(outside.seen.length, 3);
+  };
+  try {
+    await threeTimes();
+    const once = client.ask(served.port, query("example.net", 6));
+    await waitFor(() => outside.seen.length === 4);
+    clock.advance(1000);
+    assert.equal((await once).code, 2);
+    assert.equal(outside.seen.length, 4);
+    clock.advance(5000);
+    await threeTimes();
   } finally {
     client.socket.close();
     await served[Symbol.asyncDispose]();
@@ -346,9 +363,84 @@ test("silent servers are asked three times, and then the client is told that the
   }
 });
 
+test("without any server outside, a name that is not ours has no answer at once", async () => {
+  const clock = new VirtualClock();
+  const served = await resolver({ clock });
+  const client = await udpClient(known);
+  try {
+    assert.equal((await client.ask(served.port, query("example.com", 5))).code, 2);
+  } finally {
+    client.socket.close();
+    await served[Symbol.asyncDispose]();
+  }
+});
+
+for (const [whose, address, servers] of [
+  ["of the host", known, ["127.0.3.7", "127.0.3.2"]],
+  ["of a container's own", withTwo, ["127.0.3.1"]],
+] as const) {
+  test(`${whose}, a server that says nothing is not waited for: the next is asked, and first from then on`, async () => {
+    const clock = new VirtualClock();
+    const silent = await upstream("127.0.3.7", () => undefined);
+    const good = await upstream("127.0.3.2", (packet) => found(packet, 2), silent.port);
+    const served = await resolver({ clock, servers, serversPort: silent.port });
+    const client = await udpClient(address);
+    const answered = async (asked: Promise<Told>): Promise<void> => {
+      const { code, bytes } = await asked;
+      assert.deepEqual([code, bytes.at(-1)], [0, 2]);
+    };
+    try {
+      const first = client.ask(served.port, query("example.com", 5));
+      await waitFor(() => silent.seen.length === 1);
+      clock.advance(700);
+      await answered(first);
+      for (let time = 0; time < 5; time++) await answered(client.ask(served.port, query("example.com", 6)));
+      assert.equal(silent.seen.length, 1);
+      clock.advance(5000);
+      const later = client.ask(served.port, query("example.com", 7));
+      await waitFor(() => silent.seen.length === 2);
+      clock.advance(700);
+      await answered(later);
+    } finally {
+      client.socket.close();
+      await served[Symbol.asyncDispose]();
+      await Promise.all([silent.close(), good.close()]);
+    }
+  });
+}
+
+test("a server that is slow about one name and answers others is not taken for silent", async () => {
+  const clock = new VirtualClock();
+  const outside = await upstream("127.0.3.1", (packet) => (packet.includes("hard") ? undefined : found(packet, 1)));
+  const served = await resolver({ clock, servers: ["127.0.3.1"], serversPort: outside.port });
+  const [client, second] = [await udpClient(known), await udpClient(other)];
+  const hard = async (): Promise<Told> => {
+    const before = outside.seen.length;
+    const asked = client.ask(served.port, query("hard.example.com", 5));
+    await waitFor(() => outside.seen.length === before + 1);
+    clock.advance(700);
+    await waitFor(() => outside.seen.length === before + 2);
+    assert.equal((await second.ask(served.port, query("example.com", 6))).code, 0);
+    clock.advance(700);
+    await waitFor(() => outside.seen.length === before + 4);
+    clock.advance(1600);
+    return asked;
+  };
+  try {
+    assert.equal((await hard()).code, 2);
+    assert.equal((await hard()).code, 2, "asked as often as before");
+  } finally {
+    client.socket.close();
+    second.socket.close();
+    await served[Symbol.asyncDispose]();
+    await outside.close();
+  }
+});
+
 test("one asker cannot take all the room of foreign queries, and what is too much is told at once", async () => {
   const outside = await upstream("127.0.3.1", () => undefined);
-  const limits = { outstandingMax: 6, perAskerMax: 4, attemptsMax: 1, timeoutMs: 60_000 };
+  const long = { nextMs: 60_000, answerMs: 60_000, silentAnswerMs: 60_000, silentForMs: 1 };
+  const limits = { outstandingMax: 6, perAskerMax: 4, attemptsMax: 1, ...long };
   const served = await resolver({ limits, servers: ["127.0.3.1"], serversPort: outside.port });
   const [client, second] = [await udpClient(known), await udpClient(other)];
   try {
