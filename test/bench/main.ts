@@ -1,5 +1,6 @@
 /**
  * `npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]`: measures, beside its peer where there is one.
+ * `scheduler` also takes a size of X3 of your own (--agents, --tasks) and writes a profile of the leader (--profile FILE).
  * Prints one JSON object a line when piped, a table on a terminal; ends with 1 when a gate is missed.
  */
 import { parseArgs } from "node:util";
@@ -29,6 +30,7 @@ const benches: Readonly<Record<string, Bench>> = {
 };
 
 const usage = `usage: npm run bench -- NAME [--rounds N] [--only P1,P3] [--quick]
+       npm run bench -- scheduler --only X3 [--agents N] [--tasks N] [--profile FILE]
        npm run bench -- --list`;
 
 async function main(): Promise<number> {
@@ -40,6 +42,9 @@ async function main(): Promise<number> {
         rounds: { type: "string", default: "3" },
         only: { type: "string", default: "" },
         quick: { type: "boolean", default: false },
+        agents: { type: "string", default: "5000" },
+        tasks: { type: "string", default: "1000000" },
+        profile: { type: "string", default: "" },
         list: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -57,9 +62,9 @@ async function main(): Promise<number> {
     for (const [name, { about }] of Object.entries(benches)) console.log(`${name}\t${about}`);
     return 0;
   }
-  const rounds = Number(values.rounds);
+  const [rounds, agents, tasks] = [values.rounds, values.agents, values.tasks].map(Number) as [number, number, number];
   const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
-  if (positionals.length === 0 || unknown.length > 0 || !(Number.isSafeInteger(rounds) && rounds >= 1)) {
+  if (positionals.length === 0 || unknown.length > 0 || ![rounds, agents, tasks].every(isCount)) {
     console.error(unknown.length > 0 ? `bench: there is no "${unknown[0]}"; see --list` : usage);
     return 2;
   }
@@ -67,10 +72,14 @@ async function main(): Promise<number> {
   const report = new Report(process.stdout.isTTY);
   for (const name of positionals) {
     const bench = await benches[name]!.load();
-    await bench.run({ rounds, only, quick: values.quick }, report);
+    await bench.run({ rounds, only, quick: values.quick, agents, tasks, profile: values.profile }, report);
   }
   report.end();
   return report.passed ? 0 : 1;
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 1;
 }
 
 process.exitCode = await main();

@@ -26,14 +26,22 @@ export async function withManagers<T>(
   }
 }
 
+interface Progress {
+  readonly assigned: number;
+  readonly running: number;
+  readonly turnMs: number;
+  readonly heapMb: number;
+}
+
 /** One order at a time. */
 export function order<T>(manager: ManagerProcess, what: PlacingOrder, report: Report): Promise<T> {
   return new Promise((resolve, reject) => {
     const { child } = manager;
     const onExit = (): void => reject(new Error(`${manager.options.name} ended: ${manager.tail()}`));
-    const onMessage = (message: T & { progress?: { assigned: number; running: number } }): void => {
+    const onMessage = (message: T & { progress?: Progress }): void => {
       if (message.progress !== undefined) {
-        report.note(`${message.progress.assigned} tasks have a node, ${message.progress.running} run`);
+        const { assigned, running, turnMs, heapMb } = message.progress;
+        report.note(`${assigned} tasks have a node, ${running} run; longest turn ${turnMs} ms, heap ${heapMb} MB`);
         return;
       }
       child.off("exit", onExit);

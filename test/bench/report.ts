@@ -6,6 +6,11 @@ export interface BenchOptions {
   readonly only: ReadonlySet<string>;
   /** Short runs, to see that everything works: their figures say nothing. */
   readonly quick: boolean;
+  /** Of X3. */
+  readonly agents: number;
+  readonly tasks: number;
+  /** Where a profile of the busiest process goes; empty: none is made. */
+  readonly profile: string;
 }
 
 export interface Result {
@@ -45,9 +50,9 @@ export class Report {
     else console.log(JSON.stringify({ name, absent: reason }));
   }
 
-  /** What goes on meanwhile; on the terminal only. */
+  /** What goes on meanwhile: never among the results. */
   note(text: string): void {
-    if (this.#forPeople) console.error(text);
+    console.error(text);
   }
 
   end(): void {

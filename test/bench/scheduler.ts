@@ -113,7 +113,7 @@ async function throughConsensus({ rounds, quick }: BenchOptions, report: Report)
         const before = termOf(cluster);
         const done = await order<Placed>(
           leader,
-          { kind: "place", services, replicas, until: "assigned", limitMs: 200_000 },
+          { kind: "place", services, replicas, until: "assigned", limitMs: 200_000, profile: "" },
           report,
         );
         changes += termOf(cluster) - before;
@@ -173,8 +173,10 @@ function tellRest(
   tell(report, { name: `${name}: resident memory of the leader`, unit: "MB", ours: of((it) => it.rssBytes / 1e6) });
 }
 
-async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void> {
-  const [agents, services, replicas] = quick ? [100, 10, 1000] : [5000, 1000, 1000];
+async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Report): Promise<void> {
+  const agents = quick ? 100 : size.agents;
+  const replicas = 1000;
+  const services = Math.ceil((quick ? 10_000 : size.tasks) / replicas);
   // Two cores for eight processes' work: a leader that is late by a moment must not be voted out for it.
   const args = ["--loops-all", "--election-ms", "3000"];
   await withManagers({ args }, async (leader, cluster) => {
@@ -197,11 +199,27 @@ async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void
       const connected = words.last;
       const term = termOf(cluster);
       const limitMs = quick ? 60_000 : 480_000;
+      const processes = [
+        { name: "the leader", pid: leader.child.pid! },
+        ...cluster.running
+          .filter((each) => each !== leader)
+          .map((each) => ({ name: `follower ${each.options.name}`, pid: each.child.pid! })),
+        { name: "the agents", pid: many.pid! },
+      ];
+      const before = processes.map(({ pid }) => processorOf(pid));
       const placed = await order<Placed>(
         leader,
-        { kind: "place", services, replicas, until: "running", limitMs },
+        { kind: "place", services, replicas, until: "running", limitMs, profile },
         report,
       );
+      for (const [at, { name: whose, pid }] of processes.entries()) {
+        const [first, last] = [before[at]!, processorOf(pid)];
+        const perTask = (ms: number): string => `${Math.round((ms * 1000) / Math.max(1, placed.running))} us`;
+        report.note(
+          `${whose}: ${perTask(last.allMs - first.allMs)} of processor time a task, ` +
+            `${perTask(last.mainMs - first.mainMs)} of it on the main thread, which waited ${perTask(last.waitMs - first.waitMs)} for a core`,
+        );
+      }
       const gate = quick ? {} : { gate: { least: millionRateMin } };
       tell(report, {
         name: `${name}: placed`,
@@ -233,6 +251,21 @@ async function ontoAgents({ quick }: BenchOptions, report: Report): Promise<void
       many.kill("SIGKILL");
     }
   });
+}
+
+interface Processor {
+  readonly allMs: number;
+  readonly mainMs: number;
+  /** Of the main thread: ready, and without a core. */
+  readonly waitMs: number;
+}
+
+function processorOf(pid: number): Processor {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  const [mainNs = 0, waitNs = 0] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, "utf8").split(" ").map(Number);
+  return { allMs: ticks * 10, mainMs: mainNs / 1e6, waitMs: waitNs / 1e6 };
 }
 
 function listen(many: ChildProcess): { last: AgentsWord | undefined } {
