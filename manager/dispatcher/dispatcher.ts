@@ -22,6 +22,7 @@ import { Attachments } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,
+  Arrivals,
   downAtMs,
   Drains,
   graceMs,
@@ -33,6 +34,7 @@ import {
   periodMs,
   Tables,
   unknownGraceMs,
+  waitForCrowdMs,
 } from "./core/index.ts";
 import { SessionInvalid } from "./errors.ts";
 import { Session, type AgentStream, type SessionHost } from "./session.ts";
@@ -73,8 +75,10 @@ const orphansMax = 100;
 const retryMs = 1000;
 /** A verdict that comes later than this was held up, and so may be what would have averted it. */
 const lateMsMax = 50;
-/** Sessions that are told everything in one turn. */
-const beginsMax = 8;
+/** Things that sessions read anew, or are told as a complete state, in one turn; some more when a node has them. */
+const thingsTurnMax = 800;
+/** What a session costs beside them. */
+const thingsOfSession = 100;
 
 /** What is to be written to a node's object. */
 interface NodeEdit {
@@ -126,9 +130,11 @@ export class Dispatcher {
   #tables = new Tables();
   #drains = new Drains();
   #drainTimer: Timer | undefined;
-  /** Sessions that are to be told everything. */
-  readonly #beginning: (() => void)[] = [];
-  #beginsThisTurn = 0;
+  /** Sessions that are to be told everything, or to read it; each says how many things that were. */
+  readonly #beginning: (() => number)[] = [];
+  #thingsThisTurn = 0;
+  #turnIsDue = false;
+  readonly #arrivals = new Arrivals();
   #watch: Watch<ClusterSchema> | undefined;
   #periodMs = periodDefaultMs;
   /** Whom every node is told to trust. */
@@ -272,6 +278,7 @@ export class Dispatcher {
       return session.goodbye("REGISTRATION_LIMITED", `node ${nodeId} opened too many sessions in a short time`);
     this.#end(nodeId, node, (old) => old.goodbye("SESSION_REPLACED", "the node has opened another session"));
     node.session = session;
+    this.#arrivals.note(clock.monotonicMs());
     this.#beat(nodeId, node, this.#periodMs, graceMs(this.#periodMs));
     const addr = hello.addr === "" || hello.addr == null ? peer.address : hello.addr;
     const description = this.#checked(nodeId, hello.description);
@@ -284,14 +291,15 @@ export class Dispatcher {
     if (session === undefined || session.ended || node?.session !== session) return;
     this.#confirmed(session, () => {
       const found = this.#host.view().get("node", nodeId);
-      if (found === undefined) return;
+      if (found === undefined) return 0;
       node.pushed = pushOf(found);
-      session.begin({
+      const things = session.begin({
         sessionId: session.id,
         heartbeatPeriod: this.#nextBeat(nodeId, node),
         featureLevel: supportedLevel,
       });
       for (const listener of this.#listeners) listener.started(nodeId);
+      return things;
     });
   }
 
@@ -299,40 +307,42 @@ export class Dispatcher {
    * A complete state stops what is not in it. So it is sent only by a leader that still is one: another may have given
    * the node tasks that this one does not know of.
    */
-  #confirmed(session: Session, act: () => void): void {
+  #confirmed(session: Session, act: () => number): void {
     const watch = this.#watch;
     const isSo = (): boolean => watch === this.#watch && this.#nodes.get(session.nodeId)?.session === session;
     this.#options.store
       .read(() => undefined)
       .then(
-        () => {
-          this.#inTurn(() => {
-            if (isSo()) act();
-          });
-        },
+        () => this.#inTurn(() => (isSo() ? act() : 0)),
         () => {
           if (isSo()) session.goodbye("NOT_LEADER", "this manager does not lead any more", this.#leader());
         },
       );
   }
 
-  /** When thousands of agents come at once, as they do to a new leader, each turn tells a few of them everything. */
-  #inTurn(act: () => void): void {
+  /** When thousands of agents come at once, as they do to a new leader, each turn is for a few of them. */
+  #inTurn(act: () => number): void {
     this.#beginning.push(act);
-    if (this.#beginsThisTurn === 0) this.#options.clock.after(0, this.#nextBegins);
-    if (this.#beginsThisTurn < beginsMax) this.#begin();
+    if (!this.#turnIsDue) {
+      this.#turnIsDue = true;
+      this.#options.clock.after(0, this.#nextTurn);
+    }
+    this.#begin();
   }
 
-  readonly #nextBegins = (): void => {
-    this.#beginsThisTurn = 0;
-    if (this.#beginning.length === 0) return;
-    this.#options.clock.after(0, this.#nextBegins);
-    while (this.#beginning.length > 0 && this.#beginsThisTurn < beginsMax) this.#begin();
+  readonly #nextTurn = (): void => {
+    this.#thingsThisTurn = 0;
+    this.#turnIsDue = this.#beginning.length > 0;
+    if (!this.#turnIsDue) return;
+    this.#options.clock.after(0, this.#nextTurn);
+    this.#begin();
   };
 
   #begin(): void {
-    this.#beginsThisTurn++;
-    this.#beginning.shift()?.();
+    while (this.#beginning.length > 0 && this.#thingsThisTurn < thingsTurnMax) {
+      const things = this.#beginning.shift()?.() ?? 0;
+      if (things > 0) this.#thingsThisTurn += things + thingsOfSession;
+    }
   }
 
   #receive(session: Session, message: AgentMessage): void {
@@ -369,8 +379,8 @@ export class Dispatcher {
     const view = this.#options.store.current();
     const isKnown = sameBytes(key, view.get("node", nodeId)?.description?.network?.wireguardPublicKey);
     if (key.length === 0 || isKnown) return description;
-    const holder = [...view.list("node")].find(
-      ({ id, description: other }) => id !== nodeId && sameBytes(key, other?.network?.wireguardPublicKey),
+    const holder = [...view.find("node", "tunnelKey", Buffer.from(key).toString("base64"))].find(
+      ({ id }) => id !== nodeId,
     );
     if (key.length === tunnelKeyBytes && holder === undefined) return description;
     this.#options.logger.warn("a node's key for encrypted networks is not taken", {
@@ -447,6 +457,8 @@ export class Dispatcher {
       // A leader that stood still (a stopped process, a machine without a core for it) has not read what nodes said.
       const lateMs = nowMs - node.timerAtMs;
       if (!wasLate && lateMs > lateMsMax) return this.#arm(nodeId, node, Math.min(lateMs, node.periodMs), true);
+      const crowdMs = waitForCrowdMs(node, { nowMs, hasSession: node.session !== undefined, arrivals: this.#arrivals });
+      if (crowdMs > 0) return this.#arm(nodeId, node, crowdMs);
       logger.warn("a node is down: its heartbeats are missed", { nodeId });
       this.#end(nodeId, node, (session) => session.goodbye("HEARTBEAT_MISSED", "no heartbeat came for too long"));
       this.#setState(nodeId, NodeState.NODE_DOWN, "heartbeat failure");
@@ -543,8 +555,8 @@ export class Dispatcher {
     this.#readTables(view);
     this.#attachments.start(view);
     for (const nodeId of this.#nodes.keys()) this.#nodeChanged(nodeId, view.get("node", nodeId));
-    for (const { session } of this.#nodes.values())
-      if (session !== undefined) this.#confirmed(session, () => session.startOver());
+    // What they were told is known: the nodes hear of what differs, and nothing else.
+    for (const { session } of this.#nodes.values()) if (session !== undefined) this.#inTurn(() => session.readAnew());
   }
 
   #readCluster(view: View<ClusterSchema>): void {

@@ -93,27 +93,42 @@ export class Session {
     return this.#ended;
   }
 
-  /** The node is registered: it is told everything. */
-  begin(welcome: skep.dispatcher.Welcome.$Properties): void {
-    if (this.#ended) return;
+  /** The node is registered: it is told everything. @returns how much that is */
+  begin(welcome: skep.dispatcher.Welcome.$Properties): number {
+    if (this.#ended) return 0;
     this.#begun = true;
     this.#write({ welcome });
     this.#node = true;
     this.#managers = true;
-    this.startOver();
+    return this.startOver();
   }
 
-  /** The assignments are read anew, and sent as a complete state. */
-  startOver(): void {
-    if (!this.#begun) return;
-    const view = this.#host.view();
+  /** Changes were missed: the node is told of what differs from what it was told. @returns how much there is of it */
+  readAnew(): number {
+    if (!this.#begun || this.#ended) return 0;
+    const things = this.#readTasks();
+    this.#assignments.touchNeeds();
+    this.dataPlaneChanged();
+    this.#schedule();
+    return things;
+  }
+
+  /** @returns tasks of the node */
+  #readTasks(): number {
     const seen = new Set<string>();
-    for (const task of view.find("task", "node", this.nodeId)) {
+    for (const task of this.#host.view().find("task", "node", this.nodeId)) {
       seen.add(task.id);
       this.#assignments.setTask(task.id, task);
     }
-    for (const { kind, id } of this.#assignments.complete())
-      if (kind === "task" && !seen.has(id)) this.#assignments.setTask(id, undefined);
+    for (const id of this.#assignments.taskIds()) if (!seen.has(id)) this.#assignments.setTask(id, undefined);
+    return seen.size;
+  }
+
+  /** The assignments are read anew, and sent as a complete state. @returns how much that is */
+  startOver(): number {
+    if (!this.#begun || this.#ended) return 0;
+    const view = this.#host.view();
+    this.#readTasks();
     this.#setDataPlane(view);
     this.#rest = this.#assignments.complete();
     this.#completing = true;
@@ -121,7 +136,9 @@ export class Session {
     this.#revision++;
     if (this.#firstRevision === 0) this.#firstRevision = this.#revision;
     this.#readTables(new Set(this.#rest.flatMap(({ kind, id }) => (kind === "network" ? [id] : []))));
+    const things = this.#rest.length;
     this.#pump();
+    return things;
   }
 
   taskChanged(id: string): void {

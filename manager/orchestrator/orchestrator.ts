@@ -24,10 +24,13 @@ import {
   dismantle,
   historyDefault,
   holdReason,
+  isLost,
+  keepsTasks,
   newTask,
   nodeFacts,
   reconcile,
   serviceFacts,
+  takesTasks,
   UpdateState,
   type Move,
   type NodeFacts,
@@ -189,7 +192,8 @@ export class Orchestrator {
   #setNode(id: string, node: skep.objects.Node.$Properties | undefined): void {
     const facts = node === undefined ? undefined : nodeFacts(node);
     const text = facts === undefined ? "" : textOf(facts);
-    if (text === (this.#nodeTexts.get(id) ?? "")) return;
+    const isSame = text === (this.#nodeTexts.get(id) ?? "");
+    const before = this.#nodes.get(id);
     if (facts === undefined) {
       this.#nodes.delete(id);
       this.#nodeTexts.delete(id);
@@ -197,7 +201,10 @@ export class Orchestrator {
       this.#nodes.set(id, facts);
       this.#nodeTexts.set(id, text);
     }
-    for (const serviceId of this.#servicesOn.get(id)?.keys() ?? []) this.#due.add(serviceId);
+    // Tasks stay on a node whose connection breaks, and it may have some of every service there is.
+    if (!isSame) for (const serviceId of this.#servicesOn.get(id)?.keys() ?? []) this.#due.add(serviceId);
+    const tookTasks = before !== undefined && takesTasks(before);
+    if (isSame && tookTasks === (facts !== undefined && takesTasks(facts))) return;
     for (const book of this.#books.values()) {
       const mode = book.facts?.mode.kind;
       if (mode === "global" || mode === "globalJob") this.#due.add(book.id);
@@ -496,7 +503,8 @@ function* parts(moves: readonly Move[], taskBytes: number): IterableIterator<rea
   if (part.length > 0) yield part;
 }
 
-function textOf({ state, availability, traits }: NodeFacts): string {
-  const { labels, engineLabels, ...others } = traits;
-  return JSON.stringify([state, availability, others, [...labels], [...engineLabels]]);
+/** Changes with all that says whether tasks stay on the node. */
+function textOf(facts: NodeFacts): string {
+  const { labels, engineLabels, ...others } = facts.traits;
+  return JSON.stringify([keepsTasks(facts), isLost(facts), others, [...labels], [...engineLabels]]);
 }

@@ -64,6 +64,8 @@ const nodesPerTask = 1 / 8;
 /** A task's reason is written at once when it is its first, and again when it changed, but not more often than this. */
 const rewriteMs = 5000;
 const retryMs = 1000;
+/** Tasks that the enforcer looks at in one turn, some more when a node has them: a new leader looks at all that there are. */
+const enforcedMax = 1000;
 
 interface Waiting {
   text: string;
@@ -75,6 +77,8 @@ export class Scheduler {
   readonly #random: Random;
   #board = new Board();
   readonly #nodeTexts = new Map<string, string>();
+  /** Of what the enforcer judges by. */
+  readonly #judgedTexts = new Map<string, string>();
   /** Of each service, now. */
   readonly #constraints = new Map<string, readonly Constraint[]>();
   readonly #constraintTexts = new Map<string, string>();
@@ -127,6 +131,7 @@ export class Scheduler {
   #forget(): void {
     this.#board = new Board();
     this.#nodeTexts.clear();
+    this.#judgedTexts.clear();
     this.#constraints.clear();
     this.#constraintTexts.clear();
     this.#toEnforce.clear();
@@ -178,6 +183,7 @@ export class Scheduler {
   #setNode(id: string, node: skep.objects.Node.$Properties | undefined): void {
     if (node === undefined) {
       this.#nodeTexts.delete(id);
+      this.#judgedTexts.delete(id);
       return this.#board.removeNode(id);
     }
     const facts = nodeFactsOf(node);
@@ -185,6 +191,10 @@ export class Scheduler {
     if (this.#nodeTexts.get(id) === text) return;
     this.#nodeTexts.set(id, text);
     this.#board.setNode(facts);
+    // A node that comes and goes keeps what it has: nobody is to look at all its tasks each time.
+    const judged = textOf({ ...facts, ...unjudged });
+    if (this.#judgedTexts.get(id) === judged) return;
+    this.#judgedTexts.set(id, judged);
     this.#toEnforce.add(id);
   }
 
@@ -306,9 +316,13 @@ export class Scheduler {
   }
 
   #enforce(): void {
+    let looked = 0;
     for (const nodeId of this.#toEnforce) {
+      if (looked >= enforcedMax) return this.#planWithin(restMs);
+      this.#toEnforce.delete(nodeId);
       const node = this.#board.node(nodeId);
       if (node === undefined) continue;
+      looked += node.tasksTotal;
       const { store } = this.#options;
       const found = offenders(node.facts, this.#residents(nodeId));
       if (found.length === 0) continue;
@@ -321,7 +335,6 @@ export class Scheduler {
         this.#planWithin(retryMs);
       });
     }
-    this.#toEnforce.clear();
   }
 
   #residents(nodeId: string): readonly Resident[] {
@@ -435,6 +448,9 @@ function halves<T>(batch: readonly T[]): readonly (readonly T[])[] {
 function* cut<T>(all: readonly T[]): IterableIterator<readonly T[]> {
   for (let at = 0; at < all.length; at += batchMax) yield all.slice(at, at + batchMax);
 }
+
+/** Whether a task may stay does not depend on these. */
+const unjudged = { state: "ready", availability: "active", plugins: undefined, encrypts: false } as const;
 
 function textOf(facts: NodeFacts): string {
   return JSON.stringify(facts, (_key, value: unknown) =>

@@ -137,6 +137,9 @@ export const clusterSchema = {
       state: (node) => String(node.status?.state ?? 0),
       /** The consensus member that the node is. */
       member: (node) => (node.managerStatus?.memberId ? String(node.managerStatus.memberId) : undefined),
+      /** Who holds a key for encrypted networks, in base 64. */
+      tunnelKey: ({ description }) =>
+        text(Buffer.from(description?.network?.wireguardPublicKey ?? []).toString("base64")),
     },
   ),
   service: table(

@@ -47,8 +47,10 @@ async function carryOut(order: PlacingOrder): Promise<Placed | object> {
       while ([...store.current().find("node", "state", String(NodeState.NODE_READY))].length < order.nodes)
         await new Promise((resolve) => setTimeout(resolve, 100));
       return {};
-    case "place":
-      return order.profile === "" ? await place(order) : await profiled(order.profile, () => place(order));
+    case "place": {
+      const { profile = "" } = order;
+      return profile === "" ? await place(order) : await profiled(profile, () => place(order));
+    }
     case "memory": {
       globalThis.gc?.();
       const { rss, heapUsed, external } = process.memoryUsage();

@@ -10,8 +10,8 @@ export type PlacingOrder =
       readonly replicas: number;
       readonly until: "assigned" | "running";
       readonly limitMs: number;
-      /** A file for a profile of the process meanwhile; empty: none. */
-      readonly profile: string;
+      /** A file for a profile of the process meanwhile. */
+      readonly profile?: string;
     }
   | { readonly kind: "memory" };
 

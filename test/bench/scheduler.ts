@@ -8,6 +8,7 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { Random } from "../../lib/pure/prng.ts";
 import { Board, nodeFactsOf } from "../../manager/scheduler/core/index.ts";
@@ -22,6 +23,8 @@ import { median, type BenchOptions, type Report } from "./report.ts";
 const coreRateMin = 36_000;
 /** Of Nomad's million: 3,750 and 1,500 a second, on clusters of hosts. */
 const millionRateMin = 10_000;
+/** How long connected agents without tasks are looked at. */
+const restMs = 5000;
 
 export async function run(options: BenchOptions, report: Report): Promise<void> {
   const wants = (id: string): boolean => options.only.size === 0 || options.only.has(id);
@@ -113,7 +116,7 @@ async function throughConsensus({ rounds, quick }: BenchOptions, report: Report)
         const before = termOf(cluster);
         const done = await order<Placed>(
           leader,
-          { kind: "place", services, replicas, until: "assigned", limitMs: 200_000, profile: "" },
+          { kind: "place", services, replicas, until: "assigned", limitMs: 200_000 },
           report,
         );
         changes += termOf(cluster) - before;
@@ -197,8 +200,14 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
       const name = `X3 ${services * replicas} tasks onto ${agents} agents`;
       tell(report, { name: `${name}: all agents connected`, unit: "s", ours: (performance.now() - startMs) / 1000 });
       const connected = words.last;
+      const atRest = [leader.child.pid!, many.pid!].map(processorOf);
+      await sleep(restMs);
+      for (const [at, whose] of ["leader", "agents' process"].entries()) {
+        const usedMs = processorOf([leader.child.pid!, many.pid!][at]!).allMs - atRest[at]!.allMs;
+        tell(report, { name: `${name}: at rest, of a core, ${whose}`, unit: "%", ours: (usedMs / restMs) * 100 });
+      }
       const term = termOf(cluster);
-      const limitMs = quick ? 60_000 : 480_000;
+      const limitMs = quick ? 60_000 : Math.min(480_000, 60_000 + size.tasks);
       const processes = [
         { name: "the leader", pid: leader.child.pid! },
         ...cluster.running
@@ -242,6 +251,7 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
           unit: "MB",
           ours: rssBytes(manager) / 1e6,
         });
+      for (const manager of cluster.managers) report.note(`${manager.options.name} said: ${complaints(manager)}`);
       const elections = termOf(cluster) - term;
       tell(report, { name: `${name}: elections meanwhile`, unit: "elections", ours: elections, gate: { most: 0 } });
       const lost = (words.last?.lost ?? 0) - (connected?.lost ?? 0);
@@ -251,6 +261,14 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
       many.kill("SIGKILL");
     }
   });
+}
+
+/** Warnings and errors, each with how often it came. */
+function complaints({ lines }: ManagerProcess): string {
+  const counts = new Map<string, number>();
+  for (const { level, message } of lines)
+    if (level === "warn" || level === "error") counts.set(message, (counts.get(message) ?? 0) + 1);
+  return [...counts].map(([message, count]) => `${message} (${count})`).join(", ");
 }
 
 interface Processor {

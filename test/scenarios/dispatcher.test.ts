@@ -1,9 +1,10 @@
 /** Sessions, heartbeats and node states, as managers and agents live them under virtual time. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { skep } from "../../proto/index.ts";
+import { skep } from "../../proto/index.ts";
 import { replicated, SwarmWorld, TaskState, type Task } from "../support/swarm-world.ts";
 
+const { AssignmentsKind } = skep.dispatcher;
 type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
 
 /** A stream at the dispatcher, whose other end the test plays. */
@@ -365,6 +366,39 @@ test("a gap is answered with a complete state in parts, of which the last is mar
   assert.equal(new Set(parts.map(({ revision }) => revision)).size, 1);
   const kinds = parts.flatMap(({ changes }) => changes ?? []).map(({ config }) => (config == null ? "task" : "config"));
   assert.deepEqual(kinds, ["config", "config", "config", "task"]);
+  await world.stop();
+});
+
+test("a dispatcher that has missed changes tells a node what differs, and not everything anew", async () => {
+  const world = await new SwarmWorld({
+    workers: 1,
+    kept: { watchLimits: { changesMax: 50, bytesMax: 1 << 20 }, decodedMax: 256 },
+  }).start();
+  await world.node("node1").kill();
+  const secrets = [{ secretId: "s", file: { name: "s" } }];
+  world.write((tx) => tx.create("secret", { id: "s", spec: { name: "s", data: Buffer.from("1") } }));
+  world.service("web", replicated(3, "ok", { taskTemplate: { containerSpec: { image: "ok", secrets } } }));
+  await world.run(9000);
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await world.run(300);
+  const [stopped, gone, kept] = world.tasks("web").map(({ id }) => id);
+  stream.said.length = 0;
+  // One entry with more changes than are kept for watches.
+  world.write((tx) => {
+    tx.edit("task", stopped!, (draft) => (draft.desiredState = TaskState.SHUTDOWN));
+    tx.remove("task", gone!);
+    tx.edit("secret", "s", (draft) => (draft.spec = { ...draft.spec, name: "s", data: Buffer.from("2") }));
+    for (let at = 0; at < 100; at++)
+      tx.create("task", { id: `else${at}`, nodeId: "elsewhere", status: { state: TaskState.RUNNING } });
+  });
+  await world.run(100);
+  const told = stream.said.flatMap(({ assignments }) => (assignments == null ? [] : [assignments]));
+  assert.deepEqual(new Set(told.map(({ kind }) => kind)), new Set([AssignmentsKind.INCREMENTAL]));
+  const changes = told.flatMap((each) => each.changes ?? []);
+  const words = changes.map(({ task, secret, removed }) => `${removed ? "-" : "+"}${task?.id ?? secret?.id}`);
+  assert.ok(words.includes(`+${stopped}`) && words.includes(`-${gone}`) && words.includes("+s"), words.join(" "));
+  assert.ok(!words.includes(`+${kept}`), "it knows that one");
   await world.stop();
 });
 

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { skep } from "../../proto/index.ts";
 import { FailureAction, LoopWorld, replicated, TaskState, type Task } from "../support/loop-world.ts";
 
-const { UpdateOrder } = skep.objects;
+const { NodeState, RestartCondition, UpdateOrder } = skep.objects;
 
 test("a service gets its replicas, spread over the nodes", async () => {
   const world = new LoopWorld({ nodes: 3 });
@@ -371,6 +371,26 @@ test("the enforcer takes tasks off a node that does not fit any more, by the ser
   assert.ok(
     await world.until(20_000, () => world.running("web").filter(({ nodeId }) => nodeId === "node-2").length === 2),
   );
+  await world.stop();
+});
+
+test("the enforcer goes through more tasks than it looks at in one turn, and a node that only comes and goes keeps its", async () => {
+  const world = new LoopWorld({ nodes: 11 });
+  const taskTemplate = {
+    containerSpec: { image: "ok" },
+    placement: { constraints: ["node.labels.disk==ssd"] },
+    restartPolicy: { condition: RestartCondition.RESTART_NONE },
+  };
+  world.service("web", { ...replicated(1100), taskTemplate });
+  assert.ok(await world.until(30_000, () => world.running("web").length === 1100));
+  for (const state of [NodeState.NODE_DISCONNECTED, NodeState.NODE_READY])
+    world.editNode("node-1", (node) => (node.status = { ...node.status, state }));
+  await world.run(1000);
+  assert.equal(world.running("web").length, 1100);
+  for (let at = 1; at <= 11; at++) world.editNode(`node-${at}`, (node) => (node.spec = { ...node.spec, labels: {} }));
+  await world.run(1000);
+  const evicted = world.tasks("web").filter(({ status }) => status?.reason?.failure?.code === "TASK_EVICTED");
+  assert.equal(evicted.length, 1100);
   await world.stop();
 });
 

@@ -73,6 +73,11 @@ export class NodeAssignments {
     return this.#tasks.size;
   }
 
+  /** Tasks that the node shall have; who reads them may change what is known of each. */
+  taskIds(): readonly string[] {
+    return [...this.#tasks.keys()];
+  }
+
   /** @param task  as it is now; undefined: there is no such task, or it is not this node's */
   setTask(id: string, task: Task | undefined): void {
     const before = this.#tasks.get(id);
@@ -100,6 +105,11 @@ export class NodeAssignments {
     if (!this.#uses.has(key)) return false;
     this.#due.add(key);
     return true;
+  }
+
+  /** Any of them may have changed. */
+  touchNeeds(): void {
+    for (const key of this.#uses.keys()) this.#due.add(key);
   }
 
   /** The node shall have this, whatever its tasks need. */

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { skep } from "../../../proto/index.ts";
 import {
   accepted,
+  Arrivals,
   downAtMs,
   graceMs,
   isAgentState,
@@ -12,6 +13,7 @@ import {
   NodeAssignments,
   periodMs,
   unknownGraceMs,
+  waitForCrowdMs,
   type Due,
 } from "./index.ts";
 
@@ -168,4 +170,19 @@ test("a node registers three times in eight seconds, and no more", () => {
     [0, 1000, 2000, 3000, 7999, 8000, 8001].map((at) => mayRegister(times, at)),
     [true, true, true, false, false, true, false],
   );
+});
+
+test("while a crowd of nodes comes back, one that is still missing is waited for, up to four times as long", () => {
+  const node = { beatMs: 0, graceMs: 15_000, wordMs: 0, periodMs: 5000 };
+  const arrivals = new Arrivals();
+  for (let at = 0; at < 19; at++) arrivals.note(15_000 + at);
+  const now = { nowMs: 15_100, hasSession: false, arrivals };
+  assert.equal(waitForCrowdMs(node, now), 0, "a few at a time are no crowd");
+  arrivals.note(15_050);
+  assert.equal(waitForCrowdMs(node, now), 1000);
+  assert.equal(waitForCrowdMs(node, { ...now, hasSession: true }), 0, "it came, and then said nothing");
+  assert.equal(waitForCrowdMs(node, { ...now, nowMs: 16_100 }), 1000, "the crowd has hardly passed");
+  assert.equal(waitForCrowdMs(node, { ...now, nowMs: 17_200 }), 0);
+  for (let at = 0; at < 20; at++) arrivals.note(60_000);
+  assert.equal(waitForCrowdMs(node, { ...now, nowMs: 60_000 }), 0, "not for ever");
 });

@@ -72,3 +72,43 @@ export function mayRegister(times: number[], nowMs: number): boolean {
   times.push(nowMs);
   return true;
 }
+
+/** Of nodes that come in one window: a crowd. */
+const crowd = 20;
+const crowdWindowMs = 1000;
+/** While a crowd comes, whoever is still missing is waited for so many times as long. */
+const crowdFactor = 4;
+
+/** Sessions that begin, counted by windows: thousands of nodes that come back at once take the leader a while to let in. */
+export class Arrivals {
+  #windowMs = -Infinity;
+  #count = 0;
+  #before = 0;
+
+  note(nowMs: number): void {
+    this.#turn(nowMs);
+    this.#count++;
+  }
+
+  isCrowd(nowMs: number): boolean {
+    this.#turn(nowMs);
+    return Math.max(this.#count, this.#before) >= crowd;
+  }
+
+  #turn(nowMs: number): void {
+    const passedMs = nowMs - this.#windowMs;
+    if (passedMs < crowdWindowMs) return;
+    this.#before = passedMs < 2 * crowdWindowMs ? this.#count : 0;
+    this.#count = 0;
+    this.#windowMs = nowMs;
+  }
+}
+
+/** @returns  for how long a node without a session is waited for still, since it may stand at the door behind many others */
+export function waitForCrowdMs(
+  { beatMs, graceMs: grace }: Heard,
+  now: { readonly nowMs: number; readonly hasSession: boolean; readonly arrivals: Arrivals },
+): number {
+  const isWaitedFor = !now.hasSession && now.nowMs - beatMs < crowdFactor * grace && now.arrivals.isCrowd(now.nowMs);
+  return isWaitedFor ? crowdWindowMs : 0;
+}

@@ -1,6 +1,7 @@
 /** The dispatcher's core: what a node is to know, what it may say, how long it may be silent. */
 export { isAssigned, NodeAssignments, type Due, type NeedKind } from "./assignments.ts";
 export {
+  Arrivals,
   downAtMs,
   graceMs,
   jittered,
@@ -9,6 +10,7 @@ export {
   periodDefaultMs,
   periodMs,
   unknownGraceMs,
+  waitForCrowdMs,
 } from "./heartbeats.ts";
 export { isLocal } from "./records.ts";
 export { drainMs, Drains } from "./drains.ts";

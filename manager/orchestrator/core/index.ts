@@ -2,8 +2,11 @@
 export { differenceOf, isDirty, noDifference, type SpecPair } from "./difference.ts";
 export {
   historyDefault,
+  isLost,
+  keepsTasks,
   nodeFacts,
   serviceFacts,
+  takesTasks,
   taskFacts,
   TaskState,
   UpdateState,
