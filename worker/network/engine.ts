@@ -142,8 +142,11 @@ export class Engine implements AsyncDisposable {
 
   #settleOne(namespace: Namespace): Pass<void> {
     const worker = this.#worker(namespace);
-    const { asked, done } = worker.settle();
-    return { asked, done: this.#finish(namespace, worker, done) };
+    const pass = worker.settle();
+    const done = this.#finish(namespace, worker, pass.done);
+    // Who asks for several looks at this one later, which must not count as a failure that nobody took.
+    done.catch(() => undefined);
+    return { asked: pass.asked, done };
   }
 
   async #finish(namespace: Namespace, worker: NamespaceWorker, done: Promise<readonly string[]>): Promise<void> {

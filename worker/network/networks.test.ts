@@ -266,6 +266,30 @@ describe("networks on a kernel in memory", () => {
     assert.ok(kernel.get(path("n-4097")).routes.has("254 10.0.1.12/32"));
   });
 
+  test("a namespace that refuses while another does not answer ends nothing but the request", async () => {
+    const networks = await open();
+    const net2 = { id: "net2", vni: 4098 };
+    const [first] = request(1).networks;
+    const [second] = request(2, net2).networks;
+    await networks.replace({ ...records(), services: [service, { ...service, networkId: "net2" }] });
+    await networks.sandboxes.attach(taskId, { ...request(1), networks: [first!, second!] }, never);
+    const slow = Promise.withResolvers<void>();
+    kernel.until = (namespace) => (namespace === path("n-4098") ? slow.promise : undefined);
+    const record = { ...endpoint(5, 2), networkId: "net2" };
+    const change = networks.change([{ kind: "endpoint", key: "net2/task5", record }]);
+    kernel.beforeEach = (namespace, { op }) => {
+      if (namespace === path("n-4097") && op === "route-replace")
+        throw Object.assign(new Error("no memory"), { errno: "ENOMEM" });
+    };
+    const networksOf3 = [request(3).networks[0]!, request(4, net2).networks[0]!];
+    const attached = networks.sandboxes.attach(otherId, { ...request(3), networks: networksOf3 }, never);
+    // Long enough for a rejection that nobody took to end the process.
+    for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+    slow.resolve();
+    await change;
+    await assert.rejects(attached, { code: "NETWORK_NOT_APPLIED" });
+  });
+
   test("namespaces and files that are nobody's are cleared away at start", async () => {
     await mkdir(join(folder, "netns"), { recursive: true });
     for (const name of ["n-9999", otherId]) {
