@@ -130,10 +130,26 @@ async function listImages(context: LocalContext, call: Call): Promise<Answer> {
   const { images } = context.local;
   const all = await images.list();
   const chosen = await chooseImages(context, all, call.query.filters(filterKeys));
-  const rows = chosen.map(async (summary) =>
-    imageSummaryJson(summary, (await images.inspect(summary.id)).config.run.labels, call.minor),
+  return json(await imageRows(context, chosen, (summary, labels) => imageSummaryJson(summary, labels, call.minor)));
+}
+
+/** What somebody removes meanwhile has no row. */
+export async function imageRows(
+  { local: { images } }: LocalContext,
+  chosen: readonly ImageSummary[],
+  row: (summary: ImageSummary, labels: Readonly<Record<string, string>>) => object,
+): Promise<object[]> {
+  const rows = await Promise.all(
+    chosen.map(async (summary) => {
+      try {
+        return row(summary, (await images.inspect(summary.id)).config.run.labels);
+      } catch (error) {
+        if ((await images.list()).some(({ id }) => id === summary.id)) throw error;
+        return undefined;
+      }
+    }),
   );
-  return json(await Promise.all(rows));
+  return rows.filter((each) => each !== undefined);
 }
 
 /** The newest first. */

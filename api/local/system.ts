@@ -11,6 +11,7 @@ import { json, type Answer, type Call, type LocalRoute } from "./call.ts";
 import type { LocalContext } from "./context.ts";
 import { summaryJson } from "./core/container-json.ts";
 import { imageSummaryJson } from "./core/image-json.ts";
+import { imageRows } from "./images.ts";
 import { networkFacts } from "./networks.ts";
 import { volumeJson } from "./volumes.ts";
 
@@ -137,25 +138,27 @@ async function diskUsage(context: LocalContext, call: Call): Promise<Answer> {
   const nowMs = context.clock.wallMs();
   const all = await images.list();
   const sizeOf = new Map(all.map(({ id, sizeBytes }) => [id as string, sizeBytes]));
-  const imageRows = all.map(async (summary) => ({
-    ...imageSummaryJson(summary, (await images.inspect(summary.id)).config.run.labels, call.minor),
-    SharedSize: 0,
-    Containers: summary.containers,
-  }));
-  const containerRows = containers.list().map(async (container) => {
+  // Begun when they are waited for: a failure before that would be nobody's, and end the process.
+  const rowsOfImages = (): Promise<object[]> =>
+    imageRows(context, all, (summary, labels) => ({
+      ...imageSummaryJson(summary, labels, call.minor),
+      SharedSize: 0,
+      Containers: summary.containers,
+    }));
+  const rowsOfContainers = containers.list().map((container) => async (): Promise<object> => {
     const { record } = container;
     const rw = await container.writtenBytes();
     const sizes = { rw, rootFs: rw + (sizeOf.get(record.imageId) ?? 0) };
     return summaryJson(record, { networks: networkFacts(context, record), sizes }, nowMs);
   });
-  const volumeRows = volumes.list().map(async (record) => ({
+  const rowsOfVolumes = volumes.list().map((record) => async (): Promise<object> => ({
     ...volumeJson(context, record),
     UsageData: { Size: await volumes.size(record.name), RefCount: volumes.usedBy(record.name).length },
   }));
   return json({
-    ...(wants("image") ? { LayersSize: await images.layersBytes(), Images: await Promise.all(imageRows) } : {}),
-    ...(wants("container") ? { Containers: await Promise.all(containerRows) } : {}),
-    ...(wants("volume") ? { Volumes: await Promise.all(volumeRows) } : {}),
+    ...(wants("image") ? { LayersSize: await images.layersBytes(), Images: await rowsOfImages() } : {}),
+    ...(wants("container") ? { Containers: await Promise.all(rowsOfContainers.map((row) => row())) } : {}),
+    ...(wants("volume") ? { Volumes: await Promise.all(rowsOfVolumes.map((row) => row())) } : {}),
     ...(wants("build-cache") ? { BuildCache: [] } : {}),
     BuilderSize: 0,
   });
