@@ -179,6 +179,7 @@ const netdevTableText = `
 /**
  * Sets and maps, and who fills them:
  * ports, bound    published ports on all addresses and on one           (mesh.ts, host-side.ts)
+ * lead            for a number of slots, their chain                    (slots.ts)
  * tcpbe .. sctpto their tasks by slot, and by address                   (same)
  * self            local addresses, each beside itself: hairpins         (routed-veth.ts)
  * isolated        addresses that may leave only to their own network    (routed-veth.ts)
@@ -190,7 +191,8 @@ const netdevTableText = `
  * peers .. zones  nodes of the cluster                                  (peerObjects)
  */
 const hostSets: Readonly<Record<string, SetFields>> = {
-  ports: { key: ["inet_proto", "inet_service"], data: ["verdict"] },
+  ports: { key: ["inet_proto", "inet_service"], data: ["integer"] },
+  lead: { key: ["inet_proto", "integer"], data: ["verdict"] },
   bound: { key: ["ipv4_addr", "inet_proto", "inet_service"], data: ["verdict"] },
   tcpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
   udpbe: { key: ["inet_service", "integer"], data: ["ipv4_addr", "inet_service"] },
@@ -227,7 +229,8 @@ export function hostTableText({ number, dataPort, mesh, forwardsForOthers }: Hos
   const tunnel = inSwarm ? nodeAddresses(number).tunnelAddress : "";
   const swarm = (...lines: readonly string[]): string => (inSwarm ? lines.map((line) => `    ${line}\n`).join("") : "");
   return `
-  map ports { type inet_proto . inet_service : verdict; }
+  map ports { type inet_proto . inet_service : classid; }
+  map lead { type inet_proto . classid : verdict; }
   map bound { type ipv4_addr . inet_proto . inet_service : verdict; }
   map tcpbe { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
   map udpbe { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
@@ -315,18 +318,21 @@ ${swarm(
   chain sctpone {
     dnat ip to ip daddr . sctp dport map @sctpto
   }
+  chain leading {
+    meta l4proto . meta priority vmap @lead
+  }
   chain pre {
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
     ${namesOfSandboxes} dnat to ${ownGateway}
     iifname != "${meshLink}" fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
-    iifname != "${meshLink}" fib daddr type local meta l4proto . th dport vmap @ports
+    iifname != "${meshLink}" fib daddr type local meta priority set meta l4proto . th dport map @ports goto leading
   }
   chain out {
     type nat hook output priority -100; policy accept;
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
     fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
-    fib daddr type local meta l4proto . th dport vmap @ports
+    fib daddr type local meta priority set meta l4proto . th dport map @ports goto leading
   }
   chain post {
     type nat hook postrouting priority srcnat; policy accept;

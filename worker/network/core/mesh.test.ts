@@ -33,11 +33,13 @@ class World {
     const slots = new Map<string, { slot: number; target: string }[]>();
     const heads = new Map<string, number>();
     const chains = new Set<string>();
+    const leads = new Map<string, string>();
     for (const object of this.namespace.objects()) {
       if (object.type === "chain") chains.add(object.chain);
       if (object.type !== "element") continue;
       const [first = "", second = ""] = object.key;
-      if (object.set === "ports") heads.set(`${second}/${first}`, Number(/\d+$/.exec(object.value[0] ?? "")?.[0] ?? 0));
+      if (object.set === "ports") heads.set(`${second}/${first}`, Number(object.value[0]));
+      else if (object.set === "lead") leads.set(`${first}${second}`, object.value[0] ?? "");
       else {
         const port = `${first}/${object.set.slice(0, -"be".length)}`;
         slots.set(port, [...(slots.get(port) ?? []), { slot: Number(second), target: object.value.join(":") }]);
@@ -53,6 +55,11 @@ class World {
       );
       const chain = `${port.split("/")[1]}${count}`;
       assert.ok(count === 0 || chains.has(chain), `port ${port} leads to a chain that is there`);
+      assert.equal(
+        leads.get(chain),
+        `goto ${count === 0 ? "nobody" : chain}`,
+        `the slots of ${port} lead to their chain`,
+      );
       ports[port] = targets.map(({ target }) => target).sort();
     }
     return ports;
@@ -115,7 +122,9 @@ describe("the ingress mesh", () => {
     world.mesh.setEndpoint("a", task("a", "web", "100.64.4.2"));
     assert.deepEqual(world.ports(), { "8080/tcp": ["100.64.4.2:80"] });
     world.mesh.setEndpoint("a", task("a", "web", "100.64.4.2", false));
-    const others = [...world.namespace.objects()].filter(({ type }) => type !== "chain");
+    const others = [...world.namespace.objects()].filter(
+      (one) => one.type !== "chain" && !(one.type === "element" && one.set === "lead"),
+    );
     assert.deepEqual(others, [
       {
         type: "element",
@@ -123,7 +132,7 @@ describe("the ingress mesh", () => {
         table: "skep",
         set: "ports",
         key: ["tcp", "8080"],
-        value: ["goto nobody"],
+        value: ["0"],
       },
     ]);
     world.mesh.setService("web", undefined);

@@ -164,6 +164,7 @@ describe("the model of overlays", () => {
       // For as many tasks as most services have.
       ...Array.from({ length: 16 }, (_, at) => `chain ip skep lb${at + 1}`).sort(),
       "element ip skep be 10.0.1.200 . 0",
+      ...Array.from({ length: 17 }, (_, at) => `element ip skep lead ${at}`).sort(),
       "element ip skep self 10.0.1.11 . 10.0.1.11",
       "element ip skep vips 10.0.1.200",
       "fdb vx 02:fe:00:00:00:02",
@@ -193,8 +194,10 @@ describe("the model of overlays", () => {
     model.sandbox("task1", sandbox(1, [0]));
     const task = { net: 0, task: 2, node: 2, service: 0, serving: true };
     const leadsTo = (): unknown => {
-      const found = model.namespaces.get("/ns/n-4097")?.get("element ip skep vips 10.0.1.200");
-      return found?.type === "element" ? found.value : undefined;
+      const namespace = model.namespaces.get("/ns/n-4097");
+      const tasks = namespace?.get("element ip skep vips 10.0.1.200");
+      const lead = tasks?.type === "element" ? namespace?.get(`element ip skep lead ${tasks.value[0]}`) : undefined;
+      return lead?.type === "element" ? lead.value : undefined;
     };
     model.change([put(service(0, 0))]);
     assert.deepEqual(leadsTo(), ["goto nobody"]);
@@ -238,6 +241,8 @@ describe("the model of overlays", () => {
       "chain ip skep lb50",
       "element ip skep be 10.0.1.200 . 49",
       "element ip skep be 10.0.1.200 . 8",
+      "element ip skep lead 49",
+      "element ip skep lead 50",
       "element ip skep vips 10.0.1.200",
       "route 254 10.0.1.20/32",
     ]);

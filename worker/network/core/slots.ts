@@ -19,7 +19,7 @@ export const portText = ({ protocol, port }: PortKey): string => `${port}/${prot
 
 /** The port leads to one of so many slots; without any, whoever comes is refused. */
 export const portElement = ({ protocol, port }: PortKey, slots: number): ElementObject =>
-  element("ports", [protocol, String(port)], [slots === 0 ? "goto nobody" : `goto ${protocol}${slots}`]);
+  element("ports", [protocol, String(port)], [String(slots)]);
 
 export const slotElement = (
   { protocol, port }: PortKey,
@@ -57,6 +57,10 @@ export class SlotChains {
 
   constructor(groups: HostGroups) {
     this.#groups = groups;
+    this.#groups.set(
+      "slots/0",
+      ["tcp", "udp", "sctp"].map((protocol) => leadElement(protocol, 0, "nobody")),
+    );
     for (let slots = 1; slots <= readyMax; slots += 1) this.use("tcp", slots);
   }
 
@@ -64,9 +68,16 @@ export class SlotChains {
     const group = protocol === "sctp" ? `slots/sctp/${slots}` : `slots/${slots}`;
     if (slots === 0 || this.#made.has(group)) return;
     this.#made.add(group);
-    this.#groups.set(group, protocol === "sctp" ? [chain("sctp", slots)] : [chain("tcp", slots), chain("udp", slots)]);
+    const protocols: readonly PortKey["protocol"][] = protocol === "sctp" ? ["sctp"] : ["tcp", "udp"];
+    this.#groups.set(
+      group,
+      protocols.flatMap((one) => [chain(one, slots), leadElement(one, slots, `${one}${slots}`)]),
+    );
   }
 }
+
+const leadElement = (protocol: string, slots: number, chain: string): ElementObject =>
+  element("lead", [protocol, String(slots)], [`goto ${chain}`]);
 
 /** Drawn anew for every connection, since a counter would be shared by all ports of the chain. */
 const chain = (protocol: PortKey["protocol"], slots: number): ChainObject =>

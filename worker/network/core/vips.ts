@@ -1,33 +1,38 @@
 /**
- * Service addresses of one overlay on this node: `vips` sends a service's address to the chain of its number of tasks,
- * `be` holds the tasks in slots 0 to N-1. A task that leaves is replaced by the one of the last slot, so a change costs
+ * Service addresses of one overlay on this node: `vips` says how many tasks a service has, which leads to the chain for so
+ * many, `be` holds the tasks in slots 0 to N-1. A task that leaves is replaced by the one of the last slot, so a change costs
  * the same with two tasks and with fifty thousand. An address without a task refuses. Source: network.md §3.
  */
 import { invariant } from "../../../lib/pure/errors.ts";
-import { balanceChain, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
+import { balanceChain, type ElementObject, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
 
 export const vipTable: NftTableName = { family: "ip", table: "skep" };
 
 /** Slots that `be` has keys for. */
 const slotsMax = 65_536;
-/**
- * Chains for so many tasks are there with the table: for a new rule the kernel looks at all that leads to chains, and so at
- * every service's address.
- */
+/** Chains for so many tasks are there with the table. */
 const readyMax = 16;
 
-/** @param gateway  the network's; a task that reaches itself sees it as source, since it would not answer its own address */
+/**
+ * A number of tasks travels from the map to the chain in the packet's priority, which forwarding sets anew. A map of verdicts
+ * would save that step, and have the kernel look at every service whenever one changes (nft_table_validate()).
+ * @param gateway  the network's; a task that reaches itself sees it as source, since it would not answer its own address
+ */
 export function vipTableObject(gateway: string): TableObject {
-  const text = `map vips { type ipv4_addr : verdict; }
+  const text = `map vips { type ipv4_addr : classid; }
+map lead { type classid : verdict; }
 map be { typeof ip daddr . numgen random mod 65536 : ip daddr; }
 set self { type ipv4_addr . ipv4_addr; }
 chain nobody {
 meta l4proto tcp reject with tcp reset
 reject with icmp type port-unreachable
 }
+chain leading {
+meta priority vmap @lead
+}
 chain pre {
 type nat hook prerouting priority -100; policy accept;
-ip daddr vmap @vips
+meta priority set ip daddr map @vips goto leading
 }
 chain post {
 type nat hook postrouting priority 100; policy accept;
@@ -39,12 +44,22 @@ ip saddr . ip daddr @self snat to ${gateway}
     ...vipTable,
     text,
     sets: {
-      vips: { key: ["ipv4_addr"], data: ["verdict"] },
+      vips: { key: ["ipv4_addr"], data: ["integer"] },
+      lead: { key: ["integer"], data: ["verdict"] },
       be: { key: ["ipv4_addr", "integer"], data: ["ipv4_addr"] },
       self: { key: ["ipv4_addr", "ipv4_addr"] },
     },
   };
 }
+
+/** With so many tasks to that chain: who asks for an address that nobody serves is told so at once. */
+const leadElement = (tasks: number, chain: string): ElementObject => ({
+  type: "element",
+  ...vipTable,
+  set: "lead",
+  key: [String(tasks)],
+  value: [`goto ${chain}`],
+});
 
 interface Service {
   /** Empty: it has no address (dnsrr), or is not told yet. */
@@ -150,7 +165,7 @@ export class Vips {
     this.#withVip += step;
     const has = this.#withVip > 0;
     if (had === has) return;
-    this.#set("vips", has ? [vipTableObject(this.#gateway)] : []);
+    this.#set("vips", has ? [vipTableObject(this.#gateway), leadElement(0, "nobody")] : []);
     for (let tasks = 1; tasks <= readyMax; tasks += 1) this.#chain(tasks, has ? 1 : -1);
     for (const [sandboxId, address] of this.#locals) this.#self(sandboxId, address);
   }
@@ -171,11 +186,9 @@ export class Vips {
 
   #balance(serviceId: string, { vip, slots }: Service): void {
     if (vip !== "" && slots.length > 0) this.#chain(slots.length, 1);
-    // Who asks for an address that nobody serves is told so at once.
-    const chain = slots.length > 0 ? `lb${slots.length}` : "nobody";
     this.#set(
       `vip ${serviceId}`,
-      vip === "" ? [] : [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [`goto ${chain}`] }],
+      vip === "" ? [] : [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [String(slots.length)] }],
     );
   }
 
@@ -183,9 +196,12 @@ export class Vips {
     const users = (this.#chains.get(tasks) ?? 0) + step;
     if (users === 0) this.#chains.delete(tasks);
     else this.#chains.set(tasks, users);
+    const chain = `lb${tasks}`;
     this.#set(
-      `lb${tasks}`,
-      users === 0 ? [] : [balanceChain(vipTable, `lb${tasks}`, { by: "ip daddr", map: "be", slots: tasks })],
+      chain,
+      users === 0
+        ? []
+        : [balanceChain(vipTable, chain, { by: "ip daddr", map: "be", slots: tasks }), leadElement(tasks, chain)],
     );
   }
 
