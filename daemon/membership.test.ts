@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -25,6 +25,7 @@ function node(
   t: TestContext,
   manager: string,
   cluster = false,
+  managerUser?: { readonly uid: number; readonly gid: number },
 ): { swarm: Membership; clock: VirtualClock; entered: Promise<void>; folder: string } {
   const folder = mkdtempSync(join(tmpdir(), "skep-membership-"));
   const clock = new VirtualClock();
@@ -36,7 +37,7 @@ function node(
     hostname: "node",
     interfaces: () => ({ eth0: [{ address: "10.0.0.5", family: "IPv4", internal: false }] }),
     managerCommand: [process.execPath, "-e", manager, "--"],
-    managerUser: undefined,
+    managerUser,
     managerArgs: [],
     openAgent: () => {
       entered.resolve();
@@ -100,6 +101,22 @@ test("a node in a swarm is not let into another, and a manager leaves only by fo
   await swarm.leave(true, never);
   assert.equal(swarm.state().state, "inactive");
 });
+
+test(
+  "a manager without rights can put its backup somewhere before it becomes a cluster of its own",
+  { skip: process.getuid?.() === 0 ? false : "needs root to run the manager as another user" },
+  async (t) => {
+    const backsUp = `const at = process.argv.indexOf("--backups");
+      if (at < 0) { ${serves} } else require("node:fs").mkdirSync(process.argv[at + 1] + "/kept");`;
+    const { swarm, folder } = node(t, backsUp, true, { uid: 65_534, gid: 65_534 });
+    chmodSync(folder, 0o711);
+    await swarm.init(request, never);
+    await swarm.init({ ...request, forceNewCluster: true }, never);
+    assert.ok(existsSync(join(folder, "swarm/backups/kept")));
+    await swarm.leave(true, never);
+    assert.deepEqual(readdirSync(join(folder, "swarm")), []);
+  },
+);
 
 test("a node in no swarm says so, whatever is asked of it", async (t) => {
   const { swarm } = node(t, serves);

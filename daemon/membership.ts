@@ -279,6 +279,7 @@ export class Membership implements Swarm, AsyncDisposable {
       await this.#exit();
       this.#folder.wipe();
       this.#wipeManager();
+      rmSync(this.#backupsFolder, { recursive: true, force: true });
       this.#phase = "inactive";
       this.#error = "";
       this.#options.logger.info("left the swarm");
@@ -346,6 +347,11 @@ export class Membership implements Swarm, AsyncDisposable {
     return `${this.#options.dataRoot}/swarm/raft`;
   }
 
+  /** Copies of the raft folder from before it was made a cluster of its own; they go when the node leaves. */
+  get #backupsFolder(): string {
+    return `${this.#options.dataRoot}/swarm/backups`;
+  }
+
   /** Everything that a node in a swarm runs. */
   #enter(identity: SwarmIdentity, manager: { readonly start: readonly string[]; readonly secrets: Secrets }): void {
     const { logger } = this.#options;
@@ -408,10 +414,7 @@ export class Membership implements Swarm, AsyncDisposable {
     const { managerUser, managerCommand, managerArgs, clock, random, logger, execRoot } = this.#options;
     // The manager finds its files in it, and cannot list it.
     chmodSync(this.#folder.path, 0o711);
-    for (const folder of [this.#raftFolder, `${execRoot}/manager`]) {
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
-      if (managerUser !== undefined) chownSync(folder, managerUser.uid, managerUser.gid);
-    }
+    for (const folder of [this.#raftFolder, `${execRoot}/manager`]) this.#makeForManager(folder);
     const { folder, settings } = identity;
     const named = {
       "data-dir": this.#raftFolder,
@@ -522,6 +525,12 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#identity = undefined;
   }
 
+  #makeForManager(folder: string): void {
+    const { managerUser } = this.#options;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    if (managerUser !== undefined) chownSync(folder, managerUser.uid, managerUser.gid);
+  }
+
   #closeChannel(): void {
     this.#channel?.[Symbol.dispose]();
     this.#channel = undefined;
@@ -551,7 +560,10 @@ export class Membership implements Swarm, AsyncDisposable {
     const { clock, managerCommand, managerUser } = this.#options;
     const { folder, unlockKey } = identity;
     const files = ["--cert", folder.certificateFile, "--key", folder.keyFile, "--ca", folder.rootsFile];
-    const args = ["force-new-cluster", "--data-dir", this.#raftFolder, ...files, "--yes"];
+    // It may write into folders of its own only.
+    this.#makeForManager(this.#backupsFolder);
+    const backups = ["--backups", this.#backupsFolder];
+    const args = ["force-new-cluster", "--data-dir", this.#raftFolder, ...backups, ...files, "--yes"];
     try {
       await runManagerCommand({ command: managerCommand, args, secrets: { unlockKey }, user: managerUser }, signal);
       identity.resettle(settings);

@@ -3,7 +3,7 @@
  * the sources as they are.
  */
 import { build } from "esbuild";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -79,6 +79,9 @@ copyFileSync(join(root, "api", "skep-v1.yaml"), join(out, "skep-v1.yaml"));
 // The daemon looks for the native programs beside itself.
 for (const name of ["isolate", "archive", "init", "netplane"]) {
   const source = join(root, "native", "build", name);
-  if (existsSync(source)) copyFileSync(source, join(out, name));
+  if (!existsSync(source)) continue;
+  // By a rename, since one that runs cannot be written to (ETXTBSY): a daemon that was started from here goes on with its own.
+  copyFileSync(source, join(out, `${name}.new`));
+  renameSync(join(out, `${name}.new`), join(out, name));
 }
 console.log(`build: ${[...entryPoints, ...startEntryPoints].map(({ out: name }) => `build/${name}.js`).join(", ")}`);

@@ -1,4 +1,6 @@
 /** `manager force-new-cluster`: asks the others first, tells what will be lost, and does it only if that is wished. */
+import { basename, join } from "node:path";
+
 import { ClusterError } from "../lib/pure/errors.ts";
 import { openPrivateKey, TlsIdentity, type TlsMaterial } from "../lib/pki/index.ts";
 import { Channel } from "../lib/rpc/index.ts";
@@ -12,6 +14,8 @@ export interface ForceOptions {
   /** Its private key may be sealed with the unlock key. */
   readonly tls: TlsMaterial;
   readonly unlockKey?: string;
+  /** Where the copy of the folder goes, as it was before. */
+  readonly backupsDir: string;
   /** false rehearses it. */
   readonly really: boolean;
 }
@@ -40,7 +44,8 @@ export async function forceNewCluster(options: ForceOptions): Promise<string> {
     try {
       await refuseWhileQuorumAnswers(cluster.plan, tls);
       if (!options.really) return describe(cluster.plan, undefined);
-      const backup = `${options.dataDir}.before-incarnation-${cluster.plan.clusterIncarnation}`;
+      const name = `${basename(options.dataDir)}.before-incarnation-${cluster.plan.clusterIncarnation}`;
+      const backup = join(options.backupsDir, name);
       cluster.carryOut(backup);
       return describe(cluster.plan, backup);
     } finally {

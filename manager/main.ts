@@ -4,6 +4,7 @@
  * 70 the disk failed or stalled (start again: what is really on it is read back), 71 an error of our own.
  */
 import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
@@ -21,7 +22,7 @@ import { Manager, type ManagerOptions, type Start } from "./manager.ts";
 import { checkTimings, lanTimings, wanTimings, type MemberTimings } from "./raft/index.ts";
 
 const usage = `usage: manager --data-dir DIR --listen HOST:PORT --cert FILE --key FILE --ca FILE [--init | --join HOST:PORT]
-       manager force-new-cluster --data-dir DIR --cert FILE --key FILE --ca FILE [--yes]
+       manager force-new-cluster --data-dir DIR --cert FILE --key FILE --ca FILE [--backups DIR] [--yes]
 
   --data-dir DIR           where this manager keeps its log and snapshots; its alone
   --listen HOST:PORT       where it serves; port 0 takes a free one
@@ -42,7 +43,8 @@ const usage = `usage: manager --data-dir DIR --listen HOST:PORT --cert FILE --ke
   --help
 
 force-new-cluster makes the manager of this folder the only one, after the quorum is lost for good. It prints what will be
-lost and does nothing without --yes; it refuses while a quorum answers.`;
+lost and does nothing without --yes; it refuses while a quorum answers. The folder as it was before is copied first, beside
+it or into --backups.`;
 
 const options = {
   "data-dir": { type: "string" },
@@ -55,6 +57,7 @@ const options = {
   join: { type: "string", multiple: true, default: [] },
   replace: { type: "string" },
   "unlock-key-file": { type: "string" },
+  backups: { type: "string" },
   socket: { type: "string" },
   "secrets-stdin": { type: "boolean", default: false },
   metrics: { type: "string" },
@@ -182,8 +185,10 @@ const theDaemon: NonNullable<ManagerOptions["daemon"]> = {
 async function force(flags: Flags): Promise<number> {
   const given = flags["unlock-key-file"];
   const secrets = flags["secrets-stdin"] ? await readSecrets(() => undefined) : {};
+  const dataDir = needed(flags, "data-dir");
   const text = await forceNewCluster({
-    dataDir: needed(flags, "data-dir"),
+    dataDir,
+    backupsDir: flags.backups ?? dirname(dataDir),
     tls: materialOf(flags),
     ...(given === undefined ? secrets : { unlockKey: read("unlock-key-file", given) }),
     really: flags.yes,

@@ -7,7 +7,7 @@
  * behind that would drop entries that were acknowledged. Keeping an entry that was not committed is what every new leader
  * does with its log (Raft thesis §3.6.2), and its proposer has never been told that it failed.
  */
-import { cpSync } from "node:fs";
+import { cpSync, renameSync, rmSync } from "node:fs";
 
 import { forceNewCluster as newState, type InitialState, type MemberId } from "./core/index.ts";
 import type { DataFolder, Owner } from "./data-folder.ts";
@@ -64,9 +64,12 @@ export class NewCluster implements Disposable {
     }
   }
 
-  /** @param backup  a folder that does not exist: the copy as it was before */
+  /** @param backup  a folder that does not exist: the copy as it was before, whole or not there */
   carryOut(backup: string): void {
-    cpSync(this.#folder.path, backup, { recursive: true, errorOnExist: true, force: false });
+    const unfinished = `${backup}.new`;
+    rmSync(unfinished, { recursive: true, force: true });
+    cpSync(this.#folder.path, unfinished, { recursive: true, errorOnExist: true, force: false });
+    renameSync(unfinished, backup);
     const { lastIndex, survivor } = this.plan;
     const { hardState, entries } = newState(this.#initial, survivor);
     // Counted up first: should the rest not happen, this member alone is kept from the others, and can be repeated.
