@@ -66,7 +66,7 @@ int launch_parse(char *texts, size_t length, struct launch *out, struct error *e
         if (parse_step(kind, &at, end, out, error) < 0)
             return -1;
     }
-    static char program[] = "isolate", verb[] = "monitor", option[] = "--sync-fd", number[] = "3";
+    static char program[] = "isolate", verb[] = "monitor", option[] = "--sync-fd", number[] = "3", stay[] = "--stay";
     out->arguments[out->argument_count++] = program;
     out->arguments[out->argument_count++] = verb;
     for (char *argument = next_text(&at, end); argument != NULL; argument = next_text(&at, end)) {
@@ -76,6 +76,8 @@ int launch_parse(char *texts, size_t length, struct launch *out, struct error *e
     }
     out->arguments[out->argument_count++] = option;
     out->arguments[out->argument_count++] = number;
+    /* The launcher has forked already, and waits for nobody. */
+    out->arguments[out->argument_count++] = stay;
     return 0;
 }
 

@@ -36,7 +36,7 @@ struct launch_step {
 struct launch {
     struct launch_step steps[LAUNCH_STEPS_MAX];
     unsigned step_count;
-    char *arguments[LAUNCH_ARGUMENTS_MAX + 5]; /* `isolate`, `monitor`, then theirs, `--sync-fd`, its number, NULL */
+    char *arguments[LAUNCH_ARGUMENTS_MAX + 6]; /* `isolate`, `monitor`, then theirs, `--sync-fd`, its number, `--stay`, NULL */
     unsigned argument_count;
 };
 

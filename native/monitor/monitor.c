@@ -853,7 +853,7 @@ int monitor_main(int argc, char **argv)
         fprintf(stderr, "isolate monitor: Cannot %s\n", error.text);
         return 2;
     }
-    pid_t child = fork();
+    pid_t child = m->options.stay ? 0 : fork();
     if (child < 0) {
         fprintf(stderr, "isolate monitor: Cannot fork: %s\n", strerror(errno));
         return 1;

@@ -29,6 +29,7 @@ enum {
     OPTION_WORK,
     OPTION_ROOTFS,
     OPTION_START,
+    OPTION_STAY,
 };
 
 static const struct option long_options[] = {
@@ -55,6 +56,7 @@ static const struct option long_options[] = {
     {"overlay-work", required_argument, NULL, OPTION_WORK},
     {"overlay-target", required_argument, NULL, OPTION_ROOTFS},
     {"start", no_argument, NULL, OPTION_START},
+    {"stay", no_argument, NULL, OPTION_STAY},
     {0},
 };
 
@@ -137,6 +139,9 @@ static int apply(int option, const char *value, struct monitor_options *out, str
         return 0;
     case OPTION_START:
         out->start_at_once = true;
+        return 0;
+    case OPTION_STAY:
+        out->stay = true;
         return 0;
     case OPTION_CLEANUP:
         out->auto_cleanup = true;

@@ -32,6 +32,7 @@ struct monitor_options {
     bool terminal;
     bool auto_cleanup;
     bool start_at_once; /* the answer to the agent is that the container runs, and not that it is created */
+    bool stay;          /* be the monitor in this process, which nobody waits for; otherwise in a fork of it */
     bool host_mounts; /* stay in the host's mount namespace: needed when a volume shares its mounts with the host */
     unsigned created_seconds; /* life of a container that is created and never started */
     unsigned verb_seconds;    /* patience with one call of the runtime */

@@ -278,9 +278,9 @@ static void the_launcher_takes_whole_requests_only(void)
     CHECK(launch_parse(good, sizeof good, &launch, &error) == 0);
     CHECK(launch.step_count == 3 && launch.steps[0].content == NULL && strcmp(launch.steps[0].path, "/a/b") == 0);
     CHECK(launch.steps[1].mode == 0640 && strcmp(launch.steps[1].content, "text") == 0 && *launch.steps[2].content == '\0');
-    static const char *const expected[] = {"isolate", "monitor", "--id", "x", "--sync-fd", "3"};
-    CHECK(launch.argument_count == 6 && launch.arguments[6] == NULL);
-    for (unsigned i = 0; i < 6; i++)
+    static const char *const expected[] = {"isolate", "monitor", "--id", "x", "--sync-fd", "3", "--stay"};
+    CHECK(launch.argument_count == 7 && launch.arguments[7] == NULL);
+    for (unsigned i = 0; i < 7; i++)
         CHECK(strcmp(launch.arguments[i], expected[i]) == 0);
     static const struct {
         const char *texts;
