@@ -9,7 +9,6 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
 import type { Host } from "../../deploy/quickstart/hosts.ts";
@@ -17,8 +16,6 @@ import { median, type BenchOptions, type Report } from "./report.ts";
 import { order, withManagers } from "./managers.ts";
 import type { Placed } from "./placing-names.ts";
 import { buildAll, DockerSwarm, form, SkepSwarm, type Swarm } from "./swarms.ts";
-
-const cli = join(import.meta.dirname, "../../build/skep.js");
 
 export async function run(options: BenchOptions, report: Report): Promise<void> {
   if (process.getuid?.() !== 0) throw new Error("bench idle needs root: hosts are network namespaces");
@@ -140,8 +137,6 @@ async function manyTasks({ quick }: BenchOptions, report: Report): Promise<void>
 // ---- I4 ----------------------------------------------------------------------------------------------------------------------
 
 function startOfCommands({ rounds, quick }: BenchOptions, ours: Swarm, peer: Swarm | undefined, report: Report): void {
-  const mine = (host: Host): readonly string[] => [process.execPath, cli, "--host", `unix://${host.socket}`];
-  const theirs = (host: Host): readonly string[] => ["docker", "--host", `unix://${host.socket}`];
   for (const [what, words] of [
     ["--version", ["--version"]],
     ["node ls, answered", ["node", "ls"]],
@@ -151,7 +146,7 @@ function startOfCommands({ rounds, quick }: BenchOptions, ours: Swarm, peer: Swa
     for (let time = 0; time <= (quick ? 3 : 10 * rounds); time++)
       for (const swarm of peer === undefined ? [ours] : [ours, peer]) {
         const [host] = swarm.hosts as [Host];
-        const ms = timeOf([...(swarm === ours ? mine(host) : theirs(host)), ...words]);
+        const ms = timeOf([...swarm.commandLine(host), ...words]);
         if (time > 0) times.set(swarm, [...(times.get(swarm) ?? []), ms]);
       }
     const own = median(times.get(ours) ?? []);

@@ -1,7 +1,7 @@
 /**
  * The two contestants of `bench -- service`, each on hosts of its own (network namespaces with an address on a switch):
- * our built daemon, and Debian's dockerd in swarm mode. Both run containers without a network of their own (`none`): a
- * bridge or an overlay would be a matter of the data planes, and dockerd without `--bridge none` would set one up.
+ * our built daemon, and Debian's dockerd in swarm mode, each with its own defaults. A container that names no network has a
+ * way out with both: through gw0 here, through dockerd's bridge there.
  */
 import { execFileSync, spawnSync, spawn } from "node:child_process";
 import {
@@ -35,6 +35,8 @@ export interface Swarm {
   killDaemon(host: Host): Promise<void>;
   /** Of the daemons, without containers: who counts as the node's software. */
   processes(host: Host): number[];
+  /** Its own, asking this host. */
+  commandLine(host: Host): readonly string[];
   close(): Promise<void>;
 }
 
@@ -105,7 +107,7 @@ class Hosts {
   }
 
   async answers(host: Host): Promise<void> {
-    await until(`the daemon of ${host.name} to answer`, () => this.engine(host).ping(), performance.now(), 60_000);
+    await until(`the daemon of ${host.name} to answer`, () => this.engine(host).ping(), performance.now(), 30_000);
   }
 
   close(): void {
@@ -161,6 +163,10 @@ export class SkepSwarm implements Swarm {
     return pid === undefined ? [] : withChildren(pid).filter((each) => commandOf(each).includes(host.dataRoot));
   }
 
+  commandLine(host: Host): readonly string[] {
+    return [process.execPath, join(root, "build/skep.js"), "--host", `unix://${host.socket}`];
+  }
+
   async close(): Promise<void> {
     this.#hosts.close();
     await tearDown(this.#hosts.site);
@@ -168,6 +174,10 @@ export class SkepSwarm implements Swarm {
 }
 
 const dockerd = "/usr/sbin/dockerd";
+/** Of the same package; a newer one may stand before it in the path. */
+const docker = "/usr/bin/docker";
+/** For a kernel that has not what its networks take. */
+const bare = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"];
 
 export class DockerSwarm implements Swarm {
   /** Why it cannot be measured here, if so. */
@@ -177,18 +187,30 @@ export class DockerSwarm implements Swarm {
 
   readonly name = "dockerd";
   readonly #hosts: Hosts;
+  readonly #flags: readonly string[];
 
-  private constructor(hosts: Hosts) {
+  private constructor(hosts: Hosts, flags: readonly string[]) {
     this.#hosts = hosts;
+    this.#flags = flags;
   }
 
+  /** As it is installed; where this kernel has no bridge or no packet filter for it, without, and so with less to do. */
   static async open(name: string, count: number): Promise<DockerSwarm> {
     const site: Site = { name, subnet: "10.79.2", skepd: [dockerd] };
-    await endLeftovers(name);
-    await tearDown(site);
-    const swarm = new DockerSwarm(new Hosts(site, count));
-    for (const host of swarm.hosts) await swarm.start(host);
-    return swarm;
+    for (const flags of [[], bare]) {
+      await endLeftovers(name);
+      await tearDown(site);
+      const swarm = new DockerSwarm(new Hosts(site, count), flags);
+      try {
+        for (const host of swarm.hosts) await swarm.start(host);
+        return swarm;
+      } catch (error) {
+        await swarm.close();
+        if (flags === bare) throw error;
+        console.error(`${(error as Error).message}: once more with ${bare.join(" ")}`);
+      }
+    }
+    throw new Error("unreachable");
   }
 
   get hosts(): readonly Host[] {
@@ -211,8 +233,7 @@ export class DockerSwarm implements Swarm {
       ["--exec-root", host.execRoot],
       ["--pidfile", `/run/${this.#hosts.site.name}/${host.name}.pid`],
       ["--cgroup-parent", host.cgroup],
-      ["--bridge", "none"],
-      ["--iptables=false", "--ip6tables=false", "--ip-masq=false", "--log-level", "warn"],
+      this.#flags,
     ].flat();
     // Mounts of its own, so that nothing of it shows on the machine; the rest of its host is the network namespace.
     const apart = ["unshare", "--mount", "--propagation", "private", dockerd, ...flags];
@@ -236,6 +257,10 @@ export class DockerSwarm implements Swarm {
   processes(host: Host): number[] {
     const { pid } = host;
     return pid === undefined ? [] : withChildren(pid).filter((each) => !isMonitor.test(commandOf(each)));
+  }
+
+  commandLine(host: Host): readonly string[] {
+    return [docker, "--host", `unix://${host.socket}`];
   }
 
   async close(): Promise<void> {
