@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { decodeSharing, encodeMessage, encodeSharing, skep, type SharedField } from "./index.ts";
+import { decodeSharing, encodeMessage, encodeSharing, sharedFrom, skep, type SharedField } from "./index.ts";
 
 const { Task, TaskSpec, TaskState, Annotations } = skep.objects;
 const shared: ReadonlyMap<number, SharedField> = new Map<number, SharedField>([
@@ -102,4 +102,23 @@ test("shared parts keep nothing of the bytes that they were read from", () => {
     bytes.fill(0);
     assert.deepEqual(Buffer.from(decoded.spec?.containerSpec?.privileges?.seccomp?.profile ?? []), profile);
   }
+});
+
+test("what is encoded with shared parts ends in them; what else follows, or cannot be read, shares nothing", () => {
+  const task = { id: "1", slot: 300, spec: { containerSpec: { image: "a" } }, serviceAnnotations: { name: "s" } };
+  const frozen = decode(encodeMessage(Task, task));
+  const bytes = Uint8Array.from(encodeSharing(Task, shared, Task.create(frozen)));
+  const from = sharedFrom(shared, bytes);
+  assert.ok(from > 0 && from < bytes.length);
+  const own = Task.decode(bytes.subarray(0, from));
+  assert.deepEqual([own.id, own.slot, own.spec, own.serviceAnnotations], ["1", 300, null, null]);
+  const common = Task.decode(bytes.subarray(from));
+  assert.equal(common.id, "");
+  assert.deepEqual([common.spec, common.serviceAnnotations], [frozen.spec, frozen.serviceAnnotations]);
+  // Field 4 (a number) behind them.
+  assert.equal(sharedFrom(shared, Buffer.concat([bytes, Buffer.of(0x20, 7)])), bytes.length + 2);
+  assert.equal(sharedFrom(shared, bytes.subarray(0, bytes.length - 1)), bytes.length - 1);
+  const plain = encodeMessage(Task, { id: "1", slot: 1 });
+  assert.equal(sharedFrom(shared, plain), plain.length);
+  assert.equal(sharedFrom(shared, new Uint8Array(0)), 0);
 });

@@ -111,6 +111,41 @@ export function encodeSharing<M extends object>(
   return encodeBriefly(type, message, parts);
 }
 
+/**
+ * Where in an encoded message the fields in `shared` begin, if nothing else follows them, as `encodeSharing` puts them.
+ * @returns the length of `bytes` where that is not so
+ */
+export function sharedFrom(shared: ReadonlyMap<number, SharedField>, bytes: Uint8Array): number {
+  const end = bytes.length;
+  let from = end;
+  let at = 0;
+  let value = 0;
+  /** Numbers of fields and lengths; of larger ones only the end counts. */
+  const readVarint = (): void => {
+    value = 0;
+    for (let shift = 0; at < end; shift += 7) {
+      const byte = bytes[at++] as number;
+      if (shift < 28) value |= (byte & 127) << shift;
+      if (byte < 128) return;
+    }
+  };
+  while (at < end) {
+    const start = at;
+    readVarint();
+    const wireType = value & 7;
+    if (wireType !== 2 || !shared.has(value >>> 3)) from = end;
+    else if (from === end) from = start;
+    if (wireType === 0) readVarint();
+    else if (wireType === 1) at += 8;
+    else if (wireType === 5) at += 4;
+    else if (wireType === 2) {
+      readVarint();
+      at += value;
+    } else return end;
+  }
+  return at === end ? from : end;
+}
+
 function hashOf(bytes: Uint8Array): number {
   let hash = bytes.length;
   for (let at = 0; at < bytes.length; at++) hash = Math.imul(hash ^ (bytes[at] as number), 0x01000193);

@@ -2,6 +2,7 @@
  * The wire contracts and the objects of the cluster, with the checks that belong to the shapes.
  * Messages are generated into gen/ by `npm run proto`.   Used by: every room above lib.
  */
+import "./flat-text.ts";
 export { addressInRange, formatAddress, parseAddress, parseRange, type Address } from "./address.ts";
 export {
   ConstraintInvalid,
@@ -14,7 +15,7 @@ export {
   type NodeTraits,
 } from "./constraint.ts";
 export { controlMethods } from "./control-methods.ts";
-export { decodeSharing, encodeSharing, type SharedField } from "./decode-sharing.ts";
+export { decodeSharing, encodeSharing, sharedFrom, type SharedField } from "./decode-sharing.ts";
 export { asksForNothing, needsEndpoint, networksOfService } from "./allocation.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";

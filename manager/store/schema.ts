@@ -9,6 +9,7 @@ import {
   encodeBriefly,
   encodeMessage,
   encodeSharing,
+  sharedFrom,
   skep,
   type Encodable,
   type SharedField,
@@ -61,7 +62,7 @@ function table<Out, In, Unique extends string, Multi extends string, Keyed = Out
   codec: Codec<Out, In>,
   unique: Readonly<Record<Unique, Keys<Keyed>>>,
   multi: Readonly<Record<Multi, Keys<Keyed>>>,
-  more: Pick<TableSchema<Out, In, Unique | Multi, Keyed>, "skim" | "copy" | "isCompact"> = {},
+  more: Pick<TableSchema<Out, In, Unique | Multi, Keyed>, "skim" | "copy" | "isCompact" | "commonFrom"> = {},
 ): TableSchema<Out, In, Unique | Multi, Keyed> {
   const found: Record<string, IndexSchema<Keyed>> = {};
   for (const [name, keys] of Object.entries<Keys<Keyed>>(unique)) found[name] = { unique: true, keys };
@@ -175,6 +176,7 @@ export const clusterSchema = {
       skim: (bytes) => skep.store.TaskKeys.decode(bytes),
       copy: (task) => skep.objects.Task.create(task as skep.objects.Task.$Properties),
       isCompact: true,
+      commonFrom: (bytes) => sharedFrom(sharedByTasks, bytes),
     },
   ),
   network: table(

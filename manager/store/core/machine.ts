@@ -195,7 +195,8 @@ export class Machine {
   #decode(index: number, data: Uint8Array): skep.store.Entry {
     let entry: skep.store.Entry;
     try {
-      entry = entries.decode(data);
+      // Of a Buffer, texts are read in one piece.
+      entry = entries.decode(Buffer.isBuffer(data) ? data : Buffer.from(data.buffer, data.byteOffset, data.length));
     } catch (error) {
       throw new Incompatible(`entry ${index}`, "it is not an entry of a store", error);
     }
@@ -431,7 +432,7 @@ export class Machine {
     digestBytes(digest, bytes);
     const meta = { version: index, createdAtUs: before?.createdAtUs ?? timeUs, updatedAtUs: timeUs };
     const keys = keysOf(table.schema, bytes, id, meta);
-    table.put(new StoredObject(id, bytes, meta, digest, keys));
+    table.put(new StoredObject(id, { body: bytes, common: "" }, meta, digest, keys));
   }
 }
 

@@ -10,7 +10,7 @@ import { digestBytes, type Digest } from "./hash.ts";
 import { Overlay } from "./overlay.ts";
 import type { In, IndexOf, Kind, Out, Schema } from "./schema.ts";
 import type { FrozenState } from "./state.ts";
-import { bodyOf, decodeAfresh, eachKey, keysOf, StoredObject, type DecodeCache } from "./stored-object.ts";
+import { contentOf, decodeAfresh, eachKey, keysOf, StoredObject, type DecodeCache } from "./stored-object.ts";
 import { StateView } from "./view.ts";
 import type { Mutable, Range, Tx } from "./words.ts";
 
@@ -254,10 +254,11 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
     invariant(id !== "", "an object has an id", { kind: kind.name });
     const { codec } = kind.table;
     const bytes = codec.encodeBriefly?.(value) ?? codec.encode(value);
-    const createdAtUs = this.#before(kind, id)?.createdAtUs ?? this.#timeUs;
-    const meta = { version: 0, createdAtUs, updatedAtUs: this.#timeUs };
+    const before = this.#before(kind, id);
+    const meta = { version: 0, createdAtUs: before?.createdAtUs ?? this.#timeUs, updatedAtUs: this.#timeUs };
     digestBytes(digest, bytes);
-    const object = new StoredObject(id, bodyOf(kind.table, bytes), meta, digest, keysOf(kind.table, bytes, id, meta));
+    const keys = keysOf(kind.table, bytes, id, meta);
+    const object = new StoredObject(id, contentOf(kind.table, bytes, before), meta, digest, keys);
     for (const { index, name } of kind.unique)
       eachKey(object.keys[index], (key) => {
         for (const holder of this.ids(kind, index, key))

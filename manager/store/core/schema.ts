@@ -45,6 +45,11 @@ export interface TableSchema<Out = unknown, In = Out, Index extends string = str
   readonly copy?: (object: unknown) => unknown;
   /** There may be very many. What is decoded of them keeps nothing of the bytes that it was decoded from. */
   readonly isCompact?: boolean;
+  /**
+   * Of a compact kind: where, in an encoded object, the part begins that others are likely to have just so; its length where
+   * there is none. Such parts are kept once. It is a matter of memory alone: any answer is right.
+   */
+  readonly commonFrom?: (bytes: Uint8Array) => number;
   /** The feature level that brought the kind; entries that name it are refused below. */
   readonly sinceLevel: number;
 }

@@ -8,7 +8,7 @@ import { Incompatible, SnapshotInvalid, StateDiverged } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Cursor } from "./sorted-map.ts";
 import { State, type FrozenState } from "./state.ts";
-import { bodyOf, keysOf, StoredObject } from "./stored-object.ts";
+import { contentOf, keysOf, StoredObject } from "./stored-object.ts";
 
 /** Form of the chunks; a newer one is refused. */
 const snapshotFormat = 1;
@@ -113,7 +113,8 @@ export class RestoreSink {
   write(chunk: Uint8Array): void {
     let decoded: skep.store.SnapshotChunk;
     try {
-      decoded = chunks.decode(chunk);
+      // Of a Buffer, texts are read in one piece.
+      decoded = chunks.decode(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length));
     } catch (error) {
       throw new SnapshotInvalid("a chunk cannot be decoded", error);
     }
@@ -159,7 +160,7 @@ export class RestoreSink {
     digestBytes(digest, body);
     try {
       const keys = keysOf(kind.table, body, id, meta);
-      this.#state.table(number).put(new StoredObject(id, bodyOf(kind.table, body), meta, digest, keys));
+      this.#state.table(number).put(new StoredObject(id, contentOf(kind.table, body, undefined), meta, digest, keys));
     } catch (error) {
       throw new SnapshotInvalid(`${kind.name} "${id}" cannot be decoded`, error);
     }

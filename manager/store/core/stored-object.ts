@@ -11,20 +11,50 @@ const scratch: Digest = { a: 0, b: 0 };
  * What is encoded. Of small objects of a compact kind it is a text of one character a byte: a buffer costs about 350 bytes
  * and 2 us besides its content, a text 16 bytes and a tenth of the time, and there may be a million.
  */
-export type Body = Uint8Array | string;
+export interface Content {
+  /** Owned: no log entry or caller shares it. */
+  readonly body: Uint8Array | string;
+  /** What follows the body and is the same in other objects, which share the text: the spec of a service, in its tasks. */
+  readonly common: string;
+}
 
 const textBytesMax = 8192;
 const brief = Buffer.allocUnsafeSlow(textBytesMax);
 
-/** Owned: no other object, log entry or caller shares it. */
-export function bodyOf(table: TableSchema, bytes: Uint8Array): Body {
-  if (table.isCompact !== true || bytes.length > textBytesMax) return ownBytes(bytes);
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+/** @param before  the object that is replaced: mostly it has the same in common with others */
+export function contentOf(table: TableSchema, bytes: Uint8Array, before: Content | undefined): Content {
+  if (table.isCompact !== true || bytes.length > textBytesMax) return { body: ownBytes(bytes), common: "" };
+  const from = table.commonFrom?.(bytes) ?? bytes.length;
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const body = text.toString("latin1", 0, from);
+  if (from === bytes.length) return { body, common: "" };
+  const common = text.toString("latin1", from);
+  return { body, common: before !== undefined && before.common === common ? before.common : keptOnce(common) };
 }
 
-export class StoredObject {
+/** The texts that came last, so that equal ones are one. A text that has been dropped is kept by the objects that have it. */
+const commons = new Map<string, string>();
+const commonsMax = 4096;
+const commonsBytesMax = 8 * 1024 * 1024;
+let commonsBytes = 0;
+
+function keptOnce(text: string): string {
+  const known = commons.get(text);
+  if (known !== undefined) return known;
+  commons.set(text, text);
+  commonsBytes += text.length;
+  for (const oldest of commons.keys()) {
+    if (commons.size <= commonsMax && commonsBytes <= commonsBytesMax) break;
+    commons.delete(oldest);
+    commonsBytes -= oldest.length;
+  }
+  return text;
+}
+
+export class StoredObject implements Content {
   readonly id: string;
-  readonly body: Body;
+  readonly body: Uint8Array | string;
+  readonly common: string;
   /** Log index of the last change; 0 while it has none. */
   readonly version: number;
   readonly createdAtUs: number;
@@ -38,9 +68,10 @@ export class StoredObject {
   /** Kept or dropped by DecodeCache alone. */
   decoded: unknown = undefined;
 
-  constructor(id: string, body: Body, meta: Meta, digest: Digest, keys: readonly IndexKeys[]) {
+  constructor(id: string, { body, common }: Content, meta: Meta, digest: Digest, keys: readonly IndexKeys[]) {
     this.id = id;
     this.body = body;
+    this.common = common;
     this.version = meta.version;
     this.createdAtUs = meta.createdAtUs;
     this.updatedAtUs = meta.updatedAtUs;
@@ -49,24 +80,27 @@ export class StoredObject {
     this.digestB = digest.b;
   }
 
+  /** Encoded, with what it shares. */
   get sizeBytes(): number {
-    return this.body.length;
+    return this.body.length + this.common.length;
   }
 
   /** For who reads them at once: the next call, for whatever object, may overwrite them. */
   briefBytes(): Uint8Array {
-    const { body } = this;
+    const { body, common } = this;
     if (typeof body !== "string") return body;
-    return brief.subarray(0, brief.write(body, "latin1"));
+    let end = brief.write(body, 0, "latin1");
+    if (common !== "") end += brief.write(common, end, "latin1");
+    return brief.subarray(0, end);
   }
 
   /** To be read only. */
   bytes(): Uint8Array {
-    return typeof this.body === "string" ? Buffer.from(this.body, "latin1") : this.body;
+    return typeof this.body === "string" ? Buffer.from(this.briefBytes()) : this.body;
   }
 
   holds(bytes: Uint8Array): boolean {
-    return this.body.length === bytes.length && Buffer.compare(this.briefBytes(), bytes) === 0;
+    return this.sizeBytes === bytes.length && Buffer.compare(this.briefBytes(), bytes) === 0;
   }
 
   /** Whether the bytes are still those that were stored. */
@@ -150,7 +184,8 @@ export function keysOf(table: TableSchema, bytes: Uint8Array, id: string, meta: 
     else if (found.length < 2) all.push(found[0]);
     else all.push([...new Set(found)].sort());
   }
-  return all;
+  // Exactly as long as it is: what was pushed to has room for seventeen.
+  return all.slice();
 }
 
 export function sameKeys(a: IndexKeys, b: IndexKeys): boolean {

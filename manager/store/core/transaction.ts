@@ -5,7 +5,7 @@ import { Incompatible } from "./errors.ts";
 import { digestBytes, type Digest } from "./hash.ts";
 import type { Refusal } from "./refusal.ts";
 import type { State } from "./state.ts";
-import { bodyOf, eachKey, hasKey, keysOf, StoredObject } from "./stored-object.ts";
+import { contentOf, eachKey, hasKey, keysOf, StoredObject } from "./stored-object.ts";
 
 export type ChangeAct = "create" | "update" | "remove";
 
@@ -102,15 +102,18 @@ function objectOf(
   const { state, hint } = context;
   const updatedAtUs = state.timeUs;
   const meta = { version: state.index, createdAtUs: before?.createdAtUs ?? updatedAtUs, updatedAtUs };
+  // The text that the table has already, instead of a fresh one.
+  const own = before?.id ?? id;
   const known = hint?.(kind.table.number, id, updatedAtUs);
   if (known?.holds(body) === true) {
     digest.a = known.digestA;
     digest.b = known.digestB;
-    return new StoredObject(id, known.body, meta, digest, known.keys);
+    return new StoredObject(own, known, meta, digest, known.keys);
   }
   digestBytes(digest, body);
   try {
-    return new StoredObject(id, bodyOf(kind.table, body), meta, digest, keysOf(kind.table, body, id, meta));
+    const keys = keysOf(kind.table, body, id, meta);
+    return new StoredObject(own, contentOf(kind.table, body, before), meta, digest, keys);
   } catch (error) {
     throw new Incompatible(what, `${kind.name} "${id}" cannot be decoded`, error);
   }
