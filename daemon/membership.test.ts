@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
+import { Authority } from "../lib/pki/index.ts";
 import { Random } from "../lib/pure/prng.ts";
-import { silentLogger, VirtualClock } from "../lib/runtime/index.ts";
+import { createLogger, silentLogger, VirtualClock, type Logger } from "../lib/runtime/index.ts";
+import type { Bootstrap } from "../manager/ca/index.ts";
 import { skep } from "../proto/index.ts";
+import type { SwarmIdentity } from "./identity/index.ts";
 import {
   AlreadyInSwarm,
   JoinTimedOut,
@@ -26,10 +29,12 @@ function node(
   manager: string,
   cluster = false,
   managerUser?: { readonly uid: number; readonly gid: number },
-): { swarm: Membership; clock: VirtualClock; entered: Promise<void>; folder: string } {
+  logger: Logger = silentLogger,
+): { swarm: Membership; clock: VirtualClock; entered: Promise<SwarmIdentity>; served: Promise<void>; folder: string } {
   const folder = mkdtempSync(join(tmpdir(), "skep-membership-"));
   const clock = new VirtualClock();
-  const entered = Promise.withResolvers<void>();
+  const entered = Promise.withResolvers<SwarmIdentity>();
+  const served = Promise.withResolvers<void>();
   const swarm = new Membership({
     dataRoot: folder,
     execRoot: folder,
@@ -39,23 +44,23 @@ function node(
     managerCommand: [process.execPath, "-e", manager, "--"],
     managerUser,
     managerArgs: [],
-    openAgent: () => {
-      entered.resolve();
+    openAgent: (identity) => {
+      entered.resolve(identity);
       const done = (): Promise<void> => Promise.resolve();
-      return { start: () => {}, look: () => {}, joined: done, abandon: done, [Symbol.asyncDispose]: done };
+      return { start: () => {}, look: served.resolve, joined: done, abandon: done, [Symbol.asyncDispose]: done };
     },
     clusterExists: () => Promise.resolve(cluster),
     countManagers: () => Promise.resolve(3),
     describe: () => Promise.resolve({}),
     clock,
     random: new Random("membership"),
-    logger: silentLogger,
+    logger,
   });
   t.after(async () => {
     await swarm[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
-  return { swarm, clock, entered: entered.promise, folder };
+  return { swarm, clock, entered: entered.promise, served: served.promise, folder };
 }
 
 const request = {
@@ -72,6 +77,9 @@ const request = {
 };
 const serves =
   'console.log(\'{"serving":2377}\'); process.stdin.on("data", () => {}); process.stdin.on("end", () => process.exit(0)); process.on("SIGTERM", () => process.exit(0))';
+/** The same, and what it is told on standard input lies in its folder afterwards. */
+const keepsSecrets = `const [flag, folder] = process.argv.slice(process.argv.indexOf("--data-dir"));
+  process.stdin.once("data", (secrets) => { require("node:fs").writeFileSync(folder + "/../secrets", secrets); ${serves} });`;
 
 test("a founding that is not done in 20 s leaves the node in no swarm", async (t) => {
   const { swarm, clock, entered, folder } = node(
@@ -125,3 +133,34 @@ test("a node in no swarm says so, whatever is asked of it", async (t) => {
   const words = [new SwarmLocked(), new NotASwarmManager()].map(({ code }) => code);
   assert.deepEqual(words, ["SWARM_LOCKED", "NOT_A_SWARM_MANAGER"]);
 });
+
+test(
+  "a node that cannot be what its new certificate says tries again, and its daemon lives",
+  { timeout: 60_000 },
+  async (t) => {
+    const failed = Promise.withResolvers<string>();
+    const write = (line: string): void => failed.resolve(line);
+    const logger = createLogger({ level: "error", destination: { write } });
+    const { swarm, clock, entered, served, folder } = node(t, keepsSecrets, true, undefined, logger);
+    await swarm.init(request, never);
+    const identity = await entered;
+    await served;
+    const { bootstrap } = JSON.parse(readFileSync(join(folder, "swarm/secrets"), "utf8")) as { bootstrap: Bootstrap };
+    const authority = new Authority({ certificatePem: bootstrap.rootCert, privateKeyPem: bootstrap.rootKey });
+    const { nodeId, clusterId } = identity;
+    const memberId = bootstrap.memberId + 1;
+    const csr = await identity.request();
+    const issued = await authority.issue(csr, { nodeId, clusterId, role: "manager", memberId }, { nowMs: Date.now() });
+    // In the place of a folder that the manager needs.
+    rmSync(join(folder, "manager"), { recursive: true });
+    writeFileSync(join(folder, "manager"), "");
+    identity.adopt(issued, bootstrap.rootCert);
+    assert.match(await failed.promise, /not yet what its certificate says/u);
+    assert.equal(swarm.state().manager, false);
+    rmSync(join(folder, "manager"));
+    clock.advance(1000);
+    // The turn that it takes has no end that could be waited for from outside.
+    for (let turn = 0; turn < 100 && !swarm.state().manager; turn++) await new Promise((next) => setImmediate(next));
+    assert.equal(swarm.state().manager, true);
+  },
+);

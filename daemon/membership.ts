@@ -128,7 +128,7 @@ const tellingCodes: ReadonlySet<string> = new Set([
   "NODE_REVOKED",
   "NODE_UNKNOWN",
 ]);
-/** How long after a refusal of the disk a file of the identity is written again. */
+/** How long after a refusal of the disk it is tried again. */
 const persistAgainMs = 1000;
 /** How long a request waits for a manager that is starting. */
 const readyMs = 10_000;
@@ -390,7 +390,7 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#renewer.start();
     this.#unwatch = identity.onChange((change) => {
       this.#certificateError = "";
-      if (change === "certificate") void this.#exclusively(() => this.#follow(identity));
+      if (change === "certificate") this.#followSoon(identity);
       else this.#child?.reload();
     });
     // Nobody waits for this one: a node that starts is "pending" until it is in touch with the cluster.
@@ -449,12 +449,12 @@ export class Membership implements Swarm, AsyncDisposable {
           identity.adoptForSameKey(certificatePem, rootsPem),
         ),
       onLocked: () => {
-        void this.#exclusively(async () => {
+        this.#exclusively(async () => {
           if (identity !== this.#identity) return;
           await this.#exit();
           this.#phase = "locked";
           logger.warn("this manager is locked, and waits for `swarm unlock`");
-        });
+        }).catch((error: unknown) => logger.error("a locked manager could not be left in order", { error }));
       },
       // The agent may have come too early, and would wait for its next turn.
       onServing: () => {
@@ -473,7 +473,15 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#child.start();
   }
 
-  /** A renewed certificate: the same role again, or another one. */
+  /** Again while it fails: a disk that is full, say. */
+  #followSoon(identity: SwarmIdentity): void {
+    this.#exclusively(() => this.#follow(identity)).catch((error: unknown) => {
+      this.#options.logger.error("this node is not yet what its certificate says", { error });
+      this.#options.clock.after(persistAgainMs, () => this.#followSoon(identity));
+    });
+  }
+
+  /** A renewed certificate: the same role again, or another one. What was done of it before does no harm. */
   async #follow(identity: SwarmIdentity): Promise<void> {
     if (identity !== this.#identity) return;
     this.#closeChannel();
