@@ -46,15 +46,20 @@ export async function openForBench(options: { readonly consensusOnly: boolean })
   return manager;
 }
 
-/** Each order of the parent is answered; one that cannot be carried out ends the process. */
+/** The answer to an order that could not be carried out, as by a manager that does not lead any more. */
+export interface Failed {
+  readonly failed: string;
+}
+
+/** Each order of the parent is answered. One that fails does not end the process: its vote would go with it. */
 export function carryOutOrders(act: (order: unknown) => Promise<object>): void {
   process.on("message", (order) => {
     act(order).then(
       (done) => process.send!(done),
-      (error: unknown) => {
-        console.error(error);
-        process.exit(1);
-      },
+      (error: unknown) =>
+        process.send!({
+          failed: error instanceof Error ? (error.stack ?? error.message) : String(error),
+        } satisfies Failed),
     );
   });
 }

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 
 import { ManagerCluster, type ManagerProcess } from "../support/manager-process.ts";
+import type { Failed } from "./bench-manager.ts";
 import type { PlacingOrder } from "./placing-names.ts";
 import type { Report } from "./report.ts";
 
@@ -38,7 +39,7 @@ export function order<T>(manager: ManagerProcess, what: PlacingOrder, report: Re
   return new Promise((resolve, reject) => {
     const { child } = manager;
     const onExit = (): void => reject(new Error(`${manager.options.name} ended: ${manager.tail()}`));
-    const onMessage = (message: T & { progress?: Progress }): void => {
+    const onMessage = (message: T & Partial<Failed> & { progress?: Progress }): void => {
       if (message.progress !== undefined) {
         const { assigned, running, turnMs, heapMb } = message.progress;
         report.note(`${assigned} tasks have a node, ${running} run; longest turn ${turnMs} ms, heap ${heapMb} MB`);
@@ -46,7 +47,8 @@ export function order<T>(manager: ManagerProcess, what: PlacingOrder, report: Re
       }
       child.off("exit", onExit);
       child.off("message", onMessage);
-      resolve(message);
+      if (message.failed === undefined) resolve(message);
+      else reject(new Error(`${manager.options.name}: ${message.failed}`));
     };
     child.once("exit", onExit);
     child.on("message", onMessage);

@@ -108,6 +108,7 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
   };
   const over = (): boolean => (order.until === "assigned" ? assigned : running) >= tasks;
   let done = false;
+  let refused: Error | undefined;
   const writer = setInterval(() => {
     const askedMs = performance.now();
     store.transact(
@@ -134,7 +135,10 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
         (tx) => tx.create("service", { id, specVersion: 1, spec: specOf(id, order.replicas) }),
         by,
         (outcome) => {
-          if (outcome.kind !== "committed") throw outcome.error;
+          // Its tasks would be waited for in vain.
+          if (outcome.kind === "committed") return;
+          refused = outcome.error;
+          watch.close();
         },
       );
     }
@@ -143,6 +147,7 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
       for (const change of event.changes) read(change);
       if (over() || done) break;
     }
+    if (refused !== undefined) throw refused;
   } finally {
     clearInterval(writer);
     clearInterval(teller);

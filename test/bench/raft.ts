@@ -12,6 +12,7 @@ import { skep } from "../../proto/index.ts";
 import { ManagerCluster, type ManagerProcess } from "../support/manager-process.ts";
 import { Etcd, etcdPut, etcdPutPath } from "./etcd.ts";
 import { LeanClient } from "./lean-client.ts";
+import type { Failed } from "./bench-manager.ts";
 import type { Done, Order } from "./loaded-manager.ts";
 import { median, quantile, type BenchOptions, type Report } from "./report.ts";
 
@@ -478,9 +479,10 @@ function order(manager: ManagerProcess, what: Order): Promise<Done> {
     const { child } = manager;
     const onExit = (): void => reject(new Error(`${manager.options.name} ended: ${manager.tail()}`));
     child.once("exit", onExit);
-    child.once("message", (done: Done) => {
+    child.once("message", (done: Done & Partial<Failed>) => {
       child.off("exit", onExit);
-      resolve(done);
+      if (done.failed === undefined) resolve(done);
+      else reject(new Error(`${manager.options.name}: ${done.failed}`));
     });
     child.send(what);
   });
