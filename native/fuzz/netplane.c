@@ -75,6 +75,9 @@ static void build(const struct operation *operation, struct outgoing *out)
         if (nft_put_chain_deletion(out, &operation->balance, 0, &error) < 0)
             abort();
         break;
+    case OP_LINK_SETTLE:
+        put_link_settle(out, operation->link.name, 0);
+        break;
     case OP_WIREGUARD_SET:
         put_wireguard_set(out, 30, &operation->tunnel, 0);
         break;

@@ -126,6 +126,14 @@ void put_link_delete(struct outgoing *out, const char *name, uint32_t owner)
     out_end(out);
 }
 
+void put_link_settle(struct outgoing *out, const char *name, uint32_t owner)
+{
+    out_begin(out, RTM_GETLINK, 0, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg), owner);
+    out_put_text(out, IFLA_IFNAME, name);
+    out_put_u32(out, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    out_end(out);
+}
+
 void put_address(struct outgoing *out, const struct address_fields *address, bool remove, const struct message_context *context)
 {
     const struct ip *ip = &address->address.ip;

@@ -28,6 +28,12 @@ void put_link_set(struct outgoing *out, const struct link_fields *link, const st
 /* One of the link's settings for IPv4 (IPV4_DEVCONF_*), the same as its file below /proc/sys/net/ipv4/conf. */
 void put_link_setting(struct outgoing *out, const char *link, uint16_t setting, uint32_t value, uint32_t owner);
 void put_link_delete(struct outgoing *out, const char *name, uint32_t owner);
+/*
+ * A link whose other end was just opened drops what it is to send until the kernel's own worker has looked at it, which may
+ * take long on a busy machine. Asked about the link, the kernel looks at once (rtnl_getlink, since Linux 6.8); the answer is
+ * of no interest.
+ */
+void put_link_settle(struct outgoing *out, const char *name, uint32_t owner);
 void put_address(struct outgoing *out, const struct address_fields *address, bool remove, const struct message_context *context);
 void put_route(struct outgoing *out, const struct route_fields *route, enum operation_kind kind, const struct message_context *context);
 void put_neighbour(struct outgoing *out, const struct neighbour_fields *neighbour, bool remove, const struct message_context *context);

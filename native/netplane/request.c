@@ -477,7 +477,8 @@ static void decode_balance(struct reader *reader, struct balance_fields *balance
 static const char *const operation_names[] = {
     [OP_NAMESPACE_ADD] = "namespace-add", [OP_NAMESPACE_DELETE] = "namespace-delete",
     [OP_LINK_ADD] = "link-add",           [OP_LINK_SET] = "link-set",
-    [OP_LINK_DELETE] = "link-delete",     [OP_ADDRESS_SET] = "address-set",
+    [OP_LINK_DELETE] = "link-delete",     [OP_LINK_SETTLE] = "link-settle",
+    [OP_ADDRESS_SET] = "address-set",
     [OP_ADDRESS_DELETE] = "address-delete", [OP_ROUTE_ADD] = "route-add",
     [OP_ROUTE_REPLACE] = "route-replace", [OP_ROUTE_DELETE] = "route-delete",
     [OP_NEIGHBOUR_SET] = "neighbour-set", [OP_NEIGHBOUR_DELETE] = "neighbour-delete",
@@ -513,6 +514,7 @@ static void decode_fields_of(struct reader *reader, struct request *request, str
         decode_link(reader, &operation->link, operation->kind == OP_LINK_ADD);
         break;
     case OP_LINK_DELETE:
+    case OP_LINK_SETTLE:
         operation->link.name = take_link(reader, "name", true);
         break;
     case OP_ADDRESS_SET:

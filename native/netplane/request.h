@@ -35,6 +35,7 @@ enum operation_kind {
     OP_LINK_ADD,
     OP_LINK_SET,
     OP_LINK_DELETE,
+    OP_LINK_SETTLE,
     OP_ADDRESS_SET,
     OP_ADDRESS_DELETE,
     OP_ROUTE_ADD,

@@ -537,6 +537,11 @@ static int do_operation(struct run *run, const struct operation *operation)
         return commit_elements(run) < 0 ? -1 : set_link(run, &operation->link);
     case OP_LINK_DELETE:
         return commit_elements(run) < 0 ? -1 : delete_link(run, operation->link.name);
+    case OP_LINK_SETTLE:
+        if (commit_elements(run) < 0)
+            return -1;
+        put_link_settle(&run->runner->route, operation->link.name, run->current);
+        return 0;
     case OP_ADDRESS_SET:
     case OP_ADDRESS_DELETE:
     case OP_ROUTE_ADD:

@@ -131,7 +131,7 @@ export class Held {
   #text = "";
 
   constructor(namespace: string, probe: string, words: readonly string[]) {
-    const command = [`--net=${namespace}`, "--", probe, "hold", ...words];
+    const command = [`--net=${namespace}`, "--", probe, "hold", "-w", String(patience.forAnswersMs), ...words];
     this.#child = spawn("nsenter", command, { stdio: ["pipe", "pipe", "inherit"] });
     this.#child.stdout.setEncoding("utf8").on("data", (chunk: string) => (this.#text += chunk));
     // It ends when its connection does; then there is nobody to be asked.

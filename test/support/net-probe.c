@@ -5,10 +5,10 @@
  *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready";
  *                                              told to end (SIGTERM) it takes what the kernel has taken for it, and no more,
  *                                              and ends with the last of its connections
- *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS] [-l BYTES] [-d]
- *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step;
+ *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS] [-l BYTES] [-d] [-w WAITMS]
+ *                                              prints the answer, or "ERR what"; waits 700 ms at most for each step, or WAITMS;
  *                                              -l: so long a datagram, that anybody may cut, -d: nobody
- *   net-probe hold ADDRESS PORT [-u] [-p SOURCEPORT]
+ *   net-probe hold ADDRESS PORT [-u] [-p SOURCEPORT] [-w WAITMS]
  *                                              asks again on the same connection for each line of input; prints each answer
  *   net-probe send ADDRESS PORT TEXT [-s SOURCEADDRESS]
  *                                              one datagram
@@ -372,7 +372,7 @@ static int sctp_get(const char *address, int port)
 {
     int fd = socket(AF_INET, SOCK_RAW, IPPROTO_SCTP), own = 20000 + getpid() % 20000;
     struct sockaddr_in there = address_of(address, 0), peer;
-    struct timeval limit = {.tv_usec = wait_ms * 1000};
+    struct timeval limit = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
     struct sctp_packet packet;
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
         sctp_send(fd, &there, own, port, 0, SCTP_INIT, NULL) < 0)
@@ -400,6 +400,8 @@ int main(int count, char **words)
             length = strtoul(words[++i], NULL, 10) & 0xffff;
         else if (strcmp(words[i], "-p") == 0 && i + 1 < count)
             source_port = atoi(words[++i]);
+        else if (strcmp(words[i], "-w") == 0 && i + 1 < count)
+            wait_ms = atoi(words[++i]);
         else if (strcmp(words[i], "-s") == 0 && i + 1 < count)
             source_address = words[++i];
         else

@@ -118,9 +118,29 @@ export class Engine implements AsyncDisposable {
       await Promise.all(passes.map(({ asked }) => asked));
     }
     passes.push(...inside.map((namespace) => this.#settleOne(namespace)));
+    await Promise.all(passes.map(({ asked }) => asked));
+    const opened = this.#settleLinks(
+      outside,
+      inside.map(({ path }) => path),
+    );
     const results = await Promise.allSettled(passes.map(({ done }) => done));
+    await opened;
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason as Error;
+  }
+
+  /**
+   * Links that were made in these namespaces to the sandboxes at those paths, whose ends are open now.
+   * @returns when they pass packets, or would not; who made them hears of what failed
+   */
+  async #settleLinks(outside: readonly Namespace[], inside: readonly string[]): Promise<void> {
+    const batches = outside.flatMap((namespace): Batch[] => {
+      const names = this.#workers.get(namespace.path)?.takeMade(inside) ?? [];
+      const operations = names.map((name) => ({ op: "link-settle", name, ignore: ["ENODEV"] }) as const);
+      return operations.length === 0 ? [] : [{ namespace: namespace.path, operations }];
+    });
+    if (batches.length === 0) return;
+    await this.#options.kernel.runAll(batches).catch(() => undefined); // the kernel looks at them in its own time
   }
 
   /** What the kernel has otherwise than the model wants it now, by namespace, for whoever wants to know; nothing is changed. */
@@ -159,7 +179,8 @@ export class Engine implements AsyncDisposable {
       this.#repairLater(worker, worker.retryMs());
       throw new NetworkNotApplied(namespace.path, error);
     }
-    if (namespace.size === 0 && namespace.path !== "" && !namespace.hasUnsaid) {
+    // Whoever asked for another pass meanwhile drops it: until then one worker speaks of this path.
+    if (namespace.size === 0 && namespace.path !== "" && !namespace.hasUnsaid && worker.isIdle) {
       this.#workers.delete(namespace.path);
       this.#options.model.drop(namespace.path);
     }
@@ -283,6 +304,10 @@ class NamespaceWorker {
   #isWatching = false;
   #isDoubtful = true;
   #recreates = false;
+  /** Under way, or waiting for that. */
+  #passes = 0;
+  /** Names of links that were made to each sandbox, by its path, until it is settled. */
+  readonly #made = new Map<string, Set<string>>();
   /** A repair is on its way. */
   isAwaited = false;
 
@@ -312,6 +337,28 @@ class NamespaceWorker {
 
   retryMs(): number {
     return this.#options.backoff.next();
+  }
+
+  get isIdle(): boolean {
+    return this.#passes === 0;
+  }
+
+  takeMade(sandboxes: readonly string[]): readonly string[] {
+    return sandboxes.flatMap((path) => {
+      const names = this.#made.get(path) ?? [];
+      this.#made.delete(path);
+      return [...names];
+    });
+  }
+
+  #noteMade(changes: readonly ObjectChange[]): void {
+    for (const { before, after } of changes) {
+      if (before?.type === "link" && before.how.kind === "veth") this.#made.delete(before.how.peerNamespace);
+      if (after?.type !== "link" || after.how.kind !== "veth") continue;
+      const { peerNamespace } = after.how;
+      const names = this.#made.get(peerNamespace) ?? new Set();
+      this.#made.set(peerNamespace, names.add(after.name));
+    }
   }
 
   async idle(): Promise<void> {
@@ -348,7 +395,12 @@ class NamespaceWorker {
   settle(): Pass<readonly string[]> {
     if (this.#next !== undefined) return this.#next;
     const { promise: asked, resolve } = Promise.withResolvers<void>();
-    this.#next = { asked, done: this.#enqueue(resolve).finally(resolve) };
+    this.#passes += 1;
+    const over = (): void => {
+      this.#passes -= 1;
+      resolve();
+    };
+    this.#next = { asked, done: this.#enqueue(resolve).finally(over) };
     return this.#next;
   }
 
@@ -413,6 +465,7 @@ class NamespaceWorker {
     const recreates = this.#recreates;
     const { changes: unsaid, forgotten } = namespace.take();
     const changes = found === undefined ? unsaid : [...compare(namespace, found, prunes()), ...unlooked(found, unsaid)];
+    this.#noteMade(changes);
     const plan = planChanges(namespace, changes, { recreate: recreates, partial: !prunes(), isGoing });
     try {
       const requests = requestsOf(plan.batches);

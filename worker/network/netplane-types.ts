@@ -178,6 +178,8 @@ export type Operation = Tolerant &
     | ({ readonly op: "link-add" } & LinkToAdd)
     | ({ readonly op: "link-set" } & LinkChange)
     | { readonly op: "link-delete"; readonly name: string }
+    /** A veth whose other end was just opened passes packets when this is done, and not a moment later. */
+    | { readonly op: "link-settle"; readonly name: string }
     /** Also changes the flags of one that is there. */
     | ({ readonly op: "address-set" } & Address)
     | { readonly op: "address-delete"; readonly address: string; readonly link: string }

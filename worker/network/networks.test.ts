@@ -172,6 +172,56 @@ describe("networks on a kernel in memory", () => {
     assert.deepEqual(await readdir(join(folder, "data", "sandboxes")), []);
   });
 
+  test("a network that goes and comes at once is whole, however often somebody looks at it meanwhile", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    for (const [before, after] of [
+      [0, 0],
+      [0, 1],
+      [0, 2],
+      [1, 0],
+      [1, 1],
+    ] as const) {
+      const looks = `${before} looks before and ${after} after`;
+      await networks.sandboxes.attach(taskId, request(1), never);
+      const held = Promise.withResolvers<void>();
+      kernel.until = (namespace) => (namespace === path("n-4097") ? held.promise : undefined);
+      const look = async (): Promise<void> => {
+        kernel.tell({ namespace: path("n-4097"), kinds: ["link"] });
+        await clock.run(150);
+      };
+      for (let left = before; left > 0; left -= 1) await look();
+      const released = networks.sandboxes.release(taskId);
+      for (let left = after; left > 0; left -= 1) await look();
+      held.resolve();
+      kernel.until = () => undefined;
+      await released;
+      assert.ok(!kernel.namespaces.has(path("n-4097")) && !kernel.namespaces.has(path(taskId)), looks);
+      await networks.sandboxes.attach(taskId, request(1), never);
+      await clock.run(1_000);
+      assert.deepEqual([...kernel.get(path("n-4097")).routes.keys()], ["254 10.0.1.11/32"], looks);
+      await networks.sandboxes.release(taskId);
+      await clock.run(1_000);
+      assert.deepEqual([...kernel.namespaces.keys()], [""]);
+    }
+  });
+
+  test("a sandbox's links pass packets when it is attached: the kernel is asked once both ends are open", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    asked();
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const acts = asked();
+    const settled = acts.indexOf(`${path("n-4097")} link-settle`);
+    assert.ok(settled > acts.lastIndexOf(`${path(taskId)} link-set`), acts.join("\n"));
+    await networks.sandboxes.attach(otherId, request(2), never);
+    assert.equal(
+      asked().filter((act) => act.endsWith("link-settle")).length,
+      1,
+      "that of others is not asked for again",
+    );
+  });
+
   test("a network keeps its interface while others come and go", async () => {
     const networks = await open();
     await networks.replace(records());

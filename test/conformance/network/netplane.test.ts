@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, statSync, writeFileSync } from "node:fs";
+import { release } from "node:os";
 import { test } from "node:test";
 
 import { NetplaneGone, NetplaneNotStarted, NetplaneRefused } from "../../../worker/network/netplane-errors.ts";
@@ -245,6 +246,28 @@ onHost(
     assert.doesNotMatch(host.sh(nets.a.path, "ss -Hlun"), /:4789/);
   },
 );
+
+onHost("the ends of veths that were opened first pass packets as soon as that was asked for", async (host) => {
+  const { netplane } = host;
+  const [path = "", other = ""] = await addNamespaces(host, "a", "b");
+  const names = Array.from({ length: 30 }, (_, at) => `v${at}`);
+  await netplane.runAll([
+    {
+      namespace: path,
+      operations: names.flatMap((name): Operation[] => [
+        { op: "link-add", kind: "veth", name, up: true, peer: { name, namespace: other } },
+      ]),
+    },
+    { namespace: other, operations: names.map((name) => ({ op: "link-set", name, up: true })) },
+    { namespace: path, operations: names.map((name) => ({ op: "link-settle", name })) },
+  ]);
+  await assert.rejects(netplane.run(path, [{ op: "link-settle", name: "none" }]), failsWith("ENODEV", 0));
+  // Older kernels open them in their own time.
+  const [major = 0, minor = 0] = release().split(".").map(Number);
+  if (major < 6 || (major === 6 && minor < 8)) return;
+  const lines = host.sh(path, "ip -o link").split("\n");
+  assert.equal(lines.filter((line) => /: v\d+@.* state UP /.test(line)).length, names.length, lines.join("\n"));
+});
 
 onHost("each kind of link is made, changed, renamed, dumped and deleted", async (host) => {
   const [path = ""] = await addNamespaces(host, "n");

@@ -130,7 +130,7 @@ export class NetWorld {
 
   /** From there to that port, by tcp unless it is said otherwise (`-u`). */
   hold(name: string, address: string, port: number, ...more: readonly string[]): HeldConnection {
-    const child = this.start(name, [this.probe, "hold", address, String(port), ...more]);
+    const child = this.start(name, [this.probe, "hold", address, String(port), "-w", "15000", ...more]);
     return {
       ask: async () => {
         child.stdin?.write("\n");
@@ -168,12 +168,20 @@ export class NetWorld {
     };
   }
 
-  /** What `name` gets from there: `NAME peer=ADDRESS:PORT` or `ERR ...`. */
+  /**
+   * What `name` gets from there: `NAME peer=ADDRESS:PORT` or `ERR ...`. Whoever must answer may take long on a busy machine;
+   * a refusal comes at once all the same.
+   */
   get(name: string, address: string, port: number, ...more: readonly string[]): string {
+    return this.getBriefly(name, address, port, "-w", "15000", ...more);
+  }
+
+  /** The same where nobody is to answer; who does not would be told so again by the kernel. */
+  getBriefly(name: string, address: string, port: number, ...more: readonly string[]): string {
     return this.attempt(name, [this.probe, "get", address, String(port), ...more]);
   }
 
-  /** The same, while this process goes on with its own work. */
+  /** The same as `getBriefly`, while this process goes on with its own work. */
   getSoon(name: string, address: string, port: number, ...more: readonly string[]): Promise<string> {
     const [program = "", ...args] = this.#inside(name, [this.probe, "get", address, String(port), ...more]);
     return new Promise((resolve) => {

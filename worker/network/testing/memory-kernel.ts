@@ -161,6 +161,9 @@ export class MemoryKernel implements Kernel {
         if (!ns.links.has(operation.name)) fail("ENODEV");
         this.#deleteLink(path, operation.name);
         return undefined;
+      case "link-settle":
+        if (!ns.links.has(operation.name)) fail("ENODEV");
+        return undefined;
       case "address-set":
         if (!ns.links.has(operation.link)) fail("ENODEV");
         ns.addresses.set(`${operation.link} ${operation.address}`, operation);
