@@ -5,7 +5,7 @@ import { CommandError, isNotFound, messageOf } from "./errors.ts";
 import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
 import { confirm, forceFlag, inspectEach, inspectFlags } from "./output/each.ts";
-import { shortId } from "./output/human.ts";
+import { goTime, shortId } from "./output/human.ts";
 import { printList, printObjects } from "./output/list.ts";
 import { keyValues, split } from "./service/read.ts";
 import type { Session } from "./session.ts";
@@ -145,7 +145,7 @@ export const ls = command({
         IPv4: ["IPV4", ({ EnableIPv4 }) => String(EnableIPv4 ?? false)],
         IPv6: ["IPV6", ({ EnableIPv6 }) => String(EnableIPv6 ?? false)],
         Internal: ["INTERNAL", ({ Internal }) => String(Internal ?? false)],
-        CreatedAt: ["CREATED AT", ({ Created }) => Created],
+        CreatedAt: ["CREATED AT", ({ Created }) => goTime(Created, "UTC")],
         Labels: ["LABELS", (network) => labels(network.Labels)],
       },
       shown: ["ID", "Name", "Driver", "Scope"],

@@ -27,7 +27,7 @@ export const ls = command({
     printList(session, sorted, {
       columns: {
         ID: ["ID", (node) => (flags.format === undefined && node.ID === self && !quiet ? `${node.ID} *` : node.ID)],
-        Self: ["", (node) => String(node.ID === self)],
+        Self: ["", (node) => node.ID === self],
         Hostname: ["HOSTNAME", name],
         Status: ["STATUS", (node) => capitalize(node.Status.State)],
         Availability: ["AVAILABILITY", (node) => capitalize(node.Spec.Availability ?? "")],

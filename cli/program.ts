@@ -76,7 +76,8 @@ export async function main(words: readonly string[], streams: Streams = process)
     }
     return await dispatch(session, global.args, global.help);
   } catch (error) {
-    if (isAbort(error) && interrupted.signal.aborted) return 130;
+    // An answer that was being read fails with the connection's own words.
+    if (interrupted.signal.aborted && (isAbort(error) || !(error instanceof CommandError))) return 130;
     streams.stderr.write(`${debug && error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}\n`);
     return error instanceof CommandError ? error.exitCode : 1;
   } finally {

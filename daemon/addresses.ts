@@ -78,10 +78,16 @@ export function advertiseAddress(
   return join(chosen(interfaces), listenPort);
 }
 
+/** The reference's words. */
+const takes = {
+  listen: "listen address must be an IP address or network interface (with optional port number)",
+  advertise: "advertise address must be a non-zero IP address or network interface (with optional port number)",
+};
+
 function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "advertise"): string {
   const addresses = interfaces[name];
   if (addresses === undefined) {
-    throw new AddressRefused(`interface ${name} was not found; --${what}-addr takes an IP address or an interface`, {
+    throw new AddressRefused(`${takes[what]}; ${name} is neither an address nor an interface of this host`, {
       fix: `This host has ${Object.keys(interfaces).join(", ")}`,
     });
   }

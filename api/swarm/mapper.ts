@@ -10,6 +10,7 @@ import {
   apiWord,
   internal,
   mustBeSaid,
+  isQuoted,
   refusalOf,
   sinceMinor,
   writtenDefaults,
@@ -210,7 +211,7 @@ function wordFromApi(type: string, words: Readonly<Record<string, number>>, valu
     if (apiWord(type, name) === value.toLowerCase() && value !== "") return number;
   }
   throw new BadRequest(
-    `${refusalOf(type)}${JSON.stringify(value.slice(0, 64))}`,
+    `${refusalOf(type)}${isQuoted(type) ? JSON.stringify(value.slice(0, 64)) : value.slice(0, 64)}`,
     `Use one of ${Object.keys(words)
       .map((name) => apiWord(type, name))
       .filter((word) => word !== "")

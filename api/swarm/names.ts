@@ -67,10 +67,13 @@ const refusals: Readonly<Record<string, string>> = {
   FailureAction: "unrecognized update failure action ",
   UpdateOrder: "unrecognized update order ",
   RestartCondition: "invalid RestartCondition: ",
-  EndpointMode: "invalid endpoint mode: ",
+  EndpointMode: "invalid resolution mode: ",
   PortProtocol: "invalid protocol value ",
   PublishMode: "invalid publish mode value ",
 };
+
+/** Whether the reference puts what it refuses in quotation marks. */
+export const isQuoted = (type: string): boolean => type !== "FailureAction" && type !== "UpdateOrder";
 
 export const refusalOf = (type: string): string => refusals[type] ?? `invalid ${type}: `;
 

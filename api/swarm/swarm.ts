@@ -146,7 +146,7 @@ function checkInit(request: { readonly subnetSize: number; readonly dataPathPort
     throw new BadRequest("subnet size is out of range: 1 to 29", "Give a mask length of at most 29");
   }
   if (request.dataPathPort < 1024 || request.dataPathPort > 49_151) {
-    throw new BadRequest("Datapath port number is not in valid range (1024-49151)");
+    throw new BadRequest(`Datapath port number is not in valid range (1024-49151) : ${request.dataPathPort}`);
   }
 }
 

@@ -62,7 +62,7 @@ function sized(bytes: number, base: number, units: readonly string[], precision:
 export const capitalize = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** RFC 3339 as Go prints a time in `inspect --pretty`. */
-export function goTime(time: string): string {
+export function goTime(time: string, zone: "utc" | "UTC" = "utc"): string {
   const [, date = "", clock = "", fraction = ""] = /^(\S{10})T(\d\d:\d\d:\d\d)(\.\d+)?Z$/.exec(time) ?? [];
-  return date === "" ? time : `${date} ${clock}${fraction} +0000 utc`;
+  return date === "" ? time : `${date} ${clock}${fraction} +0000 ${zone}`;
 }

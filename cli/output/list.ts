@@ -8,7 +8,7 @@ import { characters } from "./human.ts";
 import { compileTemplate } from "./template.ts";
 
 /** By the name that templates use: the header and the cell. */
-export type Columns<T> = Readonly<Record<string, readonly [header: string, cell: (row: T) => string]>>;
+export type Columns<T> = Readonly<Record<string, readonly [header: string, cell: (row: T) => string | boolean]>>;
 
 export interface ListOptions<T> {
   readonly columns: Columns<T>;
@@ -23,7 +23,7 @@ export interface ListOptions<T> {
 export function printList<T>(session: Session, rows: readonly T[], options: ListOptions<T>): void {
   const { columns, shown, id, quiet = false } = options;
   const format = options.format ?? "";
-  const cells = (row: T): Record<string, string> =>
+  const cells = (row: T): Record<string, string | boolean> =>
     Object.fromEntries(Object.entries(columns).map(([name, [, cell]]) => [name, cell(row)]));
   if (format === "json") {
     for (const row of rows) {
@@ -34,7 +34,7 @@ export function printList<T>(session: Session, rows: readonly T[], options: List
   }
   const asTable = format === "" || format === "table" || format.startsWith("table ");
   if (quiet && asTable) {
-    for (const row of rows) session.print(columns[id]?.[1](row) ?? "");
+    for (const row of rows) session.print(String(columns[id]?.[1](row) ?? ""));
     return;
   }
   if (asTable) {

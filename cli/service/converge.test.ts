@@ -145,7 +145,7 @@ test("an update that was rolled back fails, though the service runs", async () =
     ]),
   );
   assert.equal(outcome.exit, 1);
-  assert.equal(outcome.stderr, "service rolled back: rollback completed\n");
+  assert.equal(outcome.stderr, "service rolled back: update rolled back due to failure of task t1\n");
   assert.match(outcome.stdout, /rollback: update rolled back due to failure of task t1/);
 });
 

@@ -79,6 +79,8 @@ async function converge(session: Session, api: Api, wait: Wait, display: Progres
   let convergedAtMs: number | undefined;
   let monitorMs = defaultMonitorMs;
   let rolledBack: string | undefined;
+  /** Told only while it goes on. */
+  let cause: string | undefined;
   for (;;) {
     const service = await api.get<Service>(`/services/${inPath(serviceId)}`, {
       query: { insertDefaults: false },
@@ -95,9 +97,10 @@ async function converge(session: Session, api: Api, wait: Wait, display: Progres
         throw new CommandError(`service rollback paused: ${message}`);
       case "rollback_started":
         if (wanted === "update") display.note("rollback", message);
+        cause = message;
         break;
       case "rollback_completed":
-        if (wanted === "update") rolledBack = message;
+        if (wanted === "update") rolledBack = cause ?? message;
         break;
       case "completed":
         // The managers have watched the monitor period already.

@@ -35,7 +35,7 @@ export async function printServiceLogs(session: Session, flags: LogValues, name:
   const query = {
     stdout: 1,
     stderr: 1,
-    since: flags.since === undefined ? undefined : sinceQuery(flags.since, Date.now()),
+    since: flags.since === undefined ? undefined : sinceQuery(flags.since, Date.now(), "since"),
     timestamps: flags.timestamps === true ? 1 : undefined,
     follow: flags.follow === true ? 1 : undefined,
     tail: flags.tail ?? "all",

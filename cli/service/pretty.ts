@@ -182,10 +182,10 @@ function healthcheck({ TaskTemplate: { ContainerSpec: container } }: ServiceSpec
   if (check === undefined) return [];
   return [
     " Healthcheck:",
-    ...(check.Interval ? [`  Interval = ${formatDurationNs(check.Interval)}`] : []),
-    ...(check.Retries ? [`  Retries = ${check.Retries}`] : []),
-    ...(check.StartPeriod ? [`  StartPeriod =\t${formatDurationNs(check.StartPeriod)}`] : []),
-    ...(check.Timeout ? [`  Timeout =\t${formatDurationNs(check.Timeout)}`] : []),
+    `  Interval = ${formatDurationNs(check.Interval ?? 0)}`,
+    `  Retries = ${check.Retries ?? 0}`,
+    `  StartPeriod =\t${formatDurationNs(check.StartPeriod ?? 0)}`,
+    `  Timeout =\t${formatDurationNs(check.Timeout ?? 0)}`,
     ...(check.Test?.length ? ["  Tests:", ...check.Test.map((word) => `\t Test = ${word}`), ""] : []),
   ];
 }

@@ -23,7 +23,8 @@ export class ProgressDisplay {
   #summary = "";
   #rows: readonly Row[] = [];
   #notes = new Map<string, string>();
-  #last = "";
+  /** Of each kind of line, what was said last: the summary and its notes come in turns. */
+  readonly #said = new Map<string, string>();
 
   constructor(session: Session, quiet: boolean) {
     this.#session = session;
@@ -35,7 +36,7 @@ export class ProgressDisplay {
     this.#summary = summary;
     this.#rows = rows;
     this.#draw();
-    if (!this.#onTerminal) this.#line(summary);
+    if (!this.#onTerminal) this.#line("", summary);
   }
 
   /** A line below the bars; a later note of the same kind takes its place. */
@@ -43,16 +44,16 @@ export class ProgressDisplay {
     this.#notes.set(kind, message);
     this.#draw();
     // The countdown is for people who watch.
-    if (!this.#onTerminal) this.#line(`${kind}: ${message.replace(/^Waiting \d+ seconds/, "Waiting")}`);
+    if (!this.#onTerminal) this.#line(kind, `${kind}: ${message.replace(/^Waiting \d+ seconds/, "Waiting")}`);
   }
 
   close(): void {
     this.#lines = [];
   }
 
-  #line(text: string): void {
-    if (this.#quiet || text === this.#last) return;
-    this.#last = text;
+  #line(kind: string, text: string): void {
+    if (this.#quiet || text === this.#said.get(kind)) return;
+    this.#said.set(kind, text);
     this.#session.print(text);
   }
 

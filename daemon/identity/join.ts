@@ -26,7 +26,7 @@ export interface JoinOptions {
   readonly token: string;
   readonly availability: "active" | "pause" | "drain";
   readonly description: skep.objects.NodeDescription.$Properties;
-  /** How long to go on while no manager answers; 20 s unless said. */
+  /** How long to go on while no manager answers; 14 s unless said. */
   readonly patienceMs?: number;
 }
 
@@ -36,8 +36,11 @@ const availabilities = {
   pause: NodeAvailability.PAUSE,
   drain: NodeAvailability.DRAIN,
 };
-const patienceMsDefault = 20_000;
 const callMs = 5000;
+/** With the last call it is over before who asked gives up (20 s), so that the reason is told. */
+const patienceMsDefault = 14_000;
+/** Where nothing listens nothing will answer, unless a manager is just being started. */
+const refusedPatienceMs = 3000;
 const retryMs = 250;
 
 /** Asking again elsewhere would be refused alike. */
@@ -65,10 +68,12 @@ export async function join(options: JoinOptions, signal: AbortSignal): Promise<S
   if (addresses.length === 0) throw new JoinAddressMissing();
   const privateKeyPem = await generatePrivateKey();
   const csr = await createRequest(privateKeyPem);
-  const untilMs = clock.monotonicMs() + (options.patienceMs ?? patienceMsDefault);
+  const startedMs = clock.monotonicMs();
+  const patienceMs = options.patienceMs ?? patienceMsDefault;
   for (;;) {
     let refused: unknown;
-    let failed: unknown;
+    let failed: Error | undefined;
+    let silent = false;
     for (const address of addresses) {
       try {
         const answer = await ask(address, token, { csr, options }, signal);
@@ -77,11 +82,15 @@ export async function join(options: JoinOptions, signal: AbortSignal): Promise<S
         signal.throwIfAborted();
         if (!(error instanceof ClusterError) || final.has(error.code)) throw error;
         if (finalHere.has(error.code)) refused ??= error;
-        else failed = error;
+        else {
+          failed = error;
+          silent ||= !error.message.includes("ECONNREFUSED");
+        }
       }
     }
     if (failed === undefined) throw refused;
-    if (clock.monotonicMs() >= untilMs) throw new JoinUnreachable(addresses, failed);
+    const limitMs = silent ? patienceMs : Math.min(patienceMs, refusedPatienceMs);
+    if (clock.monotonicMs() - startedMs >= limitMs) throw new JoinUnreachable(addresses, failed);
     await sleep(clock, retryMs, signal);
   }
 }

@@ -22,7 +22,7 @@ export class JoinTokenInvalid extends ClusterError {
   readonly code = "JOIN_TOKEN_INVALID";
   constructor(found: string) {
     // The token itself is a secret and is never repeated.
-    super(`Cannot use the join token: ${found}`, {
+    super(`invalid join token: ${found}`, {
       fix: "Copy the whole token that `skep swarm join-token worker` or `manager` prints on a manager of the cluster",
     });
   }

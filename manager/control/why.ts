@@ -130,12 +130,13 @@ function ownStage(task: Task): Finding {
 }
 
 function ended(task: Task): Finding {
-  const { err, message, containerStatus, timestampUs } = task.status ?? {};
+  const { err, message, containerStatus, timestampUs, reason } = task.status ?? {};
   const exitCode = containerStatus?.exitCode ?? 0;
   return {
     cause: stateWord(task.status?.state),
     summary: err || message || `it ended with exit code ${exitCode}`,
-    fix: `See its output: service logs ${task.id}`,
+    // What could not be started has printed nothing.
+    fix: reason?.failure?.fix || `See its output: service logs ${task.id}`,
     facts: { exit_code: String(exitCode) },
     about: ObjectKind.TASK,
     ids: [task.id],
@@ -391,7 +392,7 @@ function nearMisses(view: ClusterView, nodeId: string): Finding[] {
     const miss = (refusal.nearestMiss ?? []).join("; ");
     found.push({
       cause: "nearest_miss",
-      summary: `${task.serviceAnnotations?.name ?? "a task"} would fit here if: ${miss}`,
+      summary: `${task.serviceAnnotations?.name ?? "a task"} would fit here but for this: ${miss}`,
       fix: miss,
       facts: {},
       about: ObjectKind.TASK,

@@ -260,7 +260,7 @@ export class Container {
       this.#attachments.clear();
       this.#wake("exit");
       if (error instanceof ContainerStartFailed || error instanceof ContainerConfigInvalid) throw error;
-      throw new ContainerStartFailed(this.id, why, error);
+      throw new ContainerStartFailed(why, error);
     }
   }
 

@@ -56,8 +56,10 @@ export class ContainerStartFailed extends ClusterError {
   readonly code = "CONTAINER_START_FAILED";
   /** What a shell would return: 127 not found, 126 not executable, 128 anything else. */
   readonly exitCode: number;
-  constructor(id: string, why: string, cause?: unknown) {
-    super(`Cannot start container ${id}: ${why}`, { fix: "Check command, mounts and limits of the container", cause });
+  constructor(why: string, cause?: unknown) {
+    // The reference's words first: tables of tasks show no more than thirty characters, and their row says which one it is.
+    const found = why.replace(/^(?:create|start|run) container "[^"]*": /, "");
+    super(`starting container failed: ${found}`, { fix: "Check command, mounts and limits of the container", cause });
     this.exitCode = exitCodeOfFailure(why);
   }
 }

@@ -1,7 +1,7 @@
 /** One task on this node: its container, and what has to be there before it. Contract: contract.ts. */
 import type { Container, Containers, HostConfig } from "../containers/index.ts";
 import { ClusterError } from "../../lib/pure/errors.ts";
-import type { skep } from "../../proto/index.ts";
+import { templateData, type skep } from "../../proto/index.ts";
 import type { Clock } from "../../lib/runtime/index.ts";
 import type { ExitReport, Needs, NodeFacts, TaskController, TaskLogLine, TaskLogOptions } from "./contract.ts";
 import {
@@ -10,10 +10,9 @@ import {
   payloadFunctions,
   planContainer,
   TaskSpecInvalid,
-  templateData,
   type TaskContainerPlan,
 } from "./core/container-of-task.ts";
-import { expandTemplate } from "./core/template.ts";
+import { expandTemplate } from "../../lib/pure/template.ts";
 import { TaskContainerGone, TaskDependencyMissing, TaskExitedEarly, TaskUnhealthy } from "./errors.ts";
 import type { ImagePulls, PullReport } from "./image-pulls.ts";
 import type { SecretFile, SecretFiles } from "./secret-files.ts";

@@ -16,7 +16,7 @@ export class TaskDependencyMissing extends ClusterError implements Temporary {
 export class TaskUnhealthy extends ClusterError {
   readonly code = "TASK_UNHEALTHY";
   constructor(failingStreak: number) {
-    super(`Cannot keep the task running: its health check failed ${failingStreak} times in a row`, {
+    super(`task: unhealthy container: its health check failed ${failingStreak} times in a row`, {
       fix: "Look at the check's output with inspect, and at the task's logs",
     });
   }
@@ -27,7 +27,7 @@ export class TaskExitedEarly extends ClusterError {
   readonly code = "TASK_EXITED_EARLY";
   readonly exitCode: number;
   constructor(exitCode: number) {
-    super(`Cannot start the task: it ended with exit code ${exitCode} before it was healthy`, {
+    super(`task: ${exitCode === 0 ? "it ended" : `non-zero exit (${exitCode})`} before it was healthy`, {
       fix: "Look at the task's logs",
     });
     this.exitCode = exitCode;

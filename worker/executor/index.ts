@@ -7,7 +7,7 @@
  */
 export { ContainerExecutor, machineName, type ExecutorSettings } from "./container-executor.ts";
 export { TaskSpecInvalid } from "./core/container-of-task.ts";
-export { TemplateInvalid } from "./core/template.ts";
+export { TemplateInvalid } from "../../lib/pure/template.ts";
 export * from "./errors.ts";
 export { TaskNetworkProvider } from "./network-provider.ts";
 export { overlayOf, type TaskNetworks } from "./task-networks.ts";

@@ -1,5 +1,5 @@
 /** The networks of a task: from what its service asks and managers gave to a sandbox of this node. */
-import { isEncryptedNetwork, skep } from "../../proto/index.ts";
+import { isEncryptedNetwork, skep, taskName } from "../../proto/index.ts";
 import {
   NetworkNotReady,
   NetworkUnavailable,
@@ -11,7 +11,6 @@ import {
   type SandboxRequest,
 } from "../network/index.ts";
 import type { Needs } from "./contract.ts";
-import { taskName } from "./core/container-of-task.ts";
 
 type Network = skep.objects.Network.$Properties;
 type Port = skep.objects.EndpointPortConfig.$Properties;

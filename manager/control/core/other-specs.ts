@@ -19,7 +19,11 @@ export function checkSecretSpec(spec: skep.objects.SecretSpec.$Properties): void
   if (spec.driver != null) {
     checkDriver(spec.driver, "secret driver");
     if (bytes > 0) throw new SpecInvalid("secret data must be empty when a secret driver is used");
-    return;
+    // Accepted, the task that wants it could never be started.
+    throw new SpecInvalid(
+      `plugin ${JSON.stringify(spec.driver.name ?? "")} not found`,
+      "Give the secret's data instead",
+    );
   }
   if (bytes < 1 || bytes >= secretBytesMax) {
     throw new SpecInvalid(`secret data must be larger than 0 and less than ${secretBytesMax} bytes`);

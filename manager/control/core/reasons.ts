@@ -40,7 +40,11 @@ export function explain(reason: Reason, names: Names): Explanation | undefined {
       cause: "restart_delay",
       summary: `its predecessor ended; it starts in ${left} s (attempt ${attempt ?? 0}${of})`,
       fix: "See why the predecessor ended, or shorten the restart delay",
-      facts: { seconds_left: String(left), attempt: String(attempt ?? 0), attempts_max: String(attemptsMax ?? 0) },
+      facts: {
+        seconds_left: String(left),
+        attempt: String(attempt ?? 0),
+        ...(of === "" ? {} : { attempts_max: String(attemptsMax ?? 0) }),
+      },
     };
   }
   if (reason.waitingForOldTask != null) {
@@ -163,14 +167,35 @@ function noSuitableNode(
       (nodes ?? 0) === 0
         ? "no node is suitable: there is none"
         : `none of ${nodes ?? 0} nodes is suitable; refused by ${counts.join(", ")}`,
-    fix: nearest === "" ? "Add a node, or make the service ask for less" : nearestText(nearest, miss, nearestFix ?? []),
+    fix:
+      nearest === ""
+        ? "Add a node, or make the service ask for less"
+        : nearestText(
+            { nearest, miss, fixes: nearestFix ?? [] },
+            (refusals ?? []).map(({ filter }) => filter ?? ""),
+          ),
     facts,
   };
 }
 
-function nearestText(nearest: string, miss: string, fixes: readonly string[]): string {
+/** What helps where no single command does, by the filter that refused. */
+const remedies: Readonly<Record<string, string>> = {
+  resource:
+    "Reserve less (service update --reserve-memory, --reserve-cpu, --generic-resource-rm), or add a node with more",
+  maxReplicas: "Raise --replicas-max-per-node, run fewer replicas, or add nodes",
+  hostPort: "Publish the port in mode ingress, run fewer replicas, or add nodes",
+  platform: "Use an image that is made for the nodes' platform",
+  encryption: "Use a network without encryption, or nodes whose kernel has WireGuard",
+};
+
+function nearestText(
+  { nearest, miss, fixes }: { readonly nearest: string; readonly miss: string; readonly fixes: readonly string[] },
+  filters: readonly string[],
+): string {
   const commands = fixes.map((command) => `${command} ${nearest}`).join(", ");
-  return `${nearest} comes nearest: ${miss}${commands === "" ? "" : `. To change that: ${commands}`}`;
+  const known = filters.flatMap((filter) => remedies[filter] ?? []);
+  const help = commands === "" ? known.join("; ") : `To change that: ${commands}`;
+  return `${nearest} comes nearest: ${miss}${help === "" ? "" : `. ${help}`}`;
 }
 
 function progress(done: number, total: number): string {

@@ -1,5 +1,6 @@
 /** What a service's spec may say, apart from what it refers to. Rules and words: features.md §1.2 and the reference. */
-import { ConstraintInvalid, parseConstraint, skep } from "../../../proto/index.ts";
+import { expandTemplate, TemplateInvalid, type TemplateValue } from "../../../lib/pure/template.ts";
+import { ConstraintInvalid, parseConstraint, skep, templateData } from "../../../proto/index.ts";
 import { isNegative, isSet, nanos } from "./durations.ts";
 import { SpecInvalid } from "./errors.ts";
 import { checkDnsName, checkDriver, checkLabels, isImageReference } from "./names.ts";
@@ -19,6 +20,7 @@ const specBytesMax = 400 * 1024;
 export function checkServiceSpec(spec: ServiceSpec): void {
   checkDnsName(spec);
   checkTaskSpec(spec.taskTemplate);
+  checkTemplates(spec);
   checkUpdateConfig(spec.updateConfig, "update");
   checkUpdateConfig(spec.rollbackConfig, "rollback");
   checkEndpoint(spec.endpointSpec);
@@ -27,6 +29,40 @@ export function checkServiceSpec(spec: ServiceSpec): void {
   const bytes = skep.objects.ServiceSpec.encode(spec).finish().length;
   if (bytes > specBytesMax)
     throw new SpecInvalid(`the service spec has ${bytes} bytes, and ${specBytesMax} are allowed`);
+}
+
+/** Tried on a task that could be the service's, so that a mistake is told now and not by each task. */
+function checkTemplates({ name, labels, taskTemplate }: ServiceSpec): void {
+  const { hostname, env, mounts } = taskTemplate?.containerSpec ?? {};
+  const task = {
+    id: "taskid",
+    slot: 1,
+    serviceId: "serviceid",
+    serviceAnnotations: { name: name ?? "", labels: labels ?? {} },
+  };
+  const node = { nodeId: "nodeid", hostname: "node", platform: { os: "linux", architecture: "x86_64" } };
+  const data = templateData(task, node);
+  const parts: readonly (readonly [string, readonly (string | null | undefined)[]])[] = [
+    ["hostname", [hostname]],
+    ["env", env ?? []],
+    ["mounts", (mounts ?? []).flatMap((mount) => templatesOfMount(mount))],
+  ];
+  for (const [what, texts] of parts) for (const text of texts) checkTemplate(what, text ?? "", data);
+}
+
+function templatesOfMount({ source, target, volumeOptions }: skep.objects.Mount.$Properties): string[] {
+  const labels = Object.values(volumeOptions?.labels ?? {});
+  const options = Object.values(volumeOptions?.driverConfig?.options ?? {});
+  return [source ?? "", target ?? "", ...labels, ...options];
+}
+
+function checkTemplate(what: string, text: string, data: TemplateValue): void {
+  try {
+    expandTemplate(what, text, data);
+  } catch (error) {
+    if (!(error instanceof TemplateInvalid)) throw error;
+    throw new SpecInvalid(`expanding ${what} failed: ${error.found}`, error.fix);
+  }
 }
 
 function checkMode(spec: ServiceSpec): void {
@@ -188,7 +224,7 @@ function checkMounts(mounts: readonly skep.objects.Mount.$Properties[]): void {
   const targets = new Set<string>();
   for (const { target, source, type, bindOptions, volumeOptions, tmpfsOptions } of mounts) {
     const kind = type ?? "";
-    if (!mountTypes.has(kind)) throw new SpecInvalid(`invalid mount config for type "${kind}": mount type unknown`);
+    if (!mountTypes.has(kind)) throw new SpecInvalid(`invalid MountType: "${kind}"`, "Use bind, volume or tmpfs");
     const invalid = (found: string): SpecInvalid =>
       new SpecInvalid(`invalid mount config for type "${kind}": ${found}`);
     const place = target ?? "";

@@ -25,6 +25,20 @@ const services: readonly Row[] = [
   ["a name with a space", service({ Name: "a b" }), 400, "name must be valid as a DNS name component"],
   ["no container", { Name: "bad" }, 400, "mismatched Runtime and *Spec fields"],
   ["another runtime", service({}, { Runtime: "plugin" }), 400, "mismatched Runtime and *Spec fields"],
+  [
+    "a template of what is not there",
+    service({}, {}, { Hostname: "{{.Node.Nothing}}" }),
+    400,
+    'expanding hostname failed: map has no entry for key "Nothing"',
+  ],
+  ["a template that is not closed", service({}, {}, { Env: ["A={{.Task.Slot"] }), 400, /^expanding env failed/],
+  [
+    "a template in a mount",
+    service({}, {}, { Mounts: [{ Type: "volume", Source: "{{.Bogus}}", Target: "/a" }] }),
+    400,
+    /^expanding mounts failed/,
+  ],
+  ["an unknown endpoint mode", service({ EndpointSpec: { Mode: "magic" } }), 400, 'invalid resolution mode: "magic"'],
   ["no image", service({}, {}, { Image: "" }), 400, "ContainerSpec: image reference must be provided"],
   [
     "a bad image",
@@ -116,9 +130,9 @@ const services: readonly Row[] = [
     "an unknown failure action",
     service({ UpdateConfig: { FailureAction: "explode" } }),
     400,
-    'unrecognized update failure action "explode"',
+    "unrecognized update failure action explode",
   ],
-  ["an unknown order", service({ UpdateConfig: { Order: "both" } }), 400, 'unrecognized update order "both"'],
+  ["an unknown order", service({ UpdateConfig: { Order: "both" } }), 400, "unrecognized update order both"],
   [
     "dnsrr with an ingress port",
     service({ EndpointSpec: { Mode: "dnsrr", Ports: [{ TargetPort: 80 }] } }),
@@ -191,7 +205,12 @@ const services: readonly Row[] = [
     400,
     "ContainerSpec: duplicate mount point: /a/",
   ],
-  ["an unknown mount", service({}, {}, { Mounts: [{ Type: "magic", Target: "/a" }] }), 400, /mount type unknown/],
+  [
+    "an unknown mount",
+    service({}, {}, { Mounts: [{ Type: "magic", Target: "/a" }] }),
+    400,
+    'invalid MountType: "magic"',
+  ],
   [
     "a bind without source",
     service({}, {}, { Mounts: [{ Type: "bind", Target: "/a" }] }),
@@ -304,6 +323,14 @@ const others: readonly (readonly [
   ],
   ["a secret that is no base64", "POST", "/secrets/create", { Name: "s", Data: "%%" }, 400, /illegal base64 data/],
   ["a secret with a slash", "POST", "/secrets/create", { Name: "a/b", Data: "eA==" }, 400, /^invalid name, only 64/],
+  [
+    "a driver of secrets that is not there",
+    "POST",
+    "/secrets/create",
+    { Name: "s", Driver: { Name: "vault" } },
+    400,
+    'plugin "vault" not found',
+  ],
   [
     "an unknown template",
     "POST",

@@ -444,7 +444,7 @@ test("why names the reason, the nearest miss and what would change it", async ()
   assert.match((await why(`tasks/${"t".repeat(5)}`)).summary, /^it is pending: none of 3 nodes/);
   const node = await why("nodes/host-1");
   assert.equal(node.settled, true);
-  assert.match(node.causes[0]?.text ?? "", /^web would fit here if: 128 MiB less/);
+  assert.match(node.causes[0]?.text ?? "", /^web would fit here but for this: 128 MiB less/);
   await update("/nodes/host-1", (changed) => (changed["Availability"] = "drain"));
   assert.match((await why("nodes/host-1")).summary, /^it is drained/);
   assert.equal((await get("/skep/v1/services/nosuch/why")).status, 404);

@@ -3,19 +3,18 @@
  * Source: features.md §1.2; labels and names are Swarm's, since tools read them.
  */
 import { ClusterError } from "../../../lib/pure/errors.ts";
-import type { skep } from "../../../proto/index.ts";
-import { expandTemplate, failTemplate, showValue, type TemplateFunction, type TemplateValue } from "./template.ts";
+import {
+  expandTemplate,
+  failTemplate,
+  showValue,
+  type TemplateFunction,
+  type TemplateValue,
+} from "../../../lib/pure/template.ts";
+import { taskName, templateData, type skep, type TemplateNode } from "../../../proto/index.ts";
 
 type Task = skep.objects.Task.$Properties;
 type ContainerSpec = skep.objects.ContainerSpec.$Properties;
 type Mount = skep.objects.Mount.$Properties;
-
-/** What templates may name of the node (contract.ts, NodeFacts). */
-export interface TemplateNode {
-  readonly nodeId: string;
-  readonly hostname: string;
-  readonly platform: { readonly os: string; readonly architecture: string };
-}
 
 /** What the executor hands to the rooms below; kept structural, so that this core needs none of them. */
 export interface TaskContainerPlan {
@@ -86,35 +85,6 @@ const systemLabel = "com.docker.swarm";
 
 export function durationNs(duration: skep.objects.Duration.$Properties | null | undefined): number {
   return (duration?.seconds ?? 0) * 1e9 + (duration?.nanos ?? 0);
-}
-
-/** `service.slot.task`, of global services `service.node.task`. */
-export function taskName(task: Task): string {
-  if ((task.name ?? "") !== "") return task.name ?? "";
-  const where = (task.slot ?? 0) > 0 ? String(task.slot) : (task.nodeId ?? "");
-  return `${task.serviceAnnotations?.name ?? ""}.${where}.${task.id ?? ""}`;
-}
-
-/** What templates see. */
-export function templateData(task: Task, node: TemplateNode): TemplateValue {
-  return {
-    Service: {
-      ID: task.serviceId ?? "",
-      Name: task.serviceAnnotations?.name ?? "",
-      Labels: { ...task.serviceAnnotations?.labels },
-    },
-    Node: {
-      ID: node.nodeId,
-      Hostname: node.hostname,
-      Platform: { OS: node.platform.os, Architecture: node.platform.architecture },
-    },
-    Task: {
-      ID: task.id ?? "",
-      Name: taskName(task),
-      // A global service's tasks have no slot; the node tells them apart.
-      Slot: (task.slot ?? 0) > 0 ? String(task.slot) : node.nodeId,
-    },
-  };
 }
 
 /** `env`, `secret` and `config`, which payloads of secrets and configs may use. */

@@ -3,7 +3,7 @@
  * functions, pipes, if, with, range, comments, trimmed white space. Pure, and bounded: a template comes from outside.
  * Source: pkg.go.dev/text/template; what a template sees is Swarm's (features.md §1.2).
  */
-import { ClusterError } from "../../../lib/pure/errors.ts";
+import { ClusterError } from "./errors.ts";
 
 export type TemplateValue =
   string | number | boolean | undefined | readonly TemplateValue[] | { readonly [name: string]: TemplateValue };
@@ -12,10 +12,12 @@ export type TemplateFunction = (...args: readonly TemplateValue[]) => TemplateVa
 
 export class TemplateInvalid extends ClusterError {
   readonly code = "TEMPLATE_INVALID";
+  readonly found: string;
   constructor(where: string, found: string) {
     super(`Cannot expand the template of ${where}: ${found}`, {
       fix: 'Write it as {{.Service.Name}}, {{.Node.Hostname}}, {{.Task.Slot}} or {{index .Service.Labels "name"}}',
     });
+    this.found = found;
   }
 }
 
