@@ -3,8 +3,8 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, rmSync } from "node:fs";
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdir, readFile, readdir, rename, rm, rmdir, stat, unlink, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
@@ -566,7 +566,7 @@ export class Container {
   }
 
   async #ended(life: Life): Promise<void> {
-    const exit = await readExit(this.stateDirectory, this.#host.settings.clock.wallMs());
+    const exit = readExit(this.stateDirectory, this.#host.settings.clock.wallMs());
     await this.#finish(
       life,
       exit ?? { code: lostExitCode, signal: 0, oomKilled: false, finishedAtMs: this.#host.settings.clock.wallMs() },
@@ -579,14 +579,14 @@ export class Container {
    */
   async #monitorLost(life: Life): Promise<void> {
     const { clock, logger } = this.#host.settings;
-    if ((await readExit(this.stateDirectory, clock.wallMs())) === undefined) {
+    if (readExit(this.stateDirectory, clock.wallMs()) === undefined) {
       logger.warn("a monitor died before its container", { container: this.id, pid: life.pid });
       const identity = await readIdentity(this.stateDirectory);
       if (identity !== undefined) await this.#untilGone(identity, Infinity);
     }
     await this.#locked(async () => {
       if (this.#life !== life) return; // it was ended otherwise meanwhile
-      const exit = await readExit(this.stateDirectory, clock.wallMs());
+      const exit = readExit(this.stateDirectory, clock.wallMs());
       if (exit === undefined) await this.#deleteInRuntime();
       await this.#finish(
         life,
@@ -608,23 +608,26 @@ export class Container {
       lastDelayMs: life.delayMs,
       stoppedByUser: state.stoppedByUser,
     });
-    await this.#update({
+    const ended = {
       status: decision.restart ? "restarting" : "exited",
       pid: 0,
       exit,
       restarting: decision.restart,
-    });
+    } as const;
+    // One that is about to be removed is removed after a crash, too: its record need not say first how it ended.
+    const isRemoved = !decision.restart && hostConfig.AutoRemove === true && state.status !== "removing";
+    if (isRemoved) this.#note(ended);
+    else await this.#update(ended);
     this.#emit("die", { exitCode: String(exit.code), ...(exit.signal > 0 ? { signal: String(exit.signal) } : {}) });
     life.over.resolve(exit);
     this.#logEnded?.resolve();
     this.#wake("exit");
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
+    if (isRemoved) return this.#eraseAfterClients();
     this.#clearState();
-    if (!decision.restart) await this.#letGo();
     if (decision.restart) this.#restartLater(decision.delayMs);
-    else if (hostConfig.AutoRemove === true && this.#record.state.status !== "removing")
-      await this.#eraseAfterClients();
+    else await this.#letGo();
   }
 
   /** Whoever is still reading its output gets it all, within reason. */
@@ -633,6 +636,8 @@ export class Container {
     const late = sleep(this.#host.settings.clock, slowClientMs, patience.signal).catch(() => undefined);
     await Promise.race([Promise.all(Array.from(this.#clients, ({ finished }) => finished)), late]);
     patience.abort();
+    // Nor that its removal has begun.
+    this.#note({ status: "removing" });
     await this.#erase(true);
   }
 
@@ -882,29 +887,41 @@ export class Container {
   async #erase(volumes: boolean): Promise<void> {
     if (this.#removed) return;
     const { settings, records } = this.#host;
-    await this.#update({ status: "removing" });
-    if (!this.#isBare) {
-      this.#clearState();
-      await this.#letGo();
-    }
-    this.#host.volumes.release(this.id);
-    if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
+    if (this.#record.state.status !== "removing") await this.#update({ status: "removing" });
+    if (!this.#isBare) this.#clearState();
     // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.
-    const trash = join(settings.dataDirectory, "trash");
-    await mkdir(trash, { recursive: true });
-    const doomed = join(trash, `${this.id}-${randomBytes(4).toString("hex")}`);
-    await rename(this.directory, doomed).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
-    await settings.rootfs.release(this.id);
+    const doomed = this.#toTrash();
+    // One waits for the kernel, the other for the disk.
+    await Promise.all([this.#giveBack(volumes), settings.rootfs.release(this.id)]);
     await records.delete(this.id);
     this.#removed = true;
-    this.#host.tasks.start(`clear away ${this.id}`, () => rm(doomed, { recursive: true, force: true }));
     this.#emit("destroy");
     this.#host.forget(this);
     for (const attachment of this.#attachments) attachment.abandon();
     this.#wake("removed");
     this.#tellChange();
+    if (doomed !== undefined) this.#host.tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
+  }
+
+  /** Its networks and volumes. */
+  async #giveBack(volumes: boolean): Promise<void> {
+    if (!this.#isBare) await this.#letGo();
+    this.#host.volumes.release(this.id);
+    if (volumes) for (const name of this.#record.anonymousVolumes) await this.#host.volumes.remove(name);
+  }
+
+  /** @returns where its files are now; undefined: it has none */
+  #toTrash(): string | undefined {
+    const trash = join(this.#host.settings.dataDirectory, "trash");
+    mkdirSync(trash, { recursive: true });
+    const doomed = join(trash, `${this.id}-${randomBytes(4).toString("hex")}`);
+    try {
+      renameSync(this.directory, doomed);
+      return doomed;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      return undefined;
+    }
   }
 
   /** Resolves with how it ended. `next-exit` and a container that never ran wait for an end to come. */
@@ -1285,7 +1302,7 @@ export class Container {
       }
       const thought = this.#record.state.status;
       const wasRunning = thought === "running" || thought === "paused" || thought === "restarting";
-      const exit = await readExit(this.stateDirectory, clock.wallMs());
+      const exit = readExit(this.stateDirectory, clock.wallMs());
       if (exit === undefined && (await this.#adopt())) return "adopted";
       const identity = await readIdentity(this.stateDirectory);
       await this.#killRemains();
@@ -1425,6 +1442,15 @@ export class Container {
 
   async #put(record: ContainerRecord): Promise<void> {
     await this.#host.records.put(record);
+    this.#show(record);
+  }
+
+  /** What need not outlive the daemon. */
+  #note(change: Partial<RecordedState>): void {
+    this.#show({ ...this.#record, state: { ...this.#record.state, ...change } });
+  }
+
+  #show(record: ContainerRecord): void {
     this.#record = record;
     this.#tellChange();
   }
@@ -1480,9 +1506,14 @@ async function isAlive(identity: Identity): Promise<boolean> {
   return boot === identity.bootId && fields[0] !== "Z" && Number(fields[19]) === identity.startTime;
 }
 
-async function readExit(stateDirectory: string, nowMs: number): Promise<ExitStatus | undefined> {
-  const text = await readFile(join(stateDirectory, "exit.json"), "utf8").catch(() => undefined);
-  if (text === undefined) return undefined;
+/** At once: a small file in memory. */
+function readExit(stateDirectory: string, nowMs: number): ExitStatus | undefined {
+  let text;
+  try {
+    text = readFileSync(join(stateDirectory, "exit.json"), "utf8");
+  } catch {
+    return undefined; // it has none, or none that can be read
+  }
   const exit = JSON.parse(text) as { code: number; signal: number; oomKilled: boolean; finishedAt?: number };
   return {
     code: exit.code,
@@ -1490,4 +1521,18 @@ async function readExit(stateDirectory: string, nowMs: number): Promise<ExitStat
     oomKilled: exit.oomKilled,
     finishedAtMs: exit.finishedAt === undefined ? nowMs : exit.finishedAt / 1e6,
   };
+}
+
+/**
+ * The files of a container, in the trash. One that wrote nothing has a log and four directories; to walk them takes four times
+ * as many trips to the thread pool. Not at once: what is removed from a disk may take it milliseconds.
+ */
+async function clearAway(directory: string): Promise<void> {
+  try {
+    await unlink(join(directory, "container.log"));
+    for (const path of ["upper", "work/work", "work", ""]) await rmdir(join(directory, path));
+  } catch {
+    // There is more, or less.
+    await rm(directory, { recursive: true, force: true });
+  }
 }

@@ -1,5 +1,6 @@
 /** All containers of one worker: their names, their creation, their return after a restart of the daemon. */
 import { randomBytes, randomInt } from "node:crypto";
+import { mkdirSync } from "node:fs";
 import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -219,7 +220,7 @@ export class Containers implements AsyncDisposable {
           health: noHealth,
         },
       };
-      await mkdir(join(this.#settings.dataDirectory, "containers", id), { mode: 0o711 });
+      mkdirSync(join(this.#settings.dataDirectory, "containers", id), { mode: 0o711 });
       made = true;
       await this.#records.put(record);
       const container = new Container(this.#host, record);
