@@ -51,6 +51,8 @@ export interface ServiceRecord {
   readonly aliases: readonly string[];
   /** CIDR; empty in mode dnsrr. */
   readonly virtualIp: string;
+  /** The same of IPv6; left out where it has none. */
+  readonly virtualIp6?: string;
   readonly mode: "vip" | "dnsrr";
   readonly ports: readonly ServicePort[];
   /** Of the mesh: it goes through the tunnel or not at all. Left out: it goes as it is. */

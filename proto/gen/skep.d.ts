@@ -19163,6 +19163,9 @@ export namespace skep {
             /** ServiceRecord encrypted. */
             encrypted: boolean;
 
+            /** ServiceRecord virtualIp6. */
+            virtualIp6: string;
+
             /**
              * Creates a new ServiceRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19225,6 +19228,9 @@ export namespace skep {
 
                 /** ServiceRecord encrypted */
                 encrypted?: (boolean|null);
+
+                /** ServiceRecord virtualIp6 */
+                virtualIp6?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -26044,6 +26044,7 @@ export const skep = $root.skep = (() => {
             ServiceRecord.prototype.mode = 0;
             ServiceRecord.prototype.ports = $util.emptyArray;
             ServiceRecord.prototype.encrypted = false;
+            ServiceRecord.prototype.virtualIp6 = "";
 
             ServiceRecord.create = function(properties) {
                 return new ServiceRecord(properties);
@@ -26074,6 +26075,8 @@ export const skep = $root.skep = (() => {
                         $root.skep.objects.EndpointPortConfig.encode(message.ports[i], writer.uint32(58).fork(), _depth + 1).ldelim();
                 if (message.encrypted != null && $Object.hasOwnProperty.call(message, "encrypted") && message.encrypted !== false)
                     writer.uint32(64).bool(message.encrypted);
+                if (message.virtualIp6 != null && $Object.hasOwnProperty.call(message, "virtualIp6") && message.virtualIp6 !== "")
+                    writer.uint32(74).string(message.virtualIp6);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26175,6 +26178,15 @@ export const skep = $root.skep = (() => {
                                 message.encrypted = value;
                             else
                                 delete message.encrypted;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.virtualIp6 = value;
+                            else
+                                delete message.virtualIp6;
                             continue;
                         }
                     }

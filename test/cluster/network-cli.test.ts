@@ -483,7 +483,15 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
       (await lookUp6(b, "t2", "tasks.six")).startsWith("fd00:c2::"),
     );
     assert.match(await inside(b, "t2", page(await lookUp6(b, "t2", "tasks.six"))), /^root:/);
-    assert.equal(await lookUp6(b, "t2", "six"), "", "a virtual address is of IPv4");
+    const shownIps = await docker(a, "service", "inspect", "-f", "{{json .Endpoint.VirtualIPs}}", "six");
+    const [four, six, ...more] = JSON.parse(shownIps) as { NetworkID: string; Addr: string }[];
+    assert.deepEqual([four?.NetworkID, more], [six?.NetworkID, []]);
+    assert.match(four?.Addr ?? "", /^10\./);
+    assert.match(six?.Addr ?? "", /^fd00:c2::[0-9a-f]+\/64$/);
+    const virtual = six?.Addr.split("/")[0] ?? "";
+    assert.equal(await lookUp6(b, "t2", "six"), virtual);
+    assert.match(await inside(b, "t2", page(virtual)), /^root:/);
+    assert.match(await inside(b, "t2", `busybox nslookup ${virtual}`), /name = six\.six2/);
     await docker(a, "service", "rm", "six");
     await docker(a, "rm", "-f", "t1");
     await docker(b, "rm", "-f", "t2");

@@ -14,9 +14,11 @@
  *                                              one datagram
  *   net-probe receive|receive6 PORT            prints each datagram that arrives, until it is killed
  *   net-probe bind PORT                        holds a tcp port that listens, until it is killed; prints "ready"
- *   net-probe sctp-serve NAME PORT             answers the first packet of an SCTP association, and no more of it: kernels
+ *   net-probe sctp-serve NAME PORT [ADDRESS]   answers the first packet of an SCTP association, and no more of it: kernels
  *                                              without SCTP carry it all the same; prints "ready"
  *   net-probe sctp-get ADDRESS PORT            sends such a packet; prints the answer, or "ERR what"
+ *   net-probe claim6 router|neighbour LINK ADDRESS
+ *                                              tells all on a link to be a router, of ADDRESS's prefix, or to have ADDRESS
  *   net-probe many ADDRESS PORT COUNT          connections one after the other; prints each answer or ERR
  *   net-probe asks                             a question for each line of input, `tcp|udp ADDRESS PORT WAITMS`, one after
  *                                              the other; prints each answer or ERR
@@ -28,12 +30,15 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -314,7 +319,7 @@ static uint32_t sctp_checksum(const void *bytes, size_t count)
     return htole32(~sum);
 }
 
-static int sctp_send(int fd, const struct sockaddr_in *to, int from_port, int to_port, uint32_t tag, int type, const char *text)
+static int sctp_send(int fd, const struct endpoint *to, int from_port, int to_port, uint32_t tag, int type, const char *text)
 {
     struct sctp_packet packet = {
         .common = {.source = htons((uint16_t)from_port), .destination = htons((uint16_t)to_port), .tag = tag},
@@ -326,19 +331,23 @@ static int sctp_send(int fd, const struct sockaddr_in *to, int from_port, int to
     if (text)
         snprintf(packet.cookie.text, sizeof packet.cookie.text, "%s", text);
     packet.common.checksum = sctp_checksum(&packet, size);
-    return sendto(fd, &packet, size, 0, (const struct sockaddr *)to, sizeof *to) < 0 ? -1 : 0;
+    struct endpoint host = *to;
+    /* A raw socket has no ports (ip(7), ipv6(7)); both families have theirs in one place. */
+    host.v4.sin_port = 0;
+    return sendto(fd, &packet, size, 0, &host.any, host.size) < 0 ? -1 : 0;
 }
 
 /* One that is whole and of this type; -1: nothing came. */
-static int sctp_receive(int fd, int type, struct sctp_packet *packet, struct sockaddr_in *from)
+static int sctp_receive(int fd, int type, struct sctp_packet *packet, struct endpoint *from)
 {
     unsigned char buffer[2048];
     for (;;) {
-        socklen_t room = sizeof *from;
-        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)from, &room);
+        from->size = sizeof from->v6;
+        ssize_t got = recvfrom(fd, buffer, sizeof buffer, 0, &from->any, &from->size);
         if (got < 0)
             return -1;
-        size_t head = (buffer[0] & 15u) * 4u, size = (size_t)got - head;
+        /* Of IPv6 the header is not told. */
+        size_t head = from->any.sa_family == AF_INET6 ? 0 : (buffer[0] & 15u) * 4u, size = (size_t)got - head;
         if ((size_t)got < head + sizeof packet->common + sizeof packet->init || size > sizeof *packet)
             continue;
         memset(packet, 0, sizeof *packet);
@@ -350,18 +359,24 @@ static int sctp_receive(int fd, int type, struct sctp_packet *packet, struct soc
     }
 }
 
-static int sctp_serve(const char *name, int port)
+static const void *host_of(const struct endpoint *end)
 {
-    int fd = socket(AF_INET, SOCK_RAW, IPPROTO_SCTP);
-    struct sockaddr_in peer;
+    return end->any.sa_family == AF_INET6 ? (const void *)&end->v6.sin6_addr : &end->v4.sin_addr;
+}
+
+static int sctp_serve(const char *name, int port, const char *address)
+{
+    int fd = socket(endpoint_of(address, 0).any.sa_family, SOCK_RAW, IPPROTO_SCTP);
+    struct endpoint peer;
     struct sctp_packet packet;
     if (fd < 0)
         return failed("serve");
     say_ready();
     while (sctp_receive(fd, SCTP_INIT, &packet, &peer) == 0) {
-        char text[128], from[INET_ADDRSTRLEN];
-        inet_ntop(AF_INET, &peer.sin_addr, from, sizeof from);
-        snprintf(text, sizeof text, "%.20s peer=%s:%d", name, from, ntohs(packet.common.source));
+        char text[128], from[INET6_ADDRSTRLEN];
+        inet_ntop(peer.any.sa_family, host_of(&peer), from, sizeof from);
+        snprintf(text, sizeof text, peer.any.sa_family == AF_INET6 ? "%.12s peer=[%s]:%d" : "%.20s peer=%s:%d", name, from,
+                 ntohs(packet.common.source));
         if (ntohs(packet.common.destination) == port)
             sctp_send(fd, &peer, port, ntohs(packet.common.source), packet.init.tag, SCTP_INIT_ACK, text);
     }
@@ -370,8 +385,8 @@ static int sctp_serve(const char *name, int port)
 
 static int sctp_get(const char *address, int port)
 {
-    int fd = socket(AF_INET, SOCK_RAW, IPPROTO_SCTP), own = 20000 + getpid() % 20000;
-    struct sockaddr_in there = address_of(address, 0), peer;
+    struct endpoint there = endpoint_of(address, 0), peer;
+    int fd = socket(there.any.sa_family, SOCK_RAW, IPPROTO_SCTP), own = 20000 + getpid() % 20000;
     struct timeval limit = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
     struct sctp_packet packet;
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
@@ -381,10 +396,59 @@ static int sctp_get(const char *address, int port)
         if (sctp_receive(fd, SCTP_INIT_ACK, &packet, &peer) < 0)
             return failed("answer");
     } while (ntohs(packet.common.destination) != own || ntohs(packet.common.source) != port ||
-             peer.sin_addr.s_addr != there.sin_addr.s_addr);
+             memcmp(host_of(&peer), host_of(&there), there.any.sa_family == AF_INET6 ? 16 : 4) != 0);
     packet.cookie.text[sizeof packet.cookie.text - 1] = '\0';
     puts(packet.cookie.text);
     return 0;
+}
+
+/* RFC 4861 §4.2 and §4.4, with the hop limit that both ask for. */
+static int claim6(const char *what, const char *link, const char *address)
+{
+    union {
+        struct nd_router_advert router;
+        struct nd_neighbor_advert neighbour;
+    } head = { 0 };
+    struct __attribute__((packed)) {
+        uint8_t type, units, mac[6];
+    } own = { .units = 1 };
+    struct nd_opt_prefix_info prefix = { .nd_opt_pi_type = ND_OPT_PREFIX_INFORMATION,
+                                         .nd_opt_pi_len = 4,
+                                         .nd_opt_pi_prefix_len = 64,
+                                         .nd_opt_pi_flags_reserved = ND_OPT_PI_FLAG_ONLINK | ND_OPT_PI_FLAG_AUTO,
+                                         .nd_opt_pi_valid_time = htonl(3600),
+                                         .nd_opt_pi_preferred_time = htonl(3600) };
+    struct endpoint claimed = endpoint_of(address, 0), all = endpoint_of("ff02::1", 0);
+    struct ifreq name = { 0 };
+    int fd = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6), hops = 255, none = 0, is_router = strcmp(what, "router") == 0;
+    unsigned char packet[128];
+    size_t size = 0;
+    snprintf(name.ifr_name, sizeof name.ifr_name, "%s", link);
+    /* Others are to hear it, not the one who says it. */
+    if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &name) < 0 ||
+        setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &none, sizeof none) < 0 ||
+        setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof hops) < 0)
+        return failed("claim");
+    memcpy(own.mac, name.ifr_hwaddr.sa_data, sizeof own.mac);
+    own.type = is_router ? ND_OPT_SOURCE_LINKADDR : ND_OPT_TARGET_LINKADDR;
+    if (is_router) {
+        head.router.nd_ra_type = ND_ROUTER_ADVERT;
+        head.router.nd_ra_router_lifetime = htons(1800);
+        prefix.nd_opt_pi_prefix = claimed.v6.sin6_addr;
+        memset(prefix.nd_opt_pi_prefix.s6_addr + 8, 0, 8);
+        memcpy(packet, &head.router, size = sizeof head.router);
+        memcpy(packet + size, &prefix, sizeof prefix);
+        size += sizeof prefix;
+    } else {
+        head.neighbour.nd_na_type = ND_NEIGHBOR_ADVERT;
+        head.neighbour.nd_na_flags_reserved = ND_NA_FLAG_OVERRIDE | ND_NA_FLAG_ROUTER;
+        head.neighbour.nd_na_target = claimed.v6.sin6_addr;
+        memcpy(packet, &head.neighbour, size = sizeof head.neighbour);
+    }
+    memcpy(packet + size, &own, sizeof own);
+    size += sizeof own;
+    all.v6.sin6_scope_id = if_nametoindex(link);
+    return sendto(fd, packet, size, 0, &all.any, all.size) == (ssize_t)size ? 0 : failed("claim");
 }
 
 int main(int count, char **words)
@@ -419,12 +483,14 @@ int main(int count, char **words)
         signal(SIGCHLD, SIG_IGN);
         return serve(plain[1], atoi(plain[2]), at > 3 ? plain[3] : "0.0.0.0");
     }
-    if (at == 3 && strcmp(plain[0], "sctp-serve") == 0)
-        return sctp_serve(plain[1], atoi(plain[2]));
+    if (at >= 3 && strcmp(plain[0], "sctp-serve") == 0)
+        return sctp_serve(plain[1], atoi(plain[2]), at > 3 ? plain[3] : "0.0.0.0");
     if (at == 3 && strcmp(plain[0], "sctp-get") == 0)
         return sctp_get(plain[1], atoi(plain[2]));
     if (at == 3 && strcmp(plain[0], "get") == 0)
         return ask_once(plain[1], atoi(plain[2]));
+    if (at == 4 && strcmp(plain[0], "claim6") == 0)
+        return claim6(plain[1], plain[2], plain[3]);
     if (at == 3 && strcmp(plain[0], "hold") == 0) {
         char line[16];
         fd = open_to(plain[1], atoi(plain[2]));

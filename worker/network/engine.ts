@@ -280,6 +280,7 @@ interface WorkerOptions {
 const ownTables: readonly NftTableName[] = [
   { family: "ip", table: "skep" },
   { family: "ip6", table: "skep" },
+  { family: "ip6", table: "skepvip" },
   { family: "netdev", table: "skep" },
 ];
 

@@ -355,7 +355,7 @@ class NftChanges {
       const name = `${chain.family} ${chain.table} ${chain.chain}`;
       const { family, table, balance } = chain;
       // A table that is defined anew has its chains in the same transaction, so that none is empty for a moment.
-      if (balance !== undefined && family === "ip" && !this.#defined.has(tableKey(chain))) {
+      if (balance !== undefined && (family === "ip" || family === "ip6") && !this.#defined.has(tableKey(chain))) {
         if (after === undefined) emptied.push({ op: "chain-delete", family, table, chain: chain.chain });
         else balanced.push({ op: "balance", family, table, chain: chain.chain, ...balance });
       } else if (after === undefined) gone.push(`delete chain ${name}`);

@@ -205,7 +205,7 @@ test("a task gets an address of each family, the one that it asks for, or the re
   assert.match(ledger.grantTask(task("h", "other"), undefined).kind, /refused/);
 });
 
-test("IPv6 is given where it is asked for: a subnet of the cluster's, or the network's own; services are balanced in IPv4", () => {
+test("IPv6 is given where it is asked for: a subnet of the cluster's, or the network's own", () => {
   const ledger = new Ledger();
   const subnets = (id: string, spec: skep.objects.NetworkSpec.$Properties): string =>
     (open(ledger, network(id, { spec: { name: id, ...spec } })).ipam!.config ?? [])
@@ -216,19 +216,48 @@ test("IPv6 is given where it is asked for: a subnet of the cluster's, or the net
   const ipam = { config: [{ subnet: "fd00:7::/64" }] };
   assert.equal(subnets("c", { enableIpv6: true, ipam }), "10.0.2.0/24 10.0.2.1, fd00:7::/64 fd00:7::1");
   assert.equal(subnets("d", { ipam }), "10.0.3.0/24 10.0.3.1", "without --ipv6 its subnet is not looked at");
-  const service = skep.objects.Service.decode(
-    skep.objects.Service.encode({
-      id: "s",
-      spec: { name: "s", taskTemplate: { networks: [{ target: "c" }] } },
-    }).finish(),
-  );
-  const answer = ledger.grantService(service);
-  assert.deepEqual(answer.kind === "granted" && answer.grant.virtualIps, [{ networkId: "c", addr: "10.0.2.2/24" }]);
   const low = network("low", {
     spec: { name: "low", enableIpv6: true, ipam: { config: [{ subnet: "fe80:1::/64" }] } },
   });
   ledger.setNetwork(low);
   assert.equal(ledger.grantNetwork(low).kind, "refused");
+});
+
+test("a service has a virtual address of each family that its network has; one that had one of IPv4 keeps it", () => {
+  const ledger = new Ledger();
+  const ipam = { config: [{ subnet: "10.7.0.0/29" }, { subnet: "fd00:7::/64" }] };
+  open(ledger, network("six", { spec: { name: "six", enableIpv6: true, ipam } }));
+  open(ledger, network("four"));
+  const specOf = (...targets: string[]): skep.objects.ServiceSpec.$Properties => ({
+    taskTemplate: { networks: targets.map((target) => ({ target })) },
+  });
+  const asks = (id: string, ...targets: string[]): skep.objects.Service => service(id, { spec: specOf(...targets) });
+  const given = (asked: Readonly<skep.objects.Service>): skep.objects.Endpoint.$Properties => {
+    const answer = ledger.grantService(asked);
+    return answer.kind === "granted" ? answer.grant : assert.fail(answer.refusal.text);
+  };
+  const both = given(asks("s", "six", "four"));
+  assert.deepEqual(both.virtualIps, [
+    { networkId: "six", addr: "10.7.0.2/29" },
+    { networkId: "six", addr: "fd00:7::2/64" },
+    { networkId: "four", addr: "10.0.0.2/24" },
+  ]);
+  assert.equal(ledger.setService(service("s", { spec: specOf("six", "four"), endpoint: both })), true, "settled");
+  // As an earlier version left it.
+  const old = service("old", {
+    spec: specOf("six"),
+    endpoint: { virtualIps: [{ networkId: "six", addr: "10.7.0.5/29" }] },
+  });
+  assert.equal(ledger.setService(old), false);
+  assert.deepEqual(given(old).virtualIps, [
+    { networkId: "six", addr: "10.7.0.5/29" },
+    { networkId: "six", addr: "fd00:7::3/64" },
+  ]);
+  ledger.removeService("s");
+  assert.deepEqual(
+    given(asks("next", "six")).virtualIps?.map(({ addr }) => addr),
+    ["10.7.0.6/29", "fd00:7::4/64"],
+  );
 });
 
 test("a ledger that is read from the store gives nothing twice", () => {

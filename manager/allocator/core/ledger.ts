@@ -313,15 +313,15 @@ export class Ledger {
         const book = this.#find(target ?? "");
         if (book === undefined) return refused(networkMissing(target ?? ""));
         if (book.isLocal) continue;
-        const address = this.#virtualIp(book, owner, holding);
-        if (typeof address !== "string") return refused(address);
-        virtualIps.push({ networkId: book.id, addr: address });
+        const addresses = this.#virtualIps(book, owner, holding);
+        if ("reason" in addresses) return refused(addresses);
+        virtualIps.push(...addresses.map((addr) => ({ networkId: book.id, addr })));
       }
       const ingress = ports.some(isIngress) ? this.#ingress() : undefined;
       // The mesh finds the tasks without it, so a full ingress network keeps nobody from publishing ports.
-      const address = ingress === undefined ? undefined : this.#virtualIp(ingress, owner, holding);
-      if (ingress !== undefined && typeof address === "string")
-        virtualIps.push({ networkId: ingress.id, addr: address });
+      const addresses = ingress === undefined ? [] : this.#virtualIps(ingress, owner, holding);
+      if (ingress !== undefined && !("reason" in addresses))
+        virtualIps.push(...addresses.map((addr) => ({ networkId: ingress.id, addr })));
     }
     this.#keepOnly(owner, holding, virtualIps, ports);
     return granted({ spec, ports: [...ports], virtualIps });
@@ -362,12 +362,17 @@ export class Ledger {
     return found;
   }
 
-  #virtualIp(book: NetworkBook, owner: string, holding: Holding): string | Refusal {
+  /** One of each family that the network has, IPv4 first; those that it has already stay. */
+  #virtualIps(book: NetworkBook, owner: string, holding: Holding): readonly string[] | Refusal {
     if (book.pools.length === 0) return book.refusal ?? networkNotReady(book.id, "it has no addresses yet");
-    const has = holding.addresses.find((each) => each.networkId === book.id);
-    if (has !== undefined) return has.pool.format(has.value);
-    // Balanced in IPv4; tasks themselves have addresses of both.
-    return this.#take(book, owner, holding, 32);
+    const found: string[] = [];
+    for (const bits of familiesOf(book)) {
+      const has = holding.addresses.find(({ networkId, pool }) => networkId === book.id && pool.subnet.bits === bits);
+      const address = has === undefined ? this.#take(book, owner, holding, bits) : has.pool.format(has.value);
+      if (typeof address !== "string") return address;
+      found.push(address);
+    }
+    return found;
   }
 
   /** Of what the owner had, what is not in the endpoint any more. */
@@ -400,12 +405,17 @@ export class Ledger {
       for (const { target } of networks) {
         const book = this.#find(target ?? "");
         if (book === undefined) return false;
-        if (!book.isLocal) wanted.add(book.id);
+        if (book.isLocal) continue;
+        if (book.pools.length === 0) return false;
+        for (const bits of familiesOf(book)) wanted.add(`${book.id} ${bits}`);
       }
-    const has = new Set((endpoint.virtualIps ?? []).map(({ networkId }) => networkId ?? ""));
     const ingress = this.#ingress();
-    if (ingress !== undefined) has.delete(ingress.id);
-    return has.size === wanted.size && [...wanted].every((id) => has.has(id));
+    const has = new Set(
+      (endpoint.virtualIps ?? []).flatMap(({ networkId, addr }) =>
+        networkId === ingress?.id ? [] : [`${networkId} ${parseSubnet(addr ?? "")?.bits}`],
+      ),
+    );
+    return has.size === wanted.size && [...wanted].every((one) => has.has(one));
   }
 
   // ------------------------------------------------------------------------------------------------------------ tasks
@@ -467,8 +477,7 @@ export class Ledger {
     const fixed = asked.length > 0 ? this.#asked(book, owner, holding, asked) : [];
     if ("reason" in fixed) return fixed;
     const found: string[] = [];
-    for (const bits of [32, 128] as const) {
-      if (!book.pools.some(({ subnet }) => subnet.bits === bits)) continue;
+    for (const bits of familiesOf(book)) {
       const own = fixed.filter((text) => parseSubnet(text)?.bits === bits);
       found.push(...own);
       if (own.length > 0) continue;
@@ -591,6 +600,9 @@ export class Ledger {
     return undefined;
   }
 }
+
+const familiesOf = ({ pools }: NetworkBook): (32 | 128)[] =>
+  ([32, 128] as const).filter((bits) => pools.some(({ subnet }) => subnet.bits === bits));
 
 /** What a network is to have, in the order in which it is given: as asked, and one of each family that it wants. */
 function wishesOf(

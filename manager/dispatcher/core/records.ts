@@ -63,7 +63,10 @@ export function serviceRecords(service: Service, ingressId: string | undefined, 
   const mode = spec?.endpointSpec?.mode ?? EndpointMode.VIP;
   const own = spec?.taskTemplate?.networks ?? [];
   const configs = own.length > 0 ? own : (spec?.networks ?? []);
-  const virtualIps = new Map((endpoint?.virtualIps ?? []).map(({ networkId, addr }) => [networkId ?? "", addr ?? ""]));
+  const virtualIps = new Map<string, string>();
+  const virtualIps6 = new Map<string, string>();
+  for (const { networkId, addr } of endpoint?.virtualIps ?? [])
+    (isV6(addr ?? "") ? virtualIps6 : virtualIps).set(networkId ?? "", addr ?? "");
   const records: ServiceRecord[] = configs.flatMap(({ target, aliases }) =>
     (target ?? "") === ""
       ? []
@@ -74,6 +77,7 @@ export function serviceRecords(service: Service, ingressId: string | undefined, 
             name,
             aliases: aliases ?? [],
             virtualIp: virtualIps.get(target ?? "") ?? "",
+            ...(virtualIps6.has(target ?? "") ? { virtualIp6: virtualIps6.get(target ?? "") ?? "" } : {}),
             mode,
             ports: [],
           },
@@ -93,6 +97,8 @@ export function serviceRecords(service: Service, ingressId: string | undefined, 
     });
   return records;
 }
+
+const isV6 = (cidr: string): boolean => cidr.includes(":");
 
 /** What the mesh opens for it; a port is there once the allocator has given its number. */
 export const ingressPorts = ({ endpoint }: Service): readonly Port[] =>

@@ -375,7 +375,12 @@ test("a service has a record in each of its networks, and none in networks of ea
   const networks = [{ target: "net", aliases: ["alias"] }, { target: "host" }];
   const service = serviceOf({
     spec: { name: "web", taskTemplate: { networks }, endpointSpec: { mode: EndpointMode.VIP } },
-    endpoint: { virtualIps: [{ networkId: "net", addr: "10.0.1.2/24" }] },
+    endpoint: {
+      virtualIps: [
+        { networkId: "net", addr: "10.0.1.2/24" },
+        { networkId: "net", addr: "fd00:b1::2/64" },
+      ],
+    },
   });
   tables.setService("web", service);
   assert.deepEqual(
@@ -387,6 +392,7 @@ test("a service has a record in each of its networks, and none in networks of ea
         name: "web",
         aliases: ["alias"],
         virtualIp: "10.0.1.2/24",
+        virtualIp6: "fd00:b1::2/64",
         mode: EndpointMode.VIP,
         ports: [],
       },

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import type { OverlayNetwork, Sandbox, SandboxRequest } from "../../../worker/network/contract.ts";
+import type { OverlayNetwork, Sandbox, SandboxRequest, ServiceRecord } from "../../../worker/network/contract.ts";
 import { whySkipped } from "../containers/host.ts";
 import {
   bridgeWish,
@@ -14,6 +14,7 @@ import {
   NetHosts,
   overlayEndpoint,
   overlayOf,
+  overlayService,
   overlayTask,
   overlayWish,
   peerOf,
@@ -21,7 +22,7 @@ import {
   recordsOf,
   type NetHost,
 } from "./net-host.ts";
-import { eventually, type NetWorld } from "./world.ts";
+import { eventually, output, type NetWorld } from "./world.ts";
 
 const both = { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" };
 const blue = overlayOf("blue", 4097, both);
@@ -180,18 +181,33 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
   });
 
   describe("in overlays", () => {
+    const vip = "fd00:b1::100";
+    const tasks = {
+      o1: overlayTask("o1", blue, 1, 11),
+      o2: overlayTask("o2", blue, 1, 12),
+      p1: overlayTask("p1", blue, 2, 21),
+      r1: overlayTask("r1", red, 1, 31),
+    };
+    type Name = keyof typeof tasks;
+    const names = Object.keys(tasks) as Name[];
+    const record = (name: Name, serving: boolean) => overlayEndpoint(tasks[name], serving);
+    const service = (network: OverlayNetwork): ServiceRecord => ({
+      ...overlayService("web", network, "10.0.1.100"),
+      virtualIp6: `${vip}/64`,
+    });
+    const publish = (network: OverlayNetwork): Promise<void> =>
+      hosts.change({ kind: "service", key: `${network.id}/web`, record: service(network) });
+    /** From now on these are healthy, and no others. */
+    const serve = (...serving: readonly Name[]): Promise<void> =>
+      hosts.change(...names.map((name) => endpointChange(tasks[name], record(name, serving.includes(name)))));
+    const hold = (from: string, ...more: readonly string[]) => world.hold(known(from), vip, 80, ...more);
+
     before(async () => {
-      await onOverlay("o1", 1, blue, 11);
-      await onOverlay("o2", 1, blue, 12);
-      await onOverlay("p1", 2, blue, 21);
-      await onOverlay("r1", 1, red, 31);
-      const all = [
-        overlayTask("o1", blue, 1, 11, ""),
-        overlayTask("o2", blue, 1, 12, ""),
-        overlayTask("p1", blue, 2, 21, ""),
-        overlayTask("r1", red, 1, 31, ""),
-      ];
-      await hosts.change(...all.map((one) => endpointChange(one, overlayEndpoint(one))));
+      for (const name of names) {
+        const { host: number, network } = tasks[name];
+        await onOverlay(name, number, network, Number(tasks[name].address.split(".")[3]));
+      }
+      await serve(...names);
     });
 
     test("tasks reach each other on one host and over two, and see who asks", () => {
@@ -217,10 +233,107 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       const receiver = await world.receive(id("p1"), 7100, 6);
       world.ip(id("o1"), `addr add ${address("o2")}/128 dev eth0 nodad`);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "spoofed", "-s", address("o2")]);
+      world.ip(id("o1"), `addr del ${address("o2")}/128 dev eth0`);
       world.exec(id("o1"), [world.probe, "send", address("p1"), "7100", "honest", "-s", address("o1")]);
       await receiver.until("honest");
       await receiver.end();
       assert.deepEqual(receiver.heard, ["honest"]);
+    });
+
+    test("no table of service addresses is there before a service has one", () => {
+      world.know("n-4097", `${host(1).folder}/netns/n-4097`);
+      assert.match(world.attempt("n-4097", ["nft", "list", "table", "ip6", "skepvip"]), /No such file/);
+    });
+
+    test("a service's address leads to a healthy task on any host, or to the asker itself, which sees who asks", async () => {
+      await publish(blue);
+      for (const target of ["o1", "o2", "p1"] as const) {
+        await serve(target);
+        for (const udp of [[], ["-u"]]) {
+          for (const from of ["o1", "p1"]) {
+            const source = from === target ? "fd00:b1::1" : address(from);
+            assert.match(get(from, vip, 80, ...udp), seen(target, source), `${from} to ${target} ${udp.join("")}`);
+          }
+        }
+      }
+    });
+
+    test("SCTP, too", async () => {
+      await serve("p1");
+      const server = world.start(id("p1"), [world.probe, "sctp-serve", "p1", "80", "::"]);
+      await output(server);
+      const answer = world.attempt(id("o1"), [world.probe, "sctp-get", vip, "80"]);
+      assert.match(answer, new RegExp(`^p1 peer=\\[${address("o1")}\\]:\\d+$`));
+      world.end(server);
+    });
+
+    test("new connections are spread over all tasks and no others, from every host", async () => {
+      await serve("o2", "p1");
+      for (const from of ["o1", "p1"]) {
+        const answers = world.attempt(id(from), [world.probe, "many", vip, "80", "60"]).split("\n");
+        const met = new Set(answers.map((line) => line.split(" ")[0]));
+        assert.deepEqual(met, new Set([id("o2"), id("p1")]), answers.join("; "));
+      }
+    });
+
+    test("another network's service of the same address is another one; without a healthy task clients fail at once", async () => {
+      await serve("r1");
+      await publish(red);
+      const startMs = performance.now();
+      for (const udp of [[], ["-u"]]) {
+        assert.match(get("o1", vip, 80, ...udp), /^ERR .*refused/);
+        assert.match(get("r1", vip, 80, ...udp), seen("r1", "fd00:b1::1"));
+      }
+      assert.ok(performance.now() - startMs < 1200, "nobody has to wait");
+    });
+
+    test("a task that drains keeps its connections; when it has ended, UDP moves to another", async () => {
+      await serve("p1");
+      const tcp = hold("o1");
+      const udp = hold("o1", "-u");
+      // One client port, so that for the kernel it is one connection.
+      const same = (): Promise<string> => world.getSoon(id("o1"), vip, 80, "-u", "-p", "5599");
+      for (const asked of [() => tcp.ask(), () => udp.ask(), same])
+        assert.match(await asked(), seen("p1", address("o1")));
+      await serve("o2");
+      for (const asked of [() => tcp.ask(), () => udp.ask(), same])
+        assert.match(await asked(), seen("p1", address("o1")));
+      for (let time = 0; time < 6; time += 1) {
+        for (const more of [[], ["-u"]]) assert.match(get("o1", vip, 80, ...more), seen("o2", address("o1")));
+      }
+      await Promise.all([tcp.end(), udp.end()]);
+      await hosts.change(endpointChange(tasks.p1, undefined));
+      await eventually(async () => seen("o2", address("o1")).test(await same()));
+      await serve("o2");
+    });
+
+    test("skepd starts again: an open connection goes on, and the next change is applied", async () => {
+      await serve("p1");
+      const held = hold("o1");
+      assert.match(await held.ask(), seen("p1", address("o1")));
+      await host(1).stop();
+      await host(1).start();
+      const endpoints = names.map((name) => record(name, name === "o2"));
+      await host(1).plane.replace(recordsOf(1, [1, 2].map(peerOf), endpoints, [service(blue), service(red)]));
+      assert.match(await held.ask(), seen("p1", address("o1")));
+      await held.end();
+      assert.match(get("o1", vip), seen("o2", address("o1")));
+      assert.deepEqual(await host(1).networks.differences(), []);
+      await serve("o2");
+    });
+
+    test("a container that says it is a router, or a neighbour, is not believed", async () => {
+      await serve("o2");
+      // As strict as a careless operator would have it.
+      world.exec("n-4097", ["sh", "-c", "for one in /proc/sys/net/ipv6/conf/*/accept_ra; do echo 2 > $one; done"]);
+      const seenBefore = world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]);
+      for (const claimed of [address("o2"), address("p1"), "fd00:b1::1", vip]) {
+        world.exec(id("o1"), [world.probe, "claim6", "router", "eth0", claimed]);
+        world.exec(id("o1"), [world.probe, "claim6", "neighbour", "eth0", claimed]);
+      }
+      assert.equal(world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]), seenBefore);
+      assert.match(get("p1", address("o2")), seen("o2", address("p1")));
+      assert.match(get("o1", vip), seen("o2", address("o1")));
     });
 
     test("what somebody takes away is put back", async () => {
@@ -229,8 +342,10 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       world.know("n-4097", path);
       world.ip("n-4097", `-6 route del ${address("p1")}/128`);
       world.exec("n-4097", ["nft", "delete", "table", "ip6", "skep"]);
+      world.exec("n-4097", ["nft", "delete", "table", "ip6", "skepvip"]);
       await host(1).networks.repair();
       assert.match(get("o1", address("p1")), seen("p1", address("o1")));
+      assert.match(get("o1", vip), seen("o2", address("o1")));
       assert.match(world.exec("n-4097", ["nft", "list", "table", "ip6", "skep"]), /fib saddr \. iif oif missing drop/);
       // What was done by hand is heard of a moment later, and compared once more.
       await eventually(async () => (await host(1).networks.differences()).length === 0);

@@ -228,6 +228,7 @@ test("records are handed on as the data plane takes them; what is no address, po
       serviceId: "s",
       name: "web",
       virtualIp: "10.0.1.2/24",
+      virtualIp6: "fd00:b1::2/64",
       mode: EndpointMode.DNSRR,
       ports: [
         { targetPort: 80, publishedPort: 8080, protocol: PortProtocol.UDP },
@@ -239,6 +240,10 @@ test("records are handed on as the data plane takes them; what is no address, po
   const records = recordsOf("me", [
     ["endpoint/net/t", odd],
     ["service/net/s", service],
+    [
+      "service/net/wrong",
+      { serviceRecord: { ...service.serviceRecord, virtualIp: "fd00::1/64", virtualIp6: "10.0.1.2/24" } },
+    ],
     ["peer/a", peer("a")],
     ["peer/b", peer("b", { number: 4096 })],
     ["peer/c", peer("c", { addr: "host.example" })],
@@ -267,6 +272,17 @@ test("records are handed on as the data plane takes them; what is no address, po
         name: "web",
         aliases: [],
         virtualIp: "10.0.1.2/24",
+        virtualIp6: "fd00:b1::2/64",
+        mode: "dnsrr",
+        ports: [{ protocol: "udp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
+        encrypted: false,
+      },
+      {
+        networkId: "net",
+        serviceId: "s",
+        name: "web",
+        aliases: [],
+        virtualIp: "",
         mode: "dnsrr",
         ports: [{ protocol: "udp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
         encrypted: false,

@@ -72,12 +72,14 @@ function endpointOf(record: skep.dispatcher.EndpointRecord.$Properties): Endpoin
 
 function serviceOf(record: skep.dispatcher.ServiceRecord.$Properties): ServiceRecord {
   const virtualIp = record.virtualIp ?? "";
+  const virtualIp6 = record.virtualIp6 ?? "";
   return {
     networkId: record.networkId ?? "",
     serviceId: record.serviceId ?? "",
     name: record.name ?? "",
     aliases: record.aliases ?? [],
-    virtualIp: parseRange(virtualIp) === undefined ? "" : virtualIp,
+    virtualIp: parseRange(virtualIp)?.address.bits === 32 ? virtualIp : "",
+    ...(parseRange(virtualIp6)?.address.bits === 128 ? { virtualIp6 } : {}),
     mode: record.mode === EndpointMode.DNSRR ? "dnsrr" : "vip",
     ports: (record.ports ?? []).filter(isPort).map(({ protocol, targetPort, publishedPort, publishMode }) => ({
       protocol: protocols[protocol ?? PortProtocol.TCP] ?? "tcp",

@@ -19,9 +19,11 @@ export function wrongEndpoint({ taskId, addresses, gatewayAddress }: EndpointRec
   return isGateway ? undefined : `task ${taskId} has the gateway address "${gatewayAddress}"`;
 }
 
-export function wrongService({ serviceId, virtualIp, ports }: ServiceRecord): string | undefined {
+export function wrongService({ serviceId, virtualIp, virtualIp6, ports }: ServiceRecord): string | undefined {
   if (virtualIp !== "" && parseCidr(virtualIp) === undefined)
     return `service ${serviceId} has the address "${virtualIp}"`;
+  if (virtualIp6 !== undefined && parseCidr6(virtualIp6) === undefined)
+    return `service ${serviceId} has the address "${virtualIp6}"`;
   const isRight = ports.every(({ publishedPort, targetPort }) => isPort(publishedPort) && isPort(targetPort));
   return isRight ? undefined : `service ${serviceId} has a port that is none`;
 }

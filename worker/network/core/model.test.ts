@@ -29,6 +29,8 @@ const network = (index: number): OverlayNetwork => ({
   vni: 4097 + index,
   subnet: "10.0.1.0/24",
   gateway: "10.0.1.1",
+  // Every other one has IPv6.
+  ...(index % 2 === 1 ? { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" } : {}),
   internal: false,
   encrypted: false,
   mtu: 0,
@@ -44,6 +46,8 @@ interface TaskWish {
 
 const addressOfTask = (task: number): string => `10.0.1.${10 + task}`;
 
+const address6OfTask = (task: number): string => `fd00:b1::${10 + task}/64`;
+
 const endpoint = ({ net, task, node, service, serving }: TaskWish): EndpointRecord => ({
   networkId: `net${net}`,
   taskId: `task${task}`,
@@ -51,7 +55,7 @@ const endpoint = ({ net, task, node, service, serving }: TaskWish): EndpointReco
   nodeId: `node${node}`,
   name: `web.${task}`,
   slot: task,
-  addresses: [`${addressOfTask(task)}/24`],
+  addresses: [`${addressOfTask(task)}/24`, ...(net % 2 === 1 ? [address6OfTask(task)] : [])],
   gatewayAddress: "",
   aliases: [],
   serving,
@@ -63,6 +67,7 @@ const service = (net: number, index: number, vip = true): ServiceRecord => ({
   name: `web${index}`,
   aliases: [],
   virtualIp: vip ? `10.0.1.${200 + index}/24` : "",
+  ...(vip && net % 2 === 1 ? { virtualIp6: `fd00:b1::c${8 + index}/64` } : {}),
   mode: vip ? "vip" : "dnsrr",
   ports: [],
 });
@@ -74,7 +79,13 @@ const sandbox = (task: number, nets: readonly number[]): SandboxFacts => ({
   gatewayAddress: "",
   internal: false,
   overlays: nets.map((net, at) => ({
-    wish: { kind: "overlay", network: network(net), address: `${addressOfTask(task)}/24`, aliases: [] },
+    wish: {
+      kind: "overlay",
+      network: network(net),
+      address: `${addressOfTask(task)}/24`,
+      ...(net % 2 === 1 ? { address6: address6OfTask(task) } : {}),
+      aliases: [],
+    },
     interfaceName: `eth${at}`,
     macAddress: macOfAddress(addressOfTask(task)),
   })),
@@ -222,6 +233,31 @@ describe("the model of overlays", () => {
     assert.deepEqual(namespace?.take().forgotten, []);
     model.change([gone(put(endpoint(task)))]);
     assert.deepEqual(namespace?.take().forgotten, [{ destination: "10.0.1.200", replySource: "10.0.1.12" }]);
+  });
+
+  test("with IPv6 a service has slots of it in a table of its own, there while a service has such an address", () => {
+    const model = joined();
+    model.sandbox("task1", sandbox(1, [1]));
+    const task = { net: 1, task: 2, node: 2, service: 0, serving: true };
+    model.change([put(service(1, 0)), put(endpoint(task))]);
+    const of6 = (): string[] =>
+      keysOf(model, "/ns/n-4098").filter((key) => key.includes("skepvip") && !/ lb| lead /.test(key));
+    assert.deepEqual(of6(), [
+      "element ip6 skepvip be fd00:b1::c8 . 0",
+      "element ip6 skepvip self fd00:b1::11 . fd00:b1::11",
+      "element ip6 skepvip vips fd00:b1::c8",
+      "table ip6 skepvip",
+    ]);
+    model.namespaces.get("/ns/n-4098")?.take();
+    model.change([gone(put(endpoint(task)))]);
+    assert.deepEqual(model.namespaces.get("/ns/n-4098")?.take().forgotten, [
+      { destination: "10.0.1.200", replySource: "10.0.1.12" },
+      { destination: "fd00:b1::c8", replySource: "fd00:b1::12" },
+    ]);
+    const { virtualIp6: _, ...without } = service(1, 0);
+    model.change([put(without)]);
+    assert.deepEqual(of6(), []);
+    assert.ok(keysOf(model, "/ns/n-4098").includes("table ip6 skep"), "sources are checked all the same");
   });
 
   test("a change of one task among many touches its own objects only", () => {

@@ -18,7 +18,7 @@ import {
   tunnelPeerObjects,
 } from "./tunnel.ts";
 import type { TunnelKey } from "./tunnel-key.ts";
-import { Vips } from "./vips.ts";
+import { Vips, vips4, vips6 } from "./vips.ts";
 
 /** Frames of plain overlays. */
 const vxlanPort = 4789;
@@ -138,17 +138,23 @@ interface OverlayOptions {
 class Overlay {
   readonly #options: OverlayOptions;
   readonly #vips: Vips;
+  /** Undefined: the network has no IPv6. */
+  readonly #vips6: Vips | undefined;
   readonly #sandboxes = new Set<string>();
   /** Groups that are set, so that all can be taken back. */
   readonly #groups = new Set<string>();
   readonly #hostGroups = new Set<string>();
   /** Endpoints of each other node: a node without any is not known in this namespace. */
   readonly #ofNode = new Map<string, Map<string, EndpointRecord>>();
-  readonly #vipOf = new Map<string, string>();
+  /** By service; empty: it has none of this family. */
+  readonly #vipOf = new Map<string, { readonly vip: string; readonly vip6: string }>();
 
   constructor(options: OverlayOptions) {
     this.#options = options;
-    this.#vips = new Vips(options.network.gateway, (group, objects) => this.#set(group, objects));
+    const { gateway, subnet6, gateway6 } = options.network;
+    const set = (group: string, objects: readonly NetObject[]): void => this.#set(group, objects);
+    this.#vips = new Vips(vips4, gateway, set);
+    this.#vips6 = subnet6 === undefined || gateway6 === undefined ? undefined : new Vips(vips6, gateway6, set);
     this.#self();
   }
 
@@ -273,16 +279,22 @@ class Overlay {
     }
     const record = after ?? before;
     const address = record?.addresses.map(addressOf).find((one) => one !== undefined) ?? "";
+    const address6 =
+      this.#vips6 === undefined ? "" : (record?.addresses.map(address6Of).find((one) => one !== "") ?? "");
     if (before !== undefined && before.serviceId !== after?.serviceId && before.serviceId !== "") {
       this.#vips.task(before.serviceId, key, "");
+      this.#vips6?.task(before.serviceId, key, "");
     }
     if (record !== undefined && record.serviceId !== "") {
-      this.#vips.task(record.serviceId, key, after?.serving === true ? address : "");
+      const isServing = after?.serving === true;
+      this.#vips.task(record.serviceId, key, isServing ? address : "");
+      this.#vips6?.task(record.serviceId, key, isServing ? address6 : "");
     }
     const isLost = after?.lost === true && before?.lost !== true;
-    if ((after === undefined || isLost) && before !== undefined && address !== "") {
-      const vip = this.#vipOf.get(before.serviceId);
-      if (vip !== undefined) this.#options.forget(vip, address, isLost);
+    if ((after === undefined || isLost) && before !== undefined) {
+      const { vip = "", vip6 = "" } = this.#vipOf.get(before.serviceId) ?? {};
+      if (vip !== "" && address !== "") this.#options.forget(vip, address, isLost);
+      if (vip6 !== "" && address6 !== "") this.#options.forget(vip6, address6, isLost);
     }
   }
 
@@ -315,10 +327,13 @@ class Overlay {
   }
 
   service(serviceId: string, record: ServiceRecord | undefined): void {
-    const vip = record?.mode === "vip" ? (addressOf(record.virtualIp) ?? "") : "";
-    if (vip === "") this.#vipOf.delete(serviceId);
-    else this.#vipOf.set(serviceId, vip);
+    const isVip = record?.mode === "vip";
+    const vip = isVip ? (addressOf(record.virtualIp) ?? "") : "";
+    const vip6 = isVip && this.#vips6 !== undefined ? address6Of(record.virtualIp6 ?? "") : "";
+    if (vip === "" && vip6 === "") this.#vipOf.delete(serviceId);
+    else this.#vipOf.set(serviceId, { vip, vip6 });
     this.#vips.service(serviceId, vip);
+    this.#vips6?.service(serviceId, vip6);
   }
 
   attach(facts: SandboxFacts | undefined, { wish, macAddress, interfaceName }: OverlayEndpoint): void {
@@ -358,12 +373,14 @@ class Overlay {
       ...attached6(this.#options.network, wish.address6, link, macAddress),
     ]);
     this.#vips.local(id, cidr.address);
+    this.#vips6?.local(id, address6Of(wish.address6 ?? ""));
   }
 
   detach(sandboxId: string): void {
     this.#sandboxes.delete(sandboxId);
     this.#set(`sandbox ${sandboxId}`, []);
     this.#vips.local(sandboxId, "");
+    this.#vips6?.local(sandboxId, "");
   }
 
   end(): void {
@@ -371,6 +388,9 @@ class Overlay {
     for (const group of this.#hostGroups) this.#setOnHost(group, []);
   }
 }
+
+/** Plain; empty: it is none of IPv6. */
+const address6Of = (cidr: string): string => parseCidr6(cidr)?.address ?? "";
 
 /** Of a sandbox with an address of IPv6, on the router's side. */
 function attached6({ subnet6 }: OverlayNetwork, text: string | undefined, link: string, mac: string): NetObject[] {
@@ -384,8 +404,8 @@ function attached6({ subnet6 }: OverlayNetwork, text: string | undefined, link: 
 }
 
 /**
- * IPv6 has no reverse path filter: this is it, on every link, so that nobody speaks with another's address. What neighbours
- * say among themselves (link-local sources) is not routed anyway.
+ * IPv6 has no reverse path filter: this is it, on every link, so that nobody speaks with another's address. Neighbours know
+ * each other for good, so what is said with link-local addresses (who is a router, who has which address) is nobody's need.
  */
 const sourceChecks: TableObject = {
   type: "table",
@@ -393,7 +413,8 @@ const sourceChecks: TableObject = {
   table: "skep",
   text: `chain pre {
 type filter hook prerouting priority raw; policy accept;
-ip6 saddr != fe80::/10 fib saddr . iif oif missing drop
+ip6 saddr fe80::/10 drop
+fib saddr . iif oif missing drop
 }
 `,
   sets: {},

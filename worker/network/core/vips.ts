@@ -1,12 +1,38 @@
 /**
  * Service addresses of one overlay on this node: `vips` says how many tasks a service has, which leads to the chain for so
  * many, `be` holds the tasks in slots 0 to N-1. A task that leaves is replaced by the one of the last slot, so a change costs
- * the same with two tasks and with fifty thousand. An address without a task refuses. Source: network.md §3.
+ * the same with two tasks and with fifty thousand. An address without a task refuses. Each family has a table and slots of
+ * its own. Source: network.md §3.
  */
 import { invariant } from "../../../lib/pure/errors.ts";
 import { balanceChain, type ElementObject, type NetObject, type NftTableName, type TableObject } from "./objects.ts";
 
-export const vipTable: NftTableName = { family: "ip", table: "skep" };
+/** What differs between the families. */
+export interface VipFamily {
+  readonly table: NftTableName;
+  readonly by: "ip daddr" | "ip6 daddr";
+  readonly type: "ipv4_addr" | "ipv6_addr";
+  /** The protocol of refusals. */
+  readonly icmp: "icmp" | "icmpv6";
+  /** Before the names of groups. */
+  readonly group: string;
+}
+
+export const vips4: VipFamily = {
+  table: { family: "ip", table: "skep" },
+  by: "ip daddr",
+  type: "ipv4_addr",
+  icmp: "icmp",
+  group: "",
+};
+/** Not `skep`: that is the check of sources, which is there with or without service addresses. */
+export const vips6: VipFamily = {
+  table: { family: "ip6", table: "skepvip" },
+  by: "ip6 daddr",
+  type: "ipv6_addr",
+  icmp: "icmpv6",
+  group: "6 ",
+};
 
 /** Slots that `be` has keys for. */
 const slotsMax = 65_536;
@@ -18,44 +44,44 @@ const readyMax = 16;
  * would save that step, and have the kernel look at every service whenever one changes (nft_table_validate()).
  * @param gateway  the network's; a task that reaches itself sees it as source, since it would not answer its own address
  */
-export function vipTableObject(gateway: string): TableObject {
-  const text = `map vips { type ipv4_addr : classid; }
+function vipTableObject({ table, by, type, icmp }: VipFamily, gateway: string): TableObject {
+  const text = `map vips { type ${type} : classid; }
 map lead { type classid : verdict; }
-map be { typeof ip daddr . numgen random mod 65536 : ip daddr; }
-set self { type ipv4_addr . ipv4_addr; }
+map be { typeof ${by} . numgen random mod 65536 : ${by}; }
+set self { type ${type} . ${type}; }
 chain nobody {
 meta l4proto tcp reject with tcp reset
-reject with icmp type port-unreachable
+reject with ${icmp} type port-unreachable
 }
 chain leading {
 meta priority vmap @lead
 }
 chain pre {
 type nat hook prerouting priority -100; policy accept;
-meta priority set ip daddr map @vips goto leading
+meta priority set ${by} map @vips goto leading
 }
 chain post {
 type nat hook postrouting priority 100; policy accept;
-ip saddr . ip daddr @self snat to ${gateway}
+${by.replace("daddr", "saddr")} . ${by} @self snat to ${gateway}
 }
 `;
   return {
     type: "table",
-    ...vipTable,
+    ...table,
     text,
     sets: {
-      vips: { key: ["ipv4_addr"], data: ["integer"] },
+      vips: { key: [type], data: ["integer"] },
       lead: { key: ["integer"], data: ["verdict"] },
-      be: { key: ["ipv4_addr", "integer"], data: ["ipv4_addr"] },
-      self: { key: ["ipv4_addr", "ipv4_addr"] },
+      be: { key: [type, "integer"], data: [type] },
+      self: { key: [type, type] },
     },
   };
 }
 
 /** With so many tasks to that chain: who asks for an address that nobody serves is told so at once. */
-const leadElement = (tasks: number, chain: string): ElementObject => ({
+const leadElement = (table: NftTableName, tasks: number, chain: string): ElementObject => ({
   type: "element",
-  ...vipTable,
+  ...table,
   set: "lead",
   key: [String(tasks)],
   value: [`goto ${chain}`],
@@ -70,6 +96,7 @@ interface Service {
 }
 
 export class Vips {
+  readonly #family: VipFamily;
   readonly #gateway: string;
   readonly #set: (group: string, objects: readonly NetObject[]) => void;
   readonly #services = new Map<string, Service>();
@@ -79,9 +106,10 @@ export class Vips {
   #withVip = 0;
 
   /** @param set  puts a group of objects in the overlay's namespace */
-  constructor(gateway: string, set: (group: string, objects: readonly NetObject[]) => void) {
+  constructor(family: VipFamily, gateway: string, set: (group: string, objects: readonly NetObject[]) => void) {
+    this.#family = family;
     this.#gateway = gateway;
-    this.#set = set;
+    this.#set = (group, objects) => set(`${family.group}${group}`, objects);
   }
 
   /** @param vip  empty: none any more */
@@ -142,7 +170,7 @@ export class Vips {
     const wanted = address !== "" && this.#withVip > 0;
     this.#set(
       `self ${sandboxId}`,
-      wanted ? [{ type: "element", ...vipTable, set: "self", key: [address, address], value: [] }] : [],
+      wanted ? [{ type: "element", ...this.#family.table, set: "self", key: [address, address], value: [] }] : [],
     );
   }
 
@@ -165,7 +193,8 @@ export class Vips {
     this.#withVip += step;
     const has = this.#withVip > 0;
     if (had === has) return;
-    this.#set("vips", has ? [vipTableObject(this.#gateway), leadElement(0, "nobody")] : []);
+    const lead = leadElement(this.#family.table, 0, "nobody");
+    this.#set("vips", has ? [vipTableObject(this.#family, this.#gateway), lead] : []);
     for (let tasks = 1; tasks <= readyMax; tasks += 1) this.#chain(tasks, has ? 1 : -1);
     for (const [sandboxId, address] of this.#locals) this.#self(sandboxId, address);
   }
@@ -176,7 +205,7 @@ export class Vips {
       `be ${serviceId} ${slot}`,
       vip === "" || address === undefined
         ? []
-        : [{ type: "element", ...vipTable, set: "be", key: [vip, String(slot)], value: [address] }],
+        : [{ type: "element", ...this.#family.table, set: "be", key: [vip, String(slot)], value: [address] }],
     );
   }
 
@@ -188,7 +217,9 @@ export class Vips {
     if (vip !== "" && slots.length > 0) this.#chain(slots.length, 1);
     this.#set(
       `vip ${serviceId}`,
-      vip === "" ? [] : [{ type: "element", ...vipTable, set: "vips", key: [vip], value: [String(slots.length)] }],
+      vip === ""
+        ? []
+        : [{ type: "element", ...this.#family.table, set: "vips", key: [vip], value: [String(slots.length)] }],
     );
   }
 
@@ -197,11 +228,12 @@ export class Vips {
     if (users === 0) this.#chains.delete(tasks);
     else this.#chains.set(tasks, users);
     const chain = `lb${tasks}`;
+    const { table, by } = this.#family;
     this.#set(
       chain,
       users === 0
         ? []
-        : [balanceChain(vipTable, chain, { by: "ip daddr", map: "be", slots: tasks }), leadElement(tasks, chain)],
+        : [balanceChain(table, chain, { by, map: "be", slots: tasks }), leadElement(table, tasks, chain)],
     );
   }
 

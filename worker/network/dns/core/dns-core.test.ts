@@ -343,6 +343,23 @@ test("a service answers with its virtual address, and tasks.SERVICE with the tas
   assert.equal(who?.addresses("other"), undefined);
 });
 
+test("with IPv6 a service has an address of each family, tasks.SERVICE those of the tasks, and each has its name", () => {
+  const names = table();
+  names.setNetwork({ id: "ov1", name: "blue", subnets: ["10.0.1.0/24", "fd00:b1::/64"] });
+  const task = endpoint("ov1", "t11", { addresses: ["10.0.1.11/24", "fd00:b1::11/64"] });
+  names.replace([task], [service("ov1", { virtualIp6: "fd00:b1::100/64" })]);
+  names.setAsker(sandbox());
+  const who = names.asker("100.64.4.2");
+  assert.deepEqual(who?.addresses("web"), ["10.0.1.100", "fd00:b1::100"]);
+  assert.deepEqual(who?.addresses("tasks.web"), ["10.0.1.11", "fd00:b1::11"]);
+  assert.equal(who?.nameOf("fd00:b1::100"), "web.blue");
+  assert.equal(who?.nameOf("fd00:b1::11"), "web.1.t11.blue");
+  assert.equal(who?.nameOf("fd00:b1::77"), "");
+  names.setService("ov1", "s1", service("ov1", { mode: "dnsrr", virtualIp: "" }));
+  assert.deepEqual(who?.addresses("web"), ["10.0.1.11", "fd00:b1::11"]);
+  assert.equal(who?.nameOf("fd00:b1::100"), "");
+});
+
 test("a service in mode dnsrr answers with its tasks, and with none when none serves", () => {
   const names = table();
   names.setService("ov1", "s1", service("ov1", { mode: "dnsrr", virtualIp: "" }));

@@ -89,7 +89,7 @@ class NetworkNames {
         this.#disown(name, `service/${id}`);
         this.#disown(`tasks.${name}`, `tasks/${id}`);
       }
-      drop(this.#reverse, plain(before.virtualIp), `service/${id}`);
+      for (const address of virtualIpsOf(before)) drop(this.#reverse, address, `service/${id}`);
       this.#services.delete(id);
     }
     if (service === undefined) return;
@@ -98,7 +98,7 @@ class NetworkNames {
       this.#own(name, `service/${id}`, { kind: "service", id });
       this.#own(`tasks.${name}`, `tasks/${id}`, { kind: "tasks", id });
     }
-    if (service.virtualIp !== "") put(this.#reverse, plain(service.virtualIp), `service/${id}`, small(service.name));
+    for (const address of virtualIpsOf(service)) put(this.#reverse, address, `service/${id}`, small(service.name));
   }
 
   forgetAll(isGone: (id: string) => boolean): void {
@@ -123,8 +123,9 @@ class NetworkNames {
       const endpoint = this.#endpoints.get(id);
       return endpoint?.serving === true ? endpoint.addresses : [];
     }
-    const virtual = plain(this.#services.get(id)?.virtualIp ?? "");
-    if (kind === "service" && virtual !== "") return [virtual];
+    const service = this.#services.get(id);
+    const virtual = service === undefined || kind === "tasks" ? [] : virtualIpsOf(service);
+    if (virtual.length > 0) return virtual;
     return [...(this.#serving.get(id)?.values() ?? [])].flat();
   }
 
@@ -136,6 +137,9 @@ class NetworkNames {
     drop(this.#owners, name, key);
   }
 }
+
+const virtualIpsOf = ({ virtualIp, virtualIp6 = "" }: NamedService): readonly string[] =>
+  [virtualIp, virtualIp6].filter((address) => address !== "").map(plain);
 
 const namesOf = ({ name, aliases }: NamedService): readonly string[] => [...new Set([name, ...aliases].map(small))];
 

@@ -36,6 +36,7 @@ export interface NamedService {
   readonly aliases: readonly string[];
   /** With or without a prefix length; empty: it has none. */
   readonly virtualIp: string;
+  readonly virtualIp6?: string;
 }
 
 export interface InNetwork {
