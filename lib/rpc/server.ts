@@ -3,6 +3,7 @@
  * serves, and an error reaches the caller with its code and its fix.
  */
 import type { Http2Session, Settings } from "node:http2";
+import { createServer, type AddressInfo, type Server as NetServer, type Socket } from "node:net";
 import {
   Server,
   ServerCredentials,
@@ -17,6 +18,7 @@ import {
 
 import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } from "../pki/index.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
+import { Door } from "./door.ts";
 import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
 import { asBuffer, type BidiMethod, type Caller, type Method, type UnaryMethod } from "./method.ts";
 import { toStatus } from "./status.ts";
@@ -72,6 +74,8 @@ export class RpcServer implements AsyncDisposable {
   readonly #peers = new WeakMap<Http2Session, Buffer>();
   /** Announced, and not served yet. */
   readonly #awaited = new Set<string>();
+  /** Ports that are listened on, and what keeps their connections waiting. */
+  readonly #ports: { readonly listener: NetServer; readonly door: Door<Socket> }[] = [];
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -154,11 +158,38 @@ export class RpcServer implements AsyncDisposable {
   }
 
   /**
-   * @param address  HOST:PORT; port 0 takes a free one
+   * @param address  HOST:PORT, where port 0 takes a free one, or unix:PATH
    * @returns        the port
    * @throws         ListenFailed
    */
   listen(address: string): Promise<number> {
+    return address.startsWith("unix:") ? this.#listenOnSocket(address) : this.#listenOnPort(address);
+  }
+
+  #listenOnPort(address: string): Promise<number> {
+    const at = address.lastIndexOf(":");
+    const host = address.slice(0, at).replace(/^\[(.*)\]$/u, "$1");
+    const injector = this.#server.createConnectionInjector(this.#credentials);
+    const door = new Door<Socket>({
+      admit: (socket) => injector.injectConnection(socket),
+      nowMs: () => performance.now(),
+      after: (ms, act) => void setTimeout(act, ms),
+    });
+    const listener = createServer({ noDelay: true }, (socket) => {
+      // One that breaks while it waits; from then on TLS hears of it.
+      socket.on("error", () => {});
+      door.knock(socket);
+    });
+    this.#ports.push({ listener, door });
+    return new Promise((resolve, reject) => {
+      listener.once("error", (error) => reject(new ListenFailed(address, error.message)));
+      listener.listen({ host, port: Number(address.slice(at + 1)) }, () =>
+        resolve((listener.address() as AddressInfo).port),
+      );
+    });
+  }
+
+  #listenOnSocket(address: string): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(address, this.#credentials, (error, port) => {
         if (error === null) resolve(port);
@@ -170,6 +201,10 @@ export class RpcServer implements AsyncDisposable {
   /** Ends every call and connection at once. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#credentials[Symbol.dispose]();
+    for (const { listener, door } of this.#ports) {
+      listener.close();
+      door.close();
+    }
     this.#server.forceShutdown();
     await Promise.resolve();
   }

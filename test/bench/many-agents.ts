@@ -105,7 +105,7 @@ process.on("message", ({ address, rootsPem, privateKeyPem, agents }: AgentsOrder
   const waiting = agents.map(({ nodeId, certificatePem }) => () => {
     const tls = new TlsIdentity({ certificatePem, privateKeyPem, rootsPem });
     // As the real agent opens it.
-    const channel = new Channel({ address, tls, expect: { role: "manager" }, silenceMs: 4000 });
+    const channel = new Channel({ address, tls, expect: { role: "manager" }, pingMs: 5000, silenceMs: 4000 });
     let first = true;
     new LeanAgent(nodeId, channel, () => {
       if (first) waiting.shift()?.();

@@ -5,7 +5,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { Session } from "node:inspector/promises";
-import { createHistogram, monitorEventLoopDelay, performance } from "node:perf_hooks";
+import { constants, createHistogram, monitorEventLoopDelay, performance, PerformanceObserver } from "node:perf_hooks";
 
 import { newId } from "../../lib/pure/id.ts";
 import { createLogger, fillFromPool, realClock } from "../../lib/runtime/index.ts";
@@ -44,19 +44,21 @@ async function carryOut(order: PlacingOrder): Promise<Placed | object> {
       await makeNodes(order.nodes, order.ready);
       return {};
     case "ready":
-      while ([...store.current().find("node", "state", String(NodeState.NODE_READY))].length < order.nodes)
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      return {};
-    case "place": {
-      const { profile = "" } = order;
-      return profile === "" ? await place(order) : await profiled(profile, () => place(order));
-    }
+      return await profiled(order.profile, () => untilReady(order.nodes));
+    case "place":
+      return await profiled(order.profile, () => place(order));
     case "memory": {
       globalThis.gc?.();
       const { rss, heapUsed, external } = process.memoryUsage();
       return { rssBytes: rss, heapBytes: heapUsed, externalBytes: external };
     }
   }
+}
+
+async function untilReady(count: number): Promise<object> {
+  while (store.current().countBy("node", "state", String(NodeState.NODE_READY)) < count)
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  return {};
 }
 
 async function makeNodes(count: number, ready: boolean): Promise<void> {
@@ -77,10 +79,26 @@ async function makeNodes(count: number, ready: boolean): Promise<void> {
     }, by);
 }
 
+/** What Node's types do not tell of an entry about garbage. */
+interface Pause {
+  readonly duration: number;
+  readonly detail: { readonly kind: number };
+}
+
 async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<Placed> {
   const tasks = order.services * order.replicas;
   const loop = monitorEventLoopDelay({ resolution: 5 });
   loop.enable();
+  const collected = { allMs: 0, majorMaxMs: 0, majors: 0 };
+  const collections = new PerformanceObserver((list) => {
+    for (const { duration, detail } of list.getEntries() as unknown as readonly Pause[]) {
+      collected.allMs += duration;
+      if (detail.kind !== constants.NODE_PERFORMANCE_GC_MAJOR) continue;
+      collected.majors++;
+      collected.majorMaxMs = Math.max(collected.majorMaxMs, duration);
+    }
+  });
+  collections.observe({ entryTypes: ["gc"] });
   const assignMs = createHistogram();
   const runMs = createHistogram();
   const writeMs = createHistogram();
@@ -153,6 +171,7 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
     clearInterval(teller);
     clearTimeout(limit);
     loop.disable();
+    collections.disconnect();
   }
   const cpu = process.cpuUsage(cpuBefore);
   return {
@@ -167,12 +186,14 @@ async function place(order: Extract<PlacingOrder, { kind: "place" }>): Promise<P
     writeP50Ms: writeMs.percentile(50),
     writeP99Ms: writeMs.percentile(99),
     loopMaxMs: Math.max(loopMaxMs, loop.max / 1e6 - 5),
+    collected,
     rssBytes: process.memoryUsage.rss(),
   };
 }
 
 /** Opens in the tools of Chromium. */
-async function profiled<T>(file: string, act: () => Promise<T>): Promise<T> {
+async function profiled<T>(file: string | undefined, act: () => Promise<T>): Promise<T> {
+  if (file === undefined) return await act();
   const session = new Session();
   session.connect();
   try {

@@ -2,7 +2,7 @@
 export type PlacingOrder =
   | { readonly kind: "nodes"; readonly nodes: number; readonly ready: boolean }
   /** Waits until so many nodes are ready. */
-  | { readonly kind: "ready"; readonly nodes: number }
+  | { readonly kind: "ready"; readonly nodes: number; readonly profile?: string }
   /** Services of so many replicas each, until all tasks have a node, or run; at most so long. */
   | {
       readonly kind: "place";
@@ -31,6 +31,8 @@ export interface Placed {
   readonly loopMaxMs: number;
   /** Processor time of the process meanwhile, all threads. */
   readonly cpuMs: number;
+  /** Pauses for garbage: all of them, and those of the old generation. */
+  readonly collected: { readonly allMs: number; readonly majors: number; readonly majorMaxMs: number };
   readonly rssBytes: number;
 }
 

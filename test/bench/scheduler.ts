@@ -173,6 +173,15 @@ function tellRest(
     unit: "ms",
     ours: of((it) => it.loopMaxMs),
   });
+  tell(report, {
+    name: `${name}: longest pause for garbage (of the old generation)`,
+    unit: "ms",
+    ours: of((it) => it.collected.majorMaxMs),
+  });
+  for (const { collected, ms } of all)
+    report.note(
+      `garbage: ${Math.round((collected.allMs / ms) * 100)} % of the time, ${collected.majors} of the old generation`,
+    );
   tell(report, { name: `${name}: resident memory of the leader`, unit: "MB", ours: of((it) => it.rssBytes / 1e6) });
 }
 
@@ -180,13 +189,14 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
   const agents = quick ? 100 : size.agents;
   const replicas = 1000;
   const services = Math.ceil((quick ? 10_000 : size.tasks) / replicas);
+  const profileTo = (ending: string): object => (profile === "" ? {} : { profile: `${profile}${ending}` });
   // Two cores for eight processes' work: a leader that is late by a moment must not be voted out for it.
   const args = ["--loops-all", "--election-ms", "3000"];
   await withManagers({ args }, async (leader, cluster) => {
     const many = fork(join(import.meta.dirname, "many-agents.ts"), { execArgv: ["--max-old-space-size=6000"] });
     try {
       await order(leader, { kind: "nodes", nodes: agents, ready: false }, report);
-      const words = listen(many);
+      const words = listen(many, report);
       const nodeIds = Array.from({ length: agents }, (_, at) => nodeName(at));
       const { privateKeyPem, certificates } = await cluster.authority.issueWorkers(nodeIds);
       const startMs = performance.now();
@@ -196,7 +206,7 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
         privateKeyPem,
         agents: nodeIds.map((nodeId, at) => ({ nodeId, certificatePem: certificates[at]! })),
       } satisfies AgentsOrder);
-      await order(leader, { kind: "ready", nodes: agents }, report);
+      await order(leader, { kind: "ready", nodes: agents, ...profileTo(".connecting") }, report);
       const name = `X3 ${services * replicas} tasks onto ${agents} agents`;
       tell(report, { name: `${name}: all agents connected`, unit: "s", ours: (performance.now() - startMs) / 1000 });
       const connected = words.last;
@@ -218,7 +228,7 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
       const before = processes.map(({ pid }) => processorOf(pid));
       const placed = await order<Placed>(
         leader,
-        { kind: "place", services, replicas, until: "running", limitMs, profile },
+        { kind: "place", services, replicas, until: "running", limitMs, ...profileTo("") },
         report,
       );
       for (const [at, { name: whose, pid }] of processes.entries()) {
@@ -286,9 +296,17 @@ function processorOf(pid: number): Processor {
   return { allMs: ticks * 10, mainMs: mainNs / 1e6, waitMs: waitNs / 1e6 };
 }
 
-function listen(many: ChildProcess): { last: AgentsWord | undefined } {
+function listen(many: ChildProcess, report: Report): { last: AgentsWord | undefined } {
   const words: { last: AgentsWord | undefined } = { last: undefined };
-  many.on("message", ({ word }: { word: AgentsWord }) => (words.last = word));
+  let told = 0;
+  let shown = -1;
+  many.on("message", ({ word }: { word: AgentsWord }) => {
+    words.last = word;
+    const { welcomed, sessions, lost, lastLoss } = word;
+    if (++told % 5 === 0 && lost !== shown)
+      report.note(`agents: ${welcomed} welcomes, ${sessions} sessions, ${lost} lost: ${lastLoss}`);
+    shown = lost;
+  });
   return words;
 }
 
