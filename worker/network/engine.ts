@@ -435,8 +435,9 @@ class NamespaceWorker {
     } catch (error) {
       this.#isDoubtful = true;
       this.#isKnown = false;
-      // A set that is there with other fields cannot be defined again.
-      this.#recreates = isRulesetError(error);
+      // A set that is there with other fields, such as one of a daemon of before, cannot be defined again.
+      this.#recreates = !this.#recreates && refusesTables(error);
+      if (this.#recreates) return this.#pass(asked);
       throw error;
     }
   }
@@ -627,5 +628,6 @@ const peerOf = (before: NetObject | undefined, after: NetObject | undefined): st
 
 const errnoOf = (error: unknown): string => (error as { errno?: string } | null)?.errno ?? "";
 
-const isRulesetError = (error: unknown): boolean =>
-  (error as { operation?: string } | null)?.operation === "ruleset" && errnoOf(error) === "EEXIST";
+/** EEXIST is the kernel's; nft itself finds that rules do not go with the sets that are there, and has no number for it. */
+const refusesTables = (error: unknown): boolean =>
+  (error as { operation?: string } | null)?.operation === "ruleset" && ["EEXIST", "EINVAL"].includes(errnoOf(error));

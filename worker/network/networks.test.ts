@@ -418,6 +418,40 @@ describe("networks on a kernel in memory", () => {
     assert.deepEqual([...(kernel.get(path("n-4097")).elements.get("ip skep vips") ?? [])], [["10.0.1.200", "1"]]);
   });
 
+  test("tables of a daemon of before whose sets were others are replaced as a whole, and everything goes on", async () => {
+    const before = await open();
+    await before.replace(records(endpoint(2, 2)));
+    await before.sandboxes.attach(taskId, request(1), never);
+    await opened.pop()?.[Symbol.asyncDispose]();
+    const overlay = kernel.get(path("n-4097"));
+    const elements = structuredClone(overlay.elements);
+    let isOfBefore = true;
+    kernel.beforeEach = (namespace, operation) => {
+      if (operation.op !== "ruleset" || namespace !== path("n-4097") || !isOfBefore) return;
+      if (!operation.text.includes("delete table"))
+        throw Object.assign(new Error("datatype mismatch"), { errno: "EINVAL", operation: "ruleset" });
+      isOfBefore = false;
+    };
+    const after = await open();
+    await after.replace(records(endpoint(2, 2)));
+    assert.equal(isOfBefore, false);
+    assert.deepEqual(overlay.elements, elements);
+    await after.sandboxes.attach(otherId, request(3), never);
+  });
+
+  test("tables that are refused however they are made are an error, and tried again", async () => {
+    const networks = await open();
+    let refusals = 0;
+    kernel.beforeEach = (namespace, { op }) => {
+      if (op !== "ruleset" || namespace !== path("n-4097")) return;
+      refusals += 1;
+      throw Object.assign(new Error("no such expression"), { errno: "EINVAL", operation: "ruleset" });
+    };
+    await networks.replace(records(endpoint(2, 2)));
+    await assert.rejects(networks.sandboxes.attach(taskId, request(1), never), { code: "NETWORK_NOT_APPLIED" });
+    assert.ok(refusals >= 2);
+  });
+
   test("a task that has ended leaves no connection behind", async () => {
     const networks = await open();
     await networks.replace(records(endpoint(2, 2)));
