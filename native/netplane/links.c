@@ -53,9 +53,25 @@ static void put_link_data(struct outgoing *out, const struct link_fields *link, 
     out_nest_end(out, data);
 }
 
+/* rtnl_link_ops of inet6: IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: u8 } }, taken of links that are there. */
+static void put_no_link_local(struct outgoing *out, const struct link_fields *link, const struct message_context *context)
+{
+    struct ifinfomsg header = {.ifi_index = (int)context->link};
+    out_begin(out, RTM_NEWLINK, 0, &header, sizeof header, context->owner);
+    if (context->link == 0)
+        out_put_text(out, IFLA_IFNAME, link->name);
+    size_t families = out_nest(out, IFLA_AF_SPEC), family = out_nest(out, AF_INET6);
+    out_put_u8(out, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    out_nest_end(out, family);
+    out_nest_end(out, families);
+    out_end(out);
+}
+
 void put_link_add(struct outgoing *out, const struct link_fields *link, const struct message_context *context)
 {
-    struct ifinfomsg header = {.ifi_change = IFF_UP, .ifi_flags = link->up == 1 ? IFF_UP : 0};
+    /* An address of IPv6 is made when the link goes up. */
+    bool later = link->up == 1 && link->link_local == 0;
+    struct ifinfomsg header = {.ifi_change = IFF_UP, .ifi_flags = link->up == 1 && !later ? IFF_UP : 0};
     out_begin(out, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &header, sizeof header, context->owner);
     out_put_text(out, IFLA_IFNAME, link->name);
     if (link->mtu != 0)
@@ -74,18 +90,24 @@ void put_link_add(struct outgoing *out, const struct link_fields *link, const st
         put_link_data(out, link, context);
     out_nest_end(out, info);
     out_end(out);
-    if (link->alias == NULL)
+    if (link->link_local == 0)
+        put_no_link_local(out, link, &(struct message_context){.owner = context->owner});
+    if (link->alias == NULL && !later)
         return;
     /* The kernel takes no alias when it makes a link. */
-    out_begin(out, RTM_NEWLINK, 0, &(struct ifinfomsg){0}, sizeof header, context->owner);
+    header = (struct ifinfomsg){.ifi_change = later ? IFF_UP : 0, .ifi_flags = later ? IFF_UP : 0};
+    out_begin(out, RTM_NEWLINK, 0, &header, sizeof header, context->owner);
     out_put_text(out, IFLA_IFNAME, link->name);
-    out_put(out, IFLA_IFALIAS, link->alias, strlen(link->alias));
+    if (link->alias != NULL)
+        out_put(out, IFLA_IFALIAS, link->alias, strlen(link->alias));
     out_end(out);
 }
 
 void put_link_set(struct outgoing *out, const struct link_fields *link, const struct message_context *context)
 {
     struct ifinfomsg header = {.ifi_index = (int)context->link};
+    if (link->link_local == 0)
+        put_no_link_local(out, link, context);
     if (link->up >= 0) {
         header.ifi_change = IFF_UP;
         header.ifi_flags = link->up == 1 ? IFF_UP : 0;
@@ -105,15 +127,16 @@ void put_link_set(struct outgoing *out, const struct link_fields *link, const st
 }
 
 /* rtnl_link_ops of inet: IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { setting: u32 } } }, taken of links that are there. */
-void put_link_setting(struct outgoing *out, const char *link, uint16_t setting, uint32_t value, uint32_t owner)
+void put_link_settings(struct outgoing *out, const char *link, const struct link_setting *settings, size_t count, uint32_t owner)
 {
     out_begin(out, RTM_NEWLINK, 0, &(struct ifinfomsg){0}, sizeof(struct ifinfomsg), owner);
     out_put_text(out, IFLA_IFNAME, link);
     size_t families = out_nest(out, IFLA_AF_SPEC);
     size_t family = out_nest(out, AF_INET);
-    size_t settings = out_nest(out, IFLA_INET_CONF);
-    out_put_u32(out, setting, value);
-    out_nest_end(out, settings);
+    size_t values = out_nest(out, IFLA_INET_CONF);
+    for (size_t i = 0; i < count; i++)
+        out_put_u32(out, settings[i].setting, settings[i].value);
+    out_nest_end(out, values);
     out_nest_end(out, family);
     out_nest_end(out, families);
     out_end(out);

@@ -25,8 +25,12 @@ struct message_context {
 
 void put_link_add(struct outgoing *out, const struct link_fields *link, const struct message_context *context);
 void put_link_set(struct outgoing *out, const struct link_fields *link, const struct message_context *context);
-/* One of the link's settings for IPv4 (IPV4_DEVCONF_*), the same as its file below /proc/sys/net/ipv4/conf. */
-void put_link_setting(struct outgoing *out, const char *link, uint16_t setting, uint32_t value, uint32_t owner);
+/* One of a link's settings for IPv4 (IPV4_DEVCONF_*), the same as its file below /proc/sys/net/ipv4/conf. */
+struct link_setting {
+    uint16_t setting;
+    uint32_t value;
+};
+void put_link_settings(struct outgoing *out, const char *link, const struct link_setting *settings, size_t count, uint32_t owner);
 void put_link_delete(struct outgoing *out, const char *name, uint32_t owner);
 /*
  * A link whose other end was just opened drops what it is to send until the kernel's own worker has looked at it, which may

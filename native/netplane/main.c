@@ -9,15 +9,23 @@
 
 #include <endian.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
 
-enum { HEADER_BYTES = 4, INPUT_BYTES_KEPT = 128 * 1024, EVENTS_TOGETHER = 16, TEXT_BYTES_KEPT = 256 * 1024, IDLE_MS = 2 };
+enum {
+    HEADER_BYTES = 4,
+    INPUT_BYTES_KEPT = 128 * 1024,
+    EVENTS_TOGETHER = 16,
+    TEXT_BYTES_KEPT = 256 * 1024,
+    IDLE_MS = 2,
+    GATHERED_BYTES_MAX = 32 * 1024,
+    GATHERED_NS_MAX = 1000 * 1000,
+};
 
 struct input {
     uint8_t *bytes;
@@ -27,31 +35,46 @@ struct input {
 
 static struct runner runner;
 static struct text answered; /* its memory serves the next answer, too */
+/* Frames that are still to be written: who asked several things at once is woken once, and not in between. */
+static struct text gathered;
+static uint64_t gathered_since_ns;
 
-static int write_frame(const struct text *text, struct error *error)
+static int write_gathered(struct error *error)
+{
+    if (gathered.failed)
+        return fail(error, ENOMEM, "build an answer");
+    int result = write_all(STDOUT_FILENO, gathered.bytes, gathered.length, "standard output", error);
+    gathered.length = 0;
+    if (gathered.room > TEXT_BYTES_KEPT)
+        text_release(&gathered);
+    return result;
+}
+
+static int put_frame(const struct text *text, struct error *error)
 {
     if (text->failed)
         return fail(error, ENOMEM, "build an answer");
     uint32_t header = htole32((uint32_t)text->length);
-    struct iovec parts[] = {{&header, sizeof header}, {text->bytes, text->length}};
-    ssize_t written = TEMP_FAILURE_RETRY(writev(STDOUT_FILENO, parts, 2));
-    if (written < 0)
-        return fail(error, errno, "write to standard output");
-    size_t done = (size_t)written;
-    if (done < sizeof header)
-        return fail(error, EIO, "write to standard output stopped");
-    return write_all(STDOUT_FILENO, text->bytes + (done - sizeof header), text->length - (done - sizeof header), "standard output", error);
+    if (gathered.length == 0)
+        gathered_since_ns = monotonic_ns();
+    text_put(&gathered, (const char *)&header, sizeof header);
+    if (gathered.length + text->length <= GATHERED_BYTES_MAX) {
+        text_put(&gathered, text->bytes, text->length);
+        return 0;
+    }
+    /* A large one is not copied. */
+    return write_gathered(error) < 0 ? -1 : write_all(STDOUT_FILENO, text->bytes, text->length, "standard output", error);
 }
 
 static int tell_events(struct error *error)
 {
     cleanup_text struct text text = {0};
     while (watches_next(&runner.namespaces, monotonic_ns(), &text)) {
-        if (write_frame(&text, error) < 0)
+        if (put_frame(&text, error) < 0)
             return -1;
         text.length = 0;
     }
-    return 0;
+    return write_gathered(error);
 }
 
 static int read_events(struct error *error)
@@ -73,10 +96,11 @@ static int answer(const uint8_t *request, size_t length, struct error *error)
     answered.length = 0;
     answered.failed = false;
     run_request(&runner, (const char *)request, length, &answered);
-    int result = write_frame(&answered, error);
+    int result = put_frame(&answered, error);
     if (answered.room > TEXT_BYTES_KEPT)
         text_release(&answered);
-    return result;
+    /* The first does not wait for long. */
+    return result == 0 && gathered.length > 0 && monotonic_ns() - gathered_since_ns > GATHERED_NS_MAX ? write_gathered(error) : result;
 }
 
 /* Room for the frame that has begun, or for any. */
@@ -119,7 +143,7 @@ static int answer_frames(struct input *input, struct error *error)
     input->length -= at;
     if (at > 0 && input->length > 0)
         memmove(input->bytes, input->bytes + at, input->length);
-    return make_room(input, error);
+    return write_gathered(error) < 0 ? -1 : make_room(input, error);
 }
 
 /* 1 at the end of the input. */
@@ -190,6 +214,8 @@ int main(int argc, char **argv)
     }
     struct error error = {0};
     struct input input = {0};
+    /* What requests are made of is small and goes soon: lists that are joined again and again cost more than they spare. */
+    (void)mallopt(M_MXFAST, 0);
     (void)signal(SIGPIPE, SIG_IGN);
     /* These come to all of a terminal or a unit at once; the daemon still has work for us then, and its end ends us. */
     static const int others[] = {SIGINT, SIGTERM, SIGHUP};
@@ -207,6 +233,7 @@ int main(int argc, char **argv)
     out_release(&runner.elements);
     close_fd(&runner.epoll_fd);
     text_release(&answered);
+    text_release(&gathered);
     free(input.bytes);
     /* A daemon that is gone needs no message. */
     if (result < 0 && error.number != EPIPE)

@@ -110,12 +110,18 @@ int namespaces_init(struct namespaces *namespaces, struct error *error)
     return add_opened(namespaces, "", &fd, &status, &own, error);
 }
 
+static void close_fresh(struct fresh_namespace *fresh)
+{
+    netlink_close(&fresh->route);
+    close_fd(&fresh->fd);
+}
+
 void namespaces_release(struct namespaces *namespaces)
 {
     while (namespaces->count > 0)
         forget_at(namespaces, namespaces->count - 1);
     while (namespaces->spares_count > 0)
-        close_fd(&namespaces->spares[--namespaces->spares_count]);
+        close_fresh(&namespaces->spares[--namespaces->spares_count]);
     close_fd(&namespaces->own_fd);
 }
 
@@ -173,25 +179,33 @@ void namespace_leave(const struct namespaces *namespaces)
         abort();
 }
 
-/* The thread stands in the fresh namespace for as long as opening it takes. */
-static int make_fresh(const struct namespaces *namespaces, int *out, struct error *error)
+/* netdevice(7): nobody is in the way of these, and where they fail who needs them finds out. */
+static void prepare_fresh(struct fresh_namespace *fresh)
+{
+    struct error ignored;
+    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    if (netlink_open(NETLINK_ROUTE, &fresh->route, &ignored) == 0)
+        (void)ioctl(fresh->route.fd, SIOCSIFFLAGS, &loopback);
+}
+
+/* The thread stands in the fresh namespace for as long as preparing it takes. */
+static int make_fresh(const struct namespaces *namespaces, struct fresh_namespace *out, struct error *error)
 {
     if (unshare(CLONE_NEWNET) < 0)
         return fail(error, errno, "make a network namespace");
-    int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), number = errno;
+    *out = (struct fresh_namespace){.fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), .route = {.fd = -1}};
+    int number = errno;
+    if (out->fd >= 0)
+        prepare_fresh(out);
     namespace_leave(namespaces);
-    if (fd < 0)
-        return fail(error, number, "open a fresh network namespace");
-    *out = fd;
-    return 0;
+    return out->fd < 0 ? fail(error, number, "open a fresh network namespace") : 0;
 }
 
 int namespaces_spare(struct namespaces *namespaces, struct error *error)
 {
-    int *place = &namespaces->spares[namespaces->spares_count];
     if (namespaces->spares_count == namespaces->spares_wanted)
         return 0;
-    if (make_fresh(namespaces, place, error) < 0) {
+    if (make_fresh(namespaces, &namespaces->spares[namespaces->spares_count], error) < 0) {
         namespaces->spares_wanted = 0; /* until one is asked for again */
         return -1;
     }
@@ -210,21 +224,32 @@ static int bind_fresh(struct namespaces *namespaces, const char *path, struct er
     char source[32];
     struct stat status;
     struct namespace *added;
-    cleanup_fd int fd = -1;
-    namespaces->spares_wanted = SPARES_MAX;
-    if (namespaces->spares_count > 0)
-        fd = namespaces->spares[--namespaces->spares_count];
-    else if (make_fresh(namespaces, &fd, error) < 0)
-        return -1;
-    snprintf(source, sizeof source, "/proc/self/fd/%d", fd);
-    if (fstat(fd, &status) < 0 || mount(source, path, "none", MS_BIND, NULL) < 0)
-        return fail(error, errno, "bind a network namespace at %s", path);
+    struct fresh_namespace fresh;
+    if (namespaces->spares_count > 0) {
+        fresh = namespaces->spares[--namespaces->spares_count];
+        namespaces->spares_wanted = namespaces->spares_wanted < SPARES_FEW ? SPARES_FEW : namespaces->spares_wanted;
+    } else {
+        if (make_fresh(namespaces, &fresh, error) < 0)
+            return -1;
+        /* Who asks for more than there were will do so again. */
+        size_t wanted = namespaces->spares_wanted == 0 ? SPARES_FEW : namespaces->spares_wanted * 2;
+        namespaces->spares_wanted = wanted < SPARES_MAX ? wanted : SPARES_MAX;
+    }
+    snprintf(source, sizeof source, "/proc/self/fd/%d", fresh.fd);
+    if (fstat(fresh.fd, &status) < 0 || mount(source, path, "none", MS_BIND, NULL) < 0) {
+        int number = errno;
+        close_fresh(&fresh);
+        return fail(error, number, "bind a network namespace at %s", path);
+    }
     ssize_t place = find(namespaces, path, hash_of(path));
     if (place >= 0)
         forget_at(namespaces, (size_t)place);
     /* Without room for it now it is opened when it is needed. */
     struct error ignored;
-    (void)add_opened(namespaces, path, &fd, &status, &added, &ignored);
+    if (add_opened(namespaces, path, &fresh.fd, &status, &added, &ignored) == 0)
+        added->route = fresh.route;
+    else
+        close_fresh(&fresh);
     return 0;
 }
 

@@ -22,7 +22,8 @@ enum {
 #endif
     PORTS_MAX = 16384,     /* reserved, in all namespaces */
     LINKS_CACHED = 256,
-    SPARES_MAX = 16, /* namespaces made in advance: a third of a millisecond and some 100 KB of the kernel's each */
+    SPARES_FEW = 16, /* namespaces made in advance: a third of a millisecond and some 100 KB of the kernel's each */
+    SPARES_MAX = 64, /* where so many are asked for at once */
 };
 
 struct watch; /* events.h */
@@ -53,12 +54,18 @@ struct namespace {
     struct cached_link links[LINKS_CACHED]; /* good for one batch */
 };
 
+/* A namespace that is bound nowhere yet: its loopback link is up, and its socket open. */
+struct fresh_namespace {
+    int fd;
+    struct netlink route;
+};
+
 struct namespaces {
     struct namespace *all[NAMESPACES_MAX];
     size_t count;
     uint64_t turn;
     size_t ports_count;
-    int spares[SPARES_MAX]; /* fresh namespaces, bound nowhere yet */
+    struct fresh_namespace spares[SPARES_MAX];
     size_t spares_count;
     size_t spares_wanted; /* none before one was asked for */
     int own_fd;

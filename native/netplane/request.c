@@ -185,6 +185,7 @@ static void decode_link(struct reader *reader, struct link_fields *link, bool ad
     link->mtu = (uint32_t)take_number(reader, "mtu", 68, 65535, 0, false);
     link->mac = take_mac(reader, "mac", false);
     link->up = take_flag(reader, "up", -1);
+    link->link_local = take_flag(reader, "linkLocal", -1);
     link->alias = take_text(reader, "alias", 0, ALIAS_MAX, false);
     link->master = take_text(reader, "master", adds ? 1 : 0, IFNAMSIZ - 1, false);
     if (link->master != NULL && *link->master != '\0' && !link_name_valid(link->master))
@@ -200,8 +201,10 @@ static void decode_link(struct reader *reader, struct link_fields *link, bool ad
         return;
     }
     link->target = take_path(reader, "target", true, false);
-    if (link->target != NULL && (link->alias != NULL || link->master != NULL || link->up == 1))
-        wrong(reader, "alias, master and up are set in the target namespace afterwards");
+    if (link->target != NULL && (link->alias != NULL || link->master != NULL || link->up == 1 || link->link_local == 0))
+        wrong(reader, "alias, master, up and linkLocal are set in the target namespace afterwards");
+    if (link->link_local == 1)
+        wrong(reader, "linkLocal is false or left out");
     if (link->kind != LINK_VXLAN)
         return;
     link->vni = (uint32_t)take_number(reader, "vni", 1, 0xffffff, 0, true);

@@ -87,6 +87,7 @@ struct link_fields {
     uint32_t vni;
     uint16_t port;
     int8_t up; /* -1: not given */
+    int8_t link_local; /* 0: IPv6 makes no address of its own; -1: not given */
     bool learning;
     struct mac mac;
     struct mac peer_mac;

@@ -31,6 +31,8 @@ struct run {
     uint32_t current;    /* the operation being done */
     uint32_t failed;     /* the one at fault */
     bool links_change;   /* among what is not sent yet are operations that make, rename or delete links */
+    bool names_other;    /* what is not sent yet names the descriptor of another namespace, good until another one is opened */
+    uint32_t settings_end; /* operations before it are among the settings that stand side by side and are asked for already */
     struct text *answer; /* results, as they come */
     struct namespace *touched[TOUCHED_MAX];
     size_t touched_count;
@@ -47,6 +49,9 @@ static const struct operation *operation_of(const struct run *run, uint32_t owne
 
 static bool is_fine(const struct operation *operation, int number)
 {
+    /* A link without IPv6, of a kernel or an MTU without it, has no address of it either. */
+    if (number == EAFNOSUPPORT && (operation->kind == OP_LINK_ADD || operation->kind == OP_LINK_SET) && operation->link.link_local == 0)
+        return true;
     for (size_t i = 0; i < IGNORED_MAX; i++)
         if (number != 0 && operation->ignored[i] == number)
             return true;
@@ -128,6 +133,7 @@ static int send_messages(struct run *run)
     }
     out_clear(out);
     run->links_change = false;
+    run->names_other = false;
     return result;
 }
 
@@ -164,7 +170,7 @@ static int open_other(struct run *run, const char *path, int *out)
     struct namespace *other;
     if (strcmp(path, run->batch->namespace_path) == 0)
         other = run->namespace;
-    else if (namespaces_open(&run->runner->namespaces, path, &other, run->error) < 0)
+    else if ((run->names_other && send_messages(run) < 0) || namespaces_open(&run->runner->namespaces, path, &other, run->error) < 0)
         return -1;
     *out = other->fd;
     if (other->watch != NULL && run->touched_count < TOUCHED_MAX)
@@ -184,8 +190,8 @@ static int add_link(struct run *run, const struct link_fields *link)
         namespace_forget_link(run->namespace, link->peer_name);
     put_link_add(&run->runner->route, link, &context);
     run->links_change = true;
-    /* The descriptor of the other namespace is only good until another one is opened. */
-    return context.namespace_fd < 0 ? 0 : send_messages(run);
+    run->names_other = run->names_other || context.namespace_fd >= 0;
+    return 0;
 }
 
 static int set_link(struct run *run, const struct link_fields *link)
@@ -272,6 +278,31 @@ static bool as_link_setting(const char *name, const char *value, char link[IFNAM
             return true;
         }
     return false;
+}
+
+/* All of one link that stand side by side are one message. False: it is none of these. */
+static bool put_link_setting(struct run *run)
+{
+    enum { SETTINGS_TOGETHER_MAX = 8 };
+    struct link_setting settings[SETTINGS_TOGETHER_MAX];
+    char link[IFNAMSIZ], next[IFNAMSIZ];
+    size_t count = 0, end = run->batch->first + run->batch->count;
+    if (run->current < run->settings_end)
+        return true;
+    for (size_t i = run->current; i < end && count < SETTINGS_TOGETHER_MAX; i++) {
+        const struct operation *operation = operation_of(run, (uint32_t)i);
+        if (operation->kind != OP_SYSCTL_WRITE ||
+            !as_link_setting(operation->sysctl.name, operation->sysctl.value, next, &settings[count].setting, &settings[count].value) ||
+            (count > 0 && (strcmp(link, next) != 0 || memcmp(operation->ignored, operation_of(run, run->current)->ignored, sizeof operation->ignored) != 0)))
+            break;
+        memcpy(link, next, sizeof link);
+        count++;
+    }
+    if (count == 0)
+        return false;
+    put_link_settings(&run->runner->route, link, settings, count, run->current);
+    run->settings_end = run->current + (uint32_t)count;
+    return true;
 }
 
 /* /proc/sys/net shows the namespace of the thread that opens it. */
@@ -520,17 +551,11 @@ static int do_alone(struct run *run, const struct operation *operation)
 /* What must not be sent together with what was collected so far is preceded by sending that. */
 static int do_operation(struct run *run, const struct operation *operation)
 {
-    char link[IFNAMSIZ];
-    uint16_t setting;
-    uint32_t number;
     switch (operation->kind) {
     case OP_SYSCTL_WRITE:
-        if (!as_link_setting(operation->sysctl.name, operation->sysctl.value, link, &setting, &number))
-            return do_alone(run, operation);
         if (commit_elements(run) < 0)
             return -1;
-        put_link_setting(&run->runner->route, link, setting, number, run->current);
-        return 0;
+        return put_link_setting(run) ? 0 : do_alone(run, operation);
     case OP_LINK_ADD:
         return commit_elements(run) < 0 ? -1 : add_link(run, &operation->link);
     case OP_LINK_SET:

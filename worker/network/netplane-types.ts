@@ -31,6 +31,8 @@ interface LinkBase {
   /** Name of the bridge that it is a port of. */
   readonly master?: string;
   readonly up?: boolean;
+  /** IPv6 gives it no link-local address of its own making (and so looks for nobody who has it). Not together with `target`. */
+  readonly linkLocal?: false;
   /** Owner of the link, `skep:ID`: what makes it ours in a dump. Not together with `target`: set it there. */
   readonly alias?: string;
   /**
@@ -61,6 +63,8 @@ export type LinkToAdd =
 export interface LinkChange {
   readonly name: string;
   readonly up?: boolean;
+  /** As with `link-add`; before it goes up. */
+  readonly linkLocal?: false;
   readonly mtu?: number;
   readonly mac?: string;
   /** "" takes it out of its bridge. */
@@ -171,6 +175,7 @@ export interface ElementSet {
 export type ElementText = string;
 
 export type Operation = Tolerant &
+  /** Bound at the path, with its loopback link up. EEXIST: one is bound there. */
   (
     | { readonly op: "namespace-add"; readonly path: string }
     /** Unmounts and removes the file. The kernel tears the namespace down when nothing else holds it. */

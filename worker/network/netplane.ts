@@ -142,8 +142,17 @@ export class Netplane implements AsyncDisposable {
     frame.write(json, headerBytes);
     return await new Promise<unknown[][]>((resolve, reject) => {
       this.#asked.push({ id, batches, resolve, reject });
-      child.stdin.write(frame);
+      this.#write(child, frame);
     });
+  }
+
+  /** What is asked without waiting in between is one write: each would wake the other process, which then is in the way. */
+  #write({ stdin }: Child, frame: Buffer): void {
+    if (stdin.writableCorked === 0) {
+      stdin.cork();
+      process.nextTick(() => stdin.uncork());
+    }
+    stdin.write(frame);
   }
 
   #start(): Child {

@@ -179,14 +179,20 @@ function linkOperations(
   before: LinkObject | undefined,
   after: LinkObject,
 ): { own: Operation[]; host: Operation[] } {
-  const { name, how, owner, mac, mtu, master } = after;
+  const { name, how, owner, mac, mtu, master, linkLocal } = after;
   const settings = {
     up: true,
     ...(owner === "" ? {} : { alias: `${aliasPrefix}${owner}` }),
     ...(mac === "" ? {} : { mac }),
     ...(mtu === 0 ? {} : { mtu }),
     ...(master === "" ? {} : { master }),
+    ...(linkLocal === undefined ? {} : { linkLocal }),
   };
+  if (how.kind === "existing" && before === undefined) {
+    // Who made it a moment ago gave it its address and MTU; where it is otherwise, that was found.
+    const { mac: _mac, mtu: _mtu, ...rest } = settings;
+    return { own: [{ op: "link-set", name, ...rest }], host: [] };
+  }
   if (how.kind === "existing" || before !== undefined) {
     const unmaster = master === "" && before !== undefined && before.master !== "" ? { master: "" } : {};
     return { own: [{ op: "link-set", name, ...settings, ...unmaster }], host: [] };

@@ -372,6 +372,63 @@ onHost(
   },
 );
 
+onHost(
+  "a link that needs no IPv6 has no address of it, its settings are one message, and it goes up all the same",
+  async (host) => {
+    const [near = "", far = ""] = await addNamespaces(host, "near", "far");
+    const conf = (name: string): string => `net/ipv4/conf/v1/${name}`;
+    await host.netplane.runAll([
+      {
+        namespace: near,
+        operations: [
+          {
+            op: "link-add",
+            kind: "veth",
+            name: "v1",
+            up: true,
+            alias: "skep:t1",
+            linkLocal: false,
+            peer: { name: "eth0", namespace: far },
+          },
+          { op: "sysctl-write", name: conf("rp_filter"), value: "1" },
+          { op: "sysctl-write", name: conf("route_localnet"), value: "1" },
+          { op: "address-set", address: "10.0.1.1/32", link: "v1" },
+        ],
+      },
+      { namespace: far, operations: [{ op: "link-set", name: "eth0", up: true, linkLocal: false }] },
+    ]);
+    for (const [path, name] of [
+      [near, "v1"],
+      [far, "eth0"],
+    ] as const) {
+      const { links = [], addresses = [] } = await dumpOf(host, path, "links", "addresses");
+      assert.equal(
+        links.find((one) => one.name === name)?.up ?? host.sh(path, `ip link show ${name}`).includes("UP"),
+        true,
+      );
+      assert.match(host.sh(path, `ip -d link show ${name}`), /addrgenmode none/);
+      assert.equal(host.sh(path, `ip -6 -o address show dev ${name}`), "");
+      if (path === near)
+        assert.deepEqual(
+          addresses.map(({ address }) => address),
+          ["10.0.1.1/32"],
+        );
+    }
+    for (const name of ["rp_filter", "route_localnet"]) {
+      assert.equal(host.sh(near, `cat /proc/sys/${conf(name)}`), "1\n");
+    }
+    // What one of several settings lacks is the fault of the first.
+    await assert.rejects(
+      host.netplane.run(near, [
+        { op: "link-set", name: "v1", up: true },
+        { op: "sysctl-write", name: "net/ipv4/conf/none/rp_filter", value: "1" },
+        { op: "sysctl-write", name: "net/ipv4/conf/none/route_localnet", value: "1" },
+      ]),
+      failsWith("ENODEV", 1),
+    );
+  },
+);
+
 onHost("a dump leaves out what is not ours, and with `all` it tells whose it is", async (host) => {
   const [path = ""] = await addNamespaces(host, "n");
   await host.netplane.run(path, [
@@ -521,7 +578,7 @@ onHost("namespaces that were made in advance are as fresh as others, and none is
       assert.deepEqual(
         { links: links.map(({ name, up }) => ({ name, up })), routes },
         {
-          links: [{ name: "lo", up: false }],
+          links: [{ name: "lo", up: true }],
           routes: [],
         },
       );
@@ -1138,6 +1195,8 @@ void test("what is not well formed is refused whole, says where, and hurts nothi
       { op: "link-add", kind: "veth", name: "d" },
       { op: "link-add", kind: "veth", name: "d", peer: { name: "e", up: true } },
       { op: "link-add", kind: "vxlan", name: "d", vni: 1 << 24, local: "10.0.0.1" },
+      { op: "link-add", kind: "dummy", name: "d", linkLocal: true },
+      { op: "link-add", kind: "dummy", name: "d", target: "/x", linkLocal: false },
       { op: "link-set", name: "d", alias: "x".repeat(256) },
       { op: "address-set", link: "d", address: "10.0.0.1/33" },
       { op: "address-set", link: "d", address: "10.0.0.256/32" },

@@ -193,6 +193,7 @@ describe("the model of overlays", () => {
       "sysctl net/ipv4/icmp_ratemask",
       "sysctl net/ipv4/ip_early_demux",
       "sysctl net/ipv4/ip_forward",
+      "sysctl net/ipv6/conf/default/disable_ipv6",
       "table ip skep",
     ]);
     model.sandbox("task1", undefined);

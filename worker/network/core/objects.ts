@@ -54,6 +54,8 @@ export interface LinkObject {
   readonly mtu: number;
   /** A bridge of this namespace; empty: none. */
   readonly master: string;
+  /** Nobody needs IPv6 there: when it goes up the kernel need not make an address and look for who else has it. */
+  readonly linkLocal?: false;
 }
 
 /** CIDR; without the route of its prefix. */
@@ -279,7 +281,7 @@ export function sameObject(a: NetObject, b: NetObject): boolean {
 function stateText(object: NetObject): string {
   switch (object.type) {
     case "link":
-      return JSON.stringify([object.how, object.owner, object.mac, object.mtu, object.master]);
+      return JSON.stringify([object.how, object.owner, object.mac, object.mtu, object.master, object.linkLocal]);
     case "wireguard":
       return `${object.port} ${object.key.publicKey}`;
     case "tunnel-peer":

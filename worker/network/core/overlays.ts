@@ -208,6 +208,13 @@ class Overlay {
       { type: "sysctl", path: "net/ipv4/conf/default/rp_filter", value: "1" },
       { type: "sysctl", path: "net/ipv4/conf/all/send_redirects", value: "0" },
       { type: "sysctl", path: "net/ipv4/conf/default/send_redirects", value: "0" },
+      // Of links that are made from now on: IPv6 only where it is used.
+      {
+        type: "sysctl",
+        path: "net/ipv6/conf/default/disable_ipv6",
+        value: network.subnet6 === undefined ? "1" : "0",
+        optional: true,
+      },
       // Who asks for what is not there is told each time: the kernel's limit on that (icmp(7)), less destinations that
       // cannot be reached. Nothing listens here, so that nobody learns anything by asking often.
       { type: "sysctl", path: "net/ipv4/icmp_ratemask", value: "6160" },
@@ -429,7 +436,16 @@ function insideObjects(facts: SandboxFacts, mtuOf: (network: OverlayNetwork) => 
     const { gateway, subnet } = wish.network;
     const mtu = mtuOf(wish.network);
     objects.push(
-      { type: "link", name: link, how: { kind: "existing" }, owner: facts.id, mac: macAddress, mtu, master: "" },
+      {
+        type: "link",
+        name: link,
+        how: { kind: "existing" },
+        owner: facts.id,
+        mac: macAddress,
+        mtu,
+        master: "",
+        ...(wish.address6 === undefined ? { linkLocal: false } : {}),
+      },
       { type: "address", link, address: wish.address },
       { type: "neighbour", link, address: gateway, mac: gatewayMac },
       {

@@ -64,6 +64,7 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
       mac: hostRouterMac,
       mtu,
       master: "",
+      ...(veth.v6 === undefined ? { linkLocal: false } : {}),
     },
     { type: "sysctl", path: `${conf}/rp_filter`, value: "1" },
     // Answers to what this host asked from 127.0.0.1 come back here; who else may use 127.0.0.0/8 is the table's business.
@@ -89,6 +90,7 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
       mac,
       mtu,
       master: "",
+      ...(veth.v6 === undefined ? { linkLocal: false } : {}),
     },
     { type: "address", link: interfaceName, address: `${address}/${prefix}` },
     { type: "neighbour", link: interfaceName, address: gateway, mac: hostRouterMac },
