@@ -1,6 +1,6 @@
 /**
  * The daemon over HTTP: unix socket, or TCP with TLS. One connection is kept and used again, since a command that waits
- * for a service asks fifteen times a second.
+ * for a service asks fifteen times a second. Plain connections are our own (`wire.ts`); TLS and uploads are left to Node.
  */
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Socket } from "node:net";
@@ -8,12 +8,7 @@ import type { Duplex, Readable } from "node:stream";
 import { ApiError, CommandError, messageOf } from "../errors.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { parseJson, stringifyJson } from "./json.ts";
-
-/**
- * Not imported: an import reads every export, one of which loads the whole of fetch and WebSocket, and that is 50 ms of
- * processor for nothing (docs/benchmarks.md).
- */
-const http = process.getBuiltinModule("node:http");
+import { Wire, type Answer, type WireRequest } from "./wire.ts";
 
 const newestVersion = "1.50";
 const oldestVersion = "1.24";
@@ -31,21 +26,20 @@ export interface Call {
 
 export class Api {
   readonly #endpoint: Endpoint;
-  readonly #agent: Agent;
+  readonly #wire: Wire | undefined;
+  /** Made when it is needed. */
+  #agent: Agent | undefined;
   #version: string | undefined;
-  #ping: IncomingMessage["headers"] = {};
+  #ping: Answer["headers"] = {};
 
-  private constructor(endpoint: Endpoint, agent: Agent, version: string | undefined) {
+  private constructor(endpoint: Endpoint) {
     this.#endpoint = endpoint;
-    this.#agent = agent;
-    this.#version = version;
+    this.#wire = endpoint.tls === undefined ? new Wire(endpoint.connect) : undefined;
   }
 
   /** Agrees on the version: the daemon's, or ours when it is older. @param pinned DOCKER_API_VERSION */
   static async connect(endpoint: Endpoint, pinned: string | undefined): Promise<Api> {
-    const options = { keepAlive: true, maxSockets: 16 };
-    const agent = endpoint.tls === undefined ? new http.Agent(options) : tlsAgent(endpoint, options);
-    const api = new Api(endpoint, agent, undefined);
+    const api = new Api(endpoint);
     api.#version = pinned === undefined || pinned === "" ? await api.#negotiate() : pinned.replace(/^v/, "");
     return api;
   }
@@ -54,7 +48,7 @@ export class Api {
     return this.#version ?? newestVersion;
   }
   /** The headers of the daemon's answer to the first ping. */
-  get pingHeaders(): IncomingMessage["headers"] {
+  get pingHeaders(): Answer["headers"] {
     return this.#ping;
   }
 
@@ -83,19 +77,25 @@ export class Api {
   }
 
   /** The answer as it comes, for logs, events, tars. @throws ApiError on a status of 400 or more */
-  async open(method: string, path: string, call: Call = {}): Promise<IncomingMessage> {
+  async open(method: string, path: string, call: Call = {}): Promise<Answer> {
     const answer = await this.#send(method, this.#versioned(path), call);
     if ((answer.statusCode ?? 500) >= 400) throw await failure(answer, method === "HEAD");
     return answer;
   }
 
   /** Upgrades the connection: bytes both ways, each way ends by itself. @throws ApiError when the daemon answers something else */
-  async hijack(path: string, call: Call): Promise<Duplex> {
+  async hijack(path: string, plain: Call): Promise<Duplex> {
+    const call = { ...plain, headers: { ...plain.headers, Connection: "Upgrade", Upgrade: "tcp" } };
+    if (this.#wire !== undefined) {
+      const found = await this.#wire
+        .upgrade(this.#wireRequest("POST", this.#versioned(path), call))
+        .catch((error: unknown) => Promise.reject(this.#unreachable(error as Error)));
+      if (!("socket" in found)) throw await failure(found, false);
+      if (found.rest.length > 0) found.socket.unshift(found.rest);
+      return found.socket;
+    }
     return new Promise((resolve, reject) => {
-      const sent = this.#request("POST", this.#versioned(path), {
-        ...call,
-        headers: { ...call.headers, Connection: "Upgrade", Upgrade: "tcp" },
-      });
+      const sent = this.#request("POST", this.#versioned(path), call);
       sent.once("upgrade", (_answer: IncomingMessage, socket: Socket, head: Buffer) => {
         if (head.length > 0) socket.unshift(head);
         resolve(socket);
@@ -109,7 +109,8 @@ export class Api {
   }
 
   close(): void {
-    this.#agent.destroy();
+    this.#wire?.close();
+    this.#agent?.destroy();
   }
 
   async #json(method: string, path: string, call: Call): Promise<unknown> {
@@ -128,23 +129,42 @@ export class Api {
     return path.startsWith("/skep/") ? path : `/v${this.version}${path}`;
   }
 
-  #request(method: string, path: string, call: Call): ClientRequest {
+  #headers(call: Call): Record<string, string> {
     const headers: Record<string, string> = { Host: this.#endpoint.hostHeader, "User-Agent": "skep", ...call.headers };
     if (call.body !== undefined) headers["Content-Type"] = "application/json";
     else if (call.upload !== undefined) headers["Content-Type"] ??= "application/x-tar";
+    return headers;
+  }
+
+  #wireRequest(method: string, path: string, call: Call): WireRequest {
+    const { signal, query, body } = call;
+    const text = body === undefined ? undefined : stringifyJson(body);
+    return { method, path: path + queryText(query), headers: this.#headers(call), body: text, signal };
+  }
+
+  #request(method: string, path: string, call: Call): ClientRequest {
+    const http = nodeHttp();
+    const { tls, connect } = this.#endpoint;
+    const kept = { keepAlive: true, maxSockets: 16 };
+    this.#agent ??= tls === undefined ? new http.Agent(kept) : tlsAgent(this.#endpoint, kept);
     const options: RequestOptions = {
-      ...this.#endpoint.connect,
-      protocol: this.#endpoint.tls === undefined ? "http:" : "https:",
+      ...connect,
+      protocol: tls === undefined ? "http:" : "https:",
       method,
       path: path + queryText(call.query),
-      headers,
+      headers: this.#headers(call),
       agent: this.#agent,
       ...(call.signal === undefined ? {} : { signal: call.signal }),
     };
     return http.request(options);
   }
 
-  #send(method: string, path: string, call: Call): Promise<IncomingMessage> {
+  #send(method: string, path: string, call: Call): Promise<Answer> {
+    if (this.#wire !== undefined && call.upload === undefined) {
+      return this.#wire
+        .ask(this.#wireRequest(method, path, call))
+        .catch((error: unknown) => Promise.reject(this.#unreachable(error as Error)));
+    }
     return new Promise((resolve, reject) => {
       const sent = this.#request(method, path, call);
       sent.once("response", resolve);
@@ -161,7 +181,7 @@ export class Api {
   }
 
   #unreachable(error: Error & { code?: string }): Error {
-    if (error.name === "AbortError") return error;
+    if (error.name === "AbortError" || error instanceof CommandError) return error;
     const at = this.#endpoint.name;
     switch (error.code) {
       case "EACCES":
@@ -177,6 +197,12 @@ export class Api {
     }
   }
 }
+
+/**
+ * Not imported: an import reads every export, one of which loads the whole of fetch and WebSocket, and that is 50 ms of
+ * processor for nothing (docs/benchmarks.md).
+ */
+const nodeHttp = () => process.getBuiltinModule("node:http");
 
 function tlsAgent(endpoint: Endpoint, options: object): Agent {
   return new (process.getBuiltinModule("node:https").Agent)({ ...options, ...endpoint.tls });
@@ -213,7 +239,7 @@ function queryText(query: Query | undefined): string {
   return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs).toString()}`;
 }
 
-async function failure(answer: IncomingMessage, headOnly: boolean): Promise<ApiError> {
+async function failure(answer: Answer, headOnly: boolean): Promise<ApiError> {
   const status = answer.statusCode ?? 500;
   const text = headOnly ? "" : await readText(answer);
   try {

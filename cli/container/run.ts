@@ -152,8 +152,7 @@ async function createContainer(
       runFailed,
     );
   }
-  const { rows = 0, columns = 0, isTTY } = session.stdout;
-  const size = flags.tty === true && isTTY === true ? ([rows, columns] as const) : ([0, 0] as const);
+  const size = flags.tty === true ? sizeOf(session) : ([0, 0] as const);
   const body = createBody(flags, args, attaching, { env: session.env, size });
   const make = (): Promise<{ Id: string; Warnings?: string[] | null }> =>
     api.post("/containers/create", { query: { name: flags.name, platform }, body });
@@ -170,6 +169,11 @@ async function createContainer(
   for (const warning of made.Warnings ?? []) session.warn(`WARNING: ${warning}`);
   if (cidfile !== undefined) writeFileSync(cidfile, made.Id);
   return made.Id;
+}
+
+/** Of our terminal. Not asked without one: standard output is opened by who writes to it. */
+function sizeOf({ stdout: { rows = 0, columns = 0, isTTY } }: Session): readonly [number, number] {
+  return isTTY === true ? [rows, columns] : [0, 0];
 }
 
 const withTag = (image: string): string => (/[:@][^/]*$/.test(image) ? image : `${image}:latest`);

@@ -1,5 +1,4 @@
 /** What many commands share: an act for each name, and `inspect`. */
-import { createInterface } from "node:readline/promises";
 import { isAbort } from "../../lib/pure/errors.ts";
 import { CommandError, throwAll } from "../errors.ts";
 import * as flag from "../grammar/flags.ts";
@@ -64,6 +63,8 @@ export async function inspectEach<T>(
 
 /** Asks before something is lost. @returns whether the answer was yes */
 export async function confirm(session: Session, warning: string): Promise<boolean> {
+  // Most commands ask nothing, and it takes a millisecond to load.
+  const { createInterface } = process.getBuiltinModule("node:readline/promises");
   const lines = createInterface({ input: session.stdin, output: session.stdout });
   try {
     const answer = await lines.question(`${warning} [y/N] `, { signal: session.interrupted });
