@@ -30,7 +30,7 @@ export class ContainerNameInUse extends ClusterError {
 export class ContainerConfigInvalid extends ClusterError {
   readonly code = "CONTAINER_CONFIG_INVALID";
   constructor(why: string) {
-    super(`Cannot create container: ${why}`, { fix: "Correct the option that the message names" });
+    super(why, { fix: "Correct the option that the message names" });
   }
 }
 
