@@ -15,6 +15,8 @@
 #include <linux/rtnetlink.h>
 #include <linux/time_types.h>
 #include <linux/wireguard.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct error error;
 
@@ -194,6 +196,86 @@ static void test_messages(void)
     out_release(&out);
 }
 
+/* A socket at whose other end a kernel has answered already: these messages, to the first question of this socket. */
+static struct netlink answered(struct outgoing *answers)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) < 0)
+        abort();
+    for (size_t i = 0; i < answers->count; i++)
+        ((struct nlmsghdr *)(answers->bytes + answers->places[i].offset))->nlmsg_seq = 1;
+    CHECK(!answers->failed && send(ends[0], answers->bytes, answers->length, 0) == (ssize_t)answers->length);
+    /* Kept open, so that the question can be sent: it ends with the process. */
+    out_clear(answers);
+    return (struct netlink){.fd = ends[1]};
+}
+
+static void put_done(struct outgoing *out, int number)
+{
+    struct nlmsgerr refusal = {.error = -number};
+    out_begin(out, number == 0 ? NLMSG_DONE : NLMSG_ERROR, 0, &refusal, sizeof refusal, 0);
+    out_end(out);
+}
+
+/* The family of generic netlink is looked up and a link listed, as a kernel with WireGuard answers and as one without. */
+static void test_tunnel_questions(void)
+{
+    struct outgoing out = {0};
+    struct genlmsghdr header = {.cmd = CTRL_CMD_NEWFAMILY, .version = 1};
+    uint16_t family = 0, wanted = 30;
+    out_begin(&out, GENL_ID_CTRL, 0, &header, sizeof header, 0);
+    out_put(&out, CTRL_ATTR_FAMILY_ID, &wanted, sizeof wanted);
+    out_end(&out);
+    struct netlink kernel = answered(&out);
+    CHECK(wireguard_family(&kernel, &family, &error) == 0 && family == wanted);
+    close(kernel.fd);
+    put_done(&out, ENOENT);
+    kernel = answered(&out);
+    CHECK(wireguard_family(&kernel, &family, &error) < 0 && (error.number == EOPNOTSUPP || error.number == ENOENT));
+    close(kernel.fd);
+    /* Two peers in two messages, one of which has an address that is none. */
+    uint8_t key[TUNNEL_KEY_BYTES];
+    uint16_t port = 2377, af = AF_INET;
+    memset(key, 0x44, sizeof key);
+    header = (struct genlmsghdr){.cmd = WG_CMD_GET_DEVICE, .version = WG_GENL_VERSION};
+    for (int i = 0; i < 2; i++) {
+        out_begin(&out, wanted, NLM_F_MULTI, &header, sizeof header, 0);
+        out_put(&out, WGDEVICE_A_PUBLIC_KEY, key, sizeof key);
+        out_put(&out, WGDEVICE_A_LISTEN_PORT, &port, sizeof port);
+        size_t peers = out_nest(&out, WGDEVICE_A_PEERS), peer = out_nest(&out, 0);
+        out_put(&out, WGPEER_A_PUBLIC_KEY, key, sizeof key);
+        out_put(&out, WGPEER_A_ENDPOINT, key, 7);
+        size_t list = out_nest(&out, WGPEER_A_ALLOWEDIPS), one = out_nest(&out, 0);
+        out_put(&out, WGALLOWEDIP_A_FAMILY, &af, sizeof af);
+        out_put(&out, WGALLOWEDIP_A_IPADDR, key, i == 0 ? 4 : 16);
+        out_put_u8(&out, WGALLOWEDIP_A_CIDR_MASK, 32);
+        out_nest_end(&out, one);
+        out_nest_end(&out, list);
+        out_nest_end(&out, peer);
+        out_nest_end(&out, peers);
+        out_end(&out);
+    }
+    put_done(&out, 0);
+    kernel = answered(&out);
+    struct text text = {0};
+    CHECK(wireguard_list(&kernel, wanted, "wg0", &text, &error) == 0);
+    text_put(&text, "", 1);
+    CHECK_TEXT(text.bytes,
+               "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"listenPort\":2377,\"peers\":["
+               "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"allowed\":[\"68.68.68.68/32\"],"
+               "\"receivedBytes\":0,\"sentBytes\":0},"
+               "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"allowed\":[],"
+               "\"receivedBytes\":0,\"sentBytes\":0}]}");
+    text_release(&text);
+    close(kernel.fd);
+    put_done(&out, ENODEV);
+    kernel = answered(&out);
+    CHECK(wireguard_list(&kernel, wanted, "wg0", &text, &error) < 0 && error.number == ENODEV);
+    text_release(&text);
+    close(kernel.fd);
+    out_release(&out);
+}
+
 static void test_keys(void)
 {
     uint8_t key[TUNNEL_KEY_BYTES];
@@ -324,6 +406,7 @@ int main(void)
     test_attributes();
     test_messages();
     test_keys();
+    test_tunnel_questions();
     test_tunnels();
     test_large_transaction();
     test_requests();
