@@ -109,6 +109,7 @@ export function askAll(
   questions: readonly Question[],
   waitMs: number = patience.forAnswersMs,
 ): Promise<readonly string[]> {
+  if (questions.length === 0) return Promise.resolve([]);
   const child = spawn("nsenter", [`--net=${namespace}`, "--", probe, "asks"], { stdio: ["pipe", "pipe", "inherit"] });
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
