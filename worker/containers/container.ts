@@ -247,6 +247,11 @@ export class Container {
       // The runtime's own words, without who passed them on.
       const why = runtimeMessage(text.replace(/^Cannot start: the container's monitor says: /, ""));
       const { settings } = this.#host;
+      // First, since the record may be what cannot be written.
+      this.#clearState();
+      await this.#letGo();
+      for (const attachment of this.#attachments) attachment.abandon();
+      this.#attachments.clear();
       await this.#update({
         status: this.#record.state.startedAtMs === 0 ? "created" : "exited",
         pid: 0,
@@ -254,10 +259,6 @@ export class Container {
         restarting: false,
         exit: { code: exitCodeOfFailure(why), signal: 0, oomKilled: false, finishedAtMs: settings.clock.wallMs() },
       });
-      this.#clearState();
-      await this.#letGo();
-      for (const attachment of this.#attachments) attachment.abandon();
-      this.#attachments.clear();
       this.#wake("exit");
       if (error instanceof ContainerStartFailed || error instanceof ContainerConfigInvalid) throw error;
       throw new ContainerStartFailed(why, error);
@@ -304,16 +305,21 @@ export class Container {
       ],
       args: [...this.#monitorArguments(layers), ...(atOnce ? ["--start"] : [])],
     });
-    const connection = await MonitorConnection.open(this.stateDirectory);
+    let connection: MonitorConnection | undefined;
     try {
+      connection = await MonitorConnection.open(this.stateDirectory);
+      const monitor = connection;
       for (const attachment of this.#attachments) await attachment.connect(this.stateDirectory);
       this.#attachments.clear();
-      await this.#begin(connection, started.pid, delayMs, async () => {
-        if (!atOnce) await connection.request({ type: "start" }, "ok");
+      await this.#begin(monitor, started.pid, delayMs, async () => {
+        if (!atOnce) await monitor.request({ type: "start" }, "ok");
       });
     } catch (error) {
-      await this.#awaitMonitorEnd(connection);
-      connection[Symbol.dispose]();
+      // It may run by now, and there would be nobody who knows of it.
+      this.#life?.stop.abort();
+      this.#life = undefined;
+      connection?.[Symbol.dispose]();
+      await this.#killRemains();
       throw error;
     }
   }

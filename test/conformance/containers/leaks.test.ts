@@ -1,10 +1,13 @@
 /** Start and remove, again and again: no mount, cgroup, process, descriptor or memory more than before. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
+import { realClock, type Clock } from "../../../lib/runtime/index.ts";
+import { Launcher } from "../../../worker/containers/launcher.ts";
 import { anyRuntime, TestWorker } from "./host.ts";
 
 const runtime = anyRuntime();
@@ -55,3 +58,62 @@ test(
     }
   },
 );
+
+for (const [what, spoil] of [
+  ["whose monitor cannot be reached", (worker) => breakSocket(worker)],
+  ["that cannot be recorded", (worker) => breakRecord(worker)],
+] as const satisfies readonly (readonly [string, (worker: TestWorker) => Disposable])[]) {
+  test(`a start ${what} leaves nothing that runs`, { skip: runtime.skip, timeout: 60_000 }, async () => {
+    const worker = new TestWorker(runtime.path, { clock });
+    await worker.open();
+    try {
+      const container = await worker.create(["sleep", "40"]);
+      const spoiled = spoil(worker);
+      try {
+        await assert.rejects(container.start(), { code: "CONTAINER_START_FAILED" });
+      } finally {
+        spoiled[Symbol.dispose]();
+      }
+      assert.equal(container.running, false);
+      // A monitor that nobody came to sees its container end, and waits two seconds for whoever wants to know how.
+      const untilMs = Date.now() + 20_000;
+      while (worker.monitors().length > 0 && Date.now() < untilMs) await new Promise((again) => setTimeout(again, 50));
+      assert.deepEqual(worker.remains(), []);
+      // And it is none the worse for it.
+      assert.equal(await container.start(), true);
+    } finally {
+      await worker.close();
+    }
+  });
+}
+
+let isClockBroken = false;
+const clock: Clock = {
+  monotonicMs: () => realClock.monotonicMs(),
+  after: (ms, callback) => realClock.after(ms, callback),
+  every: (ms, callback) => realClock.every(ms, callback),
+  wallMs: () => {
+    if (!isClockBroken) return realClock.wallMs();
+    isClockBroken = false;
+    throw new Error("no time to write down");
+  },
+};
+
+/** The next time that is written down is not. */
+function breakRecord(_worker: TestWorker): Disposable {
+  isClockBroken = true;
+  return { [Symbol.dispose]: () => (isClockBroken = false) };
+}
+
+/** Of each container that is started meanwhile. */
+function breakSocket(worker: TestWorker): Disposable {
+  type Launch = (this: Launcher, ...request: Parameters<Launcher["launch"]>) => ReturnType<Launcher["launch"]>;
+  const launch: Launch = Reflect.get(Launcher.prototype, "launch");
+  Launcher.prototype.launch = async function (request) {
+    const started = await launch.call(this, request);
+    for (const name of readdirSync(join(worker.settings.runDirectory, "c")))
+      rmSync(join(worker.settings.runDirectory, "c", name, "stream"));
+    return started;
+  };
+  return { [Symbol.dispose]: () => (Launcher.prototype.launch = launch) };
+}
