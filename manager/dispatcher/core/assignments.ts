@@ -34,27 +34,46 @@ export function needsOf(task: Task): readonly string[] {
   for (const { target } of task.spec?.networks ?? []) add("network", target);
   for (const { networkId } of task.networksAttachments) add("network", networkId);
   for (const { id } of task.volumes) add("volume", id);
-  return [...keys];
+  return keys.size === 0 ? nothing : [...keys];
 }
+
+/** Most tasks of a large cluster are alike in this, and are kept for each session. */
+const nothing: readonly string[] = [];
+const plainFingerprints = new Map<number, string>();
+const statesMax = 1024;
 
 /** Changes when the node has to hear of the task again; what the node said itself is not news to it. */
 function fingerprintOf(task: Task): string {
   const state = task.status?.state ?? TaskState.NEW;
   const ended = state > TaskState.RUNNING ? state : 0;
+  if (task.networksAttachments.length === 0 && task.volumes.length === 0) return plainFingerprint(task, ended);
   const addresses = task.networksAttachments.map(({ networkId, addresses }) => `${networkId}=${addresses?.join(",")}`);
   const volumes = task.volumes.map(({ id, source, target }) => `${id}=${source}:${target}`);
   return `${task.desiredState} ${ended} ${addresses.join(" ")} ${volumes.join(" ")}`;
 }
 
+function plainFingerprint({ desiredState }: Task, ended: number): string {
+  const key = desiredState * statesMax + ended;
+  let text = plainFingerprints.get(key);
+  if (text === undefined) {
+    text = `${desiredState} ${ended}`;
+    plainFingerprints.set(key, text);
+  }
+  return text;
+}
+
 interface Wanted {
-  fingerprint: string;
-  needs: readonly string[];
+  readonly fingerprint: string;
+  readonly needs: readonly string[];
+  /** The node was told of it, and perhaps not of the newest. */
+  told: boolean;
 }
 
 export class NodeAssignments {
   readonly #tasks = new Map<string, Wanted>();
   /** How many tasks need it. */
   readonly #uses = new Map<string, number>();
+  /** Needs that the node was told. */
   readonly #told = new Set<string>();
   readonly #due = new Set<string>();
   readonly #isHeld: (taskId: string) => boolean;
@@ -81,12 +100,13 @@ export class NodeAssignments {
   /** @param task  as it is now; undefined: there is no such task, or it is not this node's */
   setTask(id: string, task: Task | undefined): void {
     const before = this.#tasks.get(id);
-    const key = `task/${id}`;
+    const key = `${taskPrefix}${id}`;
     if (task === undefined || !isAssigned(task)) {
       if (before === undefined) return;
       this.#tasks.delete(id);
       this.#release(before.needs);
-      this.#forget(key);
+      if (before.told) this.#due.add(key);
+      else this.#due.delete(key);
       return;
     }
     const fingerprint = fingerprintOf(task);
@@ -95,7 +115,9 @@ export class NodeAssignments {
     // First the new ones, so that what both need is not taken away in between.
     for (const need of needs) this.#use(need);
     if (before !== undefined) this.#release(before.needs);
-    this.#tasks.set(id, { fingerprint, needs });
+    // Gone and here again before the node heard of it: it has what it was told.
+    const told = before?.told ?? this.#due.has(key);
+    this.#tasks.set(id, { fingerprint, needs, told });
     this.#due.add(key);
   }
 
@@ -126,11 +148,18 @@ export class NodeAssignments {
   complete(): readonly Due[] {
     this.#told.clear();
     this.#due.clear();
-    for (const key of this.#uses.keys()) this.#told.add(key);
-    for (const id of this.#tasks.keys()) this.#told.add(`task/${id}`);
-    // Told as it was, and to be told again.
-    for (const id of this.#tasks.keys()) if (this.#isHeld(id)) this.#due.add(`task/${id}`);
-    return [...this.#told].map((key) => dueOf(key, false));
+    const all: Due[] = [];
+    for (const key of this.#uses.keys()) {
+      this.#told.add(key);
+      all.push(dueOf(key, false));
+    }
+    for (const [id, wanted] of this.#tasks) {
+      wanted.told = true;
+      all.push({ kind: "task", id, removed: false });
+      // Told as it was, and to be told again.
+      if (this.#isHeld(id)) this.#due.add(`${taskPrefix}${id}`);
+    }
+    return all;
   }
 
   /** What tasks need and the node does not have yet, at most `max` things. It goes before everything else. */
@@ -170,7 +199,10 @@ export class NodeAssignments {
     for (const { kind, id, removed } of taken) {
       const key = `${kind}/${id}`;
       this.#due.delete(key);
-      if (removed) this.#told.delete(key);
+      if (kind === "task") {
+        const wanted = this.#tasks.get(id);
+        if (wanted !== undefined && !removed) wanted.told = true;
+      } else if (removed) this.#told.delete(key);
       else this.#told.add(key);
     }
     return taken;

@@ -59,6 +59,19 @@ test("a task that is not placed yet, or that came and went in between, is not to
   assert.deepEqual(words(takeDue(node, 100)), []);
 });
 
+test("a task that goes, is here again and goes once more before the node hears of any of it is taken away from it", () => {
+  const node = new NodeAssignments();
+  node.setTask("a", task("a", TaskState.ASSIGNED));
+  takeDue(node, 100);
+  node.setTask("a", undefined);
+  node.setTask("a", task("a", TaskState.ASSIGNED));
+  node.setTask("a", undefined);
+  assert.deepEqual(words(takeDue(node, 100)), ["-task/a"]);
+  node.setTask("a", task("a", TaskState.ASSIGNED));
+  node.setTask("a", undefined);
+  assert.deepEqual(words(takeDue(node, 100)), [], "it never heard of that one");
+});
+
 test("what a node said itself is no news to it; what is asked of the task is", () => {
   const node = new NodeAssignments();
   node.setTask("a", task("a", TaskState.ASSIGNED));
