@@ -14,6 +14,7 @@ import { realClock, type Logger } from "../lib/runtime/index.ts";
 import { Worker } from "../worker/worker.ts";
 import { clusterExists, countManagers } from "./cluster-facts.ts";
 import { ConfigInvalid, readIfThere, type DaemonConfig } from "./config.ts";
+import { managerNodeOptions } from "./manager-child.ts";
 import { Membership } from "./membership.ts";
 import { openNodeAgent } from "./node-agent.ts";
 
@@ -86,7 +87,7 @@ export class Skepd implements AsyncDisposable {
           defaultAdvertiseAddr: config.defaultAdvertiseAddr,
           hostname: hostname(),
           interfaces: networkInterfaces,
-          managerCommand: [process.execPath, managerEntry],
+          managerCommand: [process.execPath, ...managerNodeOptions, managerEntry],
           managerUser: managerUserOf(config.managerUser, logger),
           managerArgs: [
             "--log-level",

@@ -1,6 +1,6 @@
 /**
- * Real manager processes for tests and benches: their own folders, certificates and ports. What happens in one is awaited
- * by the lines of its log, never by sleeping; each wait has a bound.
+ * Real manager processes for tests and benches, started as the daemon does it: their own folders, certificates and ports.
+ * What happens in one is awaited by the lines of its log, never by sleeping; each wait has a bound.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 import { TlsIdentity } from "../../lib/pki/index.ts";
+import { managerEnvironment, managerNodeOptions } from "../../daemon/manager-child.ts";
 import { Channel } from "../../lib/rpc/index.ts";
 import { KeysClient } from "../../manager/kv/index.ts";
 import { managersMethods } from "../../manager/managers-service.ts";
@@ -58,7 +59,7 @@ export class ManagerProcess {
   private constructor(options: ProcessOptions) {
     this.options = options;
     const { files } = options;
-    const node = [process.execPath, ...(options.nodeArgs ?? []), options.entry ?? mainFile];
+    const node = [process.execPath, ...managerNodeOptions, ...(options.nodeArgs ?? []), options.entry ?? mainFile];
     const named = {
       "data-dir": options.dataDir,
       listen: options.listen,
@@ -70,7 +71,7 @@ export class ManagerProcess {
     const [command, ...args] = [...(options.wrapper ?? []), ...node, ...flags] as [string, ...string[]];
     this.child = spawn(command, args, {
       stdio: ["ignore", "pipe", "pipe", ...(options.ipc === true ? (["ipc"] as const) : [])],
-      env: { ...process.env, NODE_COMPILE_CACHE: compileCache, ...options.env },
+      env: { ...managerEnvironment, ...process.env, NODE_COMPILE_CACHE: compileCache, ...options.env },
     });
     this.#exited = new Promise((resolve, reject) => {
       this.child.once("error", reject);
