@@ -14,6 +14,8 @@ export interface PeerRecord {
   readonly mtu: number;
   /** WireGuard; empty: the node has none. */
   readonly publicKey: string;
+  /** Plain: its host's own of IPv6, by which the mesh knows what comes from it; left out: none are told. */
+  readonly addresses6?: readonly string[];
 }
 
 /** A task on a network, from ASSIGNED until it has ended. Key: `networkId/taskId`. */
@@ -57,6 +59,8 @@ export interface ServiceRecord {
   readonly ports: readonly ServicePort[];
   /** Of the mesh: it goes through the tunnel or not at all. Left out: it goes as it is. */
   readonly encrypted?: boolean;
+  /** Of the mesh: it has IPv6. */
+  readonly has6?: boolean;
 }
 
 /** All that this node needs to know; keys are unique in each list. */

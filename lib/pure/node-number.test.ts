@@ -2,7 +2,17 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 
-import { isNodeNumber, isTaskGateway, nodeAddresses, nodeNumberMax, nodeOfGateway } from "./node-number.ts";
+import {
+  block6Of,
+  gateway6Of,
+  gatewayRange,
+  gatewayRange6,
+  isNodeNumber,
+  isTaskGateway,
+  nodeAddresses,
+  nodeNumberMax,
+  nodeOfGateway,
+} from "./node-number.ts";
 
 test("everything of a node follows from its number", () => {
   assert.deepEqual(nodeAddresses(1), {
@@ -25,6 +35,15 @@ test("everything of a node follows from its number", () => {
     gatewayAddress: "100.127.252.1",
     tunnelAddress: "100.127.255.255",
   });
+});
+
+test("gateway addresses of IPv6 end with those of IPv4, as the kernel writes them, and blocks are theirs", () => {
+  assert.equal(gateway6Of("100.64.8.2"), "fd73:6b65:7002::6440:802");
+  assert.equal(gateway6Of("100.64.0.0"), "fd73:6b65:7002::6440:0");
+  assert.equal(gateway6Of("100.127.252.1"), "fd73:6b65:7002::647f:fc01");
+  assert.equal(gateway6Of("nowhere"), "");
+  assert.equal(block6Of("100.64.8.0/22"), "fd73:6b65:7002::6440:800/118");
+  assert.equal(block6Of(gatewayRange), gatewayRange6);
 });
 
 test("no two nodes share anything", () => {

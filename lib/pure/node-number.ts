@@ -16,6 +16,13 @@ const gatewayBase = 0x6440_0000;
 const blockSize = 1024;
 const blockPrefix = 22;
 
+/**
+ * The same of IPv6: unique local addresses (RFC 4193) that end with the gateway address of IPv4, so whoever knows one knows
+ * the other, and nobody has to give them out or tell of them. Decision: docs/adr/0042-gateway-addresses-of-ipv6.md.
+ */
+const gatewayPrefix6 = "fd73:6b65:7002::";
+export const gatewayRange6 = `${gatewayPrefix6}6440:0/106`;
+
 export interface NodeAddresses {
   /** Of the node's VXLAN devices. */
   readonly mac: string;
@@ -76,6 +83,21 @@ export function nodeOfGateway(address: string): number | undefined {
   if (value === undefined || value < gatewayBase) return undefined;
   const number = Math.floor((value - gatewayBase) / blockSize);
   return isNodeNumber(number) ? number : undefined;
+}
+
+/**
+ * @param gateway  plain, of `gatewayRange`
+ * @returns        plain, in the form that the kernel prints; empty: it is no address
+ */
+export function gateway6Of(gateway: string): string {
+  const value = parseV4(gateway);
+  return value === undefined ? "" : `${gatewayPrefix6}${(value >>> 16).toString(16)}:${(value & 0xffff).toString(16)}`;
+}
+
+/** Of a block in `gatewayRange`, CIDR both. */
+export function block6Of(block: string): string {
+  const [first = "", prefix = ""] = block.split("/");
+  return `${gateway6Of(first)}/${96 + Number(prefix)}`;
 }
 
 const hex = (byte: number): string => byte.toString(16).padStart(2, "0");

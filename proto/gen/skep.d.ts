@@ -3234,6 +3234,9 @@ export namespace skep {
             /** NodeNetwork capabilities. */
             capabilities: string[];
 
+            /** NodeNetwork addresses6. */
+            addresses6: string[];
+
             /**
              * Creates a new NodeNetwork instance using the specified properties.
              * @param [properties] Properties to set
@@ -3284,6 +3287,9 @@ export namespace skep {
 
                 /** NodeNetwork capabilities */
                 capabilities?: (string[]|null);
+
+                /** NodeNetwork addresses6 */
+                addresses6?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -19166,6 +19172,9 @@ export namespace skep {
             /** ServiceRecord virtualIp6. */
             virtualIp6: string;
 
+            /** ServiceRecord has6. */
+            has6: boolean;
+
             /**
              * Creates a new ServiceRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19232,6 +19241,9 @@ export namespace skep {
                 /** ServiceRecord virtualIp6 */
                 virtualIp6?: (string|null);
 
+                /** ServiceRecord has6 */
+                has6?: (boolean|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -19273,6 +19285,9 @@ export namespace skep {
 
             /** PeerRecord publicKey. */
             publicKey: Uint8Array;
+
+            /** PeerRecord addresses6. */
+            addresses6: string[];
 
             /**
              * Creates a new PeerRecord instance using the specified properties.
@@ -19327,6 +19342,9 @@ export namespace skep {
 
                 /** PeerRecord publicKey */
                 publicKey?: (Uint8Array|null);
+
+                /** PeerRecord addresses6 */
+                addresses6?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

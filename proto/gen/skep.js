@@ -4424,6 +4424,7 @@ export const skep = $root.skep = (() => {
 
             const NodeNetwork = function (properties) {
                 this.capabilities = [];
+                this.addresses6 = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -4434,6 +4435,7 @@ export const skep = $root.skep = (() => {
             NodeNetwork.prototype.dataPathAddr = "";
             NodeNetwork.prototype.wireguardPublicKey = $util.newBuffer([]);
             NodeNetwork.prototype.capabilities = $util.emptyArray;
+            NodeNetwork.prototype.addresses6 = $util.emptyArray;
 
             NodeNetwork.create = function(properties) {
                 return new NodeNetwork(properties);
@@ -4455,6 +4457,9 @@ export const skep = $root.skep = (() => {
                 if (message.capabilities != null && message.capabilities.length)
                     for (let i = 0; i < message.capabilities.length; ++i)
                         writer.uint32(34).string(message.capabilities[i]);
+                if (message.addresses6 != null && message.addresses6.length)
+                    for (let i = 0; i < message.addresses6.length; ++i)
+                        writer.uint32(42).string(message.addresses6[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4521,6 +4526,14 @@ export const skep = $root.skep = (() => {
                             if (!(message.capabilities && message.capabilities.length))
                                 message.capabilities = [];
                             message.capabilities.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.addresses6 && message.addresses6.length))
+                                message.addresses6 = [];
+                            message.addresses6.push(reader.stringVerify());
                             continue;
                         }
                     }
@@ -26045,6 +26058,7 @@ export const skep = $root.skep = (() => {
             ServiceRecord.prototype.ports = $util.emptyArray;
             ServiceRecord.prototype.encrypted = false;
             ServiceRecord.prototype.virtualIp6 = "";
+            ServiceRecord.prototype.has6 = false;
 
             ServiceRecord.create = function(properties) {
                 return new ServiceRecord(properties);
@@ -26077,6 +26091,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(64).bool(message.encrypted);
                 if (message.virtualIp6 != null && $Object.hasOwnProperty.call(message, "virtualIp6") && message.virtualIp6 !== "")
                     writer.uint32(74).string(message.virtualIp6);
+                if (message.has6 != null && $Object.hasOwnProperty.call(message, "has6") && message.has6 !== false)
+                    writer.uint32(80).bool(message.has6);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26189,6 +26205,15 @@ export const skep = $root.skep = (() => {
                                 delete message.virtualIp6;
                             continue;
                         }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.has6 = value;
+                            else
+                                delete message.has6;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -26218,6 +26243,7 @@ export const skep = $root.skep = (() => {
         dispatcher.PeerRecord = (function() {
 
             const PeerRecord = function (properties) {
+                this.addresses6 = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -26229,6 +26255,7 @@ export const skep = $root.skep = (() => {
             PeerRecord.prototype.addr = "";
             PeerRecord.prototype.mtu = 0;
             PeerRecord.prototype.publicKey = $util.newBuffer([]);
+            PeerRecord.prototype.addresses6 = $util.emptyArray;
 
             PeerRecord.create = function(properties) {
                 return new PeerRecord(properties);
@@ -26251,6 +26278,9 @@ export const skep = $root.skep = (() => {
                     writer.uint32(32).uint32(message.mtu);
                 if (message.publicKey != null && $Object.hasOwnProperty.call(message, "publicKey") && message.publicKey.length)
                     writer.uint32(42).bytes(message.publicKey);
+                if (message.addresses6 != null && message.addresses6.length)
+                    for (let i = 0; i < message.addresses6.length; ++i)
+                        writer.uint32(50).string(message.addresses6[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26327,6 +26357,14 @@ export const skep = $root.skep = (() => {
                                 message.publicKey = value;
                             else
                                 delete message.publicKey;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.addresses6 && message.addresses6.length))
+                                message.addresses6 = [];
+                            message.addresses6.push(reader.stringVerify());
                             continue;
                         }
                     }

@@ -1,4 +1,5 @@
 /** What of a container's ports is published where, in the Engine API's words (`-p`, `-P`, EXPOSE). */
+import { formatAddress, parseAddress } from "../../proto/index.ts";
 import type { ContainerConfig, HostConfig, ImageConfig } from "../containers/index.ts";
 
 export type Protocol = "tcp" | "udp" | "sctp";
@@ -50,9 +51,10 @@ export function wrongPorts(config: ContainerConfig, host: HostConfig): string | 
     for (const { HostPort = "", HostIp = "" } of bindings ?? []) {
       if (readRange(HostPort) === undefined)
         return `invalid port specification: ${JSON.stringify(HostPort.slice(0, 64))}`;
-      if (HostIp.includes(":") && HostIp !== "::")
-        return `cannot publish on ${HostIp.slice(0, 64)}: ports are published on IPv4 addresses, or on [::]`;
-      if (HostIp !== "" && HostIp !== "::" && !isAddress(HostIp)) return `invalid IP address: ${HostIp.slice(0, 64)}`;
+      const address = hostAddressOf(HostIp);
+      if (address === undefined) return `invalid IP address: ${HostIp.slice(0, 64)}`;
+      if (address === "::1")
+        return "cannot publish on [::1]: the kernel leads nothing from IPv6's loopback to a container; publish on 127.0.0.1, or on an address of the host";
     }
   }
   return undefined;
@@ -69,7 +71,7 @@ export function portWishes(config: ContainerConfig, image: ImageConfig, host: Ho
     const { port: targetPort, protocol } = port;
     for (const { HostPort = "", HostIp = "" } of bindings === null || bindings.length === 0 ? [{}] : bindings) {
       const { first, last } = readRange(HostPort) ?? { first: 0, last: 0 };
-      wishes.push({ protocol, targetPort, hostAddress: HostIp === "0.0.0.0" ? "" : HostIp, first, last });
+      wishes.push({ protocol, targetPort, hostAddress: hostAddressOf(HostIp) ?? "", first, last });
     }
   }
   if (host.PublishAllPorts !== true) return wishes;
@@ -81,13 +83,16 @@ export function portWishes(config: ContainerConfig, image: ImageConfig, host: Ho
   return wishes;
 }
 
+/** In the one form that the kernel has; empty: all of IPv4. @returns undefined: it is no address */
+function hostAddressOf(text: string): string | undefined {
+  if (text === "" || text === "0.0.0.0") return "";
+  const address = parseAddress(text);
+  return address === undefined ? undefined : formatAddress(address);
+}
+
 function readRange(text: string): { readonly first: number; readonly last: number } | undefined {
   if (text === "") return { first: 0, last: 0 };
   const [, low = "", high = low] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text) ?? [];
   const [first, last] = [Number(low), Number(high)];
   return low === "" || first > last || last > portMax ? undefined : { first, last };
-}
-
-function isAddress(text: string): boolean {
-  return /^\d{1,3}(\.\d{1,3}){3}$/.test(text) && text.split(".").every((part) => Number(part) < 256);
 }

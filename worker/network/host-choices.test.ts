@@ -111,11 +111,26 @@ describe("ports of the host", () => {
     });
     assert.equal(holder.held.size, 0);
     const wanted = [
-      { protocol: "tcp" as const, port: 80 },
-      { protocol: "sctp" as const, port: 81 },
+      { protocol: "tcp" as const, port: 80, hostAddress: "" },
+      { protocol: "sctp" as const, port: 81, hostAddress: "" },
     ];
     assert.deepEqual([...(await ports.settleMesh(wanted))], ["80/tcp"]);
     assert.deepEqual(ports.refused, ["81/sctp"]);
+  });
+
+  test("a port of one family is another than the same of the other; one address and all of a family share it", async () => {
+    const ports = new PublishedPorts(new FakePorts(), silentLogger);
+    await ports.claim("four", [publish(80)]);
+    await ports.claim("six", [publish(80, { hostAddress: "::" })]);
+    await ports.claim("one", [publish(81, { hostAddress: "fd99::1" })]);
+    await ports.claim("other", [publish(81, { hostAddress: "fd99::2" })]);
+    for (const hostAddress of ["::", "fd99::1"]) {
+      await assert.rejects(ports.claim("late", [publish(81, { hostAddress })]), { code: "PORT_IN_USE" });
+    }
+    await assert.rejects(ports.claim("late", [publish(80, { hostAddress: "fd99::1" })]), { code: "PORT_IN_USE" });
+    const wanted = ["", "::"].map((hostAddress) => ({ protocol: "tcp" as const, port: 81, hostAddress }));
+    assert.deepEqual([...(await ports.settleMesh(wanted))], ["81/tcp"]);
+    assert.deepEqual(ports.refused, ["[::]:81/tcp"]);
   });
 
   test("the mesh gets what is free, tries again what was not, and lets go of what it does not want", async () => {
@@ -123,7 +138,7 @@ describe("ports of the host", () => {
     holder.taken.add("22");
     const ports = new PublishedPorts(holder, silentLogger);
     await ports.claim("container", [publish(8080)]);
-    const wanted = [22, 80, 8080].map((port) => ({ protocol: "tcp" as const, port }));
+    const wanted = [22, 80, 8080].map((port) => ({ protocol: "tcp" as const, port, hostAddress: "" }));
     assert.deepEqual([...(await ports.settleMesh(wanted))], ["80/tcp"]);
     assert.deepEqual(ports.refused, ["22/tcp", "8080/tcp"]);
     assert.equal(ports.isUnsettled(wanted), true);
@@ -164,7 +179,14 @@ describe("what sandboxes get of the host", () => {
     });
     holder = new FakePorts();
     const ports = new PublishedPorts(holder, silentLogger);
-    chooser = new HostChooser({ book: new AddressBook(), ports, networks, nodeNumber: () => nodeNumber });
+    chooser = new HostChooser({
+      book: new AddressBook(),
+      ports,
+      networks,
+      nodeNumber: () => nodeNumber,
+      hasGateway6: () => false,
+      onV6: async () => undefined,
+    });
   };
 
   beforeEach(async () => {

@@ -13,7 +13,9 @@ import { isToldNames } from "./core/host-side.ts";
 import { insideResolver } from "./core/names.ts";
 import { contains } from "./core/pools.ts";
 import type { BridgeEndpoint, SandboxFacts } from "./core/part.ts";
-import type { BridgeWish, PublishedPort } from "./core/records.ts";
+import type { BridgeWish, OverlayWish, PublishedPort } from "./core/records.ts";
+
+import { isV6 } from "./core/cidr6.ts";
 import { GatewayAddressesUsedUp } from "./errors.ts";
 import {
   LocalAddressesExhausted,
@@ -22,7 +24,7 @@ import {
   LocalNetworkNotFound,
 } from "./host-errors.ts";
 import type { LocalNetworks } from "./local-networks.ts";
-import { allAddresses6, type PublishedPorts } from "./published-ports.ts";
+import type { PublishedPorts } from "./published-ports.ts";
 import type { HostChoices } from "./sandboxes.ts";
 
 export interface HostChooserOptions {
@@ -31,6 +33,10 @@ export interface HostChooserOptions {
   readonly networks: LocalNetworks;
   /** Of this node, as of now; 0 outside a swarm. */
   readonly nodeNumber: () => number;
+  /** Whether gw0 has IPv6 for who is on these. */
+  readonly hasGateway6: (overlays: readonly OverlayWish[]) => boolean;
+  /** Before the host forwards IPv6 for anybody. */
+  readonly onV6: () => Promise<void>;
 }
 
 interface Choice {
@@ -61,6 +67,9 @@ export class HostChooser implements HostChoices {
     const taken: string[] = [];
     try {
       const gatewayAddress = this.#gateway(id, request, before?.gatewayAddress ?? "", taken);
+      const overlays = request.networks.filter((wish) => wish.kind === "overlay");
+      const has6 = gatewayAddress !== "" && this.#options.hasGateway6(overlays);
+      if (has6) await this.#options.onV6();
       const bridges = wishes.map(({ wish, interfaceName }) => {
         const kept = before?.bridges.find(({ wish: old }) => old.networkId === wish.networkId);
         if (kept !== undefined && sameWish(kept.wish, wish)) return { ...kept, wish, interfaceName };
@@ -69,7 +78,10 @@ export class HostChooser implements HostChoices {
       const choice: Choice = {
         gatewayAddress,
         bridges,
-        ports: before !== undefined && before.ports.length > 0 ? before.ports : await this.#ports(id, request, bridges),
+        ports:
+          before !== undefined && before.ports.length > 0
+            ? before.ports
+            : await this.#ports(id, request, bridges, has6),
       };
       this.#choices.set(id, choice);
       networks.setUser(
@@ -176,16 +188,23 @@ export class HostChooser implements HostChoices {
     return address;
   }
 
-  #ports(id: string, request: SandboxRequest, bridges: readonly BridgeEndpoint[]): Promise<readonly PublishedPort[]> {
+  #ports(
+    id: string,
+    request: SandboxRequest,
+    bridges: readonly BridgeEndpoint[],
+    hasGateway6: boolean,
+  ): Promise<readonly PublishedPort[]> {
     const { networks, ports } = this.#options;
     // An option of the first network says where ports go that name no address.
     const binding = networks.bridge(bridges[0]?.wish.networkId ?? "")?.hostAddress ?? "";
     // Those that lead out by IPv6, too.
     const outward = bridges.find(({ wish }) => networks.bridge(wish.networkId)?.internal === false);
-    const with6 = outward?.address6 !== undefined && request.networks.every(({ kind }) => kind === "bridge");
-    if (!with6 && request.ports.some(({ hostAddress }) => hostAddress === allAddresses6)) {
+    const isOnBridges = request.networks.every(({ kind }) => kind === "bridge");
+    const with6 = hasGateway6 || (outward?.address6 !== undefined && isOnBridges);
+    const asked6 = request.ports.find(({ hostAddress }) => isV6(hostAddress));
+    if (!with6 && asked6 !== undefined) {
       throw new LocalNetworkInvalid(
-        "a port can be published on [::] for a container with IPv6 on a network of this node",
+        `port ${asked6.publishedPort} cannot be published on [${asked6.hostAddress}]: the container is on no network with IPv6 that leads out`,
       );
     }
     return ports.claim(

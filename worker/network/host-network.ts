@@ -10,13 +10,12 @@ import { dirname, join } from "node:path";
 import { TaskGroup, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import { AddressBook } from "./address-book.ts";
 import type { DataPlane, NetworkRecords, RecordChange } from "./contract.ts";
-import { HostSide } from "./core/host-side.ts";
+import { HostSide, type MeshKind } from "./core/host-side.ts";
 import { portsOfMesh } from "./core/mesh.ts";
 import type { MakePart } from "./core/part.ts";
 import type { TunnelKey } from "./core/tunnel-key.ts";
 import type { HostPort } from "./core/port-claims.ts";
 import type { ServiceRecord } from "./core/records.ts";
-import type { PortKey } from "./core/slots.ts";
 import type { Kernel } from "./engine.ts";
 import { Firewall, type FirewallOptions } from "./firewall.ts";
 import { HostChooser } from "./host-choices.ts";
@@ -45,11 +44,13 @@ const checkMs = 60_000;
 interface Before {
   readonly routed: boolean;
   readonly routed6: boolean;
-  readonly wasMeshEncrypted: boolean;
+  readonly has6: boolean;
+  readonly mesh: MeshKind;
 }
 
-/** There while the mesh is encrypted. */
-const meshFile = "mesh-encrypted";
+/** Files that are there while the mesh is so: after a restart it begins as it was. */
+const meshFiles = { encrypted: "mesh-encrypted", has6: "mesh-ipv6" } as const;
+const forwarding6 = "net/ipv6/conf/all/forwarding";
 
 export class HostNetwork implements AsyncDisposable {
   readonly networks: LocalNetworks;
@@ -60,20 +61,17 @@ export class HostNetwork implements AsyncDisposable {
   readonly #firewall: Firewall;
   readonly #tasks: TaskGroup;
   readonly #clock: Clock;
-  readonly #meshFile: string;
+  readonly #folder: string;
+  #keptAdvertisements: Promise<void> | undefined;
   #routed = true;
   #firewallFindings: readonly string[] = [];
   #timer: Timer | undefined;
 
-  private constructor(
-    options: HostNetworkOptions,
-    networks: LocalNetworks,
-    { routed, routed6, wasMeshEncrypted }: Before,
-  ) {
+  private constructor(options: HostNetworkOptions, networks: LocalNetworks, { routed, routed6, has6, mesh }: Before) {
     const { kernel, clock, logger } = options;
     this.networks = networks;
     this.#kernel = kernel;
-    this.#meshFile = join(options.dataDirectory, meshFile);
+    this.#folder = options.dataDirectory;
     this.#clock = clock;
     this.#routed = routed;
     this.#side = new HostSide({
@@ -81,7 +79,8 @@ export class HostNetwork implements AsyncDisposable {
       forwardsForOthers6: routed6,
       bridge: (id) => networks.bridge(id),
       tunnelKey: options.tunnelKey,
-      wasMeshEncrypted,
+      has6,
+      was: mesh,
     });
     this.#side.setForwardsForOthers(routed);
     this.#ports = new PublishedPorts(new KernelPorts(kernel), logger);
@@ -90,6 +89,8 @@ export class HostNetwork implements AsyncDisposable {
       ports: this.#ports,
       networks,
       nodeNumber: () => this.#side.number,
+      hasGateway6: (overlays) => this.#side.hasGateway6(overlays),
+      onV6: () => this.#onV6(),
     });
     this.#firewall = new Firewall({ ...options.firewall, logger });
     this.#tasks = new TaskGroup((name, error) =>
@@ -101,7 +102,11 @@ export class HostNetwork implements AsyncDisposable {
     const { kernel, clock, logger, dataDirectory, runDirectory } = options;
     const routed = await routedBefore(kernel, join(runDirectory, "routed-before"), "net/ipv4/ip_forward");
     const file6 = join(runDirectory, "routed6-before");
-    const routed6 = await routedBefore(kernel, file6, "net/ipv6/conf/all/forwarding");
+    const routed6 = await routedBefore(kernel, file6, forwarding6);
+    const has6 = await kernel.run("", [{ op: "sysctl-read", name: forwarding6 }]).then(
+      () => true,
+      () => false,
+    );
     const networks = await LocalNetworks.open({
       folder: join(dataDirectory, "local"),
       clock,
@@ -110,8 +115,11 @@ export class HostNetwork implements AsyncDisposable {
       onV6: () => keepAdvertisements(kernel),
     });
     if (networks.list().some(({ network }) => network.subnet6 !== undefined)) await keepAdvertisements(kernel);
-    const wasMeshEncrypted = existsSync(join(dataDirectory, meshFile));
-    return new HostNetwork(options, networks, { routed, routed6, wasMeshEncrypted });
+    const mesh = {
+      encrypted: existsSync(join(dataDirectory, meshFiles.encrypted)),
+      has6: existsSync(join(dataDirectory, meshFiles.has6)),
+    };
+    return new HostNetwork(options, networks, { routed, routed6, has6, mesh });
   }
 
   /** For `Networks`. */
@@ -145,12 +153,16 @@ export class HostNetwork implements AsyncDisposable {
       services: readonly (ServiceRecord | undefined)[],
       act: () => Promise<void>,
     ): Promise<void> => {
-      const told = services.flatMap((service) => portsOfMesh(service?.ports ?? []));
+      const has6 = services.some((service) => service?.has6 === true);
+      const told = services.flatMap((service) => portsOfMesh(service?.ports ?? [], service?.has6 === true));
       // After a restart it begins as what this says: on disk before it is so, and until after it is so no more.
-      if (services.some((service) => service?.encrypted === true)) await writeFile(this.#meshFile, "", { mode: 0o600 });
+      if (services.some((service) => service?.encrypted === true)) await this.#note("encrypted", true);
+      if (has6) await this.#note("has6", true);
+      if (has6) await this.#onV6();
       await this.#settlePorts([...this.#side.wantedPorts(), ...told]);
       await act();
-      if (!this.#side.isMeshEncrypted) await rm(this.#meshFile, { force: true });
+      if (!this.#side.isMeshEncrypted) await this.#note("encrypted", false);
+      if (!this.#side.hasMesh6) await this.#note("has6", false);
       await this.#settlePorts(this.#side.wantedPorts());
     };
     return {
@@ -168,7 +180,21 @@ export class HostNetwork implements AsyncDisposable {
     };
   }
 
-  async #settlePorts(wanted: readonly PortKey[]): Promise<void> {
+  async #note(kind: keyof MeshKind, isSo: boolean): Promise<void> {
+    const file = join(this.#folder, meshFiles[kind]);
+    await (isSo ? writeFile(file, "", { mode: 0o600 }) : rm(file, { force: true }));
+  }
+
+  /** Before anything has the host forward IPv6; once is enough. */
+  #onV6(): Promise<void> {
+    this.#keptAdvertisements ??= keepAdvertisements(this.#kernel).catch((error: unknown) => {
+      this.#keptAdvertisements = undefined;
+      throw error;
+    });
+    return this.#keptAdvertisements;
+  }
+
+  async #settlePorts(wanted: readonly HostPort[]): Promise<void> {
     if (this.#ports.isUnsettled(wanted)) this.#side.setOpen(await this.#ports.settleMesh(wanted));
   }
 

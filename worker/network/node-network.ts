@@ -11,6 +11,7 @@ import type { Kernel } from "./engine.ts";
 import { HostNetwork, type HostNetworkOptions } from "./host-network.ts";
 import type { LocalNetworks } from "./local-networks.ts";
 import { NameService } from "./name-service.ts";
+import { isV6 } from "./core/cidr6.ts";
 import type { Dump } from "./netplane-types.ts";
 import { Netplane } from "./netplane.ts";
 import { isNamespaceFile, Networks } from "./networks.ts";
@@ -149,11 +150,13 @@ export class NodeNetwork implements AsyncDisposable {
   async describe(nodeId: string, address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
     if (this.abilities.refusal !== undefined) return undefined;
     const key = this.#networks.enterTunnel(nodeId);
+    const addresses6 = await addresses6Of(this.#kernel);
     return {
       mtu: await mtuOf(this.#kernel, address),
       dataPathAddr: "",
       capabilities: key === undefined ? ["overlay"] : ["overlay", "encrypted"],
       wireguardPublicKey: Buffer.from(key ?? "", "base64"),
+      ...(addresses6.length === 0 ? {} : { addresses6 }),
     };
   }
 
@@ -202,6 +205,15 @@ export class NodeNetwork implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#parts.disposeAsync();
   }
+}
+
+/** The host's own of IPv6, in an order that does not change: not those of links, of loopback, and of ours. */
+async function addresses6Of(kernel: Kernel): Promise<string[]> {
+  const [found] = (await kernel.run("", [{ op: "dump", what: ["addresses"], all: true }])) as [Dump];
+  return (found.addresses ?? [])
+    .filter(({ address, link }) => isV6(address) && !/^(::1\/|fe80:)/u.test(address) && !link.startsWith("skep"))
+    .map(({ address }) => address.split("/", 1)[0] ?? "")
+    .sort();
 }
 
 /** Of the link that has this address; 0: none has. */

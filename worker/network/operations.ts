@@ -259,8 +259,9 @@ function addition(object: PlainObject): Operation[] {
     case "fdb":
       return [{ op: "fdb-set", mac: object.mac, link: object.link, destination: object.destination }];
     case "rule": {
-      const { priority, mark, mask, table } = object;
-      return [{ op: "rule-add", preference: priority, mark, mask, table, ignore: ["EEXIST"] }];
+      const { priority, mark, mask, table, family } = object;
+      const of = family === undefined ? {} : { family };
+      return [{ op: "rule-add", preference: priority, ...of, mark, mask, table, ignore: ["EEXIST"] }];
     }
     case "route": {
       const { destination, link, via, onlink, source, table } = object;
@@ -301,8 +302,9 @@ function removal(object: PlainObject | LinkObject, lostLinks: ReadonlySet<string
       return [{ op: "fdb-delete", mac, link, destination, ignore: ["ENOENT", "ENODEV"] }];
     }
     case "rule": {
-      const { priority, mark, mask, table } = object;
-      return [{ op: "rule-delete", preference: priority, mark, mask, table, ignore: ["ENOENT"] }];
+      const { priority, mark, mask, table, family } = object;
+      const of = family === undefined ? {} : { family };
+      return [{ op: "rule-delete", preference: priority, ...of, mark, mask, table, ignore: ["ENOENT"] }];
     }
     case "route": {
       const { destination, table } = object;
@@ -633,8 +635,9 @@ function foundObjects({ links, dump, tunnels, rules }: Found): Map<string, NetOb
     });
   }
   for (const { preference, mark, mask, table, family, protocol } of dump.rules ?? []) {
-    if (family === "ip6" || (protocol ?? ownProtocol) !== ownProtocol) continue;
-    objects.push({ type: "rule", priority: preference, mark: mark ?? 0, mask: mask ?? 0xffffffff, table });
+    if ((protocol ?? ownProtocol) !== ownProtocol) continue;
+    const of = family === undefined ? {} : { family };
+    objects.push({ type: "rule", ...of, priority: preference, mark: mark ?? 0, mask: mask ?? 0xffffffff, table });
   }
   for (const { set, texts } of rules?.elements ?? []) {
     for (const text of texts) {

@@ -3,10 +3,10 @@
  * the host takes it and none that has it is shadowed: what is sent to a port goes to whoever bound it first.
  */
 import { type Logger } from "../../lib/runtime/index.ts";
-import { PortClaims, type HostPort } from "./core/port-claims.ts";
+import { allAddresses6, PortClaims, type HostPort } from "./core/port-claims.ts";
 import { nextFree, type Range } from "./core/pools.ts";
 import type { PublishedPort } from "./core/records.ts";
-import { portText, type PortKey } from "./core/slots.ts";
+import { portText } from "./core/slots.ts";
 import { PortInUse, PortRangeFull, ProtocolNotCarried } from "./host-errors.ts";
 
 /** What holds ports in the host's namespace: netplane. */
@@ -22,8 +22,6 @@ export interface PortHolder {
 const chosenRange: Range = { first: 32_768, last: 60_999 };
 /** Tries before giving up on a port of the range: others of the host take theirs from it, too. */
 const triesMax = 64;
-/** The host's own of IPv6; those of IPv4 are an empty text. */
-export const allAddresses6 = "::";
 const meshOwner = "the ingress mesh";
 
 export class PublishedPorts {
@@ -31,7 +29,7 @@ export class PublishedPorts {
   readonly #logger: Logger;
   readonly #claims = new PortClaims();
   readonly #ofOwner = new Map<string, readonly HostPort[]>();
-  readonly #mesh = new Map<string, PortKey>();
+  readonly #mesh = new Map<string, HostPort>();
   /** Told already that somebody else has it. */
   readonly #warned = new Set<string>();
   #open: ReadonlySet<string> = new Set();
@@ -131,7 +129,7 @@ export class PublishedPorts {
       for (const port of held) {
         this.#claims.claim(owner, port);
         if (await this.#holder.reserve(port)) continue;
-        this.#logger.warn("a process of the host has a port that is published", { port: portText(port), owner });
+        this.#logger.warn("a process of the host has a port that is published", { port: textOf(port), owner });
       }
       this.#ofOwner.set(owner, held);
     });
@@ -147,22 +145,22 @@ export class PublishedPorts {
   }
 
   /**
-   * Holds what the mesh wants, lets go of what it does not, and tries again what somebody else had.
+   * Holds what the mesh wants on all addresses of a family, lets go of what it does not, and tries again what somebody else had.
    * @returns the ports that it may take, by `portText`
    */
-  settleMesh(wanted: readonly PortKey[]): Promise<ReadonlySet<string>> {
+  settleMesh(wanted: readonly HostPort[]): Promise<ReadonlySet<string>> {
     return this.#exclusively(async () => {
-      const texts = new Map(wanted.map((port) => [portText(port), port]));
+      const texts = new Map(wanted.map((port) => [textOf(port), port]));
       for (const [text, port] of this.#mesh) {
         if (texts.has(text)) continue;
         this.#mesh.delete(text);
-        await this.#letGo(meshOwner, { ...port, hostAddress: "" });
+        await this.#letGo(meshOwner, port);
       }
       for (const text of this.#warned) if (!texts.has(text)) this.#warned.delete(text);
       for (const [text, port] of texts) {
         if (this.#mesh.has(text)) continue;
         try {
-          await this.#hold(meshOwner, { ...port, hostAddress: "" });
+          await this.#hold(meshOwner, port);
           this.#mesh.set(text, port);
           this.#warned.delete(text);
         } catch (error) {
@@ -179,8 +177,8 @@ export class PublishedPorts {
   }
 
   /** Whether `settleMesh` would do anything: the mesh wants other ports, or some that somebody else had. */
-  isUnsettled(wanted: readonly PortKey[]): boolean {
-    const texts = new Set(wanted.map(portText));
+  isUnsettled(wanted: readonly HostPort[]): boolean {
+    const texts = new Set(wanted.map(textOf));
     return texts.size !== this.#mesh.size || [...texts].some((text) => !this.#mesh.has(text));
   }
 
@@ -189,6 +187,8 @@ export class PublishedPorts {
     return [...this.#warned];
   }
 }
+
+const textOf = (port: HostPort): string => portText(port, port.hostAddress === allAddresses6 ? "ip6" : "ip");
 
 const hostPortOf = ({ protocol, publishedPort, hostAddress }: PublishedPort): HostPort => ({
   protocol,

@@ -3,7 +3,7 @@
  * when leadership begins, and what is given out is booked at once, before it is committed. An owner that asks again gets
  * what it has.
  */
-import { gatewayRange } from "../../../lib/pure/node-number.ts";
+import { gatewayRange, gatewayRange6 } from "../../../lib/pure/node-number.ts";
 import { networksOfService, parseAddress, skep } from "../../../proto/index.ts";
 import { PortBook } from "./ports.ts";
 import type { Pressure } from "./pressure.ts";
@@ -56,6 +56,7 @@ const prefixMax = { 32: 30, 128: 126 } as const;
 /** No network's: the nodes' own gateway and link addresses, and what is no host's anywhere. */
 const reserved: readonly Subnet[] = [
   gatewayRange,
+  gatewayRange6,
   "169.254.0.0/16",
   "127.0.0.0/8",
   "0.0.0.0/8",

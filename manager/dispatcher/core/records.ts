@@ -1,6 +1,6 @@
 /** What a data plane is told of a task, a service or a node: made from the objects of the store alone. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
-import { parseAddress, skep } from "../../../proto/index.ts";
+import { isEncryptedNetwork, parseAddress, skep } from "../../../proto/index.ts";
 
 const { EndpointMode, PublishMode, TaskState } = skep.objects;
 
@@ -53,11 +53,22 @@ function common(task: Task, { serving, lost }: EndpointFacts): EndpointRecord & 
   return { taskId: id, serviceId, nodeId, name, slot, gatewayAddress, serving, ...(lost ? { lost } : {}) };
 }
 
+/** What a network is of which the mesh is, as a service's record says it: only what is so. */
+export interface MeshKind {
+  readonly encrypted?: true;
+  readonly has6?: true;
+}
+
+export const meshKindOf = ({ spec }: Readonly<skep.objects.Network>): MeshKind => ({
+  ...(isEncryptedNetwork(spec) ? { encrypted: true } : {}),
+  ...(spec?.enableIpv6 === true ? { has6: true } : {}),
+});
+
 /**
- * @param ingressId    of the network of the mesh, if there is one
- * @param isEncrypted  that network
+ * @param ingressId  of the network of the mesh, if there is one
+ * @param mesh       what that network is
  */
-export function serviceRecords(service: Service, ingressId: string | undefined, isEncrypted = false): ServiceRecord[] {
+export function serviceRecords(service: Service, ingressId: string | undefined, mesh: MeshKind = {}): ServiceRecord[] {
   const { id, spec, endpoint } = service;
   const name = spec?.name ?? "";
   const mode = spec?.endpointSpec?.mode ?? EndpointMode.VIP;
@@ -93,7 +104,7 @@ export function serviceRecords(service: Service, ingressId: string | undefined, 
       virtualIp: "",
       mode,
       ports: [...ports],
-      ...(isEncrypted ? { encrypted: true } : {}),
+      ...mesh,
     });
   return records;
 }
@@ -113,6 +124,14 @@ export function isLocal({ spec }: Readonly<skep.objects.Network>): boolean {
   return (driver !== "" && driver !== "overlay") || spec?.scope === "local" || spec?.scope === "node";
 }
 
+/** Each node is told of all of them, so they have a bound. */
+const addresses6Max = 16;
+
+function addresses6Of(texts: readonly string[]): Pick<PeerRecord, "addresses6"> {
+  const addresses6 = texts.filter((text) => parseAddress(text)?.bits === 128).slice(0, addresses6Max);
+  return addresses6.length === 0 ? {} : { addresses6 };
+}
+
 /** @returns undefined if nothing can be sent to it: it has no number or no address yet */
 export function peerRecord(node: Node): PeerRecord | undefined {
   const network = node.description?.network;
@@ -126,5 +145,6 @@ export function peerRecord(node: Node): PeerRecord | undefined {
     addr,
     mtu: network.mtu ?? 0,
     publicKey: network.wireguardPublicKey ?? new Uint8Array(),
+    ...addresses6Of(network.addresses6 ?? []),
   };
 }

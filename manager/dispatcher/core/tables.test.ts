@@ -404,6 +404,30 @@ test("a service has a record in each of its networks, and none in networks of ea
   assert.deepEqual(tables.known().services, []);
 });
 
+test("of the mesh's network a service's record says whether it is encrypted and whether it has IPv6, and only that", () => {
+  const kind = (spec: skep.objects.NetworkSpec.$Properties): unknown => {
+    const tables = new Tables();
+    tables.setNetwork("mesh", networkOf("mesh", { ...spec, ingress: true }));
+    tables.setService("web", serviceOf({ endpoint: { ports: [{ targetPort: 80, publishedPort: 8080 }] } }));
+    const [first] = [...tables.table("mesh").after(0)];
+    const { encrypted, has6 } = first?.item.serviceRecord ?? {};
+    return [encrypted, has6];
+  };
+  assert.deepEqual(kind({}), [undefined, undefined]);
+  assert.deepEqual(kind({ enableIpv6: true }), [undefined, true]);
+  assert.deepEqual(kind({ driver: { name: "overlay", options: { encrypted: "" } } }), [true, undefined]);
+});
+
+test("a peer's own addresses of IPv6 are told, as far as they are some, and sixteen at most", () => {
+  const tables = new Tables();
+  const told = Array.from({ length: 20 }, (_, at) => `fd99::${at + 1}`);
+  const network = { mtu: 1500, addresses6: ["nonsense", "192.0.2.1", ...told] };
+  const status = { addr: "192.0.2.1", state: NodeState.NODE_READY };
+  tables.setNode("node1", nodeOf({ status, description: { network } }));
+  const [first] = [...tables.peers.after(0)];
+  assert.deepEqual(first?.item.peer?.addresses6, told.slice(0, 16));
+});
+
 test("a peer is a node with a data plane, a number and an address", () => {
   const tables = new Tables();
   const peers = (): (skep.dispatcher.PeerRecord.$Properties | null | undefined)[] =>

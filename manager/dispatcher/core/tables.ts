@@ -2,16 +2,18 @@
  * All tables of the data plane, kept from the objects of the store. A change costs what it changes, whatever the number
  * of tasks and nodes: who reads a table is asked of the table.
  */
-import { isEncryptedNetwork, skep } from "../../../proto/index.ts";
+import { skep } from "../../../proto/index.ts";
 import {
   endpointRecords,
   ingressEndpoint,
   ingressPorts,
   isLocal,
   isServing,
+  meshKindOf,
   peerRecord,
   serviceRecords,
   type EndpointRecord,
+  type MeshKind,
 } from "./records.ts";
 import { Table, type Withdrawal } from "./table.ts";
 
@@ -36,7 +38,7 @@ export class Tables {
   readonly #local = new Set<string>();
   readonly #changed = new Set<Table>();
   #ingress: string | undefined;
-  #isMeshEncrypted = false;
+  #mesh: MeshKind = {};
 
   /** The network of the mesh; every node reads its table. */
   get ingress(): string | undefined {
@@ -82,7 +84,7 @@ export class Tables {
     if (isIngress) {
       if (this.#ingress !== undefined) return false;
       this.#ingress = id;
-      this.#isMeshEncrypted = isEncryptedNetwork(network.spec);
+      this.#mesh = meshKindOf(network);
       return true;
     }
     if (this.#ingress !== id) return false;
@@ -92,7 +94,7 @@ export class Tables {
 
   /** @returns whether its tasks have to be looked at again: it has ports in the mesh now, or has none any more */
   setService(id: string, service: Service | undefined): boolean {
-    const all = service === undefined ? [] : serviceRecords(service, this.#ingress, this.#isMeshEncrypted);
+    const all = service === undefined ? [] : serviceRecords(service, this.#ingress, this.#mesh);
     const records = all.filter(({ networkId }) => !this.#local.has(networkId ?? ""));
     const before = this.#serviceIn.get(id) ?? nobody;
     const now = new Set(records.map(({ networkId }) => networkId ?? ""));

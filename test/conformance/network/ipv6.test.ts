@@ -136,13 +136,18 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
 
     test("a port that is published on all addresses is published on those of IPv6, and the container sees who asks", async () => {
       const networks = [bridgeWish(networkIds.get("six") ?? "", "six")];
-      const ports = [published(8080), published(0), published(8081, { hostAddress: "127.0.0.1" })];
+      const ports = [
+        published(8080),
+        published(0),
+        published(8081, { hostAddress: "127.0.0.1" }),
+        published(8084, { hostAddress: "fd99::1" }),
+      ];
       const udp = published(8080, { protocol: "udp" });
       await attach("pub", 1, networks, [...ports, udp]);
       const chosen = sandboxes.get("pub")?.ports ?? [];
       assert.deepEqual(
         chosen.map(({ hostAddress, protocol }) => `${hostAddress} ${protocol}`),
-        [" tcp", ":: tcp", " tcp", ":: tcp", "127.0.0.1 tcp", " udp", ":: udp"],
+        [" tcp", ":: tcp", " tcp", ":: tcp", "127.0.0.1 tcp", "fd99::1 tcp", " udp", ":: udp"],
       );
       assert.equal(chosen[2]?.publishedPort, chosen[3]?.publishedPort);
       for (const more of [[], ["-u"]]) {
@@ -154,6 +159,8 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       }
       assert.match(get("near", "fd99::1", chosen[3]?.publishedPort ?? 0), seen("pub", "fd99::100"));
       assert.match(briefly("near", "fd99::1", 8081), /ERR/);
+      assert.match(get("near", "fd99::1", 8084), seen("pub", "fd99::100"));
+      assert.match(get("b1", "fd00:62::1", 8084), /refused/);
       assert.match(get("h1", "::1", 8080), /refused/);
       assert.match(world.attempt("h1", [world.probe, "serve", "x", "8080", "::"]), /in use/);
       await host(1).networks.sandboxes.release(id("pub"));

@@ -244,13 +244,13 @@ test("records are handed on as the data plane takes them; what is no address, po
       "service/net/wrong",
       { serviceRecord: { ...service.serviceRecord, virtualIp: "fd00::1/64", virtualIp6: "10.0.1.2/24" } },
     ],
-    ["peer/a", peer("a")],
+    ["peer/a", peer("a", { addresses6: ["FD99:0::1", "192.0.2.3", "somewhere"] })],
     ["peer/b", peer("b", { number: 4096 })],
     ["peer/c", peer("c", { addr: "host.example" })],
   ]);
   assert.deepEqual(records, {
     nodeId: "me",
-    peers: [{ nodeId: "a", number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: "AQI=" }],
+    peers: [{ nodeId: "a", number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: "AQI=", addresses6: ["fd99::1"] }],
     endpoints: [
       {
         networkId: "net",

@@ -1,6 +1,6 @@
 /** Records of the data plane as they travel, and as the data plane takes them. What is not whole is not taken. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
-import { parseAddress, parseRange, skep } from "../../../proto/index.ts";
+import { formatAddress, parseAddress, parseRange, skep } from "../../../proto/index.ts";
 import type {
   EndpointRecord,
   NetworkRecords,
@@ -88,6 +88,7 @@ function serviceOf(record: skep.dispatcher.ServiceRecord.$Properties): ServiceRe
       mode: publishMode === PublishMode.HOST ? "host" : "ingress",
     })),
     encrypted: record.encrypted ?? false,
+    ...(record.has6 === true ? { has6: true } : {}),
   };
 }
 
@@ -106,11 +107,17 @@ function peerOf(record: skep.dispatcher.PeerRecord.$Properties): PeerRecord | un
   const number = record.number ?? 0;
   const addr = record.addr ?? "";
   if (!isNodeNumber(number) || parseAddress(addr) === undefined) return undefined;
+  // One form each, as the kernel has it.
+  const addresses6 = (record.addresses6 ?? []).flatMap((text) => {
+    const address = parseAddress(text);
+    return address?.bits === 128 ? [formatAddress(address)] : [];
+  });
   return {
     nodeId: record.nodeId ?? "",
     number,
     addr,
     mtu: record.mtu ?? 0,
     publicKey: Buffer.from(record.publicKey ?? []).toString("base64"),
+    ...(addresses6.length === 0 ? {} : { addresses6 }),
   };
 }

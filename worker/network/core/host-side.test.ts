@@ -47,7 +47,8 @@ function build(
     forwardsForOthers6: false,
     bridge: (id) => networks.find((network) => network.id === id),
     tunnelKey: () => tunnel.key,
-    wasMeshEncrypted: tunnel.wasMeshEncrypted ?? false,
+    has6: true,
+    was: { encrypted: tunnel.wasMeshEncrypted ?? false, has6: false },
   });
   const model = new Model([side.make], self);
   const keys = (path = ""): string[] => [...(model.namespaces.get(path)?.objects() ?? [])].map(objectKey).sort();
@@ -241,7 +242,7 @@ describe("the host's side of the model", () => {
       tunnel.key = key;
       side.tunnelKeyChanged();
       assert.deepEqual(mesh(model), inTunnel);
-      assert.deepEqual(side.wantedPorts(), [{ protocol: "tcp", port: 8080 }]);
+      assert.deepEqual(side.wantedPorts(), [{ protocol: "tcp", port: 8080, hostAddress: "" }]);
       tunnel.key = undefined;
       side.tunnelKeyChanged();
       assert.equal(mesh(model), undefined);

@@ -6,16 +6,17 @@
 import { bridgeObjects, type BridgeNetwork } from "./bridges.ts";
 import { addressOf, parseCidr } from "./cidr.ts";
 import { isV6, parseCidr6, subnetText6 } from "./cidr6.ts";
-import { gatewayOf, hostObjects, ownGateway, peerObjects } from "./host.ts";
-import { bridgeObjects6, element6 } from "./host6.ts";
+import { gatewayOf, hostObjects, ownGateway, peerObjects, type HostFacts } from "./host.ts";
+import { bridgeObjects6, hostObjects6, peerObjects6 } from "./host6.ts";
 import { defaultBridgeName } from "./local-network.ts";
 import { IngressMesh } from "./mesh.ts";
-import { nodeOfGateway } from "../../../lib/pure/node-number.ts";
+import { gateway6Of, nodeOfGateway } from "../../../lib/pure/node-number.ts";
 import type { ForgottenConnections } from "./namespace.ts";
 import type { NetObject } from "./objects.ts";
 import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import { subnetText } from "./pools.ts";
-import type { EndpointRecord, PeerRecord, ServiceRecord } from "./records.ts";
+import { allAddresses6, type HostPort } from "./port-claims.ts";
+import type { EndpointRecord, OverlayWish, PeerRecord, ServiceRecord } from "./records.ts";
 import { tunnelObjects } from "./tunnel.ts";
 import type { TunnelKey } from "./tunnel-key.ts";
 import { routedVeth, type RoutedVeth } from "./routed-veth.ts";
@@ -37,8 +38,16 @@ export interface HostSideOptions {
   readonly bridge: (networkId: string) => BridgeNetwork | undefined;
   /** As of now; undefined: an encrypted mesh is closed here. */
   readonly tunnelKey: () => TunnelKey | undefined;
+  /** The host's kernel has IPv6. */
+  readonly has6: boolean;
   /** As it was in the life before: so it is until services are told. */
-  readonly wasMeshEncrypted: boolean;
+  readonly was: MeshKind;
+}
+
+/** What the mesh's network was made to be. */
+export interface MeshKind {
+  readonly encrypted: boolean;
+  readonly has6: boolean;
 }
 
 /** Owns the part through its lives. */
@@ -54,11 +63,11 @@ export class HostSide {
   }
 
   readonly make: MakePart = (self, placement) => {
-    const { wasMeshEncrypted } = this.#options;
+    const { was } = this.#options;
     this.#part = new HostPart(self, placement, {
       ...this.#options,
       forwardsForOthers: this.#forwardsForOthers,
-      wasMeshEncrypted: wasMeshEncrypted && !this.#isTold,
+      was: this.#isTold ? { encrypted: false, has6: false } : was,
     });
     this.#part.setOpen(this.#open);
     return this.#part;
@@ -74,8 +83,8 @@ export class HostSide {
     return this.#part?.underlay ?? "";
   }
 
-  /** Ports of the mesh that this node should take. */
-  wantedPorts(): readonly PortKey[] {
+  /** Ports of the mesh that this node should take, on all addresses of a family each. */
+  wantedPorts(): readonly HostPort[] {
     return this.#part?.wantedPorts() ?? [];
   }
 
@@ -100,6 +109,16 @@ export class HostSide {
     return this.#part?.isMeshEncrypted === true;
   }
 
+  /** The mesh's network has IPv6, and this node as well. */
+  get hasMesh6(): boolean {
+    return this.#part?.hasMesh6 === true;
+  }
+
+  /** Whether gw0 of a sandbox on these has IPv6: it leads out by it, or is led to. */
+  hasGateway6(overlays: readonly OverlayWish[]): boolean {
+    return this.#options.has6 && (this.hasMesh6 || leadsOut6(overlays));
+  }
+
   /** Whether what is not ours is routed between foreign links. @param forwards  false: it was not before we came */
   setForwardsForOthers(forwards: boolean): void {
     if (forwards === this.#forwardsForOthers) return;
@@ -119,8 +138,14 @@ class HostPart implements Part {
   /** Services of an encrypted mesh, and all nodes, by key: what they want of the mesh depends on the tunnel. */
   readonly #encrypted = new Map<string, ServiceRecord>();
   readonly #peers = new Map<string, PeerRecord>();
+  /** Services of a mesh with IPv6, by key. */
+  readonly #sixes = new Set<string>();
+  /** Sandboxes with gw0, whose IPv6 depends on the mesh's. */
+  readonly #behindGateway = new Map<string, SandboxFacts>();
+  /** Of sandboxes and networks of this node, those that have use of IPv6 on the host. */
+  readonly #users6 = new Set<string>();
   #forwardsForOthers: boolean;
-  #wasMeshEncrypted: boolean;
+  #was: MeshKind;
   /** Sandboxes on each local network. */
   readonly #onBridge = new Map<string, Set<string>>();
 
@@ -135,7 +160,7 @@ class HostPart implements Part {
     this.#chains = new SlotChains(groups);
     this.#mesh = new IngressMesh(groups, this.#chains);
     this.#forwardsForOthers = options.forwardsForOthers;
-    this.#wasMeshEncrypted = options.wasMeshEncrypted;
+    this.#was = options.was;
     this.#host();
   }
 
@@ -144,25 +169,64 @@ class HostPart implements Part {
     this.#host();
   }
 
-  #host(): void {
+  get #facts(): HostFacts {
     const { number, addr, underlayMtu } = this.#self;
-    const { dataPort, tunnelKey } = this.#options;
-    const mtu = underlayMtu - vxlanOverheadBytes;
-    const forwardsForOthers = this.#forwardsForOthers;
-    const mesh = this.#meshState;
-    const key = tunnelKey();
-    this.#set("host", hostObjects({ number, underlay: addr, dataPort, mtu, mesh, forwardsForOthers }));
-    this.#set("mesh tunnel", mesh === "tunnel" && key !== undefined ? tunnelObjects(this.#self, key) : []);
+    return {
+      number,
+      underlay: addr,
+      dataPort: this.#options.dataPort,
+      mtu: underlayMtu - vxlanOverheadBytes,
+      mesh: this.#meshState,
+      has6: this.hasMesh6,
+      forwardsForOthers: this.#forwardsForOthers,
+    };
+  }
+
+  #host(): void {
+    const facts = this.#facts;
+    const key = this.#options.tunnelKey();
+    this.#set("host", hostObjects(facts));
+    this.#set("mesh tunnel", facts.mesh === "tunnel" && key !== undefined ? tunnelObjects(this.#self, key) : []);
+    this.#host6();
+  }
+
+  /** There while anything has use of it. */
+  #host6(): void {
+    const isUsed = this.hasMesh6 || this.#users6.size > 0;
+    const forwardsForOthers = this.#options.forwardsForOthers6;
+    this.#set("host6", isUsed ? hostObjects6({ ...this.#facts, forwardsForOthers }) : []);
+    this.#chains.set6(isUsed);
+    this.#mesh.set6(this.hasMesh6);
+  }
+
+  #use6(user: string, uses: boolean): void {
+    if (uses === this.#users6.has(user)) return;
+    if (uses) this.#users6.add(user);
+    else this.#users6.delete(user);
+    if (this.#users6.size === (uses ? 1 : 0)) this.#host6();
   }
 
   get isMeshEncrypted(): boolean {
-    return this.#encrypted.size > 0 || this.#wasMeshEncrypted;
+    return this.#encrypted.size > 0 || this.#was.encrypted;
+  }
+
+  get hasMesh6(): boolean {
+    return this.#options.has6 && (this.#sixes.size > 0 || this.#was.has6);
   }
 
   told(): void {
-    if (!this.#wasMeshEncrypted) return;
-    this.#wasMeshEncrypted = false;
-    if (this.#encrypted.size === 0) this.meshChanged();
+    const { encrypted, has6 } = this.#was;
+    if (!encrypted && !has6) return;
+    const before = { encrypted: this.isMeshEncrypted, has6: this.hasMesh6 };
+    this.#was = { encrypted: false, has6: false };
+    this.#compare(before);
+  }
+
+  /** The way is there before anything is led to it. */
+  #compare(before: MeshKind): void {
+    if (before.encrypted !== this.isMeshEncrypted || before.has6 !== this.hasMesh6) this.meshChanged();
+    if (before.has6 === this.hasMesh6) return;
+    for (const facts of this.#behindGateway.values()) this.#connect(facts.id, facts, facts);
   }
 
   get #meshState(): "open" | "tunnel" | "closed" {
@@ -170,7 +234,7 @@ class HostPart implements Part {
     return this.#self.number === 0 || this.#options.tunnelKey() === undefined ? "closed" : "tunnel";
   }
 
-  /** It is encrypted from now on, or is not any more; or the tunnel that it needs has come or gone. */
+  /** It is encrypted or has IPv6 from now on, or not any more; or the tunnel that it needs has come or gone. */
   meshChanged(): void {
     this.#host();
     for (const key of this.#peers.keys()) this.#peer(key);
@@ -186,7 +250,7 @@ class HostPart implements Part {
     return this.#self.addr;
   }
 
-  wantedPorts(): readonly PortKey[] {
+  wantedPorts(): readonly HostPort[] {
     return this.#mesh.wantedPorts();
   }
 
@@ -207,7 +271,9 @@ class HostPart implements Part {
   #peer(key: string): void {
     const peer = this.#peers.get(key);
     const { number } = this.#self;
-    this.#set(`peer ${key}`, peer === undefined || number === 0 ? [] : peerObjects(peer, number, this.#meshState));
+    const isKnown = peer !== undefined && number > 0;
+    this.#set(`peer ${key}`, isKnown ? peerObjects(peer, number, this.#meshState) : []);
+    this.#set(`peer6 ${key}`, isKnown && this.hasMesh6 ? peerObjects6(peer, number, this.#meshState) : []);
   }
 
   endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
@@ -220,11 +286,13 @@ class HostPart implements Part {
     const ports = (after?.ports.length ?? 0) + (before?.ports.length ?? 0);
     const serviceId = (after ?? before)?.serviceId ?? "";
     if (ports === 0) return;
-    const was = this.isMeshEncrypted;
-    if (after?.encrypted === true && after.ports.length > 0) this.#encrypted.set(serviceId, after);
+    const was = { encrypted: this.isMeshEncrypted, has6: this.hasMesh6 };
+    const isOpen = after !== undefined && after.ports.length > 0;
+    if (isOpen && after.encrypted === true) this.#encrypted.set(serviceId, after);
     else this.#encrypted.delete(serviceId);
-    // The way is there before anything is led to it.
-    if (was !== this.isMeshEncrypted) this.meshChanged();
+    if (isOpen && after.has6 === true) this.#sixes.add(serviceId);
+    else this.#sixes.delete(serviceId);
+    this.#compare(was);
     const isClosed = after?.encrypted === true && this.#meshState === "closed";
     this.#mesh.setService(serviceId, isClosed ? undefined : after);
   }
@@ -232,6 +300,13 @@ class HostPart implements Part {
   sandbox(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
     for (const { wish } of before?.bridges ?? []) this.#leaveBridge(wish.networkId, id, after);
     for (const { wish } of after?.bridges ?? []) this.#joinBridge(wish.networkId, id);
+    if (after === undefined || after.gatewayAddress === "") this.#behindGateway.delete(id);
+    else this.#behindGateway.set(id, after);
+    this.#connect(id, after, before);
+  }
+
+  #connect(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
+    this.#use6(`sandbox ${id}`, after !== undefined && this.#gateway6(after) !== "");
     const veths = after === undefined ? [] : this.#veths(after);
     this.#set(
       `sandbox ${id}`,
@@ -246,9 +321,25 @@ class HostPart implements Part {
       );
     }
     this.#ports(id, after);
-    for (const address of addressesOf(before)) {
-      if (!addressesOf(after).includes(address)) this.#placement.forget(hostPath, connectionsOf(address));
+    for (const address of this.#addressesOf(before)) {
+      if (!this.#addressesOf(after).includes(address)) this.#placement.forget(hostPath, connectionsOf(address));
     }
+  }
+
+  /** At which the host answers for it. */
+  #addressesOf(facts: SandboxFacts | undefined): string[] {
+    if (facts === undefined) return [];
+    const local = facts.bridges.flatMap(({ address, address6 }) => [
+      addressOf(address) ?? "",
+      parseCidr6(address6 ?? "")?.address ?? "",
+    ]);
+    return [facts.gatewayAddress, this.#gateway6(facts), ...local].filter((address) => address !== "");
+  }
+
+  /** Of gw0; empty: it has none. */
+  #gateway6({ gatewayAddress, overlays }: SandboxFacts): string {
+    const has6 = this.hasMesh6 || (this.#options.has6 && leadsOut6(overlays.map(({ wish }) => wish)));
+    return has6 ? gateway6Of(gatewayAddress) : "";
   }
 
   #joinBridge(networkId: string, sandboxId: string): void {
@@ -260,10 +351,8 @@ class HostPart implements Part {
     const network = this.#options.bridge(networkId);
     if (network === undefined) return;
     this.#onBridge.set(networkId, new Set([sandboxId]));
-    this.#set(`network ${networkId}`, [
-      ...bridgeObjects(network),
-      ...bridgeObjects6(network, this.#options.forwardsForOthers6),
-    ]);
+    this.#use6(`network ${networkId}`, network.subnet6 !== undefined);
+    this.#set(`network ${networkId}`, [...bridgeObjects(network), ...bridgeObjects6(network)]);
   }
 
   #leaveBridge(networkId: string, sandboxId: string, after: SandboxFacts | undefined): void {
@@ -273,14 +362,17 @@ class HostPart implements Part {
     if (sandboxes?.size !== 0) return;
     this.#onBridge.delete(networkId);
     this.#set(`network ${networkId}`, []);
+    this.#use6(`network ${networkId}`, false);
   }
 
   #veths(facts: SandboxFacts): RoutedVeth[] {
     const { id, namespacePath: namespace, gatewayAddress } = facts;
     const veths: RoutedVeth[] = [];
     const isTold = isToldNames(facts, this.#options.bridge);
+    const gateway6 = this.#gateway6(facts);
     if (gatewayAddress !== "") {
       const inSwarm = nodeOfGateway(gatewayAddress) !== undefined;
+      const gateway = inSwarm ? gatewayOf(this.#self.number) : ownGateway;
       veths.push({
         sandboxId: id,
         namespace,
@@ -288,7 +380,10 @@ class HostPart implements Part {
         kind: "gateway",
         address: gatewayAddress,
         subnet: "",
-        gateway: inSwarm ? gatewayOf(this.#self.number) : ownGateway,
+        gateway,
+        ...(gateway6 === ""
+          ? {}
+          : { v6: { address: gateway6, subnet: "", gateway: gateway6Of(gateway), isDefaultRoute: true } }),
         mac: macOfAddress(gatewayAddress),
         mtu: inSwarm ? this.#self.underlayMtu - vxlanOverheadBytes : linkMtu,
         // Also for one that is isolated: answers to who came through the mesh go this way, and nothing else may.
@@ -303,7 +398,9 @@ class HostPart implements Part {
       const isDefaultRoute = gatewayAddress === "" && endpoint === outward;
       const leadsToHost = gatewayAddress === "" && outward === undefined && at === 0;
       const leadsToResolver = isTold && (isDefaultRoute || leadsToHost);
-      const veth = this.#bridgeVeth(facts, endpoint, { isDefaultRoute, leadsToHost, leadsToResolver });
+      const isDefaultRoute6 = gateway6 === "" && endpoint === outward;
+      const routes = { isDefaultRoute, isDefaultRoute6, leadsToHost, leadsToResolver };
+      const veth = this.#bridgeVeth(facts, endpoint, routes);
       if (veth !== undefined) veths.push(veth);
     }
     return veths;
@@ -312,7 +409,10 @@ class HostPart implements Part {
   #bridgeVeth(
     facts: SandboxFacts,
     endpoint: BridgeEndpoint,
-    routes: Pick<RoutedVeth, "isDefaultRoute" | "leadsToHost" | "leadsToResolver">,
+    {
+      isDefaultRoute6,
+      ...routes
+    }: Pick<RoutedVeth, "isDefaultRoute" | "leadsToHost" | "leadsToResolver"> & { readonly isDefaultRoute6: boolean },
   ): RoutedVeth | undefined {
     const network = this.#options.bridge(endpoint.wish.networkId);
     const cidr = parseCidr(endpoint.address);
@@ -325,7 +425,7 @@ class HostPart implements Part {
       address: cidr.address,
       subnet: subnetText(cidr),
       gateway: endpoint.gateway,
-      ...v6Of(endpoint),
+      ...v6Of(endpoint, isDefaultRoute6),
       mac: endpoint.macAddress,
       mtu: network.mtu === 0 ? linkMtu : network.mtu,
       ...routes,
@@ -336,22 +436,26 @@ class HostPart implements Part {
   #ports(id: string, facts: SandboxFacts | undefined): void {
     const target = facts === undefined ? "" : this.#targetOf(facts);
     const ports = target === "" ? [] : (facts?.ports ?? []);
-    for (const { protocol } of ports) this.#chains.use(protocol, 1);
-    const outward6 = facts?.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
-    const target6 = parseCidr6(outward6?.address6 ?? "")?.address ?? "";
+    const target6 = facts === undefined ? "" : this.#target6Of(facts);
     this.#set(
       `ports ${id}`,
       ports.flatMap(({ protocol, publishedPort, targetPort, hostAddress }) => {
         const key: PortKey = { protocol, port: publishedPort };
-        if (isV6(hostAddress)) {
-          const to =
-            target6 === "" ? [] : [element6(`${protocol}to`, [String(publishedPort)], [target6, String(targetPort)])];
-          return to;
-        }
-        if (hostAddress !== "") return boundElements(hostAddress, key, target, targetPort);
-        return [slotElement(key, 0, target, targetPort), portElement(key, 1)];
+        const family = isV6(hostAddress) ? "ip6" : "ip";
+        const to = family === "ip6" ? target6 : target;
+        if (to === "") return [];
+        if (hostAddress !== "" && hostAddress !== allAddresses6) return boundElements(hostAddress, key, to, targetPort);
+        this.#chains.use(protocol, 1, family);
+        return [slotElement(key, 0, to, targetPort), portElement(key, 1, family)];
       }),
     );
+  }
+
+  #target6Of(facts: SandboxFacts): string {
+    const gateway6 = this.#gateway6(facts);
+    if (gateway6 !== "") return gateway6;
+    const outward = facts.bridges.find(({ wish }) => this.#options.bridge(wish.networkId)?.internal === false);
+    return parseCidr6(outward?.address6 ?? "")?.address ?? "";
   }
 
   /** Where its ports lead: gw0, or the first network that is open to the outside. Empty: nowhere. */
@@ -362,11 +466,17 @@ class HostPart implements Part {
   }
 }
 
-function v6Of({ address6, gateway6 }: BridgeEndpoint): Pick<RoutedVeth, "v6"> {
+function v6Of({ address6, gateway6 }: BridgeEndpoint, isDefaultRoute: boolean): Pick<RoutedVeth, "v6"> {
   const cidr = parseCidr6(address6 ?? "");
   if (cidr === undefined || gateway6 === undefined) return {};
-  return { v6: { address: cidr.address, subnet: subnetText6(cidr), gateway: gateway6 } };
+  return { v6: { address: cidr.address, subnet: subnetText6(cidr), gateway: gateway6, isDefaultRoute } };
 }
+
+/** By a network with IPv6 that is not internal. */
+const leadsOut6 = (overlays: readonly OverlayWish[]): boolean =>
+  overlays.some(
+    ({ network, address6 }) => address6 !== undefined && network.subnet6 !== undefined && !network.internal,
+  );
 
 /** The node answers for names of overlays and of networks that users make; the network `bridge` never had names. */
 export function isToldNames(
@@ -374,14 +484,4 @@ export function isToldNames(
   bridge: HostSideOptions["bridge"],
 ): boolean {
   return overlays.length > 0 || bridges.some(({ wish }) => bridge(wish.networkId)?.name !== defaultBridgeName);
-}
-
-/** At which the host answers for it. */
-function addressesOf(facts: SandboxFacts | undefined): string[] {
-  if (facts === undefined) return [];
-  const local = facts.bridges.flatMap(({ address, address6 }) => [
-    addressOf(address) ?? "",
-    parseCidr6(address6 ?? "")?.address ?? "",
-  ]);
-  return [facts.gatewayAddress, ...local].filter((address) => address !== "");
 }

@@ -37,6 +37,8 @@ export interface HostFacts {
   readonly mtu: number;
   /** "closed": it would have to be the tunnel, and this node has none. */
   readonly mesh: "open" | "tunnel" | "closed";
+  /** The mesh carries IPv6 as well. */
+  readonly has6: boolean;
   /** The host routed for others before we switched forwarding on: what is not ours is none of our business. */
   readonly forwardsForOthers: boolean;
 }
@@ -45,20 +47,20 @@ export interface HostFacts {
  * Below all that an allocator gives (it begins with 4096): no network of a user's can have it.
  */
 const meshVni = 4095;
-const replyTable = 5300;
-const replyPriority = 5300;
-const markText = (mark: number): string => `0x${mark.toString(16).padStart(8, "0")}`;
+export const replyTable = 5300;
+export const replyPriority = 5300;
+export const markText = (mark: number): string => `0x${mark.toString(16).padStart(8, "0")}`;
 
 /** A next hop that nobody is: egress puts the entry node's hardware address in place of its own. */
 const replyHop = "169.254.255.254";
-const replyHopMac = "02:fe:00:00:00:00";
+export const replyHopMac = "02:fe:00:00:00:00";
 
 /**
  * The block of number 0. Every node has it for itself, whether in a swarm or not, and no other node routes to it:
  * containers of the user's get their gateway addresses here and keep them when the node joins, leaves or joins another swarm.
  */
 const ownFirst = parseCidr(gatewayRange)?.first ?? 0;
-const ownBlock = `${formatAddress(ownFirst)}/22`;
+export const ownBlock = `${formatAddress(ownFirst)}/22`;
 export const ownGateway = formatAddress(ownFirst + 1);
 
 /** The node's address for what goes into the mesh, and for the names that its tasks ask for. */
@@ -86,7 +88,7 @@ export function hostObjects(facts: HostFacts): NetObject[] {
   ];
 }
 
-function meshObjects({ number, underlay, dataPort, mtu, mesh }: HostFacts): NetObject[] {
+function meshObjects({ number, underlay, dataPort, mtu, mesh, has6 }: HostFacts): NetObject[] {
   const { mac, gatewayAddress, gatewayBlock, tunnelAddress } = nodeAddresses(number);
   const isTunnelled = mesh === "tunnel";
   const conf = `net/ipv4/conf/${meshLink}`;
@@ -106,7 +108,9 @@ function meshObjects({ number, underlay, dataPort, mtu, mesh }: HostFacts): NetO
     { type: "address", link: meshLink, address: `${gatewayAddress}/32` },
     { type: "sysctl", path: `${conf}/rp_filter`, value: "2" },
     { type: "sysctl", path: `${conf}/route_localnet`, value: "1" },
-    { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "1", optional: true },
+    has6
+      ? { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "0" }
+      : { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "1", optional: true },
     { type: "neighbour", link: meshLink, address: replyHop, mac: replyHopMac },
     {
       type: "route",

@@ -1,4 +1,5 @@
 /** What a network of this node may be asked to be (`network create`), read and completed. Pure. */
+import { gatewayRange6 } from "../../../lib/pure/node-number.ts";
 import { bridgeAddresses, canonicalSubnet, type BridgeNetwork } from "./bridges.ts";
 import { formatAddress, parseAddress, parseCidr } from "./cidr.ts";
 import { formatAddress6, isV6, parseAddress6, parseCidr6, subnetText6, type Cidr6 } from "./cidr6.ts";
@@ -147,8 +148,8 @@ export function readLocalNetwork(
 /** Unique local addresses (RFC 4193) for networks that name no subnet. */
 const pool6 = "fd73:6b65:7001::/48";
 const subnetSize6 = 64;
-/** What is no network's: loopback and what is like it, links, multicast. */
-const reserved6 = ["::/8", "fe80::/10", "ff00::/8"];
+/** What is no network's: loopback and what is like it, links, multicast, gateway addresses of containers. */
+const reserved6 = ["::/8", "fe80::/10", "ff00::/8", gatewayRange6];
 
 /** @returns the reason when it cannot be */
 function readV6(

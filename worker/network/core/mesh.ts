@@ -1,14 +1,18 @@
 /**
  * The ingress mesh of one node: published ports of services, on every node, to tasks anywhere. A port leads to a chain for
  * the number of its slots, which draws one; the map under it says whose gateway address that slot is. A task that comes or
- * goes touches its own slot, the last one and the port's entry, however many tasks there are.
+ * goes touches its own slot, the last one and the port's entry, however many tasks there are. With IPv6 there is all of it
+ * once more, in the table of that family.
  */
+import { gateway6Of } from "../../../lib/pure/node-number.ts";
 import type { EndpointRecord, ServicePort, ServiceRecord } from "./records.ts";
+import { allAddresses6, type HostPort } from "./port-claims.ts";
 import {
   connectionsOf,
   portElement,
   portText,
   slotElement,
+  type Family,
   type HostGroups,
   type PortKey,
   type SlotChains,
@@ -36,6 +40,7 @@ export class IngressMesh {
   readonly #waiting = new Map<string, Set<string>>();
   /** Ports whose socket this node could reserve; the others belong to a process of the host's. */
   #open: ReadonlySet<string> = new Set();
+  #families: readonly Family[] = ["ip"];
 
   constructor(groups: HostGroups, chains: SlotChains) {
     this.#groups = groups;
@@ -43,8 +48,18 @@ export class IngressMesh {
   }
 
   /** Ports that services want of this node. */
-  wantedPorts(): PortKey[] {
-    return [...this.#services.values()].flatMap(({ ports }) => portsOfMesh(ports));
+  wantedPorts(): HostPort[] {
+    return [...this.#services.values()].flatMap(({ ports }) => portsOfMesh(ports, this.#families.includes("ip6")));
+  }
+
+  /** Whether it carries IPv6; the table is there before, and goes after. */
+  set6(has6: boolean): void {
+    if (has6 === this.#families.includes("ip6")) return;
+    this.#families = has6 ? ["ip", "ip6"] : ["ip"];
+    for (const [id, service] of this.#services) {
+      service.slots.forEach((_, slot) => this.#setSlot(id, service, slot));
+      this.#setHead(id, service);
+    }
   }
 
   /** The ports that this node may take, by `portText`. Others stay with whoever has them. */
@@ -52,10 +67,12 @@ export class IngressMesh {
     const before = this.#open;
     this.#open = open;
     for (const [id, service] of this.#services) {
-      const changed = meshPorts(service.ports).some((port) => {
-        const text = portText(keyOf(port));
-        return before.has(text) !== open.has(text);
-      });
+      const changed = meshPorts(service.ports).some((port) =>
+        this.#families.some((family) => {
+          const text = portText(keyOf(port), family);
+          return before.has(text) !== open.has(text);
+        }),
+      );
       if (changed) this.#setHead(id, service);
     }
   }
@@ -97,10 +114,14 @@ export class IngressMesh {
     if (after?.serving === true) this.#enter(after.serviceId, taskId, before);
     // It has ended, or its address is another's from now on: what conntrack still sends there shall find another task.
     if (before !== undefined && before.gatewayAddress !== "" && before.gatewayAddress !== after?.gatewayAddress) {
-      this.#groups.forget(connectionsOf(before.gatewayAddress));
+      for (const address of this.#addressesOf(before)) this.#groups.forget(connectionsOf(address));
     } else if (after?.lost === true && before?.lost === false && after.gatewayAddress !== "") {
-      this.#groups.forget({ ...connectionsOf(after.gatewayAddress), lost: true });
+      for (const address of this.#addressesOf(after)) this.#groups.forget({ ...connectionsOf(address), lost: true });
     }
+  }
+
+  #addressesOf({ gatewayAddress }: MeshTask): string[] {
+    return this.#families.map((family) => (family === "ip6" ? gateway6Of(gatewayAddress) : gatewayAddress));
   }
 
   #enter(serviceId: string, taskId: string, before: MeshTask | undefined): void {
@@ -140,22 +161,25 @@ export class IngressMesh {
   }
 
   #setSlot(serviceId: string, service: MeshService, slot: number): void {
-    const gatewayAddress = this.#tasks.get(service.slots[slot] ?? "")?.gatewayAddress ?? "";
+    const task = this.#tasks.get(service.slots[slot] ?? "");
+    const addresses = task === undefined ? [] : this.#addressesOf(task);
     this.#groups.set(
       slotGroup(serviceId, slot),
-      meshPorts(service.ports).map((port) => slotElement(keyOf(port), slot, gatewayAddress, port.targetPort)),
+      meshPorts(service.ports).flatMap((port) =>
+        addresses.map((address) => slotElement(keyOf(port), slot, address, port.targetPort)),
+      ),
     );
   }
 
   #setHead(serviceId: string, service: MeshService | undefined): void {
     const count = service?.slots.length ?? 0;
-    const open =
-      service === undefined ? [] : meshPorts(service.ports).filter((port) => this.#open.has(portText(keyOf(port))));
-    for (const { protocol } of open) this.#chains.use(protocol, count);
-    this.#groups.set(
-      `ingress/${serviceId}`,
-      open.map((port) => portElement(keyOf(port), count)),
-    );
+    const ports = service === undefined ? [] : meshPorts(service.ports).map(keyOf);
+    const heads = this.#families.flatMap((family) => {
+      const open = ports.filter((port) => this.#open.has(portText(port, family)));
+      for (const { protocol } of open) this.#chains.use(protocol, count, family);
+      return open.map((port) => portElement(port, count, family));
+    });
+    this.#groups.set(`ingress/${serviceId}`, heads);
   }
 }
 
@@ -164,7 +188,10 @@ const slotGroup = (serviceId: string, slot: number): string => `ingress/${servic
 const meshPorts = (ports: readonly ServicePort[]): ServicePort[] =>
   ports.filter((port) => port.mode === "ingress" && port.publishedPort !== 0);
 
-/** What a service wants of every node. */
-export const portsOfMesh = (ports: readonly ServicePort[]): PortKey[] => meshPorts(ports).map(keyOf);
+/** What a service wants of every node. @param has6  on IPv6 as well */
+export const portsOfMesh = (ports: readonly ServicePort[], has6: boolean): HostPort[] =>
+  meshPorts(ports).flatMap((port) =>
+    (has6 ? ["", allAddresses6] : [""]).map((hostAddress) => ({ ...keyOf(port), hostAddress })),
+  );
 
 const keyOf = (port: ServicePort): PortKey => ({ protocol: port.protocol, port: port.publishedPort });

@@ -97,6 +97,8 @@ export interface FdbObject {
 
 export interface RuleObject {
   readonly type: "rule";
+  /** Left out: IPv4. */
+  readonly family?: "ip6";
   readonly priority: number;
   readonly mark: number;
   readonly mask: number;
@@ -227,7 +229,7 @@ export function objectKey(object: NetObject): string {
     case "fdb":
       return `fdb ${object.link} ${object.mac}`;
     case "rule":
-      return `rule ${object.priority} ${object.mark}/${object.mask}`;
+      return `rule ${object.family === "ip6" ? "ip6 " : ""}${object.priority} ${object.mark}/${object.mask}`;
     case "sysctl":
       return `sysctl ${object.path}`;
     case "table":

@@ -1,13 +1,17 @@
 /** Which ports of the host are whose among ourselves: the mesh's, tasks' in host mode, containers'. */
+import { isV6 } from "./cidr6.ts";
 import type { PortKey } from "./slots.ts";
 
-/** An address of the host, or empty: all of them. */
+/** Of the host's of IPv6, as a port's address; those of IPv4 are an empty text. */
+export const allAddresses6 = "::";
+
+/** An address of the host, or all of a family. */
 export interface HostPort extends PortKey {
   readonly hostAddress: string;
 }
 
 interface Claims {
-  /** Whose the port is on each address; the empty one stands for all. */
+  /** Whose the port is on each address. */
   readonly owners: Map<string, string>;
 }
 
@@ -18,7 +22,7 @@ export class PortClaims {
   conflict(owner: string, port: HostPort): string | undefined {
     const owners = this.#ports.get(keyOf(port))?.owners ?? new Map<string, string>();
     for (const [address, other] of owners) {
-      if (other !== owner && (address === "" || port.hostAddress === "" || address === port.hostAddress)) return other;
+      if (other !== owner && share(address, port.hostAddress)) return other;
     }
     return undefined;
   }
@@ -42,5 +46,9 @@ export class PortClaims {
     if (claims.owners.size === 0) this.#ports.delete(keyOf(port));
   }
 }
+
+/** An address, or one and all of its family. */
+const share = (a: string, b: string): boolean =>
+  a === b || (isV6(a) === isV6(b) && [a, b].some((address) => address === "" || address === allAddresses6));
 
 const keyOf = ({ protocol, port }: PortKey): string => `${port}/${protocol}`;

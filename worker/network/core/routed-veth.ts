@@ -24,8 +24,13 @@ export interface RoutedVeth {
   readonly subnet: string;
   /** The host's address in it, its next hop. */
   readonly gateway: string;
-  /** Of IPv6, beside those; left out: it has none. */
-  readonly v6?: { readonly address: string; readonly subnet: string; readonly gateway: string };
+  /** Of IPv6, beside those; left out: it has none. Subnet as above. */
+  readonly v6?: {
+    readonly address: string;
+    readonly subnet: string;
+    readonly gateway: string;
+    readonly isDefaultRoute: boolean;
+  };
   readonly mac: string;
   readonly mtu: number;
   readonly isDefaultRoute: boolean;
@@ -114,15 +119,15 @@ function hostObjects6({ v6, mac, isIsolated }: RoutedVeth, link: string): NetObj
   ];
 }
 
-function insideObjects6({ v6, interfaceName: link, isDefaultRoute }: RoutedVeth): NetObject[] {
+function insideObjects6({ v6, interfaceName: link }: RoutedVeth): NetObject[] {
   if (v6 === undefined) return [];
-  const prefix = v6.subnet.split("/")[1] ?? "128";
+  const prefix = v6.subnet === "" ? "128" : (v6.subnet.split("/")[1] ?? "128");
   return [
     { type: "address", link, address: `${v6.address}/${prefix}` },
     { type: "neighbour", link, address: v6.gateway, mac: hostRouterMac },
     mainRoute(`${v6.gateway}/128`, link, "", ""),
-    mainRoute(v6.subnet, link, v6.gateway, v6.address),
-    ...(isDefaultRoute ? [mainRoute("::/0", link, v6.gateway, v6.address)] : []),
+    ...(v6.subnet === "" ? [] : [mainRoute(v6.subnet, link, v6.gateway, v6.address)]),
+    ...(v6.isDefaultRoute ? [mainRoute("::/0", link, v6.gateway, v6.address)] : []),
   ];
 }
 

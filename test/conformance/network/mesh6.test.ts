@@ -1,0 +1,443 @@
+/**
+ * The ingress mesh where its network has IPv6, over three hosts in namespaces: every way in, whose address the task sees, ways
+ * out, and what must not be. All of it beside the mesh of IPv4, which mesh.test.ts tells of.
+ */
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { after, before, describe, test } from "node:test";
+
+import type {
+  EndpointRecord,
+  OverlayNetwork,
+  PeerRecord,
+  RecordChange,
+  Sandbox,
+  ServicePort,
+  ServiceRecord,
+} from "../../../worker/network/contract.ts";
+import { whySkipped } from "../containers/host.ts";
+import {
+  idOf as id,
+  ingressService,
+  meshPort,
+  NetHosts,
+  overlayOf,
+  overlayTask,
+  overlayWish,
+  peerOf,
+  published,
+  recordsOf,
+  taskOf,
+  type NetHost,
+} from "./net-host.ts";
+import { eventually, output, type NetWorld } from "./world.ts";
+
+const numbers = [1, 2, 3];
+/** Of a node, the first of its block. */
+const gateway = (number: number): string => `fd73:6b65:7002::6440:${(number * 1024 + 1).toString(16)}`;
+const own = (number: number): string => `fd99::${number}`;
+const peer = (number: number): PeerRecord => ({ ...peerOf(number), addresses6: [own(number)] });
+const peers = numbers.map(peer);
+const ports: readonly ServicePort[] = [meshPort("tcp", 8080), meshPort("udp", 8080), meshPort("sctp", 7000)];
+const web = (has6 = true, more: readonly ServicePort[] = []): ServiceRecord => ({
+  ...ingressService([...ports, ...more]),
+  ...(has6 ? { has6 } : {}),
+});
+
+describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 }, () => {
+  let world: NetWorld;
+  let hosts: NetHosts;
+  const servers = new Map<string, ChildProcess>();
+  const boxes = new Map<string, { readonly number: number; readonly sandbox: Sandbox }>();
+  const host = (number: number): NetHost => hosts.host(number);
+  const box = (name: string): { readonly number: number; readonly sandbox: Sandbox } =>
+    boxes.get(name) ?? assert.fail(name);
+  const address = (name: string): string => {
+    const [, a = 0, b = 0, c = 0, d = 0] =
+      /^(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(box(name).sandbox.gatewayAddress ?? "") ?? [];
+    const hex = (high: unknown, low: unknown): string => (Number(high) * 256 + Number(low)).toString(16);
+    return `fd73:6b65:7002::${hex(a, b)}:${hex(c, d)}`;
+  };
+  const task = (name: string, more: Partial<EndpointRecord> = {}): EndpointRecord => ({
+    ...taskOf(id(name), box(name).number, box(name).sandbox.gatewayAddress ?? ""),
+    ...more,
+  });
+  const publish = (record: ServiceRecord): Promise<void> =>
+    hosts.change({ kind: "service", key: "ingress/web", record });
+  const backends = ["w1", "w2", "w3"];
+  const serve = (...names: readonly string[]): Promise<void> =>
+    hosts.change(
+      ...backends.map((name): RecordChange => ({
+        kind: "endpoint",
+        key: `ingress/${id(name)}`,
+        record: task(name, { serving: names.includes(name) }),
+      })),
+    );
+  const known = (name: string): string => (boxes.has(name) ? id(name) : name);
+  const get = (from: string, to: string, port: number, ...more: readonly string[]): string =>
+    world.get(known(from), to, port, ...more).trim();
+  /** Where nobody is to answer. */
+  const briefly = (from: string, to: string, port: number, ...more: readonly string[]): string =>
+    world.getBriefly(known(from), to, port, ...more).trim();
+  const seen = (name: string, source: string): RegExp => new RegExp(`^${known(name)} peer=\\[${source}\\]:`);
+  const hold = (from: string, to: string, port: number, ...more: readonly string[]) =>
+    world.hold(known(from), to, port, ...more);
+  const attach = async (name: string, number: number, more: Parameters<NetHost["attach"]>[1] = {}): Promise<void> => {
+    const sandbox = await host(number).attach(id(name), { gateway: true, taskId: id(name), ...more });
+    boxes.set(name, { number, sandbox });
+  };
+
+  before(async () => {
+    hosts = await NetHosts.open("skepme6", 3, async (built) => {
+      built.sysctl("sw", "net.ipv6.conf.all.forwarding=1");
+      built.ip("sw", "addr add fd99::fe/64 dev br0 nodad");
+      built.ip("sw", "addr add fd98::1/64 dev far nodad");
+      built.ip("far", "addr add fd98::2/64 dev eth0 nodad");
+      built.ip("far", "-6 route add default via fd98::1");
+      for (const [name, own6] of [...numbers.map((one) => [`h${one}`, own(one)] as const), ["near", "fd99::64"]]) {
+        built.ip(name, `addr add ${own6}/64 dev eth0 nodad`);
+        built.ip(name, "-6 route add default via fd99::fe");
+      }
+      await built.serve("far", 81, "::");
+      // A link that is new does not answer before it knows that its address is nobody else's (RFC 4862 §5.4).
+      for (const one of numbers) await eventually(() => /refused/.test(built.get("far", own(one), 79)));
+    });
+    ({ world } = hosts);
+    await hosts.replace([], [web(false)], peers);
+    for (const [name, number] of [
+      ["w1", 1],
+      ["w2", 2],
+      ["w3", 3],
+      ["k1", 1],
+    ] as const) {
+      // prettier-ignore
+      await attach(name, number, { serviceId: "web" });
+      servers.set(name, await world.serve(id(name), 80, "::"));
+    }
+    await serve(...backends);
+  });
+  after(() => hosts.close());
+
+  test("without it no node has anything of it", () => {
+    for (const number of numbers) {
+      assert.match(world.attempt(`h${number}`, ["nft", "list", "table", "ip6", "skep"]), /No such file/);
+      const shown = world.exec(`h${number}`, ["sh", "-c", "ip -6 rule; ip -6 route; ip -6 addr show"]);
+      assert.doesNotMatch(shown, /5300|fd73/);
+    }
+    assert.doesNotMatch(world.ip(id("w1"), "-6 addr show dev gw0"), /fd73/);
+    assert.match(get("far", own(1), 8080), /refused/);
+  });
+
+  test("tasks that run get it when it comes, and every way in leads to one, which sees who asks", async () => {
+    await publish(web());
+    const wrong: string[] = [];
+    for (const backend of backends) {
+      await serve(backend);
+      const at = box(backend).number;
+      const expect = (from: string, entry: string, source: string, udp: readonly string[]): void => {
+        const answer = get(from, entry, 8080, ...udp);
+        if (!seen(backend, source).test(answer))
+          wrong.push(`${from} to ${entry} ${udp.join("")} (${backend}): ${answer}, and not from ${source}`);
+      };
+      for (const udp of [[], ["-u"]]) {
+        for (const entry of numbers) {
+          expect("far", own(entry), "fd98::2", udp);
+          expect("near", own(entry), "fd99::64", udp);
+          // As in IPv4: through another node a container is masqueraded as its node, and back on that node as the entry.
+          const bounced = at === 1 ? gateway(entry) : own(1);
+          expect("k1", own(entry), entry === 1 ? address("k1") : bounced, udp);
+          expect("w1", own(entry), entry === 1 ? (at === 1 ? gateway(1) : address("w1")) : bounced, udp);
+          for (const one of numbers)
+            expect(`h${one}`, own(entry), one === at && one !== entry ? gateway(entry) : own(one), udp);
+        }
+      }
+    }
+    assert.deepEqual(wrong, []);
+  });
+
+  test("SCTP goes the same ways", async () => {
+    await serve("w3");
+    const server = world.start(id("w3"), [world.probe, "sctp-serve", "w3", "80", "::"]);
+    await output(server);
+    for (const entry of numbers) {
+      const answer = world.attempt("far", [world.probe, "sctp-get", own(entry), "7000"]);
+      assert.match(answer, /^w3 peer=\[fd98::2\]:\d+$/, `through ${entry}`);
+    }
+    world.end(server);
+  });
+
+  test("connections are spread over all tasks, and a port without one refuses at once", async () => {
+    await serve(...backends);
+    const answers = world.attempt("far", [world.probe, "many", own(1), "8080", "90"]).split("\n");
+    assert.deepEqual(new Set(answers.map((answer) => answer.split(" ")[0])), new Set(backends.map(id)));
+    await serve();
+    for (const udp of [[], ["-u"]]) assert.match(get("far", own(1), 8080, ...udp), /refused/);
+  });
+
+  test("one client port through two hosts to one task: both connections live", async () => {
+    await serve("w3");
+    const first = hold("far", own(1), 8080, "-p", "40000");
+    assert.match(await first.ask(), seen("w3", "fd98::2"));
+    const second = hold("far", own(2), 8080, "-p", "40000");
+    assert.match(await second.ask(), seen("w3", "fd98::2"));
+    assert.match(await first.ask(), seen("w3", "fd98::2"));
+    await first.end();
+    await second.end();
+  });
+
+  test("a task that is drained keeps its connections and gets no new one; UDP moves when it has ended", async () => {
+    await serve("w2");
+    const tcp = hold("far", own(1), 8080);
+    const udp = (): Promise<string> => world.getSoon("far", own(1), 8080, "-u", "-p", "45001", "-w", "15000");
+    for (const ask of [() => tcp.ask(), udp]) assert.match(await ask(), seen("w2", "fd98::2"));
+    await serve("w3");
+    for (const ask of [() => tcp.ask(), udp]) assert.match(await ask(), seen("w2", "fd98::2"));
+    for (let time = 0; time < 6; time += 1) assert.match(get("far", own(1), 8080), seen("w3", "fd98::2"));
+    await tcp.end();
+    await hosts.change({ kind: "endpoint", key: `ingress/${id("w2")}`, record: undefined });
+    await eventually(async () => seen("w3", "fd98::2").test((await udp()).trim()));
+  });
+
+  test("large datagrams arrive, cut as the path wants it once the sender has been told", async () => {
+    await serve("w2");
+    // Routers of IPv6 cut nothing; what is too long for the mesh's link is told to the sender, who cuts from then on.
+    briefly("far", own(1), 8080, "-u", "-l", "20000");
+    assert.match(get("far", own(1), 8080, "-u", "-l", "20000"), seen("w2", "fd98::2"));
+  });
+
+  test("a host-mode port is on its host alone; one that a process has stays its own, of each family by itself", async () => {
+    await attach("hm", 2, { ports: [published(9000), published(9000, { protocol: "udp" })] });
+    assert.deepEqual(
+      box("hm").sandbox.ports.map(({ hostAddress }) => hostAddress),
+      ["", "::", "", "::"],
+    );
+    await world.serve(id("hm"), 80, "::");
+    for (const udp of [[], ["-u"]]) {
+      assert.match(get("far", own(2), 9000, ...udp), seen("hm", "fd98::2"));
+      assert.match(get("h2", own(2), 9000, ...udp), seen("hm", own(2)));
+      assert.match(briefly("far", own(1), 9000, ...udp), /ERR/);
+    }
+    await host(2).networks.sandboxes.release(id("hm"));
+    boxes.delete("hm");
+    assert.match(get("far", own(2), 9000), /refused/);
+
+    const process = await world.serve("h2", 2222, "::");
+    await serve("w1");
+    await publish(web(true, [meshPort("tcp", 2222)]));
+    assert.match(get("far", own(2), 2222), seen("h2", "fd98::2"));
+    assert.match(get("far", own(1), 2222), seen("w1", "fd98::2"));
+    assert.match(get("far", "10.99.0.2", 2222), new RegExp(`^ERR|^${id("w1")}`));
+    assert.deepEqual(host(2).host.refusedPorts, ["[::]:2222/tcp"]);
+    await world.ended(process);
+    await host(2).host.check(host(2).networks);
+    assert.match(get("far", own(2), 2222), seen("w1", "fd98::2"));
+    assert.match(world.attempt("h2", [world.probe, "serve", "x", "2222", "::"]), /in use/);
+    await publish(web());
+  });
+
+  test("the way out is masqueraded as the host, and nothing goes sideways by gateway addresses", () => {
+    for (const udp of [[], ["-u"]]) {
+      assert.match(get("k1", "fd98::2", 81, ...udp), seen("far", own(1)));
+      for (const name of backends) assert.match(briefly("k1", address(name), 80, ...udp), /ERR/);
+    }
+  });
+
+  test("nobody outside reaches a gateway address, nor what listens at the node's own", async () => {
+    await world.serve("h2", 53, gateway(2));
+    world.ip("near", `-6 route add fd73:6b65:7002::/96 via ${own(2)}`);
+    try {
+      for (const udp of [[], ["-u"]]) {
+        assert.match(briefly("near", address("w2"), 80, ...udp), /ERR/);
+        assert.match(briefly("near", gateway(2), 53, ...udp), /ERR/);
+        assert.match(get("w2", gateway(2), 53, ...udp), seen("h2", address("w2")));
+      }
+    } finally {
+      world.ip("near", "-6 route del fd73:6b65:7002::/96");
+    }
+  });
+
+  test("a source that is not its own gets a container nowhere, link-local ones included", async () => {
+    const receiver = await world.receive("far", 7100, 6);
+    const stolen = address("w1");
+    world.ip(id("k1"), `addr add ${stolen}/128 dev gw0 nodad`);
+    world.exec(id("k1"), [world.probe, "send", "fd98::2", "7100", "spoofed", "-s", stolen]);
+    world.ip(id("k1"), `addr del ${stolen}/128 dev gw0`);
+    world.exec(id("k1"), [world.probe, "send", "fd98::2", "7100", "honest", "-s", address("k1")]);
+    await receiver.until("honest");
+    await receiver.end();
+    assert.deepEqual(receiver.heard, ["honest"]);
+    await world.serve("h1", 8222, "::");
+    const link =
+      /^\d+: (skepg[0-9a-f]+)@/m.exec(world.exec("h1", ["ip", "-o", "link", "show", "type", "veth"]))?.[1] ?? "";
+    const local = /inet6 (fe80:\S+)\/64/.exec(world.ip("h1", `-6 addr show dev ${link} scope link`))?.[1];
+    assert.ok(local !== undefined);
+    for (const name of ["w1", "k1"]) {
+      const tried = world.attempt(id(name), [
+        "timeout",
+        "1",
+        "bash",
+        "-c",
+        `exec 3<>/dev/tcp/${local}%gw0/8222 && echo reached`,
+      ]);
+      assert.notEqual(tried, "reached");
+    }
+  });
+
+  test("a container that says it is a router, or a neighbour, is not believed by its host", async () => {
+    await serve("w2");
+    // As a host is that has its own default route by advertisements.
+    world.exec("h1", ["sh", "-c", "for one in /proc/sys/net/ipv6/conf/skep*/accept_ra; do echo 2 > $one; done"]);
+    const look = ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"];
+    const before = world.exec("h1", look);
+    for (const claimed of [own(1), own(2), address("w1"), "fd98::2"]) {
+      for (const what of ["router", "neighbour"]) world.exec(id("k1"), [world.probe, "claim6", what, "gw0", claimed]);
+    }
+    assert.equal(world.exec("h1", look), before);
+    assert.match(get("far", own(1), 8080), seen("w2", "fd98::2"));
+    assert.match(get("k1", "fd98::2", 81), seen("far", own(1)));
+  });
+
+  test("frames of the mesh from who is no member are dropped, whatever is inside", async () => {
+    const receiver = await world.receive(id("w2"), 7101, 6);
+    const target = address("w2");
+    const inject = (from: string): void => {
+      const inside = (words: string): string => world.ip(from, words);
+      inside("link add vxe mtu 1400 address 02:fe:00:00:00:01 type vxlan id 4095 dstport 4789");
+      inside("link set vxe up");
+      inside("addr add fd66::7/128 dev vxe nodad");
+      world.exec(from, [
+        "bridge",
+        "fdb",
+        "add",
+        "02:fe:00:00:00:02",
+        "dev",
+        "vxe",
+        "self",
+        "permanent",
+        "dst",
+        "10.99.0.2",
+      ]);
+      inside("neigh add fe80::2 lladdr 02:fe:00:00:00:02 dev vxe nud permanent");
+      inside(`-6 route add ${target}/128 via fe80::2 dev vxe src fd66::7`);
+      world.exec(from, [world.probe, "send", target, "7101", `from ${from}`, "-s", "fd66::7"]);
+      inside("link del vxe");
+    };
+    inject("near");
+    inject(id("k1"));
+    // The same from a member arrives: the attack is a real one.
+    world.exec("h1", [world.probe, "send", target, "7101", "from a member", "-s", gateway(1)]);
+    await receiver.until("from a member");
+    await receiver.end();
+    assert.deepEqual(receiver.heard, ["from a member"]);
+  });
+
+  test("a host that did not route IPv6 before still does not route for others", () => {
+    assert.equal(world.exec("h1", ["sysctl", "-n", "net.ipv6.conf.all.forwarding"]).trim(), "1");
+    world.ip("near", `-6 route add fd98::/64 via ${own(1)}`);
+    assert.match(briefly("near", "fd98::2", 81), /ERR/);
+    world.ip("near", "-6 route del fd98::/64");
+    assert.match(get("near", "fd98::2", 81), seen("far", "fd99::64"));
+  });
+
+  describe("ways out of overlays", () => {
+    const both = { subnet6: "fd00:b1::/64", gateway6: "fd00:b1::1" };
+    const blue = overlayOf("blue", 4097, both);
+    const inner = overlayOf("inner", 4098, { ...both, internal: true });
+    const on = (network: OverlayNetwork, last: number) => overlayWish(overlayTask("", network, 1, last));
+
+    test("an internal network has none, and its ports are not published", async () => {
+      await attach("in", 1, { networks: [on(inner, 11)], ports: [published(9001)] });
+      await world.serve(id("in"), 80, "::");
+      for (const udp of [[], ["-u"]]) {
+        assert.match(briefly("in", "fd98::2", 81, ...udp), /ERR/);
+        assert.match(briefly("in", own(1), 8222, ...udp), /ERR/);
+      }
+      assert.match(briefly("far", own(1), 9001), /ERR/);
+      await host(1).networks.sandboxes.release(id("in"));
+      boxes.delete("in");
+    });
+
+    test("without IPv6 in the mesh, tasks on a network with it go out by it, and others have none", async () => {
+      await publish(web(false));
+      for (const number of numbers) {
+        const shown = world.exec(`h${number}`, ["sh", "-c", "ip -6 rule; ip -6 route; nft list tables"]);
+        assert.doesNotMatch(shown, /5300|fd73|ip6 skep/);
+      }
+      assert.match(get("far", own(1), 8080), /refused/);
+      assert.match(briefly("k1", "fd98::2", 81), /ERR/);
+      await attach("out", 1, { networks: [on(blue, 12)], ports: [published(9002)] });
+      await attach("int", 1, { networks: [on(inner, 13)] });
+      await world.serve(id("out"), 80, "::");
+      for (const udp of [[], ["-u"]]) {
+        assert.match(get("out", "fd98::2", 81, ...udp), seen("far", own(1)));
+        assert.match(briefly("int", "fd98::2", 81, ...udp), /ERR/);
+      }
+      assert.match(get("far", own(1), 9002), seen("out", "fd98::2"));
+      for (const name of ["out", "int"]) {
+        await host(1).networks.sandboxes.release(id(name));
+        boxes.delete(name);
+      }
+      assert.match(world.attempt("h1", ["nft", "list", "table", "ip6", "skep"]), /No such file/);
+      await publish(web());
+    });
+  });
+
+  describe("repair", () => {
+    const heals = (): Promise<void> =>
+      eventually(async () => {
+        const [one, other, out] = await Promise.all([
+          world.getSoon("far", own(1), 8080),
+          world.getSoon("far", own(2), 8080, "-u"),
+          world.getSoon(id("w2"), "fd98::2", 81),
+        ]);
+        return [one, other].every((answer) => answer.startsWith(id("w2"))) && out.startsWith("far");
+      });
+    for (const [what, where, command] of [
+      ["nft flush ruleset on the entry host", "h1", "nft flush ruleset"],
+      ["nft flush ruleset on the task's host", "h2", "nft flush ruleset"],
+      ["the table is deleted", "h2", "nft delete table ip6 skep"],
+      ["the mesh's link is deleted", "h1", "ip link del skepmesh"],
+      ["the mesh's link of the task's host is deleted", "h2", "ip link del skepmesh"],
+      ["the route to the task's host is deleted", "h1", "ip -6 route del fd73:6b65:7002::6440:800/118"],
+      ["the way back is deleted", "h2", "ip -6 route flush table 5300"],
+      ["the rule of the way back is deleted", "h2", "ip -6 rule del pref 5300"],
+      ["the neighbours are deleted", "h1", "ip -6 neigh flush nud permanent"],
+      ["all routes of ours are deleted", "h2", "ip -6 route flush proto 200"],
+      ["elements are taken out", "h1", "nft flush map ip6 skep tcpbe"],
+      ["the host's addresses are deleted", "h2", "ip -6 addr flush dev skep0 scope global"],
+    ] as const) {
+      test(`${what}: it is put right by itself`, async () => {
+        await serve("w2");
+        await heals();
+        world.exec(where, command.split(" "));
+        await heals();
+      });
+    }
+
+    test("skepd starts again under traffic: no connection is lost, also while nobody has told it anything yet", async () => {
+      await serve("w2");
+      const held = hold("far", own(1), 8080);
+      assert.match(await held.ask(), seen("w2", "fd98::2"));
+      for (const number of [1, 2]) {
+        await host(number).stop();
+        await host(number).start();
+        for (let time = 0; time < 3; time += 1) assert.match(get("far", own(1), 8080), seen("w2", "fd98::2"));
+        assert.match(await held.ask(), seen("w2", "fd98::2"));
+        await host(number).plane.replace(recordsOf(number, peers, [task("w2")], [web()]));
+        assert.match(await held.ask(), seen("w2", "fd98::2"));
+      }
+      await held.end();
+      for (const number of [1, 2]) {
+        await eventually(async () => (await host(number).networks.differences()).length === 0);
+      }
+    });
+
+    test("nothing of it is left when the node leaves and its sandboxes go", async () => {
+      for (const one of await host(3).networks.sandboxes.held()) await host(3).networks.sandboxes.release(one);
+      await host(3).plane.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
+      world.end(servers.get("w3") ?? assert.fail());
+      const look = ["sh", "-c", "ip -o link; ip -6 rule; ip -6 route show table all; nft list tables"];
+      await eventually(() => !/skepg|5300|fd73|ip6 skep/.test(world.exec("h3", look)));
+    });
+  });
+});
