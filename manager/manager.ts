@@ -19,7 +19,7 @@ import {
 } from "../lib/pki/index.ts";
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
-import { fillFromPool, realClock, sleep, type Logger } from "../lib/runtime/index.ts";
+import { fillFromPool, listening, realClock, sleep, type Logger } from "../lib/runtime/index.ts";
 import { caMethods } from "../proto/ca-methods.ts";
 import { controlMethods, logsMethod, sessionMethod, type skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
@@ -592,10 +592,11 @@ export class Manager implements AsyncDisposable {
     });
     const at = metrics.lastIndexOf(":");
     const host = metrics.slice(0, at).replace(/^\[|\]$/gu, "");
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(new MetricsAddressRefused(metrics, error.message)));
-      server.listen(Number(metrics.slice(at + 1)), host, resolve);
-    });
+    try {
+      await listening(server, { port: Number(metrics.slice(at + 1)), host }, () => {}); // it is asked again
+    } catch (error) {
+      throw new MetricsAddressRefused(metrics, (error as Error).message);
+    }
     server.unref();
     this.#metrics = server;
     this.metricsPort = (server.address() as AddressInfo).port;

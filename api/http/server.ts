@@ -9,7 +9,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 
 import { ClusterError, isAbort } from "../../lib/pure/errors.ts";
-import type { Logger } from "../../lib/runtime/index.ts";
+import { listening, type Logger } from "../../lib/runtime/index.ts";
 import { readJsonObject } from "./body.ts";
 import { BadRequest, BodyTooLarge, PageNotFound, statusOf } from "./errors.ts";
 import { formatJson } from "./json.ts";
@@ -68,14 +68,15 @@ export class HttpServer implements AsyncDisposable {
   async listen(where: Listen): Promise<number> {
     const server = this.#serverFor(where);
     this.#servers.push(server);
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      if (where.kind === "unix") {
-        // A socket that a killed process left is nobody's any more: the daemon's folder is locked.
-        rmSync(where.path, { force: true });
-        server.listen(where.path, resolve);
-      } else server.listen(where.port, where.kind === "tls" ? where.host : "127.0.0.1", resolve);
-    });
+    // A socket that a killed process left is nobody's any more: the daemon's folder is locked.
+    if (where.kind === "unix") rmSync(where.path, { force: true });
+    const place =
+      where.kind === "unix"
+        ? { path: where.path }
+        : { port: where.port, host: where.kind === "tls" ? where.host : "127.0.0.1" };
+    await listening(server, place, (error) =>
+      this.#options.logger.warn("a connection could not be accepted", { error }),
+    );
     if (where.kind !== "unix") return (server.address() as AddressInfo).port;
     chmodSync(where.path, socketMode);
     if (where.groupId !== undefined) chownSync(where.path, -1, where.groupId);

@@ -18,6 +18,7 @@ import {
 
 import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } from "../pki/index.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
+import { listening } from "../runtime/index.ts";
 import { Door } from "./door.ts";
 import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
 import { asBuffer, type BidiMethod, type Caller, type Method, type UnaryMethod } from "./method.ts";
@@ -166,7 +167,7 @@ export class RpcServer implements AsyncDisposable {
     return address.startsWith("unix:") ? this.#listenOnSocket(address) : this.#listenOnPort(address);
   }
 
-  #listenOnPort(address: string): Promise<number> {
+  async #listenOnPort(address: string): Promise<number> {
     const at = address.lastIndexOf(":");
     const host = address.slice(0, at).replace(/^\[(.*)\]$/u, "$1");
     const injector = this.#server.createConnectionInjector(this.#credentials);
@@ -181,12 +182,14 @@ export class RpcServer implements AsyncDisposable {
       door.knock(socket);
     });
     this.#ports.push({ listener, door });
-    return new Promise((resolve, reject) => {
-      listener.once("error", (error) => reject(new ListenFailed(address, error.message)));
-      listener.listen({ host, port: Number(address.slice(at + 1)) }, () =>
-        resolve((listener.address() as AddressInfo).port),
-      );
-    });
+    const where = { host, port: Number(address.slice(at + 1)) };
+    try {
+      // Whoever could not be let in comes again.
+      await listening(listener, where, () => {});
+    } catch (error) {
+      throw new ListenFailed(address, (error as Error).message);
+    }
+    return (listener.address() as AddressInfo).port;
   }
 
   #listenOnSocket(address: string): Promise<number> {

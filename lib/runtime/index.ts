@@ -6,6 +6,7 @@
  * group-commit   many writers, one sync of the disk
  * logger         JSON lines without secrets
  * random-pool    bytes for ids, many at a call
+ * listening      servers outlive connections that cannot be accepted
  * standard-error never makes the process wait for who reads it
  * memory         given back by a process at rest
  * Uses: lib/pure, pino.   Used by: every shell.
@@ -14,6 +15,7 @@ export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncI
 export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } from "./clock.ts";
 export { GroupCommit } from "./group-commit.ts";
 export { directoryBytes } from "./directory-bytes.ts";
+export { listening } from "./listening.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { fillFromPool } from "./random-pool.ts";
 export { standardError } from "./standard-error.ts";
