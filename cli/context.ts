@@ -77,7 +77,7 @@ export const ls = command({
         ],
         Description: ["DESCRIPTION", ({ description }) => description],
         DockerEndpoint: ["ENDPOINT", ({ host }) => host],
-        Current: ["CURRENT", ({ name }) => String(name === current)],
+        Current: ["CURRENT", ({ name }) => name === current],
       },
       shown: ["Name", "Description", "DockerEndpoint"],
       id: "Name",

@@ -10,7 +10,7 @@ import { CommandError } from "./errors.ts";
 import { atLeast, between, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
 import { confirm, forceFlag, forEachName, inspectEach, inspectFlags } from "./output/each.ts";
-import { decimalSize, humanDuration, shorten, shortId } from "./output/human.ts";
+import { decimalSize, goTime, humanDuration, shorten, shortId } from "./output/human.ts";
 import { familiarName, normalName } from "./output/image-name.ts";
 import { printList } from "./output/list.ts";
 import { printProgress, type ProgressLine } from "./output/pull-progress.ts";
@@ -114,8 +114,9 @@ export const ls = command({
         Digest: ["DIGEST", ({ digest }) => digest],
         ID: ["IMAGE ID", ({ image }) => (long ? image.Id : shortId(image.Id))],
         CreatedSince: ["CREATED", ({ image }) => `${humanDuration(nowMs - image.Created * 1000)} ago`],
-        CreatedAt: ["CREATED AT", ({ image }) => new Date(image.Created * 1000).toISOString()],
+        CreatedAt: ["CREATED AT", ({ image }) => goTime(isoSeconds(image.Created), "UTC")],
         Size: ["SIZE", ({ image }) => decimalSize(image.Size)],
+        VirtualSize: ["SIZE", ({ image }) => decimalSize(image.Size, 4)],
         SharedSize: ["SHARED SIZE", ({ image }) => size(image.SharedSize)],
         UniqueSize: [
           "UNIQUE SIZE",
@@ -383,3 +384,5 @@ export const prune = command({
     session.print(`Total reclaimed space: ${decimalSize(bytes, 4)}`);
   },
 });
+
+const isoSeconds = (seconds: number): string => new Date(seconds * 1000).toISOString().replace(".000Z", "Z");

@@ -122,7 +122,9 @@ function printFiles(
       columns: {
         ID: ["ID", ({ ID }) => ID],
         Name: ["NAME", ({ Spec }) => Spec.Name],
-        Driver: ["DRIVER", ({ Spec }) => Spec.Driver?.Name ?? ""],
+        ...(kind === "secret"
+          ? { Driver: ["DRIVER", ({ Spec }: StoredFile) => Spec.Driver?.Name ?? ""] as const }
+          : {}),
         CreatedAt: ["CREATED", ({ CreatedAt }) => ago(CreatedAt, nowMs)],
         UpdatedAt: ["UPDATED", ({ UpdatedAt }) => ago(UpdatedAt, nowMs)],
         Labels: [

@@ -8,6 +8,8 @@ import { decimalSize } from "./output/human.ts";
 import { printList } from "./output/list.ts";
 import { keyValues } from "./service/read.ts";
 
+const notKnown = (): string => "N/A";
+
 interface Volume {
   readonly Name: string;
   readonly Driver: string;
@@ -66,6 +68,10 @@ export const ls = command({
               .map(([key, value]) => `${key}=${value}`)
               .join(","),
         ],
+        // Of other commands' answers, or of volumes of the swarm; there to be named in a template.
+        ...Object.fromEntries(
+          ["Availability", "Group", "Links", "Size", "Status"].map((name) => [name, [name.toUpperCase(), notKnown]]),
+        ),
       },
       shown: ["Driver", "Name"],
       id: "Name",

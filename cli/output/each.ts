@@ -3,7 +3,7 @@ import { isAbort } from "../../lib/pure/errors.ts";
 import { CommandError, throwAll } from "../errors.ts";
 import * as flag from "../grammar/flags.ts";
 import type { Session } from "../session.ts";
-import { printObjects } from "./list.ts";
+import { printFound } from "./list.ts";
 
 /**
  * Acts on each name and prints it; a failure does not keep the others from their turn.
@@ -57,7 +57,7 @@ export async function inspectEach<T>(
     }
   }
   if (flags.pretty === true && pretty !== undefined) session.stdout.write(await pretty(found));
-  else printObjects(session, found, flags.format);
+  else printFound(session, found, flags.format);
   throwAll(errors);
 }
 

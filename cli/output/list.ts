@@ -24,12 +24,13 @@ export function printList<T>(session: Session, rows: readonly T[], options: List
   const { columns, shown, id, quiet = false } = options;
   const format = options.format ?? "";
   const cells = (row: T): Record<string, string | boolean> =>
-    Object.fromEntries(Object.entries(columns).map(([name, [, cell]]) => [name, cell(row)]));
+    Object.fromEntries(
+      Object.entries(columns)
+        .toSorted(([a], [b]) => (a < b ? -1 : 1))
+        .map(([name, [, cell]]) => [name, cell(row)]),
+    );
   if (format === "json") {
-    for (const row of rows) {
-      const sorted = Object.entries(cells(row)).toSorted(([a], [b]) => (a < b ? -1 : 1));
-      session.print(stringifyJson(Object.fromEntries(sorted)));
-    }
+    for (const row of rows) session.print(stringifyJson(cells(row)));
     return;
   }
   const asTable = format === "" || format === "table" || format.startsWith("table ");
@@ -39,16 +40,25 @@ export function printList<T>(session: Session, rows: readonly T[], options: List
   }
   if (asTable) {
     const body = format.slice("table".length).trim();
-    const template = compileTemplate(body === "" ? shown.map((name) => `{{.${name}}}`).join("\t") : unescape(body));
+    const template = compileTemplate(
+      body === "" ? shown.map((name) => `{{.${name}}}`).join("\t") : unescape(body),
+      true,
+    );
     const headers = Object.fromEntries(Object.entries(columns).map(([name, [header]]) => [name, header]));
     session.stdout.write(table([template(headers), ...rows.map((row) => template(cells(row)))]));
     return;
   }
-  const template = compileTemplate(unescape(format));
+  const template = compileTemplate(unescape(format), true);
   for (const row of rows) session.print(template(cells(row)));
 }
 
 /** `inspect`: JSON, or each object through a template. */
+export function printFound(session: Session, objects: readonly unknown[], format: string | undefined): void {
+  if (format === "json") session.print(stringifyJson(objects));
+  else printObjects(session, objects, format);
+}
+
+/** Of one thing, whose form in JSON is no list. */
 export function printObjects(session: Session, objects: readonly unknown[], format: string | undefined): void {
   if (format === undefined || format === "") {
     session.print(objects.length === 0 ? "[]" : stringifyJson(objects, 4));

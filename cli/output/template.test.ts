@@ -32,6 +32,8 @@ const cases: readonly (readonly [template: string, output: string])[] = [
   ["{{/* nothing */}}{{truncate .Text 3}}", "a,b"],
   ["{{$x := .ID}}{{$x}}{{$.ID}}", "abcabc"],
   ['{{"}}"}}', "}}"],
+  ['{{index .Spec.Labels "none"}}|{{index .Spec "none"}}', "|<no value>"],
+  ['{{printf "%.2s|%5.1s|%.1f" .ID .ID 1.2}}', "ab|    a|1.2"],
 ];
 
 for (const [template, output] of cases) {
@@ -45,6 +47,12 @@ for (const template of ["{{", "{{.ID", "{{nosuch .ID}}", "{{if .ID}}", "{{end}}"
     assert.throws(() => compileTemplate(template)(data), /^CommandError: template parsing error: /);
   });
 }
+
+test("of a row every column is known, so that another name is refused and what is missing deeper is not", () => {
+  const row = compileTemplate("{{.ID}} {{.Bogus}}", true);
+  assert.throws(() => row(data), /can't evaluate field Bogus/);
+  assert.equal(compileTemplate("{{.ID}} {{.Spec.Bogus}} {{$.Text}}", true)(data), "abc <no value> a,b c");
+});
 
 test("a table is aligned at 10 columns at least, with 3 blanks, and the last column is not filled", () => {
   assert.equal(table(["ID\tNAME", "a-long-identifier\tb"]), "ID                  NAME\na-long-identifier   b\n");

@@ -7,13 +7,16 @@ import { CommandError } from "../errors.ts";
 
 export type Template = (data: unknown) => string;
 
-/** @throws CommandError when the template cannot be read; running it throws one too (an index out of range) */
-export function compileTemplate(source: string): Template {
+/**
+ * @param isRow  what it is run on has all members that there are, so another name is a mistake
+ * @throws       CommandError when the template cannot be read; running it throws one too (an index out of range)
+ */
+export function compileTemplate(source: string, isRow = false): Template {
   const parser = new Parser(tokenize(source));
   const nodes = parser.block();
   return (data) => {
     const out: string[] = [];
-    run(nodes, { dot: data, variables: new Map([["$", data]]) }, out);
+    run(nodes, { dot: data, variables: new Map([["$", data]]), ...(isRow ? { row: data } : {}) }, out);
     return out.join("");
   };
 }
@@ -40,6 +43,8 @@ type Node =
 
 interface Scope {
   readonly dot: unknown;
+  /** Has no other members than those it has. */
+  readonly row?: unknown;
   readonly variables: Map<string, unknown>;
 }
 
@@ -296,10 +301,18 @@ function evaluate(expression: Expression, scope: Scope): unknown {
       if (!scope.variables.has(expression.name)) throw bad(`undefined variable ${JSON.stringify(expression.name)}`);
       return scope.variables.get(expression.name);
     case "field":
-      return field(evaluate(expression.of, scope), expression.name);
+      return fieldIn(scope, evaluate(expression.of, scope), expression.name);
     case "call":
       return functions.get(expression.name)?.(...expression.args.map((arg) => evaluate(arg, scope)));
   }
+}
+
+function fieldIn(scope: Scope, of: unknown, name: string): unknown {
+  const value = field(of, name);
+  if (value === undefined && of !== undefined && of === scope.row) {
+    throw bad(`executing "" at <.${name}>: can't evaluate field ${name}`);
+  }
+  return value;
 }
 
 /** A method of a row (`.Label "key"` is not offered) or a member of the API's JSON. */
@@ -356,7 +369,11 @@ function index(of: unknown, ...keys: unknown[]): unknown {
       return of[at] as unknown;
     }
     if (of === null || of === undefined) throw bad("error calling index: index of untyped nil");
-    return typeof of === "object" ? (of as Record<string, unknown>)[goString(key)] : undefined;
+    if (typeof of !== "object") return undefined;
+    const members = of as Record<string, unknown>;
+    if (Object.hasOwn(members, goString(key))) return members[goString(key)];
+    // Labels, options and the like are maps of strings, whose empty value is an empty text.
+    return Object.values(members).every((value) => typeof value === "string") ? "" : undefined;
   }, of);
 }
 
@@ -365,14 +382,15 @@ function printf(format: unknown, ...args: unknown[]): string {
   return goString(format).replace(/%(-?\d*)(?:\.(\d+))?([svdqftx%])/g, (_all, width: string, digits, verb: string) => {
     if (verb === "%") return "%";
     const value = args[next++];
+    const most = digits === undefined ? undefined : Number(digits);
     const text =
       verb === "q"
-        ? JSON.stringify(goString(value))
+        ? JSON.stringify(goString(value).slice(0, most))
         : verb === "f"
           ? Number(value).toFixed(digits === undefined ? 6 : Number(digits))
           : verb === "x"
             ? Number(value).toString(16)
-            : goString(value);
+            : goString(value).slice(0, typeof value === "string" ? most : undefined);
     const columns = Number(width);
     return columns < 0 ? text.padEnd(-columns) : text.padStart(columns);
   });
@@ -414,5 +432,5 @@ const functions: ReadonlyMap<string, (...args: unknown[]) => unknown> = new Map<
 ]);
 
 function bad(reason: string): CommandError {
-  return new CommandError(`template parsing error: ${reason}`);
+  return new CommandError(`template parsing error: template: :1: ${reason}`);
 }

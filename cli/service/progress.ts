@@ -59,7 +59,8 @@ export class ProgressDisplay {
 
   #draw(): void {
     if (this.#quiet || !this.#onTerminal) return;
-    const columns = this.#session.stdout.columns ?? 80;
+    // A terminal that does not know says 0.
+    const columns = this.#session.stdout.columns || 80;
     const rows = this.#rows.length > rowsMax ? [] : this.#rows;
     const lines = [
       this.#summary,

@@ -30,7 +30,9 @@ export async function printTasks(session: Session, tasks: readonly Task[], optio
     shown.push({ task, name: `${label}.${task.ID}`, label, node: await names.node(task.NodeID ?? "") });
   }
   shown.sort(byNameThenNewest);
-  printList(session, markHistory(shown), {
+  const { format = "" } = options;
+  const isTable = format === "" || format === "table" || format.startsWith("table ");
+  printList(session, isTable ? markHistory(shown) : shown, {
     columns: columns(options.noTrunc === true, Date.now()),
     shown: ["ID", "Name", "Image", "Node", "DesiredState", "CurrentState", "Error", "Ports"],
     id: "ID",
