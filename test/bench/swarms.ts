@@ -11,6 +11,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statfsSync,
   writeFileSync,
 } from "node:fs";
@@ -107,7 +108,7 @@ class Hosts {
   }
 
   async answers(host: Host): Promise<void> {
-    await until(`the daemon of ${host.name} to answer`, () => this.engine(host).ping(), performance.now(), 30_000);
+    await until(`the daemon of ${host.name} to answer`, () => this.engine(host).ping(), performance.now(), 60_000);
   }
 
   close(): void {
@@ -247,6 +248,8 @@ export class DockerSwarm implements Swarm {
   async crash(host: Host): Promise<void> {
     await endAll(this.#of(host));
     await host.killContainers();
+    // A reboot would have emptied /run. With it dockerd may take a process that nobody has reaped for its containerd, and waits.
+    rmSync(join(host.execRoot, "containerd/containerd.pid"), { force: true });
   }
 
   async killDaemon(host: Host): Promise<void> {
