@@ -59,10 +59,14 @@ class LeanAgent {
   #silence: NodeJS.Timeout | undefined;
   #received: Buffer = Buffer.alloc(0);
   #number = 0;
+  #address: string;
+  #managers: readonly string[] = [];
+  #redirect: string | undefined;
 
   constructor(nodeId: string, door: Door, onWelcome: () => void) {
     this.#nodeId = nodeId;
     this.#door = door;
+    this.#address = door.address;
     this.#onWelcome = onWelcome;
   }
 
@@ -70,7 +74,7 @@ class LeanAgent {
     sessions++;
     this.#received = Buffer.alloc(0);
     // Who answers is known: this is the bench's own cluster.
-    const session = connect(`https://${this.#door.address}`, {
+    const session = connect(`https://${this.#address}`, {
       secureContext: this.#door.context,
       servername: "swarm-manager",
       checkServerIdentity: () => undefined,
@@ -100,6 +104,9 @@ class LeanAgent {
     clearInterval(this.#timer);
     clearTimeout(this.#silence);
     lost++;
+    // Another one may lead by now, and any of them knows who.
+    this.#address = this.#redirect ?? this.#managers[lost % Math.max(1, this.#managers.length)] ?? this.#door.address;
+    this.#redirect = undefined;
     setTimeout(() => this.open(), reconnectMs * (0.5 + Math.random()));
   }
 
@@ -135,8 +142,12 @@ class LeanAgent {
     session.ping(() => clearTimeout(this.#silence));
   }
 
-  #receive({ welcome, assignments, goodbye }: ManagerMessage): void {
-    if (goodbye != null) lastLoss = `${goodbye.code}: ${goodbye.message}`;
+  #receive({ welcome, assignments, goodbye, managers }: ManagerMessage): void {
+    if (managers != null) this.#managers = (managers.managers ?? []).flatMap(({ addr }) => addr ?? []);
+    if (goodbye != null) {
+      lastLoss = `${goodbye.code}: ${goodbye.message}`;
+      this.#redirect = (goodbye.leaderAddr ?? "") === "" ? undefined : goodbye.leaderAddr!;
+    }
     if (welcome != null) {
       welcomed++;
       this.#onWelcome();
