@@ -64,10 +64,10 @@ export class EventLoopMonitor implements Disposable {
     });
   }
 
-  /** To be called from a timer every `tickMs`: how much later it comes is how late the loop is. */
-  tick(): void {
+  /** To be called from a timer `plannedMs` after the last call: how much later it comes is how late the loop is. */
+  tick(plannedMs = this.#tickMs): void {
     const nowMs = this.#clock.monotonicMs();
-    this.#late.push(Math.max(0, nowMs - this.#lastTickMs - this.#tickMs));
+    this.#late.push(Math.max(0, nowMs - this.#lastTickMs - plannedMs));
     this.#lastTickMs = nowMs;
   }
 

@@ -647,3 +647,39 @@ test("J7: a hundred thousand proposals in one turn keep heartbeats on time", () 
   assert.ok(mostApplied <= 1000, `${mostApplied} entries in one turn`);
   assert.ok(leader.id === 2 || longestPauseMs <= 75, `${longestPauseMs} ms without a heartbeat`);
 });
+
+test("a member that rests between heartbeats beats at their pace, misses no election, and does as if it did not rest", () => {
+  const told = [false, true].map((rests) => {
+    const group = new SmallGroup([1, 2, 3], { rests });
+    const leader = group.untilLeader();
+    group.propose(leader.id, "a");
+    group.run(500);
+    const beats: number[] = [];
+    let calls = 0;
+    group.drop = ({ type, from, to }) => {
+      if (type === "heartbeat" && from === leader.id && to === (leader.id % 3) + 1) beats.push(group.nowMs);
+      return false;
+    };
+    const elapsed = leader.member.elapsed.bind(leader.member);
+    leader.member.elapsed = () => (calls++, elapsed());
+    group.run(10_000);
+    const gaps = beats.slice(1).map((atMs, before) => atMs - (beats[before] ?? 0));
+    assert.ok(Math.max(...gaps) < 51, `at most ${Math.max(...gaps)} ms between heartbeats`);
+    assert.equal(group.propose(leader.id, "b").kind, "committed");
+    group.until("all have it", () => [1, 2, 3].every((id) => group.at(id).applied.includes("b")), 60);
+    assert.equal(group.leader(), leader, "no election");
+    const diedMs = group.nowMs;
+    leader.crash();
+    group.drop = () => false;
+    group.until("another leads", () =>
+      [1, 2, 3].some((id) => id !== leader.id && group.at(id).member.role === "leader"),
+    );
+    const tookMs = group.nowMs - diedMs;
+    assert.ok(tookMs >= 400 - 50 && tookMs < 900, `${tookMs} ms until another led`);
+    return { beats: beats.length, calls };
+  });
+  const [before, now] = told as [{ beats: number; calls: number }, { beats: number; calls: number }];
+  assert.ok(Math.abs(now.beats - before.beats) <= 1, `${now.beats} and ${before.beats} heartbeats`);
+  assert.ok(before.calls >= 399, `${before.calls} calls without rest`);
+  assert.ok(now.calls <= 205, `${now.calls} calls in ten seconds`);
+});

@@ -216,6 +216,8 @@ export class Member {
   #turnScheduled = false;
   #lastTickMs = 0;
   #lastSeenMs = 0;
+  /** What `rest()` said. */
+  #restMs: number;
   #recoveringFromStall = false;
 
   // Disk.
@@ -262,6 +264,7 @@ export class Member {
     table: MemberTable = new MemberTable(),
   ) {
     this.#config = config;
+    this.#restMs = config.timings.tickMs;
     this.#ports = ports;
     this.#events = events;
     this.#reads = new Reads(config.startNumber);
@@ -292,7 +295,26 @@ export class Member {
     this.#settleAll();
   }
 
-  /** To be called every `tickMs`, and at once after a stall; how late it comes is how long the process was stalled. */
+  /**
+   * How long the next call of `elapsed()` may be away: a tick, or some while there is nothing to do but to count them. Who
+   * asks calls after so long, and earlier when something happens meanwhile.
+   */
+  rest(): number {
+    const { tickMs } = this.#config.timings;
+    const quiet =
+      this.#state === "running" &&
+      !this.#recoveringFromStall &&
+      this.#outstanding.length === 0 &&
+      this.#pages.length === 0 &&
+      this.#proposals.queued + this.#proposals.waiting + this.#reads.pending + this.#snapshotsOutgoing.size === 0;
+    this.#restMs = quiet ? this.#running().restTicks() * tickMs : tickMs;
+    return this.#restMs;
+  }
+
+  /**
+   * To be called every `tickMs`, or after what `rest()` says, and at once after a stall; how late it comes is how long the
+   * process was stalled.
+   */
   elapsed(): void {
     if (this.#state === "removed" && this.#isOutside) {
       // Its time goes on, too: it would withhold its vote for ever for the sake of the last leader that it heard. One that
@@ -306,9 +328,8 @@ export class Member {
       const { tickMs } = this.#config.timings;
       this.#noticeStall(nowMs);
       if (!this.#recoveringFromStall) {
-        const gapMs = nowMs - this.#lastTickMs;
-        if (gapMs > 2 * tickMs) this.#afterStall();
-        else for (let ticks = Math.floor(gapMs / tickMs); ticks > 0; ticks--) this.#tick(this.#lastTickMs + tickMs);
+        if (nowMs - this.#lastTickMs > this.#restMs + tickMs) this.#afterStall();
+        else this.#tickUntil(nowMs);
       }
       this.#watch(nowMs);
       this.#scheduleIfUseful();
@@ -326,7 +347,12 @@ export class Member {
     }
     if (this.#state !== "running") return;
     this.#guard(() => {
-      this.#noticeStall(this.#now());
+      const nowMs = this.#now();
+      this.#noticeStall(nowMs);
+      // Of a rest: what is counted from this message on begins now.
+      const { tickMs } = this.#config.timings;
+      if (this.#restMs > tickMs && !this.#recoveringFromStall && nowMs - this.#lastTickMs <= this.#restMs + tickMs)
+        this.#tickUntil(nowMs);
       try {
         this.#running().step(message);
       } catch (error) {
@@ -645,6 +671,12 @@ export class Member {
   }
 
   // ---- Time ----------------------------------------------------------------------------------------------------
+
+  #tickUntil(nowMs: number): void {
+    const { tickMs } = this.#config.timings;
+    for (let ticks = Math.floor((nowMs - this.#lastTickMs) / tickMs); ticks > 0; ticks--)
+      this.#tick(this.#lastTickMs + tickMs);
+  }
 
   #tick(atMs: number): void {
     this.#lastTickMs = atMs;

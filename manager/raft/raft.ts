@@ -104,7 +104,11 @@ export class Raft implements AsyncDisposable {
   readonly #member: Member;
   readonly #transport: RaftTransport;
   readonly #logger: Logger;
-  readonly #ticker: Timer;
+  #ticker: Timer | undefined;
+  /** When `#tick` ran last, and when it is due next; both on the grid of ticks, from the start. */
+  #tickedMs: number;
+  #dueMs: number;
+  #isClosed = false;
   readonly #loop: EventLoopMonitor;
   readonly #listeners = new Set<(leadership: Leadership) => void>();
   readonly #memberListeners = new Set<(members: readonly MemberRecord[]) => void>();
@@ -162,7 +166,10 @@ export class Raft implements AsyncDisposable {
       {
         leadership: (now) => this.#onLeadership(now),
         membership: (members, conf) => this.#onMembership(members, conf),
-        applied: (index) => this.#onApplied(index),
+        applied: (index) => {
+          this.#onApplied(index);
+          this.#wakeTick();
+        },
         quarantined: (reason, facts) => {
           const others = this.members.filter(({ id, address }) => id !== this.memberId && address !== "");
           const through = others.map(({ address }) => address);
@@ -183,7 +190,8 @@ export class Raft implements AsyncDisposable {
       },
     );
     this.#transport.setMembers(options.peers ?? []);
-    this.#ticker = options.clock.every(options.timings.tickMs, () => this.#tick());
+    this.#tickedMs = this.#dueMs = options.clock.monotonicMs();
+    this.#armTick(options.timings.tickMs);
   }
 
   /** Loads the snapshot and begins. @throws TimingsRefused */
@@ -393,7 +401,8 @@ export class Raft implements AsyncDisposable {
 
   async #close(): Promise<void> {
     if (this.#member.role === "leader" && this.#member.conf.voters.length > 1) await this.#handOver();
-    this.#ticker.cancel();
+    this.#isClosed = true;
+    this.#ticker?.cancel();
     this.#loop[Symbol.dispose]();
     this.#member.stop();
     await this.#transport[Symbol.asyncDispose]();
@@ -422,8 +431,33 @@ export class Raft implements AsyncDisposable {
     await patience.catch(() => undefined);
   }
 
-  #tick(): void {
-    this.#loop.tick();
+  /** The next tick comes `ms` after the last one; ticks that were missed are not made up for. */
+  #armTick(ms: number): void {
+    const { clock, timings } = this.#options;
+    const nowMs = clock.monotonicMs();
+    this.#dueMs = this.#tickedMs + ms;
+    if (this.#dueMs < nowMs) this.#dueMs += Math.ceil((nowMs - this.#dueMs) / timings.tickMs) * timings.tickMs;
+    this.#ticker = clock.after(this.#dueMs - nowMs, () => {
+      const plannedMs = this.#dueMs - this.#tickedMs;
+      this.#tickedMs = this.#dueMs;
+      try {
+        this.#tick(plannedMs);
+      } finally {
+        if (!this.#isClosed) this.#armTick(this.#member.rest());
+      }
+    });
+  }
+
+  /** Something happens: the next tick is not left out. */
+  #wakeTick(): void {
+    const { clock, timings } = this.#options;
+    if (this.#isClosed || this.#dueMs - clock.monotonicMs() <= timings.tickMs) return;
+    this.#ticker?.cancel();
+    this.#armTick(timings.tickMs);
+  }
+
+  #tick(plannedMs: number): void {
+    this.#loop.tick(plannedMs);
     const { space } = this.#options.storage;
     if (space !== this.#space) {
       this.#space = space;
@@ -436,8 +470,14 @@ export class Raft implements AsyncDisposable {
   #handlers(): TransportHandlers {
     return {
       receive: (message) => this.#member.receive(message),
-      unreachable: (peer) => this.#member.unreachable(peer),
-      gone: (peer) => this.#member.gone(peer),
+      unreachable: (peer) => {
+        this.#member.unreachable(peer);
+        this.#wakeTick();
+      },
+      gone: (peer) => {
+        this.#member.gone(peer);
+        this.#wakeTick();
+      },
       receiveForwarded: (command) => this.#member.receiveForwarded(command),
       standing: (peer) => this.#standing(peer),
       propose: (command, done) => {
@@ -471,6 +511,7 @@ export class Raft implements AsyncDisposable {
     if (now.role === "leader" && before !== "leader") this.metrics.election("won");
     if (now.role === "follower" && before === "candidate") this.metrics.election("lost");
     if (now.role === "follower" && before === "preCandidate") this.metrics.election("preVoteLost");
+    this.#wakeTick();
     this.#logger.info("leadership", { role: now.role, term: now.term, leader: now.leader, ready: now.ready });
     this.#leadership = { leading: now.ready, term: now.term, leader: address };
     // Listeners may call back: never inside the member's turn.

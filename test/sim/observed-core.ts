@@ -137,5 +137,6 @@ export function observedCore(config: CoreConfig, initial: InitialState, observer
     status: () => core.status(),
     standing: () => core.standing(),
     matchOf: (id) => core.matchOf(id),
+    restTicks: () => core.restTicks(),
   };
 }

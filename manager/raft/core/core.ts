@@ -15,7 +15,7 @@ import { advanceCommit, hasAppendsToSend, isRecentlyActive, sendAppends, sendHea
 import { appendOwn, becomeFollower } from "./roles.ts";
 import { Raft } from "./state.ts";
 import { step } from "./step.ts";
-import { afterStall, tick } from "./tick.ts";
+import { afterStall, restTicks, tick } from "./tick.ts";
 import { type TransferStarted, transferLeadership } from "./transfer.ts";
 import type {
   ConfChange,
@@ -64,6 +64,11 @@ export class RaftCore {
 
   tick(): void {
     tick(this.#raft);
+  }
+
+  /** After how many ticks it has to be told of them, unless there is other input before. */
+  restTicks(): number {
+    return restTicks(this.#raft);
   }
 
   /** @throws MalformedMessage, LogRegressed, RaftInvariantError */

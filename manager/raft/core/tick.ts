@@ -15,6 +15,28 @@ export function tick(raft: Raft): void {
   else tickOthers(raft);
 }
 
+/**
+ * For how many ticks there is nothing to do but to count them, as long as no input comes: so long the shell may wait, and
+ * then tells of all of them at once. A leader that rests beats all the same; a follower that has just heard it cannot miss it.
+ */
+export function restTicks(raft: Raft): number {
+  const { heartbeatTicks, electionTicks } = raft.config;
+  // A lease ends by ticks, and must not end late.
+  if (raft.config.readMode === "lease") return 1;
+  if (raft.voteGuardTicks > 0 || raft.reads.pending > 0 || raft.installing !== undefined) return 1;
+  if (raft.role === "leader") {
+    const { conf, log } = raft;
+    const isQuiet =
+      raft.transfer === undefined &&
+      log.lastIndex === raft.applied &&
+      raft.leaderTick > raft.commitTick &&
+      conf.learners.length + conf.votersOutgoing.length === 0;
+    return isQuiet ? Math.max(1, heartbeatTicks - raft.heartbeatElapsed) : 1;
+  }
+  const hears = raft.role === "follower" && raft.leader !== 0 && raft.hurryTick === 0;
+  return hears && raft.electionElapsed + heartbeatTicks < electionTicks ? heartbeatTicks : 1;
+}
+
 function tickOthers(raft: Raft): void {
   raft.electionElapsed++;
   const due = raft.electionElapsed >= raft.randomizedElectionTicks || isHurried(raft) || waitsForNobody(raft);

@@ -20,6 +20,8 @@ interface Event {
 
 export interface GroupOptions {
   readonly limits?: Partial<MemberLimits>;
+  /** Ticks come as `rest()` says. */
+  readonly rests?: boolean;
   readonly leaseReads?: boolean;
   readonly linkMs?: number;
   readonly diskMs?: number;
@@ -231,7 +233,7 @@ export class FakeMember {
     const tick = (): void => {
       if (life !== this.#life) return;
       if (!this.paused) this.member.elapsed();
-      group.later(lanTimings.tickMs, tick);
+      group.later(options.rests === true ? this.member.rest() : lanTimings.tickMs, tick);
     };
     group.later(lanTimings.tickMs, tick);
   }
