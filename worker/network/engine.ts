@@ -107,7 +107,8 @@ export class Engine implements AsyncDisposable {
     // made straight in its namespace, which has to be there.
     for (const namespace of inside)
       this.#worker(namespace)
-        .exist()
+        // Who names a sandbox has just thought of it.
+        .exist({ isNew: paths !== undefined })
         .catch(() => undefined); // its own pass hears of it
     const passes = [];
     // An encrypted network's frames leave by a link of the host's, which has to be there.
@@ -304,6 +305,7 @@ class NamespaceWorker {
   #making: Promise<void> | undefined;
   #isWatching = false;
   #isDoubtful = true;
+  #isTakenForNew = false;
   #recreates = false;
   /** Under way, or waiting for that. */
   #passes = 0;
@@ -421,11 +423,10 @@ class NamespaceWorker {
         await this.#remove();
         return [];
       }
-      await this.exist();
-      // Whoever raises a doubt while this pass runs is answered by the next.
-      const isDoubtful = this.#isDoubtful;
-      this.#isDoubtful = false;
-      const disturbed = await this.#agree(isDoubtful, asked);
+      const making = this.exist();
+      const disturbed = this.#isTakenForNew
+        ? await this.#fill(making, asked)
+        : await making.then(() => this.#heed(asked));
       if (isWatched && !this.#isWatching) {
         await kernel.run(path, [{ op: "watch" }]);
         this.#isWatching = true;
@@ -442,9 +443,30 @@ class NamespaceWorker {
     }
   }
 
-  /** A namespace that is new has nothing in it, so nothing has to be compared. */
-  async exist(): Promise<void> {
+  async #heed(asked: () => void): Promise<readonly string[]> {
+    // Whoever raises a doubt while this pass runs is answered by the next.
+    const isDoubtful = this.#isDoubtful;
+    this.#isDoubtful = false;
+    return await this.#agree(isDoubtful, asked);
+  }
+
+  /** What shall be in a namespace that is being made is asked for in the same breath. If it was there, it is compared then. */
+  async #fill(making: Promise<void>, asked: () => void): Promise<readonly string[]> {
+    this.#isTakenForNew = false;
+    const [made, filled] = await Promise.allSettled([making, this.#agree(false, asked)]);
+    if (made.status === "rejected") throw made.reason;
+    if (this.#isDoubtful) return await this.#heed(asked);
+    if (filled.status === "rejected") throw filled.reason;
+    return filled.value;
+  }
+
+  /**
+   * A namespace that is new has nothing in it, so nothing has to be compared.
+   * @param isNew  it should be, and is filled before that is known
+   */
+  async exist({ isNew = false } = {}): Promise<void> {
     if (this.#exists || this.namespace.size === 0) return;
+    if (isNew && this.#making === undefined) this.#isTakenForNew = true;
     this.#making ??= this.#make().finally(() => (this.#making = undefined));
     await this.#making;
   }

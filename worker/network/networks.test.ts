@@ -222,6 +222,37 @@ describe("networks on a kernel in memory", () => {
     );
   });
 
+  test("what shall be in a new sandbox is asked for without waiting; where one was there, it is compared", async () => {
+    const networks = await open();
+    await networks.replace(records(endpoint(2, 2)));
+    const { promise: answers, resolve: answer } = Promise.withResolvers<void>();
+    const early: string[] = [];
+    const runAll = kernel.runAll.bind(kernel);
+    const run = kernel.run.bind(kernel);
+    kernel.runAll = (batches) => {
+      for (const { namespace, operations } of batches) early.push(...operations.map(({ op }) => `${namespace} ${op}`));
+      return runAll(batches);
+    };
+    kernel.run = (namespace, operations) => {
+      early.push(...operations.map(({ op }) => `${namespace} ${op}`));
+      return run(namespace, operations);
+    };
+    kernel.until = () => answers;
+    const attached = networks.sandboxes.attach(taskId, request(1), never);
+    await new Promise((resolve) => setImmediate(resolve));
+    answer();
+    await attached;
+    assert.ok(early.includes(`${path(taskId)} address-set`), early.join("\n"));
+    kernel.until = () => undefined;
+    const left = new MemoryNamespace();
+    left.links.set("lo", { name: "lo", index: 1, up: false, mtu: 65_536 });
+    kernel.namespaces.set(path(otherId), left);
+    await networks.sandboxes.attach(otherId, request(2), never);
+    assert.deepEqual([...left.routes.keys()].sort(), ["254 10.0.1.0/24", "254 10.0.1.1/32"]);
+    assert.deepEqual([...left.addresses.keys()], ["eth0 10.0.1.12/24"]);
+    assert.equal(left.links.get("eth0")?.up, true);
+  });
+
   test("a network keeps its interface while others come and go", async () => {
     const networks = await open();
     await networks.replace(records());
