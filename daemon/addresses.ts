@@ -32,9 +32,6 @@ function split(text: string, what: string): { readonly host: string; readonly po
 
 const join = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
 
-/** Of HOST:PORT. */
-export const hostOf = (address: string): string => address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/gu, "");
-
 /** Where a manager is asked to let this node in. @throws AddressRefused */
 export function withDefaultPort(text: string): string {
   const { host, port } = split(text, "remote address");

@@ -4,6 +4,7 @@
  */
 import { chmodSync, chownSync, mkdirSync, rmSync } from "node:fs";
 
+import { hostOf } from "../lib/pure/address.ts";
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import type { Random } from "../lib/pure/prng.ts";
 import { UnlockKeyWrong } from "../lib/pki/index.ts";
@@ -12,7 +13,7 @@ import { deadline, sleep, type Clock, type Logger } from "../lib/runtime/index.t
 import type { Bootstrap } from "../manager/ca/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
-import { advertiseAddress, hostOf, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
+import { advertiseAddress, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
 import { found, IdentityFolder, join, Renewer, SwarmIdentity, type SwarmSettings } from "./identity/index.ts";
 import { ManagerChild, ManagerFailed, runManagerCommand } from "./manager-child.ts";
 

@@ -1,6 +1,7 @@
 /** The agent of this node as its membership handles it: opened with the identity, told of renewals, gone with it. */
 import { rmSync } from "node:fs";
 
+import { hostOf } from "../lib/pure/address.ts";
 import type { Random } from "../lib/pure/prng.ts";
 import { Channel } from "../lib/rpc/index.ts";
 import type { Clock, Logger } from "../lib/runtime/index.ts";
@@ -10,7 +11,6 @@ import type { AgentPlaces } from "../worker/container-networks/index.ts";
 import type { NodeNetwork } from "../worker/network/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { SwarmIdentity } from "./identity/index.ts";
-import { hostOf } from "./addresses.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
 
 /**

@@ -7,6 +7,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 
+import { hostOf, portOf } from "../lib/pure/address.ts";
 import { ClusterError, invariant, isAbort } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
 import {
@@ -260,7 +261,10 @@ export class Manager implements AsyncDisposable {
     const folder = opened.use(DataFolder.open(options.dataDir, nodeFileSystem));
     const distance = limitsOfDistance(options.timings);
     // Filled below: the server is there first, since a member's port must be known before it has a store.
-    const admission: { revocations: Revocations | undefined } = { revocations: undefined };
+    const admission: { revocations: Revocations | undefined; raft: Raft | undefined } = {
+      revocations: undefined,
+      raft: undefined,
+    };
     const standing = { why: "this manager is opening its log, and serves in a moment" };
     const server = opened.use(
       new RpcServer({
@@ -268,6 +272,7 @@ export class Manager implements AsyncDisposable {
         wallMs: () => realClock.wallMs(),
         windowBytes: distance.windowBytes,
         admit: (caller) => admission.revocations?.admit(caller),
+        goesFirst: (host) => admission.raft?.members.some((member) => hostOf(member.address) === host) === true,
         opening: { methods: served, reason: () => standing.why },
         onBug: (path, error) => options.logger.error("a handler failed", { path, error }),
       }),
@@ -329,6 +334,7 @@ export class Manager implements AsyncDisposable {
         onOut: (state, reason) => options.onOut?.(state, reason),
       }),
     );
+    admission.raft = raft;
     store.attach(raft);
     const parts = { options, folder, disk: storage, server, channels, tls, port, store, revocations, raft };
     const manager = new Manager(parts);
@@ -590,10 +596,8 @@ export class Manager implements AsyncDisposable {
         },
       );
     });
-    const at = metrics.lastIndexOf(":");
-    const host = metrics.slice(0, at).replace(/^\[|\]$/gu, "");
     try {
-      await listening(server, { port: Number(metrics.slice(at + 1)), host }, () => {}); // it is asked again
+      await listening(server, { host: hostOf(metrics), port: portOf(metrics) }, () => {}); // it is asked again
     } catch (error) {
       throw new MetricsAddressRefused(metrics, (error as Error).message);
     }

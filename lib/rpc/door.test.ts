@@ -56,6 +56,23 @@ test("whoever has waited for longer than callers wait is turned away, and costs 
   assert.equal(admitted.at(-1), 5000, "who comes then is let in at once");
 });
 
+test("members of the consensus do not wait behind a crowd of others", () => {
+  const clock = new VirtualClock();
+  const admitted: number[] = [];
+  const door = new Door<Caller>({
+    admit: ({ number }) => admitted.push(number),
+    goesFirst: ({ number }) => number < 0,
+    nowMs: () => clock.monotonicMs(),
+    after: (ms, act) => void clock.after(ms, act),
+  });
+  for (let number = 0; number < 100; number++) door.knock(new Caller(number));
+  for (const number of [-1, -2]) door.knock(new Caller(number));
+  clock.advance(8);
+  door.knock(new Caller(-3));
+  clock.advance(4);
+  assert.deepEqual(admitted, [0, 1, 2, 3, -1, -2, 4, 5, 6, 7, 8, 9, -3, 10, 11, 12]);
+});
+
 test("more than twenty thousand do not wait, and nobody does at a door that closes", () => {
   const clock = new VirtualClock();
   const door = doorWith(clock, () => {});

@@ -10,6 +10,8 @@ export interface Knocker {
 
 export interface DoorOptions<T> {
   readonly admit: (knocker: T) => void;
+  /** Waits only behind others of its kind. */
+  readonly goesFirst?: (knocker: T) => boolean;
   readonly nowMs: () => number;
   readonly after: (ms: number, act: () => void) => void;
 }
@@ -26,6 +28,8 @@ const waitingMax = 20_000;
 export class Door<T extends Knocker> {
   readonly #options: DoorOptions<T>;
   readonly #waiting: { readonly knocker: T; readonly sinceMs: number }[] = [];
+  /** So many of them, at the front, go first. */
+  #first = 0;
   #admitted = 0;
   #pausing = false;
 
@@ -39,12 +43,15 @@ export class Door<T extends Knocker> {
 
   knock(knocker: T): void {
     if (this.#waiting.length >= waitingMax) return knocker.destroy();
-    this.#waiting.push({ knocker, sinceMs: this.#options.nowMs() });
+    const { goesFirst, nowMs } = this.#options;
+    const at = goesFirst?.(knocker) === true ? this.#first++ : this.#waiting.length;
+    this.#waiting.splice(at, 0, { knocker, sinceMs: nowMs() });
     this.#open();
   }
 
   /** Whoever waits is turned away. */
   close(): void {
+    this.#first = 0;
     for (const { knocker } of this.#waiting.splice(0)) knocker.destroy();
   }
 
@@ -62,6 +69,7 @@ export class Door<T extends Knocker> {
       admit(knocker);
     }
     this.#waiting.splice(0, taken);
+    this.#first = Math.max(0, this.#first - taken);
     if (this.#pausing || this.#admitted === 0) return;
     this.#pausing = true;
     after(pauseMs, () => {

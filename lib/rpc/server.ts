@@ -17,6 +17,7 @@ import {
 } from "@grpc/grpc-js";
 
 import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } from "../pki/index.ts";
+import { hostOf, portOf } from "../pure/address.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
 import { listening } from "../runtime/index.ts";
 import { Door } from "./door.ts";
@@ -40,6 +41,8 @@ export interface ServerOptions {
   readonly opening?: { readonly methods: readonly Named[]; readonly reason: () => string };
   /** Throws a ClusterError for a caller whose certificate is genuine and who is not served all the same. */
   readonly admit?: (caller: NodeIdentity) => void;
+  /** Whether a caller from this host does not wait behind a crowd: the others that make a leader. */
+  readonly goesFirst?: (host: string) => boolean;
   /** An error of a handler that is no ClusterError: our bug. The caller is told "internal error" and no more. */
   readonly onBug: (path: string, error: unknown) => void;
 }
@@ -168,11 +171,11 @@ export class RpcServer implements AsyncDisposable {
   }
 
   async #listenOnPort(address: string): Promise<number> {
-    const at = address.lastIndexOf(":");
-    const host = address.slice(0, at).replace(/^\[(.*)\]$/u, "$1");
     const injector = this.#server.createConnectionInjector(this.#credentials);
     const door = new Door<Socket>({
       admit: (socket) => injector.injectConnection(socket),
+      goesFirst: ({ remoteAddress = "", remotePort = 0 }) =>
+        this.#options.goesFirst?.(hostOf(`${remoteAddress}:${remotePort}`)) === true,
       nowMs: () => performance.now(),
       after: (ms, act) => void setTimeout(act, ms),
     });
@@ -182,7 +185,7 @@ export class RpcServer implements AsyncDisposable {
       door.knock(socket);
     });
     this.#ports.push({ listener, door });
-    const where = { host, port: Number(address.slice(at + 1)) };
+    const where = { host: hostOf(address), port: portOf(address) };
     try {
       // Whoever could not be let in comes again.
       await listening(listener, where, () => {});

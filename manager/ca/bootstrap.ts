@@ -1,4 +1,5 @@
 /** The first change of a new cluster: its own object, with root and tokens, and the node that founded it. */
+import { hostOf } from "../../lib/pure/address.ts";
 import { digestOfRoot, makeJoinToken, type DrawBytes } from "../../lib/pki/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { nodeLifeOf, skep } from "../../proto/index.ts";
@@ -162,9 +163,4 @@ function specOf({ spec }: Bootstrap): skep.objects.ClusterSpec {
   } catch {
     throw new BootstrapInvalid("spec is not an encoded ClusterSpec");
   }
-}
-
-/** 192.0.2.1 of 192.0.2.1:2377, and ::1 of [::1]:2377. */
-export function hostOf(address: string): string {
-  return address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/gu, "");
 }

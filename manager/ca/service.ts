@@ -13,6 +13,7 @@ import {
   type NodeIdentity,
   type NodeRole as CertificateRole,
 } from "../../lib/pki/index.ts";
+import { hostOf } from "../../lib/pure/address.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
 import { newMemberId, type RandomBytes } from "../../lib/pure/id.ts";
 import type { CallContext, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
@@ -20,7 +21,6 @@ import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import { certificateRole, nodeLifeOf, skep, trustedRoots } from "../../proto/index.ts";
 import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx } from "../store/index.ts";
-import { hostOf } from "./bootstrap.ts";
 import { WrongTokens } from "./core/index.ts";
 import {
   CaNotReady,

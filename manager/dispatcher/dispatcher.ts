@@ -2,6 +2,9 @@
  * The shell: sessions of agents, the state of each node, what nodes say of their tasks. Runs on the leader; on another
  * manager every agent is told at once where to go.
  */
+import { isIP } from "node:net";
+
+import { hostOf } from "../../lib/pure/address.ts";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { RpcServer, StreamEvents } from "../../lib/rpc/index.ts";
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
@@ -719,15 +722,11 @@ export class Dispatcher {
 
 /** Sessions over gRPC: who calls is what the certificate says. */
 export function serveDispatcher(server: RpcServer, dispatcher: Dispatcher): void {
-  server.bidi(sessionMethod, (stream, { peer, address }) =>
-    dispatcher.connect(stream, { nodeId: peer?.identity.nodeId ?? "", address: hostOf(address) }),
-  );
-}
-
-/** @param address  IP:PORT, [IP]:PORT, or of a socket of this host */
-function hostOf(address: string): string {
-  const host = /^\[?([0-9a-fA-F.:]+?)\]?:\d+$/u.exec(address)?.[1] ?? "";
-  return host.startsWith("::ffff:") ? host.slice("::ffff:".length) : host;
+  server.bidi(sessionMethod, (stream, { peer, address }) => {
+    const host = hostOf(address);
+    // That of a socket of this host says nothing.
+    return dispatcher.connect(stream, { nodeId: peer?.identity.nodeId ?? "", address: isIP(host) === 0 ? "" : host });
+  });
 }
 
 // ------------------------------------------------------------------------------------------------------------- writing
