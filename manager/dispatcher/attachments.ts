@@ -145,7 +145,7 @@ function check(
   for (const address of network?.addresses ?? [])
     if (parseAddress(address) === undefined) throw new AttachmentRefused(target, `"${address}" is no address`);
   const found = view.get("network", target) ?? view.first("network", "name", target);
-  if (found === undefined || found.pendingDelete) throw new AttachmentRefused(target, "there is no such network");
+  if (found === undefined || found.pendingDelete) throw new AttachmentRefused(target, `network ${target} not found`);
   if (isLocal(found) || found.spec?.ingress === true || found.spec?.attachable !== true)
     throw new AttachmentRefused(target, "it is not attachable");
   let count = 0;
