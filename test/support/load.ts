@@ -59,7 +59,6 @@ const waiting = new Set<{ readonly askedRanMs: number; readonly giveUp: () => vo
 
 // Closed by us, each keeps its port for a minute: 500 a second to one address need more than there are by default.
 writeFileSync("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
-writeFileSync("/proc/sys/net/ipv4/tcp_tw_reuse", "1");
 
 function ask(address: string): void {
   asked += 1;
