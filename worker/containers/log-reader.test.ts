@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -48,3 +48,23 @@ test("a log that rotates while what came after a moment is read loses no file", 
   rotating(async function* (path) {
     for await (const { payload } of readFramesAfter(path, 0n)) yield payload.toString();
   }, false));
+
+test("a log is followed without a watch of its folder, when there is none to be had", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "log-reader-"));
+  try {
+    const over = Promise.withResolvers<undefined>();
+    // There is no such folder yet, and so no watch.
+    const path = join(folder, "later", "log");
+    const source = { path, ended: over.promise, clock: realClock };
+    const lines = readLog(source, { stdout: true, stderr: true, follow: true }, AbortSignal.timeout(20_000));
+    const first = lines.next();
+    for (let i = 0; i < 500; i++) await turn();
+    mkdirSync(join(folder, "later"));
+    writeFileSync(path, logFrame(1, 1n, Buffer.from("line\n")));
+    assert.equal((await first).value?.text.toString(), "line\n");
+    over.resolve(undefined);
+    assert.equal((await lines.next()).done, true);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

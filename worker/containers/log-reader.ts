@@ -2,7 +2,7 @@
  * Reads a container's framed log files: history, tail, time window, follow through rotations. It only reads files, so a slow
  * reader slows nobody; one that is so slow that its file was rotated away is told how it goes on.
  */
-import { watch } from "node:fs";
+import { watch, type FSWatcher } from "node:fs";
 import { open, readdir, stat, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
@@ -221,6 +221,15 @@ async function* follow(
   }
 }
 
+/** Undefined where inotify has no watch left: polling goes on without it. */
+function watched(directory: string, ring: () => void): FSWatcher | undefined {
+  try {
+    return watch(directory, { persistent: false }, ring).on("error", () => undefined);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Wakes when the log's folder changes, when nothing more will come, now and then, and on abort. */
 class Notice {
   ended = false;
@@ -233,8 +242,7 @@ class Notice {
       this.#pending = true;
       this.#wake?.();
     };
-    const watcher = watch(dirname(source.path), { persistent: false }, ring);
-    watcher.on("error", () => undefined); // polling goes on without it
+    const watcher = watched(dirname(source.path), ring);
     const timer = source.clock.every(pollMs, ring);
     signal.addEventListener("abort", ring, { once: true });
     void source.ended.then(() => {
@@ -242,7 +250,7 @@ class Notice {
       ring();
     });
     this.#close = () => {
-      watcher.close();
+      watcher?.close();
       timer.cancel();
       signal.removeEventListener("abort", ring);
     };
