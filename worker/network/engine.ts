@@ -650,6 +650,11 @@ const peerOf = (before: NetObject | undefined, after: NetObject | undefined): st
 
 const errnoOf = (error: unknown): string => (error as { errno?: string } | null)?.errno ?? "";
 
-/** EEXIST is the kernel's; nft itself finds that rules do not go with the sets that are there, and has no number for it. */
-const refusesTables = (error: unknown): boolean =>
-  (error as { operation?: string } | null)?.operation === "ruleset" && ["EEXIST", "EINVAL"].includes(errnoOf(error));
+/**
+ * EEXIST is the kernel's; nft itself finds that rules do not go with the sets that are there, and has no number for it, and
+ * netplane that elements are of other types.
+ */
+const refusesTables = (error: unknown): boolean => {
+  const operation = (error as { operation?: string } | null)?.operation ?? "";
+  return ["ruleset", "elements-list"].includes(operation) && ["EEXIST", "EINVAL"].includes(errnoOf(error));
+};

@@ -158,6 +158,7 @@ ${each((one) => `  map ${one}to { typeof ip6 daddr . ${one} dport : ip6 daddr . 
   map zones { typeof ether saddr : ct zone; }
   chain ours {
     ip6 saddr fe80::/10 drop
+    ip6 daddr fe80::/10 drop
 ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`, `iifname "${meshLink}" accept`)}    fib saddr . iif oif missing drop
   }
   chain raw {
