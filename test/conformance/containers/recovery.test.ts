@@ -142,7 +142,7 @@ test(
       assert.equal(beside.stdout, "old\n", beside.stderr);
 
       // Its next life is of this daemon.
-      await container.stop();
+      await container.stop({ seconds: 0 });
       await container.start();
       assert.equal(readFileSync(join(state, "hostname"), "utf8"), "old\n");
       assert.equal((await worker.exec(container, ["true"])).code, 0);
