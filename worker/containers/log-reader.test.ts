@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 
-import { realClock } from "../../lib/runtime/index.ts";
+import { realClock, type Clock } from "../../lib/runtime/index.ts";
 import { logFrame } from "../../test/support/log-frame.ts";
 import { readFramesAfter, readLog } from "./log-reader.ts";
 
@@ -53,14 +53,20 @@ test("a log is followed without a watch of its folder, when there is none to be 
   const folder = mkdtempSync(join(tmpdir(), "log-reader-"));
   try {
     const over = Promise.withResolvers<undefined>();
-    // There is no such folder yet, and so no watch.
     const path = join(folder, "later", "log");
-    const source = { path, ended: over.promise, clock: realClock };
+    // There is no such folder, and so no watch, until the reader has begun to poll.
+    const clock: Clock = Object.create(realClock, {
+      every: {
+        value: (ms: number, act: () => void) => {
+          mkdirSync(join(folder, "later"));
+          writeFileSync(path, logFrame(1, 1n, Buffer.from("line\n")));
+          return realClock.every(ms, act);
+        },
+      },
+    }) as Clock;
+    const source = { path, ended: over.promise, clock };
     const lines = readLog(source, { stdout: true, stderr: true, follow: true }, AbortSignal.timeout(20_000));
     const first = lines.next();
-    for (let i = 0; i < 500; i++) await turn();
-    mkdirSync(join(folder, "later"));
-    writeFileSync(path, logFrame(1, 1n, Buffer.from("line\n")));
     assert.equal((await first).value?.text.toString(), "line\n");
     over.resolve(undefined);
     assert.equal((await lines.next()).done, true);
