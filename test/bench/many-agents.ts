@@ -34,6 +34,8 @@ type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
 const openingMax = 40;
 const periodMs = 5000;
 const reconnectMs = 2000;
+/** As the real agent. */
+const pingMs = 2000;
 /** As the real agent: a ping that is not answered for so long ends the connection. */
 const silenceMs = 4000;
 const frameHeaderBytes = 5;
@@ -56,6 +58,7 @@ class LeanAgent {
   #session: ClientHttp2Session | undefined;
   #stream: ClientHttp2Stream | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #pings: NodeJS.Timeout | undefined;
   #silence: NodeJS.Timeout | undefined;
   #received: Buffer = Buffer.alloc(0);
   #number = 0;
@@ -102,7 +105,8 @@ class LeanAgent {
     if (this.#session !== session) return;
     this.#session = undefined;
     clearInterval(this.#timer);
-    clearTimeout(this.#silence);
+    clearInterval(this.#pings);
+    this.#answered();
     lost++;
     // Another one may lead by now, and any of them knows who.
     this.#address = this.#redirect ?? this.#managers[lost % Math.max(1, this.#managers.length)] ?? this.#door.address;
@@ -132,14 +136,23 @@ class LeanAgent {
 
   #beat(): void {
     this.#write({ heartbeat: { sentAtUs: Math.floor(performance.now() * 1000) } });
+  }
+
+  #answered(): void {
+    clearTimeout(this.#silence);
+    this.#silence = undefined;
+  }
+
+  #ping(): void {
     const session = this.#session;
     if (session === undefined || session.destroyed) return;
-    clearTimeout(this.#silence);
+    // One at a time: the first that is not answered counts.
+    if (this.#silence !== undefined) return;
     this.#silence = setTimeout(() => {
       lastLoss = "a ping was not answered";
       session.destroy();
     }, silenceMs);
-    session.ping(() => clearTimeout(this.#silence));
+    session.ping(() => this.#answered());
   }
 
   #receive({ welcome, assignments, goodbye, managers }: ManagerMessage): void {
@@ -153,6 +166,8 @@ class LeanAgent {
       this.#onWelcome();
       clearInterval(this.#timer);
       this.#timer = setInterval(() => this.#beat(), periodMs);
+      clearInterval(this.#pings);
+      this.#pings = setInterval(() => this.#ping(), pingMs);
     }
     if (assignments == null) return;
     const tasks: skep.dispatcher.TaskStatusChange.$Properties[] = [];
