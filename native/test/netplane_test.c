@@ -179,7 +179,7 @@ static void test_messages(void)
 {
     struct outgoing out = {0};
     struct link_row row;
-    struct link_fields link = {.name = "vx", .kind = LINK_VXLAN, .up = 1, .mtu = 1450, .vni = 4097, .port = 4789, .alias = "skep:a"};
+    struct link_fields link = {.name = "vx", .kind = LINK_VXLAN, .up = 1, .mtu = 1450, .vni = 4097, .port = 4789, .alias = "skep:a", .link_local = -1};
     struct message_context context = {.owner = 7, .namespace_fd = -1};
     CHECK(ip_from_text("10.99.0.1", &link.local) && mac_from_text("02:fe:00:00:00:01", &link.mac));
     put_link_add(&out, &link, &context);
@@ -191,6 +191,13 @@ static void test_messages(void)
     CHECK(memcmp(row.mac, link.mac.bytes, MAC_BYTES) == 0 && memcmp(row.local.bytes, link.local.bytes, 4) == 0);
     CHECK(read_link((const struct nlmsghdr *)(out.bytes + out.places[1].offset), &row) && row.own);
     CHECK_TEXT(row.alias, "skep:a");
+    out_clear(&out);
+    /* Without an address of IPv6 that the kernel would make when it goes up: up at last, when that is said. */
+    link.link_local = 0;
+    put_link_add(&out, &link, &context);
+    CHECK(!out.failed && out.count == 3 && out.places[2].owner == 7);
+    CHECK(read_link((const struct nlmsghdr *)out.bytes, &row) && !row.up);
+    CHECK(read_link((const struct nlmsghdr *)(out.bytes + out.places[2].offset), &row) && row.up && row.own);
     out_shrink(&out);
     CHECK(out.count == 0 && out.length == 0);
     out_release(&out);
