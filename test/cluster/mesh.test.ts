@@ -103,7 +103,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: 600_0
       assert.equal(answered, asked);
       // As many as were promised, for as long as the client was not itself kept from asking.
       const wanted = (more.seconds - more.lateMs / 1000) * perSecond;
-      assert.ok(asked > 50 && asked > 0.8 * wanted, `${name}: ${asked} requests are no load, ${wanted} would be`);
+      assert.ok(asked > 20 && asked > 0.8 * wanted, `${name}: ${asked} requests are no load, ${wanted} would be`);
       assert.ok(Object.keys(by).length > 1, `${name}: one task answers all: ${JSON.stringify(by)}`);
     }
   }
