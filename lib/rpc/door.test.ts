@@ -73,6 +73,23 @@ test("members of the consensus do not wait behind a crowd of others", () => {
   assert.deepEqual(admitted, [0, 1, 2, 3, -1, -2, 4, 5, 6, 7, 8, 9, -3, 10, 11, 12]);
 });
 
+test("a door full of others does not turn a member away", () => {
+  const clock = new VirtualClock();
+  const admitted: number[] = [];
+  const door = new Door<Caller>({
+    admit: ({ number }) => admitted.push(number),
+    goesFirst: ({ number }) => number < 0,
+    nowMs: () => clock.monotonicMs(),
+    after: (ms, act) => void clock.after(ms, act),
+  });
+  for (let number = 0; number < 20_010; number++) door.knock(new Caller(number));
+  const member = new Caller(-1);
+  door.knock(member);
+  clock.advance(4);
+  assert.ok(!member.turnedAway);
+  assert.deepEqual(admitted, [0, 1, 2, 3, -1, 4, 5, 6]);
+});
+
 test("more than twenty thousand do not wait, and nobody does at a door that closes", () => {
   const clock = new VirtualClock();
   const door = doorWith(clock, () => {});

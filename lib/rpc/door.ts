@@ -42,9 +42,12 @@ export class Door<T extends Knocker> {
   }
 
   knock(knocker: T): void {
-    if (this.#waiting.length >= waitingMax) return knocker.destroy();
     const { goesFirst, nowMs } = this.#options;
-    const at = goesFirst?.(knocker) === true ? this.#first++ : this.#waiting.length;
+    const isFirst = goesFirst?.(knocker) === true;
+    // Whoever goes first has nothing to do with how many wait behind.
+    const at = isFirst ? this.#first : this.#waiting.length;
+    if (at >= waitingMax) return knocker.destroy();
+    if (isFirst) this.#first++;
     this.#waiting.splice(at, 0, { knocker, sinceMs: nowMs() });
     this.#open();
   }
