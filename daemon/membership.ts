@@ -2,14 +2,14 @@
  * This node's life in a swarm: in none, entering one, in it as worker or manager, locked, or shut out. It owns the
  * identity, the manager's process and the agent, and starts and stops them as the role says.
  */
-import { chmodSync, chownSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync } from "node:fs";
 
 import { hostOf } from "../lib/pure/address.ts";
 import { ClusterError, isAbort } from "../lib/pure/errors.ts";
 import type { Random } from "../lib/pure/prng.ts";
 import { UnlockKeyWrong } from "../lib/pki/index.ts";
 import { Channel } from "../lib/rpc/index.ts";
-import { deadline, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
+import { deadline, removeFolder, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
 import type { Bootstrap } from "../manager/ca/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
@@ -280,7 +280,7 @@ export class Membership implements Swarm, AsyncDisposable {
       await this.#exit();
       this.#folder.wipe();
       this.#wipeManager();
-      rmSync(this.#backupsFolder, { recursive: true, force: true });
+      removeFolder(this.#backupsFolder);
       this.#phase = "inactive";
       this.#error = "";
       this.#options.logger.info("left the swarm");
@@ -551,7 +551,7 @@ export class Membership implements Swarm, AsyncDisposable {
   }
 
   #wipeManager(): void {
-    rmSync(this.#raftFolder, { recursive: true, force: true });
+    removeFolder(this.#raftFolder);
   }
 
   // ------------------------------------------------------------------------------------------------------------- the rest

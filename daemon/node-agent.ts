@@ -1,10 +1,9 @@
 /** The agent of this node as its membership handles it: opened with the identity, told of renewals, gone with it. */
-import { rmSync } from "node:fs";
 
 import { hostOf } from "../lib/pure/address.ts";
 import type { Random } from "../lib/pure/prng.ts";
 import { Channel } from "../lib/rpc/index.ts";
-import type { Clock, Logger } from "../lib/runtime/index.ts";
+import { removeFolder, type Clock, type Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
 import type { AgentPlaces } from "../worker/container-networks/index.ts";
@@ -151,7 +150,7 @@ class OpenAgent implements NodeAgent {
     await agent?.leave(signal);
     await this[Symbol.asyncDispose]();
     await this.#options.network.leave();
-    rmSync(this.#options.folder, { recursive: true, force: true });
+    removeFolder(this.#options.folder);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -7,6 +7,7 @@
  * logger         JSON lines without secrets
  * random-pool    bytes for ids, many at a call
  * listening      servers outlive connections that cannot be accepted
+ * remove-folder  for folders that others remove from, too
  * standard-error never makes the process wait for who reads it
  * memory         given back by a process at rest
  * Uses: lib/pure, pino.   Used by: every shell.
@@ -18,6 +19,7 @@ export { directoryBytes } from "./directory-bytes.ts";
 export { listening } from "./listening.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { fillFromPool } from "./random-pool.ts";
+export { removeFolder } from "./remove-folder.ts";
 export { standardError } from "./standard-error.ts";
 export { collectAtRest } from "./memory.ts";
 export { TaskGroup } from "./task-group.ts";

@@ -3,14 +3,14 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, rmdir, stat, unlink, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
-import { directoryBytes, sleep, type TaskGroup } from "../../lib/runtime/index.ts";
+import { directoryBytes, removeFolder, sleep, type TaskGroup } from "../../lib/runtime/index.ts";
 import { isAbort } from "../../lib/pure/errors.ts";
 import {
   afterProbe,
@@ -1393,7 +1393,7 @@ export class Container {
 
   /** At once: a few small files of ours, in memory; one after the other they would take a trip to the thread pool each. */
   #clearState(): void {
-    rmSync(this.stateDirectory, { recursive: true, force: true });
+    removeFolder(this.stateDirectory);
   }
 
   /** After its end: what it used besides its own files. */
