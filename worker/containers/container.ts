@@ -930,13 +930,19 @@ export class Container {
     }
   }
 
-  /** Resolves with how it ended. `next-exit` and a container that never ran wait for an end to come. */
+  /** Also for the moments between its end and the record of it, in which how it ended is not to be read yet. */
+  get #isRecordedAsRunning(): boolean {
+    const { status, restarting } = this.#record.state;
+    return restarting || status === "running" || status === "paused";
+  }
+
+  /** Resolves with how it ended. `next-exit` waits for an end to come; `not-running` only while it runs or is restarting. */
   async wait(condition: WaitCondition, signal: AbortSignal): Promise<ExitStatus> {
     const none: ExitStatus = { code: 0, signal: 0, oomKilled: false, finishedAtMs: 0 };
     const now = (): boolean =>
       condition === "removed"
         ? this.#removed
-        : condition === "not-running" && this.#life === undefined && !this.#record.state.restarting;
+        : condition === "not-running" && this.#life === undefined && !this.#isRecordedAsRunning;
     let passed = false;
     while (!now() && !passed) {
       const event = await new Promise<"exit" | "removed">((resolve, reject) => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
 import { pipeline } from "node:stream/promises";
 
 import { pack } from "tar-stream";
@@ -131,6 +131,23 @@ for (const runtime of runtimes()) {
       const ended = container.wait("not-running", soon());
       await container.kill("SIGKILL");
       assert.equal((await ended).code, 137);
+      await container.remove();
+    });
+
+    test("who asks how it ended is never told before that is known", async () => {
+      const container = await worker.create(["sleep", "1000"]);
+      await container.start();
+      const told: Promise<{ code: number }>[] = [];
+      const ended = container.wait("next-exit", soon());
+      await container.kill("KILL");
+      // Asked at each turn, so also at those between its end and the record of it.
+      const over = new AbortController();
+      void ended.finally(() => over.abort());
+      while (!over.signal.aborted) {
+        told.push(container.wait("not-running", soon()));
+        await nextTurn();
+      }
+      for (const { code } of await Promise.all(told)) assert.equal(code, 137);
       await container.remove();
     });
 
