@@ -174,3 +174,36 @@ test(
     assert.equal(swarm.state().manager, true);
   },
 );
+
+test("what a manager has said is written again until it is, of each kind the last; a newer lock keeps the keys before", async (t) => {
+  const lines = [
+    '{"lock":"one"}',
+    '{"renewed":{"certificatePem":"c","rootsPem":"r"}}',
+    '{"lockSettled":true}',
+    '{"lock":"two"}',
+    '{"serving":2377}',
+  ];
+  const { swarm, clock, entered, served } = node(
+    t,
+    `process.on("SIGHUP", () => {}); console.log(${JSON.stringify(lines.join("\n"))}); ${serves}`,
+    true,
+  );
+  const init = swarm.init(request, never);
+  const identity = await entered;
+  const tried: string[] = [];
+  let isFull = true;
+  const write = (what: string): void => {
+    tried.push(what);
+    if (isFull) throw new Error("ENOSPC");
+  };
+  Object.assign(identity, {
+    lock: (key: string) => write(`lock ${key}`),
+    settleLock: () => write("settled"),
+    adoptForSameKey: () => write("certificate"),
+  });
+  await Promise.all([init, served]);
+  assert.deepEqual(tried, ["lock one", "certificate", "settled", "lock two"]);
+  isFull = false;
+  clock.advance(1000);
+  assert.deepEqual(tried.slice(4), ["certificate", "lock two"]);
+});

@@ -131,6 +131,13 @@ const tellingCodes: ReadonlySet<string> = new Set([
 ]);
 /** How long after a refusal of the disk it is tried again. */
 const persistAgainMs = 1000;
+/** What this node's files are told by its manager, and what to say while it cannot be written. */
+const persistProblems = {
+  lock: "the key of this node could not be locked otherwise yet",
+  "settled lock": "the unlock key of before could not be forgotten yet",
+  certificate: "the certificate of this node could not be written yet",
+} as const;
+type Persisted = keyof typeof persistProblems;
 /** How long a request waits for a manager that is starting. */
 const readyMs = 10_000;
 
@@ -157,8 +164,8 @@ export class Membership implements Swarm, AsyncDisposable {
   #renewer: Renewer | undefined;
   #channel: Channel | undefined;
   #unwatch: (() => void) | undefined;
-  /** How often the manager had something written: only the last word counts. */
-  #persisted = 0;
+  /** What the manager had written last, of each kind: only the last word counts. */
+  readonly #persisted = new Map<Persisted, () => void>();
   /** One of init, join, leave, unlock and role changes at a time. */
   #turn: Promise<void> = Promise.resolve();
 
@@ -439,16 +446,13 @@ export class Membership implements Swarm, AsyncDisposable {
       random,
       logger,
       onLock: (unlockKey) =>
-        this.#persist("the key of this node could not be locked otherwise yet", identity, () => {
+        this.#persist("lock", identity, () => {
           identity.lock(unlockKey);
           this.#child?.reload();
         }),
-      onLockSettled: () =>
-        this.#persist("the unlock key of before could not be forgotten yet", identity, () => identity.settleLock()),
+      onLockSettled: () => this.#persist("settled lock", identity, () => identity.settleLock()),
       onRenewed: ({ certificatePem, rootsPem }) =>
-        this.#persist("the certificate of this node could not be written yet", identity, () =>
-          identity.adoptForSameKey(certificatePem, rootsPem),
-        ),
+        this.#persist("certificate", identity, () => identity.adoptForSameKey(certificatePem, rootsPem)),
       onLocked: () => {
         this.#exclusively(async () => {
           if (identity !== this.#identity) return;
@@ -506,15 +510,17 @@ export class Membership implements Swarm, AsyncDisposable {
   }
 
   /** Writes to this node's files because its manager said so, and again while the disk refuses. */
-  #persist(problem: string, identity: SwarmIdentity, write: () => void): void {
-    const turn = ++this.#persisted;
+  #persist(what: Persisted, identity: SwarmIdentity, write: () => void): void {
+    this.#persisted.set(what, write);
+    // That the log has the lock before says nothing of this one: the key before may be the only one that opens it.
+    if (what === "lock") this.#persisted.delete("settled lock");
     try {
       write();
     } catch (error) {
-      this.#options.logger.error(problem, { error });
+      this.#options.logger.error(persistProblems[what], { error });
       this.#options.clock.after(persistAgainMs, () => {
-        // Unless the manager has said something else meanwhile, as one that was started again does.
-        if (identity === this.#identity && turn === this.#persisted) this.#persist(problem, identity, write);
+        // Unless the manager has said something else of it meanwhile, as one that was started again does.
+        if (identity === this.#identity && this.#persisted.get(what) === write) this.#persist(what, identity, write);
       });
     }
   }
