@@ -15,7 +15,7 @@ export interface Call {
   readonly headers: IncomingHttpHeaders;
   /** For bodies that are streams. */
   readonly request: IncomingMessage;
-  /** Aborts when the client has gone before it had its answer, or leaves a stream. */
+  /** Aborts when the client has gone before it had its answer, or leaves a stream, and when the route has ended. */
   readonly signal: AbortSignal;
   /** The body as a JSON object. @throws BadRequest, BodyTooLarge, BodyTooSlow */
   json(): Promise<JsonObject>;
