@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 
 import { ClusterError } from "../../lib/pure/errors.ts";
 import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
-import { realClock, silentLogger } from "../../lib/runtime/index.ts";
+import { realClock, silentLogger, type Clock } from "../../lib/runtime/index.ts";
 import { bootstrapState, joinerState } from "./core/index.ts";
 import { DataFolder } from "./data-folder.ts";
 import { ChangeUnknown, MemberQuarantined, NoLeader, RaftStopped, TransferFailed } from "./errors.ts";
@@ -53,10 +53,11 @@ function openRaft(
 /** @param place  `voters` is empty for one that waits to be let in */
 function openMember(
   t: TestContext,
-  { id, voters, network }: { id: number; voters: readonly number[]; network: MemoryNetwork },
+  place: { id: number; voters: readonly number[]; network: MemoryNetwork; clock?: Clock },
   fatal: (error: Error, code: number) => void = () => {},
   out: (state: string, reason: string) => void = () => {},
 ): { raft: Raft; failDisk: () => void; folder: DataFolder } {
+  const { id, voters, network, clock = realClock } = place;
   const path = mkdtempSync(join(tmpdir(), "skep-raft-"));
   const folder = DataFolder.open(path, nodeFileSystem);
   folder.create({ clusterId: "c", nodeId: `node-${id}`, memberId: id }, "member", 1);
@@ -104,7 +105,7 @@ function openMember(
       stateHash: () => "",
     },
     timings: lanTimings,
-    clock: realClock,
+    clock,
     logger: silentLogger,
     onFatal: fatal,
     onOut: out,
@@ -161,7 +162,14 @@ test(
   async (t) => {
     const network = memoryNetwork();
     const voters = [1, 2, 3];
-    const rafts = voters.map((id) => openMember(t, { id, voters, network }).raft);
+    // Patience with a hand-over has no end here: who waits for its end waits for ever.
+    const clock: Clock = {
+      monotonicMs: () => realClock.monotonicMs(),
+      wallMs: () => realClock.wallMs(),
+      after: (ms, callback) => realClock.after(ms === 2 * lanTimings.electionMs ? 1e9 : ms, callback),
+      every: (ms, callback) => realClock.every(ms, callback),
+    };
+    const rafts = voters.map((id) => openMember(t, { id, voters, network, clock }).raft);
     const leader = await Promise.any(
       rafts.map((raft) => raft.whenLeadership(({ leading }) => leading, t.signal).then(() => raft)),
     );
@@ -177,11 +185,8 @@ test(
     await successor.transfer(leader.memberId);
     await leader.whenLeadership(({ leading }) => leading, t.signal);
     const ready = successor.whenLeadership(({ leading, term }) => leading && term > led, t.signal);
-    const { electionMs } = lanTimings;
-    const startMs = performance.now();
     await leader[Symbol.asyncDispose]();
     assert.equal(leader.state, "stopped");
-    assert.ok(performance.now() - startMs < 2 * electionMs, "it did not have to run out of patience");
     assert.equal((await ready).leading, true);
   },
 );
