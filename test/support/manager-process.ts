@@ -54,7 +54,9 @@ export class ManagerProcess {
   port = 0;
   metricsPort: number | undefined;
   readonly #watchers = new Set<() => void>();
+  /** When its last words have been read, too, which may be after its exit. */
   readonly #exited: Promise<number | NodeJS.Signals>;
+  #isOver = false;
 
   private constructor(options: ProcessOptions) {
     this.options = options;
@@ -75,7 +77,8 @@ export class ManagerProcess {
     });
     this.#exited = new Promise((resolve, reject) => {
       this.child.once("error", reject);
-      this.child.once("exit", (code, signal) => {
+      this.child.once("close", (code, signal) => {
+        this.#isOver = true;
         resolve(code ?? signal ?? "SIGKILL");
         this.#tell();
       });
@@ -114,7 +117,7 @@ export class ManagerProcess {
     return new Promise((resolve, reject) => {
       const look = (): void => {
         if (holds()) end(resolve);
-        else if (!this.running)
+        else if (this.#isOver)
           end(() => reject(new Error(`${this.options.name} ended before ${what}: ${this.tail()}`)));
       };
       const timer = setTimeout(
@@ -180,8 +183,7 @@ export class ManagerProcess {
   }
 
   async kill(): Promise<void> {
-    if (!this.running) return;
-    this.child.kill("SIGKILL");
+    if (this.running) this.child.kill("SIGKILL");
     await this.#exited;
   }
 

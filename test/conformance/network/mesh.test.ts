@@ -458,7 +458,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       const many = world.start("far", [world.probe, "many", own(1), "8085", "3000"]);
       let answers = "";
       many.stdout?.on("data", (chunk: Buffer) => (answers += chunk.toString()));
-      const ended = once(many, "exit");
+      const ended = once(many, "close");
       for (const number of [1, 2]) {
         const host = hosts.host(number);
         await host.stop();
