@@ -712,7 +712,7 @@ export class Container {
       }
       if (this.#life === undefined) return undefined;
       await this.#noteStop();
-      if (this.#record.state.status === "paused") await this.#resume();
+      await this.#resumeIfPaused();
       return this.#life;
     });
     if (life === undefined) return false;
@@ -738,8 +738,7 @@ export class Container {
       const identity = await readIdentity(this.stateDirectory);
       // No monitor, but its process: the identity was compared a moment ago.
       if (identity !== undefined && (await isAlive(identity))) process.kill(identity.pid, signal);
-      else if (identity !== undefined) return;
-      else throw error;
+      else if (identity === undefined && readExit(this.stateDirectory, 0) === undefined) throw error;
     }
   }
 
@@ -766,8 +765,7 @@ export class Container {
     if (number === 9 || number === stopSignal) await this.#locked(() => this.#noteStop());
     await this.#signal(life, number, number === 9);
     this.#emit("kill", { signal: String(number) });
-    if (number === 9 && this.#record.state.status === "paused")
-      await this.#locked(() => (this.#life === undefined ? Promise.resolve() : this.#resume()));
+    if (number === 9) await this.#locked(() => this.#resumeIfPaused());
   }
 
   pause(): Promise<void> {
@@ -797,6 +795,17 @@ export class Container {
   async #resume(): Promise<void> {
     await this.#verb(["resume", this.id]);
     await this.#update({ status: "running" });
+  }
+
+  /** So that it can take a signal. One that has ended meanwhile needs it no more: its end is recorded after this. */
+  async #resumeIfPaused(): Promise<void> {
+    if (this.#life === undefined || this.#record.state.status !== "paused") return;
+    try {
+      await this.#resume();
+    } catch (error) {
+      const identity = await readIdentity(this.stateDirectory);
+      if (identity !== undefined && (await isAlive(identity))) throw error;
+    }
   }
 
   async restart(options: { readonly seconds?: number; readonly signal?: string } = {}): Promise<void> {
@@ -882,7 +891,7 @@ export class Container {
         );
       }
       await this.#locked(() => this.#noteStop());
-      if (this.#record.state.status === "paused") await this.unpause();
+      await this.#locked(() => this.#resumeIfPaused());
       if (this.#life !== undefined) await this.#signal(this.#life, 9, true);
       await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
     }

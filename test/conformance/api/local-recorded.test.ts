@@ -18,7 +18,10 @@ const description = new OpenApi(join(import.meta.dirname, "data", "engine-api-v1
 /** Not for this engine, and why. */
 const left: ReadonlyMap<string, string> = new Map([
   ["image-build-classic", "there is no builder"],
-  ["container-run-attachable", "a network of the swarm needs the data plane"],
+  [
+    "container-run-attachable",
+    "played by test/cluster/network-recorded.test.ts: a network of the swarm needs the data plane",
+  ],
 ]);
 
 /** Where we answer otherwise on purpose: "FILE METHOD PATH". */

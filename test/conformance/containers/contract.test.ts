@@ -157,6 +157,21 @@ for (const runtime of runtimes()) {
       await container.remove({ force: true });
     });
 
+    test("one that is paused may be killed, stopped and removed by force at the same time", async () => {
+      for (const act of ["kill", "stop", "remove"] as const) {
+        const container = await worker.create(["sleep", "1000"]);
+        await container.start();
+        await container.pause();
+        const other = {
+          kill: () => container.kill("KILL"),
+          stop: () => container.stop({ seconds: 0 }),
+          remove: () => container.remove({ force: true }),
+        }[act]();
+        await Promise.all([other, container.remove({ force: true })]);
+        assert.ok(!existsSync(container.directory), act);
+      }
+    });
+
     test("attach carries standard input, and its end", async () => {
       const container = await worker.create(["cat"], {}, { OpenStdin: true, StdinOnce: true });
       const attachment = await container.attach({ stdin: true, stdout: true, stderr: true });
