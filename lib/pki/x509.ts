@@ -109,9 +109,12 @@ function extensionsOf(tagged: Element | undefined): Map<string, Uint8Array> {
   return found;
 }
 
+/** None if there is a name of a kind that nodes do not have: OpenSSL, too, reads all names or, for one that is none, none. */
 function urisOf(names: Uint8Array | undefined): string[] {
   if (names === undefined) return [];
-  return readElements(readElement(names, tags.sequence).content)
+  const listed = readElements(readElement(names, tags.sequence).content);
+  if (listed.some(({ tag }) => tag !== (0x80 | uriName) && tag !== (0x80 | dnsName))) return [];
+  return listed
     .filter(({ tag }) => tag === (0x80 | uriName))
     .map(({ content }) => Buffer.from(content).toString("latin1"));
 }
