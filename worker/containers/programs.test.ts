@@ -28,7 +28,8 @@ test("output of a program that a signal ends is broken, too", async () => {
 });
 
 test("a program ends when the reader of its output leaves", async () => {
-  const program = run("while echo more; do :; done");
+  // Its pipes are sockets: where something was left unread the write fails, else there is a signal as well.
+  const program = run("trap '' PIPE; while echo more; do :; done");
   for await (const chunk of program.stdout) {
     assert.ok((chunk as Buffer).length > 0);
     break;
