@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { Backoff } from "../lib/pure/backoff.ts";
 import { ClusterError } from "../lib/pure/errors.ts";
 import type { Random } from "../lib/pure/prng.ts";
-import type { Clock, Logger, Timer } from "../lib/runtime/index.ts";
+import { withStreams, type Clock, type Logger, type Timer } from "../lib/runtime/index.ts";
 
 /**
  * How Node keeps a manager's memory. V8 gives back next to nothing of what it once took (what is free stays in a pool, and the
@@ -142,11 +142,20 @@ export class ManagerChild implements AsyncDisposable {
     const [program, ...first] = command;
     this.#startedAtMs = clock.monotonicMs();
     this.#ended = Promise.withResolvers();
-    const child = spawn(program, [...first, ...args, "--secrets-stdin"], {
-      stdio: ["pipe", "pipe", "inherit"],
-      env: { ...managerEnvironment, ...process.env },
-      ...(user === undefined ? {} : user),
-    });
+    let child: ChildProcess;
+    try {
+      child = withStreams(
+        spawn(program, [...first, ...args, "--secrets-stdin"], {
+          stdio: ["pipe", "pipe", "inherit"],
+          env: { ...managerEnvironment, ...process.env },
+          ...(user === undefined ? {} : user),
+        }),
+      );
+    } catch (error) {
+      // Out of descriptors or memory, for now.
+      this.#gone(undefined, null, notStarted(error as Error));
+      return;
+    }
     this.#child = child;
     // A child that ends at once breaks the pipe; its exit tells.
     child.stdin?.on("error", () => undefined);
@@ -166,7 +175,7 @@ export class ManagerChild implements AsyncDisposable {
       });
     }
     child.once("error", (error) => {
-      failure = new ManagerFailed("MANAGER_NOT_STARTED", `The manager cannot be started: ${error.message}`, undefined);
+      failure = notStarted(error);
       if (child.pid === undefined) this.#gone(child, null, failure);
     });
     // "close" comes when its output has been read to the end, too.
@@ -174,7 +183,7 @@ export class ManagerChild implements AsyncDisposable {
     logger.info("manager started", { pid: child.pid });
   }
 
-  #gone(child: ChildProcess, code: number | null, failure: ManagerFailed | undefined): void {
+  #gone(child: ChildProcess | undefined, code: number | null, failure: ManagerFailed | undefined): void {
     if (child !== this.#child) return;
     this.#child = undefined;
     const { clock, logger } = this.#options;
@@ -244,11 +253,13 @@ export function runManagerCommand(
   const { command, args, secrets, user } = options;
   const [program, ...first] = command;
   return new Promise((resolve, reject) => {
-    const child = spawn(program, [...first, ...args, "--secrets-stdin"], {
-      stdio: ["pipe", "pipe", "inherit"],
-      signal,
-      ...(user === undefined ? {} : user),
-    });
+    const child = withStreams(
+      spawn(program, [...first, ...args, "--secrets-stdin"], {
+        stdio: ["pipe", "pipe", "inherit"],
+        signal,
+        ...(user === undefined ? {} : user),
+      }),
+    );
     child.stdin.on("error", () => undefined);
     child.stdin.end(`${JSON.stringify(secrets)}\n`);
     let failure: ManagerFailed | undefined;
@@ -261,6 +272,9 @@ export function runManagerCommand(
     });
   });
 }
+
+const notStarted = ({ message }: Error): ManagerFailed =>
+  new ManagerFailed("MANAGER_NOT_STARTED", `The manager cannot be started: ${message}`, undefined);
 
 interface Said {
   readonly serving?: number;

@@ -8,6 +8,7 @@
  * random-pool    bytes for ids, many at a call
  * listening      servers outlive connections that cannot be accepted
  * remove-folder  for folders that others remove from, too
+ * with-streams   a child that was started has them
  * standard-error never makes the process wait for who reads it
  * memory         given back by a process at rest
  * Uses: lib/pure, pino.   Used by: every shell.
@@ -24,3 +25,4 @@ export { standardError } from "./standard-error.ts";
 export { collectAtRest } from "./memory.ts";
 export { TaskGroup } from "./task-group.ts";
 export { VirtualClock } from "./virtual-clock.ts";
+export { withStreams } from "./with-streams.ts";

@@ -3,6 +3,8 @@ import { spawn } from "node:child_process";
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
+import { withStreams } from "../../lib/runtime/index.ts";
+
 /** More than this of a program's standard error says nothing new. */
 const errorTextMax = 16 * 1024;
 const outputMax = 4 << 20;
@@ -21,12 +23,14 @@ export function runProgram(
   options: { readonly input?: string | Buffer; readonly signal?: AbortSignal; readonly timeoutMs?: number } = {},
 ): Promise<ProgramResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, {
-      stdio: ["pipe", "pipe", "pipe"],
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      timeout: options.timeoutMs ?? 120_000,
-      killSignal: "SIGKILL",
-    });
+    const child = withStreams(
+      spawn(command, args, {
+        stdio: ["pipe", "pipe", "pipe"],
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+        timeout: options.timeoutMs ?? 120_000,
+        killSignal: "SIGKILL",
+      }),
+    );
     const out: Buffer[] = [];
     let outBytes = 0;
     let stderr = "";
@@ -57,13 +61,14 @@ export interface StreamedProgram {
 /**
  * Runs a program whose input or output is a stream of any length.
  * @param failure  the error for a program that ended with another code than 0, from what it wrote to standard error
+ * @throws         Node's error where no descriptors or no memory are left to start it
  */
 export function streamProgram(
   command: string,
   args: readonly string[],
   failure: (stderr: string) => Error,
 ): StreamedProgram {
-  const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+  const child = withStreams(spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] }));
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => {
     if (stderr.length < errorTextMax) stderr += chunk.toString("utf8");

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { PassThrough, type Readable, Transform, type TransformCallback } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
+import { withStreams } from "../../lib/runtime/index.ts";
 import { isErrno, syncFolder } from "./blobs.ts";
 import { DiskFull, ImageContentInvalid, ImageTooLarge } from "./core/errors.ts";
 import { type Digest, digestHex } from "./core/reference.ts";
@@ -138,7 +139,7 @@ export class LayerStore {
     const limits = this.#limits;
     const bounds = ["--max-bytes", limits.layerBytesMax, "--max-entries", limits.layerEntriesMax];
     const args = ["unpack", "--layer", "--sync", "--root", root, ...bounds, "--reserve-bytes", limits.reserveBytes];
-    const child = spawn(this.#program, args.map(String), { stdio: ["pipe", "pipe", "pipe"], env: {} });
+    const child = withStreams(spawn(this.#program, args.map(String), { stdio: ["pipe", "pipe", "pipe"], env: {} }));
     const output = collect(child.stdout, 4096);
     const errors = collect(child.stderr, 64 * 1024);
     const exited = new Promise<number>((resolve, reject) => {

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
 import { test } from "node:test";
 
 import { Random } from "../../lib/pure/prng.ts";
@@ -29,6 +31,7 @@ process.stdin.on("data", (chunk) => {
     held.push(...batch.operations.filter(({ op }) => op === "watch" || op === "port-reserve").map(({ op }) => op + batch.namespace));
     if (first.path === "die") process.exit(3);
     if (first.path === "garbage") process.stdout.write(Buffer.from([0xff, 0xff, 0xff, 0xff]));
+    else if (first.path === "another") send({ id: request.id + 1, results: [] });
     else if (first.path === "refuse")
       send({ id: request.id, failed: { batch: 0, operation: 1, errno: "EEXIST", text: "no" } });
     else if (first.path === "held") send({ id: request.id, results: [{ batch: 0, operation: 0, value: held }] });
@@ -41,6 +44,7 @@ process.stdin.on("data", (chunk) => {
 });`;
 
 const options = { timeout: 20_000 };
+const root = join(import.meta.dirname, "../..");
 
 async function withNetplane(body: (netplane: Netplane) => Promise<void>): Promise<void> {
   const netplane = await Netplane.open({
@@ -121,6 +125,7 @@ void test("events reach each listener", options, () =>
 for (const [how, path, why] of [
   ["that ends", "die", /ended with code 3/],
   ["that cannot be understood", "garbage", /was ended by SIGKILL/],
+  ["that answers what was not asked", "another", /was ended by SIGKILL/],
 ] as const)
   void test(`a program ${how} fails what was asked, is started again and given back what it held`, options, () =>
     withNetplane(async (netplane) => {
@@ -154,4 +159,36 @@ void test("after closing nothing is asked, and nothing is started again", option
     (error: unknown) => error instanceof NetplaneGone && error.message.endsWith("was closed"),
   );
   await kept?.[Symbol.asyncDispose]();
+});
+
+void test("a program that cannot be started again for want of descriptors is, when there are some", options, () => {
+  const script = `
+    import { closeSync, openSync, writeSync } from "node:fs";
+    import { Random } from "${root}/lib/pure/prng.ts";
+    import { VirtualClock } from "${root}/lib/runtime/index.ts";
+    import { Netplane } from "${root}/worker/network/netplane.ts";
+    const clock = new VirtualClock();
+    const ended = Promise.withResolvers();
+    const refused = Promise.withResolvers();
+    const error = (text, { why }) => (why.startsWith("could not be started") ? refused : ended).resolve(why);
+    const logger = { debug() {}, info() {}, warn() {}, error };
+    const args = ["-e", ${JSON.stringify(program)}];
+    const netplane = await Netplane.open({ program: process.execPath, args, clock, random: new Random(1), logger });
+    await netplane.run("", [{ op: "namespace-add", path: "die" }]).catch(() => undefined);
+    await ended.promise;
+    const opened = [];
+    try {
+      for (;;) opened.push(openSync("/dev/null", "r"));
+    } catch {}
+    clock.advance(10_000);
+    writeSync(1, await refused.promise);
+    opened.forEach((fd) => closeSync(fd));
+    const again = new Promise((resolve) => netplane.onChange(resolve));
+    clock.advance(10_000);
+    await again;
+    writeSync(1, "; " + JSON.stringify(await netplane.run("", [{ op: "namespace-add", path: "x" }])));
+    await netplane[Symbol.asyncDispose]();`;
+  const command = 'ulimit -n 128 && exec "$0" --input-type=module -e "$1"';
+  const ran = spawnSync("sh", ["-c", command, process.execPath, script], { encoding: "utf8", timeout: 60_000 });
+  assert.match(ran.stdout, /^could not be started: no descriptors are left to start .*; \[2\]$/, ran.stderr);
 });

@@ -8,7 +8,7 @@ import type { Readable, Writable } from "node:stream";
 
 import { Backoff } from "../../lib/pure/backoff.ts";
 import type { Random } from "../../lib/pure/prng.ts";
-import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
+import { withStreams, type Clock, type Logger, type Timer } from "../../lib/runtime/index.ts";
 import { NetplaneGone, NetplaneNotStarted, NetplaneRefused } from "./netplane-errors.ts";
 import type { Answer, Batch, NamespaceChanged, NamespacePath, Operation } from "./netplane-types.ts";
 
@@ -79,14 +79,16 @@ export class Netplane implements AsyncDisposable {
   /** @throws NetplaneNotStarted */
   static async open(options: NetplaneOptions): Promise<Netplane> {
     const netplane = new Netplane(options);
-    const child = netplane.#start();
-    await new Promise<void>((resolve, reject) => {
-      child.once("spawn", resolve);
-      child.once("error", (error) => {
-        netplane.#closed = true;
-        reject(new NetplaneNotStarted(options.program, error));
+    try {
+      const child = netplane.#start();
+      await new Promise<void>((resolve, reject) => {
+        child.once("spawn", resolve);
+        child.once("error", reject);
       });
-    });
+    } catch (error) {
+      netplane.#closed = true;
+      throw new NetplaneNotStarted(options.program, error);
+    }
     return netplane;
   }
 
@@ -157,7 +159,7 @@ export class Netplane implements AsyncDisposable {
 
   #start(): Child {
     const { program, args = [], clock, logger } = this.#options;
-    const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], cwd: "/", env: {} });
+    const child = withStreams(spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], cwd: "/", env: {} }));
     const startedMs = clock.monotonicMs();
     let stderr = "";
     this.#child = child;
@@ -197,7 +199,13 @@ export class Netplane implements AsyncDisposable {
 
   /** Asks for what the one before kept, and only then tells that it is there again. */
   #begin(): void {
-    this.#start();
+    try {
+      this.#start();
+    } catch (error) {
+      // Out of descriptors or memory, for now.
+      this.#end(`could not be started: ${(error as Error).message}`, this.#options.clock.monotonicMs());
+      return;
+    }
     const again = this.#kept.batches().map((batch) =>
       this.#ask([batch]).catch((error: unknown) => {
         if (error instanceof NetplaneGone) throw error;
@@ -221,9 +229,11 @@ export class Netplane implements AsyncDisposable {
       this.#tell({ namespace: frame.namespace ?? "", kinds: frame.kinds ?? [] });
       return;
     }
-    const asked = this.#asked.shift();
+    const [asked] = this.#asked;
+    // Who is asking stays among them, and hears of the end.
     if (asked === undefined || (frame.id !== asked.id && frame.failed === undefined))
       throw new NetplaneGone("answered what was not asked");
+    this.#asked.shift();
     this.#workedNs += frame.ns ?? 0;
     if (frame.failed === undefined) {
       const answers: unknown[][] = asked.batches.map(({ operations }) =>
