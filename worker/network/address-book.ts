@@ -2,6 +2,9 @@
 import { formatAddress, parseAddress } from "./core/cidr.ts";
 import { contains, nextFree, type Range } from "./core/pools.ts";
 
+/** Ranges of which it is remembered: networks of a node come and go. */
+const rangesMax = 1024;
+
 export class AddressBook {
   readonly #owners = new Map<number, string>();
   /** Given last, by the name of the range. */
@@ -21,7 +24,7 @@ export class AddressBook {
     );
     if (value === undefined) return undefined;
     this.#owners.set(value, owner);
-    this.#last.set(rangeName, value);
+    this.#remember(rangeName, value);
     return formatAddress(value);
   }
 
@@ -40,7 +43,15 @@ export class AddressBook {
     const value = parseAddress(address);
     if (value === undefined || !this.take(owner, address)) return;
     const last = this.#last.get(rangeName);
-    if (contains(range, value) && (last === undefined || value > last)) this.#last.set(rangeName, value);
+    if (contains(range, value) && (last === undefined || value > last)) this.#remember(rangeName, value);
+  }
+
+  /** Those of which nothing was given for longest go. */
+  #remember(rangeName: string, value: number): void {
+    this.#last.delete(rangeName);
+    this.#last.set(rangeName, value);
+    const [oldest] = this.#last.keys();
+    if (this.#last.size > rangesMax && oldest !== undefined) this.#last.delete(oldest);
   }
 
   release(owner: string, address: string): void {

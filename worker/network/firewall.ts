@@ -185,11 +185,16 @@ const outputMax = 16 * 1024 * 1024;
 
 const runProgram: RunCommand = (program, args) =>
   new Promise((resolve) => {
-    execFile(program, [...args], { timeout: commandMs, maxBuffer: outputMax }, (error, stdout, stderr) => {
-      if (error === null) resolve({ status: 0, output: stdout });
-      else if ((error as NodeJS.ErrnoException).code === "ENOENT") resolve({ status: undefined, output: "" });
-      else resolve({ status: typeof error.code === "number" ? error.code : 1, output: `${stdout}${stderr}` });
-    });
+    execFile(
+      program,
+      [...args],
+      { timeout: commandMs, killSignal: "SIGKILL", maxBuffer: outputMax },
+      (error, stdout, stderr) => {
+        if (error === null) resolve({ status: 0, output: stdout });
+        else if ((error as NodeJS.ErrnoException).code === "ENOENT") resolve({ status: undefined, output: "" });
+        else resolve({ status: typeof error.code === "number" ? error.code : 1, output: `${stdout}${stderr}` });
+      },
+    );
   });
 
 /** Absent where the old tables are not built in. */

@@ -27,18 +27,22 @@ class FakePorts implements PortHolder {
   readonly taken = new Set<string>();
   readonly held = new Set<string>();
   carriesSctp = true;
+  /** Netplane is being started again. */
+  isGone = false;
 
   async carries(protocol: HostPort["protocol"]): Promise<boolean> {
     return protocol !== "sctp" || this.carriesSctp;
   }
 
   async reserve(port: HostPort): Promise<boolean> {
+    if (this.isGone) throw new Error("gone");
     if (this.taken.has(`${port.port}`)) return false;
     this.held.add(nameOf(port));
     return true;
   }
 
   async release(port: HostPort): Promise<void> {
+    if (this.isGone) throw new Error("gone");
     this.held.delete(nameOf(port));
   }
 }
@@ -70,6 +74,30 @@ describe("ports of the host", () => {
     await ports.release("web");
     await ports.release("web");
     assert.equal(holder.held.size, 0);
+  });
+
+  test("what cannot be let go now is nobody's, and goes later", async () => {
+    const holder = new FakePorts();
+    const ports = new PublishedPorts(holder, silentLogger);
+    await ports.claim("web", [publish(80), publish(81)]);
+    await ports.settleMesh([{ protocol: "tcp", port: 82, hostAddress: "" }]);
+    holder.isGone = true;
+    await ports.release("web");
+    assert.deepEqual([...(await ports.settleMesh([]))], []);
+    assert.deepEqual([...holder.held], [":80/tcp", ":81/tcp", ":82/tcp"]);
+    assert.equal(ports.isUnsettled([]), true);
+    holder.isGone = false;
+    await ports.claim("api", [publish(81)]);
+    assert.deepEqual([...holder.held], [":81/tcp"]);
+    assert.equal(ports.isUnsettled([]), false);
+  });
+
+  test("a port of an earlier life that cannot be held any more hinders no other", async () => {
+    const holder = new FakePorts();
+    const ports = new PublishedPorts(holder, silentLogger);
+    holder.isGone = true;
+    await ports.adopt("web", [publish(80), publish(81)]);
+    await assert.rejects(ports.claim("api", [publish(81)]), { code: "PORT_IN_USE" });
   });
 
   test("a port of a process of the host stays its own", async () => {

@@ -66,6 +66,9 @@ export class HostNetwork implements AsyncDisposable {
   #routed = true;
   #firewallFindings: readonly string[] = [];
   #timer: Timer | undefined;
+  #isChecking = false;
+  /** Ports of services that are being told: held before the model knows that they are wanted. */
+  #told: readonly HostPort[] = [];
 
   private constructor(options: HostNetworkOptions, networks: LocalNetworks, { routed, routed6, has6, mesh }: Before) {
     const { kernel, clock, logger } = options;
@@ -154,16 +157,20 @@ export class HostNetwork implements AsyncDisposable {
       act: () => Promise<void>,
     ): Promise<void> => {
       const has6 = services.some((service) => service?.has6 === true);
-      const told = services.flatMap((service) => portsOfMesh(service?.ports ?? [], service?.has6 === true));
       // After a restart it begins as what this says: on disk before it is so, and until after it is so no more.
       if (services.some((service) => service?.encrypted === true)) await this.#note("encrypted", true);
       if (has6) await this.#note("has6", true);
       if (has6) await this.#onV6();
-      await this.#settlePorts([...this.#side.wantedPorts(), ...told]);
-      await act();
+      this.#told = services.flatMap((service) => portsOfMesh(service?.ports ?? [], service?.has6 === true));
+      try {
+        await this.#settlePorts();
+        await act();
+      } finally {
+        this.#told = [];
+      }
       if (!this.#side.isMeshEncrypted) await this.#note("encrypted", false);
       if (!this.#side.hasMesh6) await this.#note("has6", false);
-      await this.#settlePorts(this.#side.wantedPorts());
+      await this.#settlePorts();
     };
     return {
       replace: (records: NetworkRecords) =>
@@ -194,14 +201,20 @@ export class HostNetwork implements AsyncDisposable {
     return this.#keptAdvertisements;
   }
 
-  async #settlePorts(wanted: readonly HostPort[]): Promise<void> {
+  async #settlePorts(): Promise<void> {
+    const wanted = [...this.#side.wantedPorts(), ...this.#told];
     if (this.#ports.isUnsettled(wanted)) this.#side.setOpen(await this.#ports.settleMesh(wanted));
   }
 
   /** Looks at other firewalls and at ports that somebody had, now and every minute. */
   async start(plane: { settle(): Promise<void> }): Promise<void> {
     this.#timer = this.#clock.every(checkMs, () => {
-      this.#tasks.start("check of the host's network", () => this.check(plane));
+      // A firewall's program that takes its time is not asked again meanwhile.
+      if (this.#isChecking) return;
+      this.#isChecking = true;
+      this.#tasks.start("check of the host's network", () =>
+        this.check(plane).finally(() => (this.#isChecking = false)),
+      );
     });
     await this.check(plane);
   }
@@ -212,7 +225,7 @@ export class HostNetwork implements AsyncDisposable {
     const report = await this.#firewall.settle(cluster);
     this.#firewallFindings = report.findings;
     this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);
-    await this.#settlePorts(this.#side.wantedPorts());
+    await this.#settlePorts();
     await plane.settle();
   }
 
@@ -309,8 +322,7 @@ class KernelPorts implements PortHolder {
   }
 
   async release(port: HostPort): Promise<void> {
-    const ignore = port.protocol === "sctp" ? ["ENOENT"] : [];
-    await this.#kernel.run("", [{ op: "port-release", ...reservedPort(port), ignore }]);
+    await this.#kernel.run("", [{ op: "port-release", ...reservedPort(port), ignore: ["ENOENT"] }]);
   }
 }
 

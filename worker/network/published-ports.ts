@@ -15,6 +15,7 @@ export interface PortHolder {
   reserve(port: HostPort): Promise<boolean>;
   /** Whether the kernel rewrites addresses of this protocol's packets. */
   carries(protocol: HostPort["protocol"]): Promise<boolean>;
+  /** Again, or of what is not held, is fine. */
   release(port: HostPort): Promise<void>;
 }
 
@@ -33,6 +34,8 @@ export class PublishedPorts {
   /** Told already that somebody else has it. */
   readonly #warned = new Set<string>();
   #open: ReadonlySet<string> = new Set();
+  /** Nobody's any more, and still held: they could not be let go. */
+  #lingering: { readonly owner: string; readonly port: HostPort }[] = [];
   #lastChosen: number | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -42,7 +45,11 @@ export class PublishedPorts {
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#turn.then(work, work);
+    const act = async (): Promise<T> => {
+      await this.#letGo(this.#lingering.splice(0));
+      return work();
+    };
+    const mine = this.#turn.then(act, act);
     this.#turn = mine.catch(() => undefined); // the failure is the caller's; the queue only waits for the end
     return mine;
   }
@@ -60,7 +67,7 @@ export class PublishedPorts {
       try {
         for (const wish of wishes) taken.push(...(await this.#claimOne(owner, wish, taken, with6)));
       } catch (error) {
-        for (const port of taken) await this.#letGo(owner, hostPortOf(port));
+        await this.#letGo(taken.map((port) => ({ owner, port: hostPortOf(port) })));
         throw error;
       }
       this.#ofOwner.set(owner, taken.map(hostPortOf));
@@ -103,7 +110,7 @@ export class PublishedPorts {
       }
       return ports;
     } catch (error) {
-      for (const port of held) await this.#letGo(owner, port);
+      await this.#letGo(held.map((port) => ({ owner, port })));
       throw error;
     }
   }
@@ -116,10 +123,19 @@ export class PublishedPorts {
     this.#claims.claim(owner, port);
   }
 
-  async #letGo(owner: string, port: HostPort): Promise<void> {
-    if (!this.#claims.holds(owner, port)) return;
-    this.#claims.release(owner, port);
-    await this.#holder.release(port);
+  /** Whoever held them does not wait for it: netplane may just be starting again, and takes up what it held. */
+  async #letGo(ports: readonly { readonly owner: string; readonly port: HostPort }[]): Promise<void> {
+    for (const one of ports) {
+      const { owner, port } = one;
+      if (!this.#claims.holds(owner, port)) continue;
+      try {
+        await this.#holder.release(port);
+        this.#claims.release(owner, port);
+      } catch (error) {
+        this.#lingering.push(one);
+        this.#logger.warn("a port could not be let go yet", { port: textOf(port), owner, error });
+      }
+    }
   }
 
   /** Ports of a sandbox of an earlier life of the daemon. One that somebody else has by now stays ours: connections go on. */
@@ -128,8 +144,11 @@ export class PublishedPorts {
       const held = ports.map(hostPortOf);
       for (const port of held) {
         this.#claims.claim(owner, port);
-        if (await this.#holder.reserve(port)) continue;
-        this.#logger.warn("a process of the host has a port that is published", { port: textOf(port), owner });
+        // Nor one that cannot be held: a host that had IPv6 when it was chosen, and has none now.
+        const found = await this.#holder.reserve(port).catch((error: unknown) => ({ error }));
+        if (found === true) continue;
+        const why = found === false ? {} : found;
+        this.#logger.warn("a port that is published is not held", { port: textOf(port), owner, ...why });
       }
       this.#ofOwner.set(owner, held);
     });
@@ -140,7 +159,7 @@ export class PublishedPorts {
     return this.#exclusively(async () => {
       const ports = this.#ofOwner.get(owner) ?? [];
       this.#ofOwner.delete(owner);
-      for (const port of ports) await this.#letGo(owner, port);
+      await this.#letGo(ports.map((port) => ({ owner, port })));
     });
   }
 
@@ -154,7 +173,7 @@ export class PublishedPorts {
       for (const [text, port] of this.#mesh) {
         if (texts.has(text)) continue;
         this.#mesh.delete(text);
-        await this.#letGo(meshOwner, port);
+        await this.#letGo([{ owner: meshOwner, port }]);
       }
       for (const text of this.#warned) if (!texts.has(text)) this.#warned.delete(text);
       for (const [text, port] of texts) {
@@ -179,6 +198,7 @@ export class PublishedPorts {
   /** Whether `settleMesh` would do anything: the mesh wants other ports, or some that somebody else had. */
   isUnsettled(wanted: readonly HostPort[]): boolean {
     const texts = new Set(wanted.map(textOf));
+    if (this.#lingering.length > 0) return true;
     return texts.size !== this.#mesh.size || [...texts].some((text) => !this.#mesh.has(text));
   }
 
