@@ -98,6 +98,8 @@ test("a holder that was killed and whose parent has not looked yet holds nothing
   t.after(() => parent.kill("SIGKILL"));
   const [said] = (await once(parent.stdout, "data", { signal: t.signal })) as [Buffer];
   const child = Number(String(said).split(" ")[1]);
+  // As long as it is a shell it may still look after its child.
+  while (readFileSync(`/proc/${parent.pid}/comm`, "utf8") !== "sleep\n") await new Promise((go) => setImmediate(go));
   assert.throws(() => DataFolder.open(path, nodeFileSystem), coded("RAFT_FOLDER_IN_USE"));
   process.kill(child, "SIGKILL");
   const state = (): string => /^State:\s*(\S)/mu.exec(readFileSync(`/proc/${child}/status`, "utf8"))?.[1] ?? "";

@@ -1,6 +1,6 @@
 /** Start and remove, again and again: no mount, cgroup, process, descriptor or memory more than before. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
@@ -38,11 +38,10 @@ test(
       };
       for (let i = 0; i < warmUp; i++) await one();
       const descriptors = (): number => readdirSync("/proc/self/fd").length;
-      const mounts = (): number => readFileSync("/proc/self/mountinfo", "utf8").split("\n").length;
-      const before = { descriptors: descriptors(), mounts: mounts(), memory: memory() };
+      const before = { descriptors: descriptors(), memory: memory() };
       for (let i = warmUp; i < cycles; i++) await one();
+      // Mounts among it; how many the machine has is no business of this test.
       assert.deepEqual(worker.remains(), []);
-      assert.equal(mounts(), before.mounts);
       // The file being read and a watcher's handle may come and go.
       assert.ok(
         descriptors() <= before.descriptors + 3,
