@@ -172,8 +172,7 @@ export class Allocator {
     const services = [...view.list("service")];
     for (const service of services) this.#ledger.setService(service);
     for (const service of services) this.#setService(service);
-    for (const networkId of view.keys("task", "network"))
-      yield* inSlices(view.find("task", "network", networkId), (task) => this.#setTask(task));
+    yield* inSlices(networkedTasks(view), (task) => this.#setTask(task));
     const waiting: { readonly id: string; readonly createdAtUs: number }[] = [];
     yield* inSlices(view.find("task", "state", String(TaskState.NEW)), ({ id, meta }) => {
       waiting.push({ id, createdAtUs: meta?.createdAtUs ?? 0 });
@@ -666,6 +665,11 @@ export class Allocator {
     };
     this.#commit(`network ${id} is removed`, [id], write, () => {});
   }
+}
+
+/** One that is in several networks comes as often. */
+function* networkedTasks(view: View<ClusterSchema>): IterableIterator<Task> {
+  for (const networkId of view.keys("task", "network")) yield* view.find("task", "network", networkId);
 }
 
 const ingressSpec: skep.objects.NetworkSpec.$Properties = {

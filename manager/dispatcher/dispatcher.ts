@@ -11,6 +11,7 @@ import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
 import { sessionMethod, skep, trustedRoots } from "../../proto/index.ts";
 import {
   follow,
+  inSlices,
   supportedLevel,
   theCluster,
   type Change,
@@ -21,7 +22,7 @@ import {
   type Watch,
   type WatchEvent,
 } from "../store/index.ts";
-import { Attachments } from "./attachments.ts";
+import { Attachments, networkedTasks } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,
@@ -35,6 +36,7 @@ import {
   orphanedAfterMs,
   periodDefaultMs,
   periodMs,
+  quietMs,
   Tables,
   unknownGraceMs,
   waitForCrowdMs,
@@ -51,6 +53,15 @@ export interface DispatcherOptions {
   readonly newId: () => string;
   /** All managers, as agents reach them. */
   readonly managers: () => readonly skep.dispatcher.ManagerAddress.$Properties[];
+  /** For tests, which have few sessions. */
+  readonly crowd?: CrowdLimits;
+}
+
+export interface CrowdLimits {
+  /** From so many sessions on, what can wait does. */
+  readonly crowdMin: number;
+  /** Sessions that are written to in one turn. */
+  readonly sendsTurnMax: number;
 }
 
 /** Who is at the other end of a stream. */
@@ -82,6 +93,12 @@ const lateMsMax = 50;
 const thingsTurnMax = 800;
 /** What a session costs beside them. */
 const thingsOfSession = 100;
+const crowdDefaults: CrowdLimits = {
+  // What can wait travels with what goes to the node anyway: a write of its own costs as much.
+  crowdMin: 500,
+  // Each costs the better part of a tenth of a millisecond, and what has to wait for its turn goes in fewer messages.
+  sendsTurnMax: 100,
+};
 
 /** What is to be written to a node's object. */
 interface NodeEdit {
@@ -123,6 +140,7 @@ interface Followed {
 
 export class Dispatcher {
   readonly #options: DispatcherOptions;
+  readonly #crowd: CrowdLimits;
   readonly #nodes = new Map<string, Followed>();
   readonly #nodeWriter: BatchWriter<NodeEdit>;
   readonly #statusWriter: BatchWriter<StatusEdit>;
@@ -137,7 +155,15 @@ export class Dispatcher {
   readonly #beginning: (() => number)[] = [];
   #thingsThisTurn = 0;
   #turnIsDue = false;
+  /** Sessions that have something to say; the first of them come first. */
+  readonly #sending = new Set<Session>();
+  #sendIsDue = false;
+  /** Goodbyes of a leader that is none any more. */
+  readonly #leaving: (() => void)[] = [];
+  /** What an earlier leader left is read: sessions may begin. */
+  #isRead = false;
   readonly #arrivals = new Arrivals();
+  #sessions = 0;
   #watch: Watch<ClusterSchema> | undefined;
   #periodMs = periodDefaultMs;
   /** Whom every node is told to trust. */
@@ -146,6 +172,7 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     const { store, clock, logger } = options;
     this.#options = options;
+    this.#crowd = options.crowd ?? crowdDefaults;
     const tables = (): Tables => this.#tables;
     this.#host = {
       clock,
@@ -159,6 +186,8 @@ export class Dispatcher {
       gone: (reader) => this.#releaseTasks(this.#drains.gone(reader)),
       met: (nodeId) => this.#releaseTasks(this.#drains.met(nodeId)),
       lost: (session) => this.#confirmed(session, () => session.startOver()),
+      due: (session) => this.#sendSoon(session),
+      isCrowded: () => this.#sessions >= this.#crowd.crowdMin,
     };
     this.#attachments = new Attachments({ store, clock, logger, newId: options.newId });
     const common = { store, clock, logger };
@@ -183,20 +212,15 @@ export class Dispatcher {
   /** To be called when this member leads, and has applied everything before its term. */
   start(): void {
     if (this.#watch !== undefined) return;
-    const { store } = this.#options;
-    const view = store.current();
-    this.#readCluster(view);
-    this.#meetNodes(view);
+    const { store, clock } = this.#options;
     this.#tables = new Tables();
     this.#drains = new Drains();
-    this.#readTables(view);
-    this.#meetTables(view);
-    this.#attachments.start(view);
+    this.#isRead = false;
+    this.#attachments.start();
     this.#watch = store.watch({
       kinds: ["task", "node", "cluster", "secret", "config", "network", "volume", "service"],
-      since: view.index,
     });
-    const later = (act: () => void): void => void this.#options.clock.after(0, act);
+    const later = (act: () => void): void => void clock.after(0, act);
     follow(this.#watch, this.#read, () => this.#tellTables(), later);
   }
 
@@ -210,15 +234,27 @@ export class Dispatcher {
     this.#attachments.stop();
     this.#drainTimer?.cancel();
     this.#drainTimer = undefined;
+    this.#beginning.length = 0;
+    this.#sending.clear();
+    const leader = this.#leader();
     for (const [nodeId, node] of this.#nodes) {
       node.timer?.cancel();
       node.orphanTimer?.cancel();
       const { session } = node;
       if (session === undefined) continue;
-      session.goodbye("NOT_LEADER", "this manager does not lead any more", this.#leader());
+      session.end();
+      this.#leaving.push(() => session.farewell("NOT_LEADER", "this manager does not lead any more", leader));
       for (const listener of this.#listeners) listener.ended(nodeId);
     }
     this.#nodes.clear();
+    this.#sessions = 0;
+    this.#leave();
+  }
+
+  /** Whoever leads no more has its vote to give, and may not be kept from it by thousands of farewells. */
+  #leave(): void {
+    for (const goodbye of this.#leaving.splice(0, this.#crowd.sendsTurnMax)) goodbye();
+    if (this.#leaving.length > 0) this.#options.clock.after(0, () => this.#leave());
   }
 
   /** Managers came, went, or another one leads. */
@@ -252,6 +288,7 @@ export class Dispatcher {
         if (session === undefined) {
           if (message.hello == null) throw new SessionInvalid(nodeId, "its first message is not a hello");
           session = new Session(this.#options.newId(), nodeId, stream, this.#host);
+          session.takesAcks = message.hello.takesAcks === true;
           this.#register(session, message.hello, peer);
         } else if (!session.ended) this.#receive(session, message);
       },
@@ -281,6 +318,7 @@ export class Dispatcher {
       return session.goodbye("REGISTRATION_LIMITED", `node ${nodeId} opened too many sessions in a short time`);
     this.#end(nodeId, node, (old) => old.goodbye("SESSION_REPLACED", "the node has opened another session"));
     node.session = session;
+    this.#sessions++;
     this.#arrivals.note(clock.monotonicMs());
     this.#beat(nodeId, node, this.#periodMs, graceMs(this.#periodMs));
     const addr = hello.addr === "" || hello.addr == null ? peer.address : hello.addr;
@@ -300,6 +338,7 @@ export class Dispatcher {
         sessionId: session.id,
         heartbeatPeriod: this.#nextBeat(nodeId, node),
         featureLevel: supportedLevel,
+        quietMs: quietMs(this.#sessions),
       });
       for (const listener of this.#listeners) listener.started(nodeId);
       return things;
@@ -326,6 +365,10 @@ export class Dispatcher {
   /** When thousands of agents come at once, as they do to a new leader, each turn is for a few of them. */
   #inTurn(act: () => number): void {
     this.#beginning.push(act);
+    if (this.#isRead) this.#takeTurns();
+  }
+
+  #takeTurns(): void {
     if (!this.#turnIsDue) {
       this.#turnIsDue = true;
       this.#options.clock.after(0, this.#nextTurn);
@@ -348,13 +391,35 @@ export class Dispatcher {
     }
   }
 
+  /** With what happens in the same moment, and when many have something to say, some of them a turn. */
+  #sendSoon(session: Session): void {
+    this.#sending.add(session);
+    if (this.#sendIsDue) return;
+    this.#sendIsDue = true;
+    queueMicrotask(this.#send);
+  }
+
+  readonly #send = (): void => {
+    let sent = 0;
+    for (const session of this.#sending) {
+      if (++sent > this.#crowd.sendsTurnMax) {
+        this.#options.clock.after(0, this.#send);
+        return;
+      }
+      this.#sending.delete(session);
+      session.send();
+    }
+    this.#sendIsDue = false;
+  };
+
   #receive(session: Session, message: AgentMessage): void {
     const node = this.#nodes.get(session.nodeId);
     if (node?.session !== session) return;
     node.wordMs = this.#options.clock.monotonicMs();
     if (message.heartbeat != null) {
       const period = this.#nextBeat(session.nodeId, node);
-      session.acknowledgeHeartbeat({ sentAtUs: message.heartbeat.sentAtUs ?? 0, period });
+      const sentAtUs = message.heartbeat.sentAtUs ?? 0;
+      session.acknowledgeHeartbeat({ sentAtUs, period, quietMs: quietMs(this.#sessions) });
     } else if (message.statusUpdate != null) this.#report(session, message.statusUpdate);
     else if (message.describe != null)
       this.#nodeWriter.add(session.nodeId, {
@@ -405,6 +470,7 @@ export class Dispatcher {
     const { session } = node;
     if (session === undefined) return;
     node.session = undefined;
+    this.#sessions--;
     farewell(session);
     session.end();
     for (const listener of this.#listeners) listener.ended(nodeId);
@@ -473,18 +539,18 @@ export class Dispatcher {
   }
 
   /** A new leader knows of no session: whoever was not down may come back within the grace. */
-  #meetNodes(view: View<ClusterSchema>): void {
-    for (const node of view.list("node")) {
+  *#meetNodes(view: View<ClusterSchema>): Generator<void, void> {
+    yield* inSlices(view.list("node"), (node) => {
       const state = node.status?.state ?? NodeState.NODE_UNKNOWN;
-      if (state === NodeState.NODE_DOWN) this.#nodeIsDown(node);
-      else {
-        const followed = this.#follow(node.id);
-        this.#beat(node.id, followed, this.#periodMs, unknownGraceMs(this.#periodMs));
-        // One that has joined and never came is unknown already.
-        if (state !== NodeState.NODE_UNKNOWN)
-          this.#setState(node.id, NodeState.NODE_UNKNOWN, "there is a new leader, and the node has not come to it yet");
-      }
-    }
+      if (state === NodeState.NODE_DOWN) return this.#nodeIsDown(node);
+      const followed = this.#follow(node.id);
+      // It has come while the others were read.
+      if (followed.session !== undefined) return;
+      this.#beat(node.id, followed, this.#periodMs, unknownGraceMs(this.#periodMs));
+      // One that has joined and never came is unknown already.
+      if (state !== NodeState.NODE_UNKNOWN)
+        this.#setState(node.id, NodeState.NODE_UNKNOWN, "there is a new leader, and the node has not come to it yet");
+    });
   }
 
   /** After a day the tasks of a node that is down are given up. */
@@ -532,6 +598,7 @@ export class Dispatcher {
   #report(session: Session, update: skep.dispatcher.StatusUpdate.$Properties): void {
     const view = this.#host.view();
     const number = update.number ?? 0;
+    session.updateCame();
     const changes: { readonly taskId: string; readonly status: skep.objects.TaskStatus.$Properties }[] = [];
     for (const { taskId, status } of update.tasks ?? []) {
       if (taskId == null || status == null || !isAgentState(status.state ?? 0)) continue;
@@ -547,17 +614,25 @@ export class Dispatcher {
 
   // ------------------------------------------------------------------------------------------------------------- store
 
-  readonly #read = (event: WatchEvent<ClusterSchema>): void => {
-    if (event.kind === "view") this.#readView(event.view);
-    else for (const change of event.changes) this.#readChange(change);
+  readonly #read = (event: WatchEvent<ClusterSchema>): Iterator<void> | void => {
+    if (event.kind === "view") return this.#readView(event.view);
+    for (const change of event.changes) this.#readChange(change);
+    return undefined;
   };
 
-  /** Changes were missed, so everything is looked at again. */
-  #readView(view: View<ClusterSchema>): void {
+  /** What an earlier leader has left; or changes were missed, and everything is looked at again. */
+  *#readView(view: View<ClusterSchema>): Generator<void, void> {
+    const isFirst = !this.#isRead;
     this.#readCluster(view);
-    this.#readTables(view);
-    this.#attachments.start(view);
-    for (const nodeId of this.#nodes.keys()) this.#nodeChanged(nodeId, view.get("node", nodeId));
+    if (isFirst) yield* this.#meetNodes(view);
+    yield* this.#readTables(view);
+    if (isFirst) yield* this.#meetTables(view);
+    yield* this.#attachments.readView(view);
+    if (isFirst) {
+      this.#isRead = true;
+      return this.#takeTurns();
+    }
+    yield* inSlices([...this.#nodes.keys()], (nodeId) => this.#nodeChanged(nodeId, view.get("node", nodeId)));
     // What they were told is known: the nodes hear of what differs, and nothing else.
     for (const { session } of this.#nodes.values()) if (session !== undefined) this.#inTurn(() => session.readAnew());
   }
@@ -609,37 +684,38 @@ export class Dispatcher {
   // ----------------------------------------------------------------------------------------------------------- tables
 
   /** Everything as it is now. */
-  #readTables(view: View<ClusterSchema>): void {
+  *#readTables(view: View<ClusterSchema>): Generator<void, void> {
     const known = this.#tables.known();
     for (const id of known.nodes) if (!view.has("node", id)) this.#tables.setNode(id, undefined);
     for (const id of known.services) if (!view.has("service", id)) this.#tables.setService(id, undefined);
-    for (const id of known.tasks) if (!view.has("task", id)) this.#readTask(id, undefined);
-    for (const node of view.list("node")) this.#tables.setNode(node.id, node);
+    yield* inSlices(known.tasks, (id) => {
+      if (!view.has("task", id)) this.#readTask(id, undefined);
+    });
+    yield* inSlices(view.list("node"), (node) => void this.#tables.setNode(node.id, node));
     const { ingress } = this.#tables;
     if (ingress !== undefined && !view.has("network", ingress)) this.#tables.setNetwork(ingress, undefined);
     for (const network of view.list("network")) this.#tables.setNetwork(network.id, network);
-    for (const service of view.list("service")) this.#tables.setService(service.id, service);
+    yield* inSlices(view.list("service"), (service) => void this.#tables.setService(service.id, service));
     // Those that have, had or may have a record, and not the whole history.
-    for (const id of known.tasks) this.#readTask(id, view.get("task", id));
-    for (const networkId of view.keys("task", "network"))
-      for (const task of view.find("task", "network", networkId)) this.#readTask(task.id, task);
-    for (const id of this.#tables.published())
-      for (const task of view.find("task", "service", id)) this.#readTask(task.id, task);
+    yield* inSlices(known.tasks, (id) => this.#readTask(id, view.get("task", id)));
+    yield* inSlices(networkedTasks(view), (task) => this.#readTask(task.id, task));
+    yield* inSlices(tasksOf(view, [...this.#tables.published()]), (task) => this.#readTask(task.id, task));
     this.#tellTables();
   }
 
   /** A leader before this one may have withdrawn tasks of which not every node has heard. */
-  #meetTables(view: View<ClusterSchema>): void {
-    const expected = [...view.list("node")].filter(
-      ({ description, status }) => description?.network != null && status?.state !== NodeState.NODE_DOWN,
-    );
-    this.#drains.expect(expected.map(({ id }) => id));
+  *#meetTables(view: View<ClusterSchema>): Generator<void, void> {
+    const expected: string[] = [];
+    yield* inSlices(view.list("node"), ({ id, description, status }) => {
+      if (description?.network != null && status?.state !== NodeState.NODE_DOWN) expected.push(id);
+    });
+    this.#drains.expect(expected);
     const nowMs = this.#options.clock.monotonicMs();
-    for (const id of this.#tables.known().tasks) {
+    yield* inSlices(this.#tables.known().tasks, (id) => {
       const task = view.get("task", id);
       if (task?.status?.state === TaskState.RUNNING && task.desiredState >= TaskState.SHUTDOWN)
         this.#drains.holdForNodes(id, nowMs);
-    }
+    });
     this.#armDrains();
   }
 
@@ -763,6 +839,10 @@ function editStatus(tx: Tx<ClusterSchema>, taskId: string, { nodeId, status }: S
   tx.edit("task", taskId, (draft) => {
     draft.status = written;
   });
+}
+
+function* tasksOf(view: View<ClusterSchema>, serviceIds: readonly string[]): IterableIterator<skep.objects.Task> {
+  for (const id of serviceIds) yield* view.find("task", "service", id);
 }
 
 function settle(report: Report): void {

@@ -10,6 +10,7 @@ export {
   Dispatcher,
   serveDispatcher,
   type AgentPeer,
+  type CrowdLimits,
   type DispatcherOptions,
   type SessionListener,
 } from "./dispatcher.ts";

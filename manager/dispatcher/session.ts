@@ -28,6 +28,10 @@ export interface SessionHost {
   met(nodeId: string): void;
   /** What the session needs is not remembered any more: to be answered with startOver(). */
   lost(session: Session): void;
+  /** It has something to say: to be answered with send(), soon. */
+  due(session: Session): void;
+  /** So many sessions that what can wait is to travel with what goes to the node anyway. */
+  isCrowded(): boolean;
 }
 
 /** Changes go at once, with all that come in the same moment; what follows sooner than this waits and goes together. */
@@ -69,6 +73,10 @@ export class Session {
   #managers = false;
   #heartbeat: skep.dispatcher.HeartbeatAck.$Properties | undefined;
   #acks: number[] = [];
+  /** Updates of the node that are not acknowledged: it says no more before it hears of one of two. */
+  #updates = 0;
+  /** The agent takes acknowledgements that travel with other messages. */
+  takesAcks = false;
   readonly #answers: skep.dispatcher.AttachAnswer.$Properties[] = [];
   readonly #logs = new Map<string, skep.dispatcher.LogSubscription.$Properties>();
   #begun = false;
@@ -76,8 +84,6 @@ export class Session {
   #paused = false;
   #ended = false;
   #timer: Timer | undefined;
-  /** Changes go when what happens at this moment has happened. */
-  #isSending = false;
   /** When changes went last. */
   #sentMs = -Infinity;
 
@@ -190,12 +196,24 @@ export class Session {
 
   nodeChanged(): void {
     this.#node = true;
-    this.#pump();
+    this.#host.due(this);
   }
 
   managersChanged(): void {
     this.#managers = true;
-    this.#pump();
+    this.#host.due(this);
+  }
+
+  /** It is this session's turn to say what waits. */
+  send(): void {
+    if (this.#ended || !this.#begun) return;
+    const isRested = this.#sentMs + restMs <= this.#host.clock.monotonicMs();
+    const sends = !this.#completing && (isRested || this.#due >= batchMax);
+    // First, so that acknowledgements travel with them.
+    if (sends) this.#sendChanges();
+    this.#say();
+    // What cannot be sent now, as of a task that is held, would be due again and again.
+    if (!sends) this.#schedule();
   }
 
   acknowledgeHeartbeat(ack: skep.dispatcher.HeartbeatAck.$Properties): void {
@@ -203,9 +221,23 @@ export class Session {
     this.#pump();
   }
 
+  /** An update of the node's tasks has come: to be answered with acknowledge(). */
+  updateCame(): void {
+    this.#updates++;
+    // One that has been waiting for company keeps the node from saying more.
+    if (this.#acks.length > 0) this.#host.due(this);
+  }
+
+  /**
+   * What the update said is committed. Of a crowd, a node that has no other under way hears of it with the next message, at
+   * the latest with the answer to its next heartbeat: to say so apart would cost as much as what it acknowledges.
+   */
   acknowledge(number: number): void {
     this.#acks.push(number);
-    this.#pump();
+    // Perhaps they are too many, and the node is not read any more either.
+    if (this.#blocked) return void this.#say();
+    if (this.#updates < 2 && this.takesAcks && this.#host.isCrowded()) return;
+    this.#host.due(this);
   }
 
   subscribeLogs(subscription: skep.dispatcher.LogSubscription.$Properties): void {
@@ -218,8 +250,13 @@ export class Session {
   /** The last word: why, and where to go. */
   goodbye(code: string, message: string, leaderAddr = ""): void {
     if (this.#ended) return;
-    this.#stream.write({ goodbye: { code, message, leaderAddr } });
     this.end();
+    this.farewell(code, message, leaderAddr);
+  }
+
+  /** Of a session that has ended. */
+  farewell(code: string, message: string, leaderAddr: string): void {
+    this.#stream.write({ goodbye: { code, message, leaderAddr } });
     this.#stream.end();
   }
 
@@ -245,26 +282,26 @@ export class Session {
     if (this.#ended || this.#blocked || this.#completing || this.#asked) return;
     const due = this.#due;
     if (due === 0) return;
-    if (due >= batchMax) return this.#pump();
-    if (this.#isSending || this.#timer !== undefined) return;
+    if (due >= batchMax) return this.#host.due(this);
+    if (this.#timer !== undefined) return;
     const waitMs = this.#sentMs + restMs - clock.monotonicMs();
-    if (waitMs > 0) {
-      this.#timer = clock.after(waitMs, () => {
-        this.#timer = undefined;
-        this.#sendChanges();
-      });
-      return;
-    }
-    this.#isSending = true;
-    queueMicrotask(() => {
-      this.#isSending = false;
-      this.#sendChanges();
+    if (waitMs <= 0) return this.#host.due(this);
+    this.#timer = clock.after(waitMs, () => {
+      this.#timer = undefined;
+      this.#host.due(this);
     });
   }
 
   /** Says what waits, as long as the other end takes it. */
   #pump(): void {
-    if (this.#ended || !this.#begun) return;
+    if (this.#ended || !this.#begun || !this.#say()) return;
+    if (this.#completing) this.#sendComplete();
+    else if (this.#due >= batchMax) this.#sendChanges();
+    else this.#schedule();
+  }
+
+  /** The short things. @returns whether the other end takes more */
+  #say(): boolean {
     while (!this.#blocked) {
       const message = this.#next();
       if (message === undefined) break;
@@ -275,15 +312,13 @@ export class Session {
         this.#paused = true;
         this.#stream.pause();
       }
-      return;
+      return false;
     }
     if (this.#paused) {
       this.#paused = false;
       this.#stream.resume();
     }
-    if (this.#completing) this.#sendComplete();
-    else if (this.#due >= batchMax) this.#sendChanges();
-    else this.#schedule();
+    return true;
   }
 
   /** Things that the node has to hear of, or a few more. */
@@ -298,10 +333,13 @@ export class Session {
     if (this.#heartbeat !== undefined) {
       const heartbeatAck = this.#heartbeat;
       this.#heartbeat = undefined;
-      return { heartbeatAck };
+      return this.#withAcks({ heartbeatAck });
     }
-    const number = this.#acks.shift();
-    if (number !== undefined) return { statusAck: { number } };
+    if (this.#acks.length > 0) {
+      if (this.takesAcks) return this.#withAcks({});
+      this.#updates--;
+      return { statusAck: { number: this.#acks.shift() ?? 0 } };
+    }
     if (this.#node) {
       this.#node = false;
       const view = this.#host.view();
@@ -319,6 +357,15 @@ export class Session {
       return { logs };
     }
     return undefined;
+  }
+
+  /** What waits of them travels with this message. */
+  #withAcks(message: ManagerMessage): ManagerMessage {
+    if (!this.takesAcks || this.#acks.length === 0) return message;
+    message.acks = this.#acks;
+    this.#updates -= this.#acks.length;
+    this.#acks = [];
+    return message;
   }
 
   #write(message: ManagerMessage): void {
@@ -350,7 +397,8 @@ export class Session {
       this.#sentMs = this.#host.clock.monotonicMs();
       const appliesTo = this.#revision;
       const revision = ++this.#revision;
-      this.#write({ assignments: { kind: AssignmentsKind.INCREMENTAL, appliesTo, revision, changes, last: true } });
+      const assignments = { kind: AssignmentsKind.INCREMENTAL, appliesTo, revision, changes, last: true };
+      this.#write(this.#withAcks({ assignments }));
       this.#number(revision);
     }
   }
@@ -370,7 +418,7 @@ export class Session {
     let bytes = 0;
     let things = 0;
     const add = (change: Assignment): boolean => {
-      bytes += roughBytes(change);
+      bytes += change.task == null ? roughBytes(change) : roughTaskBytes(change.task);
       changes.push(change);
       return bytes < messageBytes && changes.length < messageMax;
     };
@@ -501,6 +549,20 @@ function withLogDriver(task: Readonly<skep.objects.Task>, view: View<ClusterSche
     if (logDriver != null && logDriver.name !== "") return { ...task, spec: { ...task.spec, logDriver } };
   }
   return task;
+}
+
+/** Of the specs that tasks share. */
+const specBytes = new WeakMap<object, number>();
+
+function roughTaskBytes(task: skep.objects.Task.$Properties): number {
+  const { spec, ...own } = task;
+  if (spec == null) return roughBytes(own);
+  let bytes = specBytes.get(spec);
+  if (bytes === undefined) {
+    bytes = roughBytes(spec);
+    specBytes.set(spec, bytes);
+  }
+  return bytes + roughBytes(own);
 }
 
 /** Texts and bytes of a message; the rest is small beside them. */

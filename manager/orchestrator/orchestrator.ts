@@ -218,8 +218,9 @@ export class Orchestrator {
     const book = this.#book(serviceId);
     const id = task.id ?? "";
     const before = book.tasks.get(id)?.nodeId;
-    if (book.setTask(task, nowUs, isView)) this.#due.add(serviceId);
-    this.#count(serviceId, before, task.nodeId ?? "");
+    const nodeId = this.#nodes.get(task.nodeId ?? "")?.id ?? task.nodeId ?? "";
+    if (book.setTask(task, nowUs, isView, nodeId)) this.#due.add(serviceId);
+    this.#count(serviceId, before, nodeId);
   }
 
   #removeTask(serviceId: string, id: string): void {

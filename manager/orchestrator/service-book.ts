@@ -59,14 +59,14 @@ export class ServiceBook {
   }
 
   /** @returns whether something may have to be done about it */
-  setTask(task: Task, nowUs: number, isView: boolean): boolean {
+  setTask(task: Task, nowUs: number, isView: boolean, nodeId = task.nodeId ?? ""): boolean {
     const id = task.id ?? "";
     const before = this.#tasks.get(id);
     const state = task.status?.state ?? TaskState.NEW;
     const seenUs = isView ? Math.min(nowUs, task.meta?.updatedAtUs ?? nowUs) : nowUs;
     const stateSinceUs = before?.state === state ? before.stateSinceUs : seenUs;
     const runningSinceUs = before?.runningSinceUs ?? (state === TaskState.RUNNING ? seenUs : undefined);
-    const facts = taskFacts(task, { stateSinceUs, runningSinceUs });
+    const facts = taskFacts(task, { stateSinceUs, runningSinceUs }, nodeId);
     this.#tasks.set(id, facts);
     if (before === undefined) this.#keepSpec(task);
     return this.#matters(before, facts);

@@ -17583,6 +17583,9 @@ export namespace skep {
             /** Hello featureLevel. */
             featureLevel: number;
 
+            /** Hello takesAcks. */
+            takesAcks: boolean;
+
             /**
              * Creates a new Hello instance using the specified properties.
              * @param [properties] Properties to set
@@ -17634,6 +17637,9 @@ export namespace skep {
                 /** Hello featureLevel */
                 featureLevel?: (number|null);
 
+                /** Hello takesAcks */
+                takesAcks?: (boolean|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -17644,6 +17650,7 @@ export namespace skep {
               description?: skep.objects.NodeDescription.$Shape|null;
               addr?: string|null;
               featureLevel?: number|null;
+              takesAcks?: boolean|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -18462,6 +18469,9 @@ export namespace skep {
             /** ManagerMessage attachAnswer. */
             attachAnswer?: (skep.dispatcher.AttachAnswer.$Properties|null);
 
+            /** ManagerMessage acks. */
+            acks: number[];
+
             /** ManagerMessage message. */
             message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs"|"attachAnswer");
 
@@ -18531,6 +18541,9 @@ export namespace skep {
                 /** ManagerMessage attachAnswer */
                 attachAnswer?: (skep.dispatcher.AttachAnswer.$Properties|null);
 
+                /** ManagerMessage acks */
+                acks?: (number[]|null);
+
                 /** ManagerMessage message */
                 message?: ("welcome"|"assignments"|"statusAck"|"heartbeatAck"|"managers"|"node"|"goodbye"|"logs"|"attachAnswer");
 
@@ -18549,6 +18562,7 @@ export namespace skep {
               goodbye?: skep.dispatcher.Goodbye.$Shape|null;
               logs?: skep.dispatcher.LogSubscription.$Shape|null;
               attachAnswer?: skep.dispatcher.AttachAnswer.$Shape|null;
+              acks?: number[]|null;
               $unknowns?: Uint8Array[];
             } & (
               ({ message?: undefined; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "welcome"; welcome: skep.dispatcher.Welcome.$Shape; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "assignments"; welcome?: null; assignments: skep.dispatcher.Assignments.$Shape; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "statusAck"; welcome?: null; assignments?: null; statusAck: skep.dispatcher.StatusAck.$Shape; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "heartbeatAck"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck: skep.dispatcher.HeartbeatAck.$Shape; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "managers"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers: skep.dispatcher.ManagerList.$Shape; node?: null; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "node"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node: skep.dispatcher.NodeUpdate.$Shape; goodbye?: null; logs?: null; attachAnswer?: null }|{ message?: "goodbye"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye: skep.dispatcher.Goodbye.$Shape; logs?: null; attachAnswer?: null }|{ message?: "logs"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs: skep.dispatcher.LogSubscription.$Shape; attachAnswer?: null }|{ message?: "attachAnswer"; welcome?: null; assignments?: null; statusAck?: null; heartbeatAck?: null; managers?: null; node?: null; goodbye?: null; logs?: null; attachAnswer: skep.dispatcher.AttachAnswer.$Shape })
@@ -18679,6 +18693,9 @@ export namespace skep {
             /** Welcome featureLevel. */
             featureLevel: number;
 
+            /** Welcome quietMs. */
+            quietMs: number;
+
             /**
              * Creates a new Welcome instance using the specified properties.
              * @param [properties] Properties to set
@@ -18726,6 +18743,9 @@ export namespace skep {
 
                 /** Welcome featureLevel */
                 featureLevel?: (number|null);
+
+                /** Welcome quietMs */
+                quietMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -19451,6 +19471,9 @@ export namespace skep {
             /** HeartbeatAck period. */
             period?: (skep.objects.Duration.$Properties|null);
 
+            /** HeartbeatAck quietMs. */
+            quietMs: number;
+
             /**
              * Creates a new HeartbeatAck instance using the specified properties.
              * @param [properties] Properties to set
@@ -19495,6 +19518,9 @@ export namespace skep {
 
                 /** HeartbeatAck period */
                 period?: (skep.objects.Duration.$Properties|null);
+
+                /** HeartbeatAck quietMs */
+                quietMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -23964,6 +23964,7 @@ export const skep = $root.skep = (() => {
             Hello.prototype.description = null;
             Hello.prototype.addr = "";
             Hello.prototype.featureLevel = 0;
+            Hello.prototype.takesAcks = false;
 
             Hello.create = function(properties) {
                 return new Hello(properties);
@@ -23984,6 +23985,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(42).string(message.addr);
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
                     writer.uint32(48).uint32(message.featureLevel);
+                if (message.takesAcks != null && $Object.hasOwnProperty.call(message, "takesAcks") && message.takesAcks !== false)
+                    writer.uint32(56).bool(message.takesAcks);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -24048,6 +24051,15 @@ export const skep = $root.skep = (() => {
                                 message.featureLevel = value;
                             else
                                 delete message.featureLevel;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.takesAcks = value;
+                            else
+                                delete message.takesAcks;
                             continue;
                         }
                     }
@@ -25060,6 +25072,7 @@ export const skep = $root.skep = (() => {
         dispatcher.ManagerMessage = (function() {
 
             const ManagerMessage = function (properties) {
+                this.acks = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -25075,6 +25088,7 @@ export const skep = $root.skep = (() => {
             ManagerMessage.prototype.goodbye = null;
             ManagerMessage.prototype.logs = null;
             ManagerMessage.prototype.attachAnswer = null;
+            ManagerMessage.prototype.acks = $util.emptyArray;
 
             let $oneOfFields;
 
@@ -25112,6 +25126,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.dispatcher.LogSubscription.encode(message.logs, writer.uint32(66).fork(), _depth + 1).ldelim();
                 if (message.attachAnswer != null && $Object.hasOwnProperty.call(message, "attachAnswer"))
                     $root.skep.dispatcher.AttachAnswer.encode(message.attachAnswer, writer.uint32(74).fork(), _depth + 1).ldelim();
+                if (message.acks != null && message.acks.length)
+                    writer.uint32(82).uint64s(message.acks);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -25206,6 +25222,20 @@ export const skep = $root.skep = (() => {
                                 break;
                             message.attachAnswer = $root.skep.dispatcher.AttachAnswer.decode(reader, reader.size(), $undefined, _depth + 1, message.attachAnswer);
                             message.message = "attachAnswer";
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType === 2) {
+                                if (!(message.acks && message.acks.length))
+                                    message.acks = [];
+                                reader.uint64s(message.acks);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.acks && message.acks.length))
+                                message.acks = [];
+                            message.acks.push(reader.uint64());
                             continue;
                         }
                     }
@@ -25386,6 +25416,7 @@ export const skep = $root.skep = (() => {
             Welcome.prototype.sessionId = "";
             Welcome.prototype.heartbeatPeriod = null;
             Welcome.prototype.featureLevel = 0;
+            Welcome.prototype.quietMs = 0;
 
             Welcome.create = function(properties) {
                 return new Welcome(properties);
@@ -25404,6 +25435,8 @@ export const skep = $root.skep = (() => {
                     $root.skep.objects.Duration.encode(message.heartbeatPeriod, writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.featureLevel != null && $Object.hasOwnProperty.call(message, "featureLevel") && message.featureLevel !== 0)
                     writer.uint32(24).uint32(message.featureLevel);
+                if (message.quietMs != null && $Object.hasOwnProperty.call(message, "quietMs") && message.quietMs !== 0)
+                    writer.uint32(32).uint32(message.quietMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -25459,6 +25492,15 @@ export const skep = $root.skep = (() => {
                                 message.featureLevel = value;
                             else
                                 delete message.featureLevel;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.quietMs = value;
+                            else
+                                delete message.quietMs;
                             continue;
                         }
                     }
@@ -26496,6 +26538,7 @@ export const skep = $root.skep = (() => {
 
             HeartbeatAck.prototype.sentAtUs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             HeartbeatAck.prototype.period = null;
+            HeartbeatAck.prototype.quietMs = 0;
 
             HeartbeatAck.create = function(properties) {
                 return new HeartbeatAck(properties);
@@ -26512,6 +26555,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(8).uint64(message.sentAtUs);
                 if (message.period != null && $Object.hasOwnProperty.call(message, "period"))
                     $root.skep.objects.Duration.encode(message.period, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.quietMs != null && $Object.hasOwnProperty.call(message, "quietMs") && message.quietMs !== 0)
+                    writer.uint32(24).uint32(message.quietMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26558,6 +26603,15 @@ export const skep = $root.skep = (() => {
                             if (wireType !== 2)
                                 break;
                             message.period = $root.skep.objects.Duration.decode(reader, reader.size(), $undefined, _depth + 1, message.period);
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.quietMs = value;
+                            else
+                                delete message.quietMs;
                             continue;
                         }
                     }

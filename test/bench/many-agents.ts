@@ -32,11 +32,8 @@ type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
 
 /** Opened so many at a time: a handshake takes a core of each side for some milliseconds. */
 const openingMax = 40;
-const periodMs = 5000;
 const reconnectMs = 2000;
-/** As the real agent. */
-const pingMs = 2000;
-/** As the real agent: a ping that is not answered for so long ends the connection. */
+/** As the real agent: a manager of which nothing is heard for so long after a question is left. */
 const silenceMs = 4000;
 const frameHeaderBytes = 5;
 
@@ -58,8 +55,10 @@ class LeanAgent {
   #session: ClientHttp2Session | undefined;
   #stream: ClientHttp2Stream | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #pings: NodeJS.Timeout | undefined;
-  #silence: NodeJS.Timeout | undefined;
+  #quiet: NodeJS.Timeout | undefined;
+  #quietMs = 0;
+  #heardMs = 0;
+  #askedMs: number | undefined;
   #received: Buffer = Buffer.alloc(0);
   #number = 0;
   #address: string;
@@ -98,15 +97,14 @@ class LeanAgent {
       platform: { os: "linux", architecture: "x86_64" },
       resources: { nanoCpus: 64e9, memoryBytes: 256 * 2 ** 30 },
     };
-    this.#write({ hello: { protocol: 1, description, addr: "10.0.0.1", featureLevel: 1 } });
+    this.#write({ hello: { protocol: 1, description, addr: "10.0.0.1", featureLevel: 1, takesAcks: true } });
   }
 
   #lost(session: ClientHttp2Session): void {
     if (this.#session !== session) return;
     this.#session = undefined;
-    clearInterval(this.#timer);
-    clearInterval(this.#pings);
-    this.#answered();
+    clearTimeout(this.#timer);
+    clearTimeout(this.#quiet);
     lost++;
     // Another one may lead by now, and any of them knows who.
     this.#address = this.#redirect ?? this.#managers[lost % Math.max(1, this.#managers.length)] ?? this.#door.address;
@@ -135,27 +133,42 @@ class LeanAgent {
   }
 
   #beat(): void {
-    this.#write({ heartbeat: { sentAtUs: Math.floor(performance.now() * 1000) } });
+    const nowMs = performance.now();
+    this.#write({ heartbeat: { sentAtUs: Math.floor(nowMs * 1000) } });
+    if (this.#askedMs !== undefined) return;
+    this.#askedMs = nowMs;
+    this.#watchQuiet();
   }
 
-  #answered(): void {
-    clearTimeout(this.#silence);
-    this.#silence = undefined;
+  /** As the real one does. */
+  #watchQuiet(): void {
+    clearTimeout(this.#quiet);
+    const nowMs = performance.now();
+    const dueMs = this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs;
+    if (dueMs > nowMs) this.#quiet = setTimeout(() => this.#watchQuiet(), dueMs - nowMs);
+    else if (this.#askedMs === undefined) this.#beat();
+    else {
+      lastLoss = "nothing was heard of the manager";
+      this.#session?.destroy();
+    }
   }
 
-  #ping(): void {
-    const session = this.#session;
-    if (session === undefined || session.destroyed) return;
-    // One at a time: the first that is not answered counts.
-    if (this.#silence !== undefined) return;
-    this.#silence = setTimeout(() => {
-      lastLoss = "a ping was not answered";
-      session.destroy();
-    }, silenceMs);
-    session.ping(() => this.#answered());
+  #beatIn(period: skep.objects.Duration.$Properties): void {
+    clearTimeout(this.#timer);
+    const ms = (period.seconds ?? 0) * 1000 + (period.nanos ?? 0) / 1e6;
+    this.#timer = setTimeout(() => {
+      this.#beat();
+      this.#beatIn(period);
+    }, ms);
   }
 
-  #receive({ welcome, assignments, goodbye, managers }: ManagerMessage): void {
+  #receive({ welcome, assignments, goodbye, managers, heartbeatAck }: ManagerMessage): void {
+    this.#heardMs = performance.now();
+    this.#askedMs = undefined;
+    if (heartbeatAck != null) {
+      this.#quietMs = heartbeatAck.quietMs ?? 0;
+      this.#beatIn(heartbeatAck.period ?? {});
+    }
     if (managers != null) this.#managers = (managers.managers ?? []).flatMap(({ addr }) => addr ?? []);
     if (goodbye != null) {
       lastLoss = `${goodbye.code}: ${goodbye.message}`;
@@ -164,10 +177,9 @@ class LeanAgent {
     if (welcome != null) {
       welcomed++;
       this.#onWelcome();
-      clearInterval(this.#timer);
-      this.#timer = setInterval(() => this.#beat(), periodMs);
-      clearInterval(this.#pings);
-      this.#pings = setInterval(() => this.#ping(), pingMs);
+      this.#beatIn(welcome.heartbeatPeriod ?? {});
+      this.#quietMs = welcome.quietMs ?? 0;
+      this.#watchQuiet();
     }
     if (assignments == null) return;
     const tasks: skep.dispatcher.TaskStatusChange.$Properties[] = [];

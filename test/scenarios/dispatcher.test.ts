@@ -573,3 +573,116 @@ test("a node that does not read is told what is newest; when too much has gone, 
   assert.deepEqual(endpoints, ["endpoint mine serves"]);
   await world.stop();
 });
+
+const crowdHello = { hello: { ...hello.hello, takesAcks: true } };
+
+/** What it was told to run, said to run. */
+function runningOf(stream: FakeStream): skep.dispatcher.TaskStatusChange.$Properties[] {
+  const tasks = stream.said.flatMap(({ assignments }) => assignments?.changes ?? []).flatMap(({ task }) => task ?? []);
+  return tasks.map(({ id }) => ({ taskId: id!, status: { state: TaskState.RUNNING, timestampUs: 1 } }));
+}
+
+const acksOf = (stream: FakeStream, from = 0): number[] =>
+  stream.said
+    .slice(from)
+    .flatMap(({ acks, statusAck }) => [...(acks ?? []), ...(statusAck == null ? [] : [statusAck.number ?? 0])]);
+
+test("of a crowd, a status is acknowledged with what goes to the node anyway; a second one brings it out", async () => {
+  const world = await new SwarmWorld({ workers: 1, crowd: { crowdMin: 1, sendsTurnMax: 1 } }).start();
+  await world.node("node1").kill();
+  world.service("web", replicated(4));
+  await world.run(9000);
+  const { stream, events } = dial(world, "node1");
+  events.message(crowdHello);
+  assert.ok(await world.until(2000, () => runningOf(stream).length === 4));
+  const [one, two, three, four] = runningOf(stream);
+  events.message({ statusUpdate: { number: 1, tasks: [one!] } });
+  await world.run(500);
+  assert.equal(world.running("web").length, 1, "it is committed");
+  assert.deepEqual(acksOf(stream), [], "and not acknowledged by a message of its own");
+  events.message({ heartbeat: { sentAtUs: 1 } });
+  assert.deepEqual(acksOf(stream), [1]);
+  assert.ok(stream.said.at(-1)?.heartbeatAck != null, "but with the answer");
+
+  events.message({ statusUpdate: { number: 2, tasks: [two!] } });
+  await world.run(500);
+  assert.deepEqual(acksOf(stream), [1]);
+  world.update("web", (spec) => (spec.mode = { replicated: { replicas: 3 } }));
+  assert.ok(await world.until(1000, () => acksOf(stream).length === 2));
+  assert.ok(stream.said.at(-1)?.assignments != null, "with the next assignment");
+
+  const from = stream.said.length;
+  events.message({ statusUpdate: { number: 3, tasks: [three!] } });
+  await world.run(300);
+  events.message({ statusUpdate: { number: 4, tasks: [four!] } });
+  await world.run(300);
+  assert.deepEqual(acksOf(stream, from), [3], "an agent with two under way says no more before that");
+  await world.stop();
+});
+
+test("an agent of before gets each acknowledgement as a message, of a crowd as well", async () => {
+  const world = await new SwarmWorld({ workers: 1, crowd: { crowdMin: 1, sendsTurnMax: 1 } }).start();
+  await world.node("node1").kill();
+  world.service("web", replicated(1));
+  await world.run(9000);
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  assert.ok(await world.until(2000, () => runningOf(stream).length === 1));
+  events.message({ statusUpdate: { number: 7, tasks: runningOf(stream) } });
+  await world.run(500);
+  assert.deepEqual(
+    stream.said.flatMap(({ statusAck }) => statusAck?.number ?? []),
+    [7],
+  );
+  assert.ok(stream.said.every(({ acks }) => (acks ?? []).length === 0));
+  await world.stop();
+});
+
+test("what all nodes are to hear is told to some of them a turn, and so are farewells", async () => {
+  const world = await new SwarmWorld({ workers: 5, crowd: { crowdMin: 1, sendsTurnMax: 2 } }).start();
+  const ids = ["node1", "node2", "node3", "node4", "node5"];
+  for (const id of ids) await world.node(id).kill();
+  await world.run(9000);
+  const all = ids.map((id) => dial(world, id));
+  for (const { events } of all) events.message(hello);
+  assert.ok(
+    await world.until(2000, () => all.every(({ stream }) => stream.said.some(({ managers }) => managers != null))),
+  );
+  await world.run(100);
+  const from = all.map(({ stream }) => stream.said.length);
+  const told = (): number => all.filter(({ stream }, at) => stream.said.length > from[at]!).length;
+  world.managers[0]!.dispatcher.managersChanged();
+  await Promise.resolve();
+  assert.equal(told(), 2);
+  await world.run(1);
+  assert.equal(told(), 5);
+  world.managers[0]!.stop();
+  const goodbyes = (): number => all.filter(({ stream }) => stream.goodbye === "NOT_LEADER").length;
+  assert.equal(goodbyes(), 2);
+  await world.run(1);
+  assert.equal(goodbyes(), 5);
+  await world.stop();
+});
+
+test("a node that comes while a new leader still reads what there is, waits for that, and is not taken for unknown", async () => {
+  const world = await new SwarmWorld({ workers: 1 }).start();
+  await world.node("node1").kill();
+  for (let from = 0; from < 1500; from += 250)
+    world.write((tx) => {
+      for (let at = from; at < from + 250; at++)
+        tx.create("node", { id: `other${at}`, status: { state: skep.objects.NodeState.NODE_DOWN } });
+    });
+  world.service("web", replicated(2));
+  await world.run(9000);
+  const { dispatcher } = world.managers[0]!;
+  dispatcher.stop();
+  dispatcher.start();
+  const { stream, events } = dial(world, "node1");
+  events.message(hello);
+  await Promise.resolve();
+  assert.ok(!stream.welcomed, "not before everything is read");
+  assert.ok(await world.until(2000, () => stream.welcomed && runningOf(stream).length === 2));
+  await world.run(500);
+  assert.equal(world.nodeState("node1"), "NODE_READY");
+  await world.stop();
+});

@@ -141,6 +141,8 @@ export class SwarmRun {
         failPercent: this.#planeRandom.pick([0, 0, 10]),
       },
       onStop: (node, task) => this.#checkStop(node, task),
+      // A few nodes, which are treated as thousands are in every other life.
+      ...(seed % 2 === 0 ? { crowd: { crowdMin: 1, sendsTurnMax: 1 + (seed % 3) } } : {}),
       addressPools: ["10.40.0.0/16"],
       subnetSize: this.#random.pick([24, 27]),
     });

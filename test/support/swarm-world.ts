@@ -10,7 +10,7 @@ import type { ClusterError } from "../../lib/pure/errors.ts";
 import { silentLogger, VirtualClock } from "../../lib/runtime/index.ts";
 import { RoleManager, type Members } from "../../manager/ca/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
-import { Dispatcher } from "../../manager/dispatcher/index.ts";
+import { Dispatcher, type CrowdLimits } from "../../manager/dispatcher/index.ts";
 import { LogBroker } from "../../manager/logs/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
@@ -70,6 +70,8 @@ export interface SwarmOptions {
   };
   /** Nodes have a data plane; a call to it takes at most so long, and of a hundred so many fail. */
   readonly dataPlane?: { readonly applyMs: number; readonly failPercent?: number };
+  /** From how many sessions on a dispatcher takes them for a crowd, and how many of them have a turn at a time. */
+  readonly crowd?: CrowdLimits;
   /** A running container gets its stop signal. */
   readonly onStop?: (node: SimNode, task: Task) => void;
 }
@@ -410,6 +412,7 @@ export class SimManager {
         consensus.places
           .filter(({ isMember }) => isMember)
           .map((place) => ({ nodeId: place.name, addr: place.name, leader: place === consensus.leader() })),
+      ...(options.crowd === undefined ? {} : { crowd: options.crowd }),
     });
     this.logs = new LogBroker({ store: this.store, sessions: this.dispatcher, newId: () => newId(fill) });
     this.up = true;

@@ -253,7 +253,13 @@ export class Agent implements AsyncDisposable {
       address,
       channel,
       clock,
-      hello: { protocol: protocolVersion, description: this.#description, addr: addr ?? "", featureLevel },
+      hello: {
+        protocol: protocolVersion,
+        description: this.#description,
+        addr: addr ?? "",
+        featureLevel,
+        takesAcks: true,
+      },
       handlers: {
         welcome: () => this.#welcomed(address),
         message: (message) => this.#receive(message, channel),
@@ -316,6 +322,7 @@ export class Agent implements AsyncDisposable {
 
   #receive(message: skep.dispatcher.ManagerMessage.$Properties, channel: AgentChannel): void {
     const { assignments, statusAck, managers, node, logs, attachAnswer } = message;
+    for (const number of message.acks ?? []) this.#reporter.acknowledge(number);
     if (assignments != null) this.#assign(assignments);
     else if (statusAck != null) this.#reporter.acknowledge(statusAck.number ?? 0);
     else if (logs != null) this.#shipper.take(logs, channel);

@@ -34,8 +34,14 @@ export interface SessionOptions {
 /** Swarm's patience for an answer. */
 const answerMs = 5000;
 const periodDefaultMs = 5000;
-/** Heartbeats in a row without an answer until the manager counts as lost. */
+/** Heartbeats in a row without an answer until the manager counts as lost, whatever it says besides. */
 const unansweredMax = 2;
+/** Whoever has heard nothing for so long asks, unless the manager says otherwise. */
+const quietDefaultMs = 2000;
+/** From the question until the manager counts as lost, if nothing at all is heard. */
+const silenceMs = 4000;
+/** This process was held up itself: what the manager has said may lie unread. */
+const lateMsMax = 500;
 
 export class AgentSession {
   readonly #options: SessionOptions;
@@ -44,6 +50,12 @@ export class AgentSession {
   #welcomed = false;
   #unanswered = 0;
   #timer: Timer | undefined;
+  #quietMs = quietDefaultMs;
+  #heardMs = 0;
+  /** When the manager was asked whether it is there; undefined: it has been heard since. */
+  #askedMs: number | undefined;
+  #quiet: Timer | undefined;
+  #isOver = false;
 
   constructor(options: SessionOptions) {
     const { channel, clock, hello, address } = options;
@@ -80,21 +92,33 @@ export class AgentSession {
   #over(error: ClusterError | undefined): void {
     this.#timer?.cancel();
     this.#timer = undefined;
+    this.#quiet?.cancel();
+    this.#quiet = undefined;
+    this.#isOver = true;
     this.#ended.resolve(error);
   }
 
   #receive(message: ManagerMessage): void {
-    const { handlers } = this.#options;
-    const { welcome, heartbeatAck, goodbye } = message;
+    const { handlers, clock } = this.#options;
+    const { welcome, heartbeatAck, goodbye, acks } = message;
+    this.#heardMs = clock.monotonicMs();
+    this.#askedMs = undefined;
     if (welcome != null) {
       this.#welcomed = true;
       this.#beatIn(welcome.heartbeatPeriod);
+      this.#quietMs = welcome.quietMs || quietDefaultMs;
+      this.#watchQuiet();
       return handlers.welcome(welcome);
     }
     if (goodbye != null) return handlers.goodbye(goodbye);
     if (heartbeatAck != null) {
       this.#unanswered = 0;
-      return this.#beatIn(heartbeatAck.period);
+      const isSooner = (heartbeatAck.quietMs || quietDefaultMs) < this.#quietMs;
+      this.#quietMs = heartbeatAck.quietMs || quietDefaultMs;
+      if (isSooner) this.#watchQuiet();
+      this.#beatIn(heartbeatAck.period);
+      // They may travel with it.
+      if (acks == null || acks.length === 0) return;
     }
     handlers.message(message);
   }
@@ -107,8 +131,39 @@ export class AgentSession {
     this.#timer = clock.after(periodMs, () => {
       if (this.#unanswered >= unansweredMax) return this.end(new SessionBroken(address, "heartbeats are not answered"));
       this.#unanswered++;
-      this.#stream.write({ heartbeat: { sentAtUs: Math.floor(clock.monotonicMs() * 1000) } });
+      this.#beat();
       this.#beatIn({ seconds: Math.floor(periodMs / 1000), nanos: Math.floor((periodMs % 1000) * 1e6) });
     });
+  }
+
+  #beat(): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#stream.write({ heartbeat: { sentAtUs: Math.floor(nowMs * 1000) } });
+    if (this.#askedMs !== undefined) return;
+    this.#askedMs = nowMs;
+    this.#watchQuiet();
+  }
+
+  /**
+   * Asks whether the manager is there when nothing was heard for a while, and gives it up when nothing is heard then. A ping
+   * of every connection did the same, and was the most that a leader of thousands of agents did at rest: what it says
+   * anyway is an answer as well, and it says itself how often it may be asked.
+   */
+  #watchQuiet(): void {
+    const { clock, address } = this.#options;
+    this.#quiet?.cancel();
+    if (this.#isOver) return;
+    const nowMs = clock.monotonicMs();
+    const dueMs = this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs;
+    if (dueMs > nowMs) {
+      const afterMs = dueMs - nowMs;
+      this.#quiet = clock.after(afterMs, () => {
+        // Once more as long, when it is this process that stood still.
+        if (this.#askedMs !== undefined && clock.monotonicMs() - nowMs > afterMs + lateMsMax)
+          this.#askedMs = clock.monotonicMs();
+        this.#watchQuiet();
+      });
+    } else if (this.#askedMs === undefined) this.#beat();
+    else this.end(new SessionBroken(address, "nothing is heard of it"));
   }
 }

@@ -66,7 +66,25 @@ interface Wanted {
   readonly fingerprint: string;
   readonly needs: readonly string[];
   /** The node was told of it, and perhaps not of the newest. */
-  told: boolean;
+  readonly told: boolean;
+}
+
+const plainWanted = new Map<string, readonly [untold: Wanted, told: Wanted]>();
+const plainMax = 1024;
+
+/** Those that need nothing are kept once for all sessions: there may be a million of them. */
+function wantedOf(fingerprint: string, needs: readonly string[], told: boolean): Wanted {
+  if (needs.length > 0) return { fingerprint, needs, told };
+  let both = plainWanted.get(fingerprint);
+  if (both === undefined) {
+    const base = { fingerprint, needs: nothing };
+    both = [
+      { ...base, told: false },
+      { ...base, told: true },
+    ];
+    if (plainWanted.size < plainMax) plainWanted.set(fingerprint, both);
+  }
+  return both[told ? 1 : 0];
 }
 
 export class NodeAssignments {
@@ -117,7 +135,7 @@ export class NodeAssignments {
     if (before !== undefined) this.#release(before.needs);
     // Gone and here again before the node heard of it: it has what it was told.
     const told = before?.told ?? this.#due.has(key);
-    this.#tasks.set(id, { fingerprint, needs, told });
+    this.#tasks.set(id, wantedOf(fingerprint, needs, told));
     this.#due.add(key);
   }
 
@@ -154,7 +172,7 @@ export class NodeAssignments {
       all.push(dueOf(key, false));
     }
     for (const [id, wanted] of this.#tasks) {
-      wanted.told = true;
+      this.#tasks.set(id, wantedOf(wanted.fingerprint, wanted.needs, true));
       all.push({ kind: "task", id, removed: false });
       // Told as it was, and to be told again.
       if (this.#isHeld(id)) this.#due.add(`${taskPrefix}${id}`);
@@ -201,7 +219,7 @@ export class NodeAssignments {
       this.#due.delete(key);
       if (kind === "task") {
         const wanted = this.#tasks.get(id);
-        if (wanted !== undefined && !removed) wanted.told = true;
+        if (wanted?.told === false && !removed) this.#tasks.set(id, wantedOf(wanted.fingerprint, wanted.needs, true));
       } else if (removed) this.#told.delete(key);
       else this.#told.add(key);
     }

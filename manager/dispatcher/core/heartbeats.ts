@@ -28,6 +28,16 @@ export function jittered(period: number, chance: number): number {
   return period * (1 - jitter * chance);
 }
 
+const quietMinMs = 2000;
+const quietPerNodeMs = 4;
+
+/**
+ * How long an agent may hear nothing until it asks whether the manager is there. A small cluster notices within six seconds
+ * that a leader's host is cut off; in a large one the questions of all would be the most that the leader does, so they are
+ * at most 250 a second, and from 1,250 nodes on there are the heartbeats alone.
+ */
+export const quietMs = (sessions: number): number => Math.max(quietMinMs, sessions * quietPerNodeMs);
+
 /** From the last heartbeat of a node until it is down. @param period  the one that it was given with it */
 export const graceMs = (period: number): number => period * missedMax;
 

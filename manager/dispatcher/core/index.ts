@@ -9,6 +9,7 @@ export {
   orphanedAfterMs,
   periodDefaultMs,
   periodMs,
+  quietMs,
   unknownGraceMs,
   waitForCrowdMs,
 } from "./heartbeats.ts";

@@ -178,11 +178,12 @@ export interface SeenTimes {
   readonly runningSinceUs: number | undefined;
 }
 
-export function taskFacts(task: skep.objects.Task.$Properties, seen: SeenTimes): TaskFacts {
+/** @param nodeId  the task's, in the text that others have, too: each that is decoded brings one of its own */
+export function taskFacts(task: skep.objects.Task.$Properties, seen: SeenTimes, nodeId = task.nodeId ?? ""): TaskFacts {
   return {
     id: task.id ?? "",
     slot: task.slot ?? 0,
-    nodeId: task.nodeId ?? "",
+    nodeId,
     desired: task.desiredState ?? TaskState.NEW,
     state: task.status?.state ?? TaskState.NEW,
     specVersion: task.specVersion ?? 0,

@@ -112,7 +112,8 @@ export class Board {
     const known: Known = {
       id,
       group,
-      nodeId: task.nodeId ?? "",
+      // The node's own text: each task that is decoded brings one of its own.
+      nodeId: this.#nodes.get(task.nodeId ?? "")?.facts.id ?? task.nodeId ?? "",
       placed: holdsPlace(task) ? taskFactsOf(task, group.facts) : undefined,
       pending: isPending(task),
       replaces: task.hold?.waitingForOldTask?.taskId ?? "",

@@ -260,7 +260,7 @@ export class PendingTransaction<S extends Schema> extends StateView<S> implement
     const keys = keysOf(kind.table, bytes, id, meta);
     const object = new StoredObject(id, contentOf(kind.table, bytes, before), meta, digest, keys);
     for (const { index, name } of kind.unique)
-      eachKey(object.keys[index], (key) => {
+      eachKey(object.keyAt(index), (key) => {
         for (const holder of this.ids(kind, index, key))
           if (holder !== id) throw new NameInUse(kind.name, name, key, holder);
       });

@@ -57,11 +57,18 @@ export class StoredObject implements Content {
   readonly common: string;
   /** Log index of the last change; 0 while it has none. */
   readonly version: number;
-  readonly createdAtUs: number;
-  /** Also the object's stamp: no two changes in the log have the same, so a precondition can name it before commit. */
-  readonly updatedAtUs: number;
-  /** One for each index of the table, in the schema's order. */
-  readonly keys: readonly IndexKeys[];
+  // There may be a million, and a collection looks at each object of the heap: a time in one number would be an object of its
+  // own, and so would the keys in a list be two.
+  readonly #createdS: number;
+  readonly #createdUs: number;
+  readonly #updatedS: number;
+  readonly #updatedUs: number;
+  #key0: IndexKeys;
+  #key1: IndexKeys;
+  #key2: IndexKeys;
+  #key3: IndexKeys;
+  /** Of kinds with more indexes, from the fifth on. */
+  readonly #moreKeys: IndexKeys[] | undefined;
   /** Digest of `bytes` when they were stored: what a scrub compares with. */
   readonly digestA: number;
   readonly digestB: number;
@@ -73,11 +80,57 @@ export class StoredObject implements Content {
     this.body = body;
     this.common = common;
     this.version = meta.version;
-    this.createdAtUs = meta.createdAtUs;
-    this.updatedAtUs = meta.updatedAtUs;
-    this.keys = keys;
+    this.#createdS = Math.floor(meta.createdAtUs / 1e6);
+    this.#createdUs = meta.createdAtUs - this.#createdS * 1e6;
+    this.#updatedS = Math.floor(meta.updatedAtUs / 1e6);
+    this.#updatedUs = meta.updatedAtUs - this.#updatedS * 1e6;
+    this.#key0 = keys[0];
+    this.#key1 = keys[1];
+    this.#key2 = keys[2];
+    this.#key3 = keys[3];
+    this.#moreKeys = keys.length > 4 ? keys.slice(4) : undefined;
     this.digestA = digest.a;
     this.digestB = digest.b;
+  }
+
+  get createdAtUs(): number {
+    return this.#createdS * 1e6 + this.#createdUs;
+  }
+
+  /** Also the object's stamp: no two changes in the log have the same, so a precondition can name it before commit. */
+  get updatedAtUs(): number {
+    return this.#updatedS * 1e6 + this.#updatedUs;
+  }
+
+  /** Of one index of the table, by its place in the schema. */
+  keyAt(index: number): IndexKeys {
+    switch (index) {
+      case 0:
+        return this.#key0;
+      case 1:
+        return this.#key1;
+      case 2:
+        return this.#key2;
+      case 3:
+        return this.#key3;
+      default:
+        return this.#moreKeys?.[index - 4];
+    }
+  }
+
+  /** An equal key, in the text that others have, too. */
+  shareKey(index: number, key: IndexKeys): void {
+    if (index === 0) this.#key0 = key;
+    else if (index === 1) this.#key1 = key;
+    else if (index === 2) this.#key2 = key;
+    else if (index === 3) this.#key3 = key;
+    else if (this.#moreKeys !== undefined) this.#moreKeys[index - 4] = key;
+  }
+
+  /** One for each index of the table, in the schema's order; undefined ones may follow. */
+  get keys(): readonly IndexKeys[] {
+    const first = [this.#key0, this.#key1, this.#key2, this.#key3];
+    return this.#moreKeys === undefined ? first : [...first, ...this.#moreKeys];
   }
 
   /** Encoded, with what it shares. */

@@ -3,7 +3,7 @@ import { invariant } from "../../../lib/pure/errors.ts";
 import type { Digest } from "./hash.ts";
 import type { TableSchema } from "./schema.ts";
 import { SortedMap, type FrozenMap } from "./sorted-map.ts";
-import { eachKey, sameKeys, type IndexKeys, type StoredObject } from "./stored-object.ts";
+import { eachKey, sameKeys, type StoredObject } from "./stored-object.ts";
 
 /** The ids that share a key. Most groups of most indexes hold one id, which then stands for itself. */
 type Group = string | ManyIds;
@@ -103,19 +103,22 @@ export class Table {
     const before = this.#rows.set(object.id, object);
     before?.addTo(this.#sum, this.schema.number, -1);
     object.addTo(this.#sum, this.schema.number, 1);
-    const keys = object.keys as IndexKeys[];
     for (let index = 0; index < this.#indexes.length; index++) {
-      const was = before?.keys[index];
-      if (sameKeys(was, keys[index])) {
+      const was = before?.keyAt(index);
+      const now = object.keyAt(index);
+      if (sameKeys(was, now)) {
         // The old text objects, which the index shares, instead of fresh ones that every object would keep.
-        keys[index] = was;
+        object.shareKey(index, was);
         continue;
       }
       const id = object.id;
       eachKey(was, (key) => this.#unlink(index, key, id));
-      const now = keys[index];
-      if (typeof now === "string") keys[index] = this.#link(index, now, id);
-      else if (now !== undefined) keys[index] = now.map((key) => this.#link(index, key, id));
+      if (typeof now === "string") object.shareKey(index, this.#link(index, now, id));
+      else if (now !== undefined)
+        object.shareKey(
+          index,
+          now.map((key) => this.#link(index, key, id)),
+        );
     }
   }
 
@@ -125,7 +128,7 @@ export class Table {
     this.#frozen = undefined;
     before.addTo(this.#sum, this.schema.number, -1);
     for (let index = 0; index < this.#indexes.length; index++)
-      eachKey(before.keys[index], (key) => this.#unlink(index, key, id));
+      eachKey(before.keyAt(index), (key) => this.#unlink(index, key, id));
     return before;
   }
 

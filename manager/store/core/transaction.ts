@@ -127,15 +127,15 @@ function firstTakenName(state: State, planned: readonly RawChange[]): Refusal | 
     if (after === undefined || kind.unique.length === 0) continue;
     const claims = (claimed ??= new Map<string, string>());
     for (const { index, name } of kind.unique) {
-      eachKey(after.keys[index], (key) => {
+      eachKey(after.keyAt(index), (key) => {
         const claim = `${kind.table.number}/${index}/${key}`;
         const rival = claims.get(claim);
         claims.set(claim, id);
         let holder = rival;
-        if (holder === undefined && !(before !== undefined && hasKey(before.keys[index], key))) {
+        if (holder === undefined && !(before !== undefined && hasKey(before.keyAt(index), key))) {
           holder = state.table(kind.table.number).firstId(index, key);
           const released = planned.some(
-            (other) => other.kind === kind && other.id === holder && !hasKey(other.after?.keys[index], key),
+            (other) => other.kind === kind && other.id === holder && !hasKey(other.after?.keyAt(index), key),
           );
           if (released) holder = undefined;
         }
