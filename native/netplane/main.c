@@ -22,7 +22,6 @@ enum {
     INPUT_BYTES_KEPT = 128 * 1024,
     EVENTS_TOGETHER = 16,
     TEXT_BYTES_KEPT = 256 * 1024,
-    IDLE_MS = 2,
     GATHERED_BYTES_MAX = 32 * 1024,
     GATHERED_NS_MAX = 1000 * 1000,
 };
@@ -158,11 +157,12 @@ static int read_input(struct input *input, struct error *error)
     return answer_frames(input, error);
 }
 
-/* Until the next event is due; what can be made in advance is made when no request has come for a while. */
+/* Until the next event is due, or something can be made in advance. */
 static int wait_ms(void)
 {
     int due = watches_wait_ms(&runner.namespaces, monotonic_ns());
-    return namespaces_lack_spares(&runner.namespaces) && (due < 0 || due > IDLE_MS) ? IDLE_MS : due;
+    int idle = namespaces_spare_wait_ms(&runner.namespaces);
+    return idle >= 0 && (due < 0 || due > idle) ? idle : due;
 }
 
 static int serve(struct input *input, struct error *error)

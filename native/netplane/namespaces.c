@@ -210,12 +210,23 @@ int namespaces_spare(struct namespaces *namespaces, struct error *error)
         return -1;
     }
     namespaces->spares_count++;
+    if (namespaces->spares_due > 0)
+        namespaces->spares_due--;
     return 0;
 }
 
-bool namespaces_lack_spares(const struct namespaces *namespaces)
+int namespaces_spare_wait_ms(const struct namespaces *namespaces)
 {
-    return namespaces->spares_count < namespaces->spares_wanted;
+    if (namespaces->spares_count >= namespaces->spares_wanted)
+        return -1;
+    return namespaces->spares_due > 0 ? 0 : SPARE_IDLE_MS;
+}
+
+/* Who comes alone finds the next one made: whoever asked for this one is busy with the answer. */
+static void owe_spare(struct namespaces *namespaces)
+{
+    if (namespaces->spares_due < SPARES_MAX)
+        namespaces->spares_due++;
 }
 
 /* Bound by its descriptor (mount_namespaces(7): namespaces may be bound from anywhere), and known from now on. */
@@ -225,6 +236,7 @@ static int bind_fresh(struct namespaces *namespaces, const char *path, struct er
     struct stat status;
     struct namespace *added;
     struct fresh_namespace fresh;
+    owe_spare(namespaces);
     if (namespaces->spares_count > 0) {
         fresh = namespaces->spares[--namespaces->spares_count];
         namespaces->spares_wanted = namespaces->spares_wanted < SPARES_FEW ? SPARES_FEW : namespaces->spares_wanted;
@@ -278,6 +290,7 @@ int namespaces_delete(struct namespaces *namespaces, const char *path, struct er
         return fail(error, errno, "unmount namespace %s", path);
     if (unlink(path) < 0)
         return fail(error, errno, "remove namespace %s", path);
+    owe_spare(namespaces);
     return 0;
 }
 

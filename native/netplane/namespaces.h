@@ -24,6 +24,7 @@ enum {
     LINKS_CACHED = 256,
     SPARES_FEW = 16, /* namespaces made in advance: a third of a millisecond and some 100 KB of the kernel's each */
     SPARES_MAX = 64, /* where so many are asked for at once */
+    SPARE_IDLE_MS = 2,
 };
 
 struct watch; /* events.h */
@@ -68,6 +69,7 @@ struct namespaces {
     struct fresh_namespace spares[SPARES_MAX];
     size_t spares_count;
     size_t spares_wanted; /* none before one was asked for */
+    size_t spares_due;    /* of those that lack: as many namespaces have come or gone since one was made */
     int own_fd;
 };
 
@@ -79,7 +81,8 @@ int namespaces_open(struct namespaces *namespaces, const char *path, struct name
 
 /* Makes one of the namespaces that will be asked for, if one is lacking; to be called while there is nothing else to do. */
 int namespaces_spare(struct namespaces *namespaces, struct error *error);
-bool namespaces_lack_spares(const struct namespaces *namespaces);
+/* For how long nothing shall have come before that; -1: none is lacking. */
+int namespaces_spare_wait_ms(const struct namespaces *namespaces);
 
 /* A new namespace, bound at the path. EEXIST: one is bound there. */
 int namespaces_add(struct namespaces *namespaces, const char *path, struct error *error);

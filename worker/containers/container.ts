@@ -628,8 +628,11 @@ export class Container {
     life.over.resolve(exit);
     this.#logEnded?.resolve();
     this.#wake("exit");
+    // While its monitor clears up, and before anything is removed that says it was there.
+    const released = decision.restart ? undefined : this.#releaseNetwork();
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
+    await released;
     if (isRemoved) return this.#eraseAfterClients();
     this.#clearState();
     if (decision.restart) this.#restartLater(decision.delayMs);

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import { Namespace } from "./core/namespace.ts";
 import type { NetObject } from "./core/objects.ts";
+import { routedVeth } from "./core/routed-veth.ts";
 import { planChanges } from "./operations.ts";
 
 test("with a link that is made anew the routes are put again that prefer an address of it, on whatever link they are", () => {
@@ -40,4 +41,47 @@ test("with a link that is made anew the routes are put again that prefer an addr
     operations.map((operation) => `${operation.op} ${"destination" in operation ? operation.destination : ""}`.trim()),
     ["link-delete", "link-add", "address-set", "route-replace 100.64.4.2/32"],
   );
+});
+
+test("a link of a local network is made in place of one that the kernel has not deleted yet, and is left to it as well", () => {
+  const { host } = routedVeth({
+    sandboxId: "one",
+    namespace: "/netns/one",
+    interfaceName: "eth0",
+    kind: "local",
+    address: "172.17.0.2",
+    subnet: "172.17.0.0/16",
+    gateway: "172.17.0.1",
+    mac: "02:42:ac:11:00:02",
+    mtu: 1500,
+    isDefaultRoute: true,
+    leadsToHost: false,
+    leadsToResolver: false,
+    isIsolated: false,
+  });
+  const namespace = new Namespace("");
+  const plan = (isGoing: boolean): string[] =>
+    planChanges(namespace, namespace.take().changes, { recreate: false, partial: false, isGoing: () => isGoing })
+      .batches.flatMap(({ operations }) => operations)
+      .map(({ op }) => op);
+  // Elements need their table, which is not what this is about.
+  const links = host.filter(({ type }) => type !== "element");
+  namespace.set("sandbox one", links);
+  assert.deepEqual(plan(false), [
+    "link-delete",
+    "link-add",
+    "sysctl-write",
+    "sysctl-write",
+    "sysctl-write",
+    "neighbour-set",
+    "route-replace",
+  ]);
+  namespace.set("sandbox one", []);
+  // And it is nobody's from then on.
+  assert.deepEqual(plan(true), ["route-delete", "neighbour-delete", "link-set"]);
+  namespace.set("sandbox one", links);
+  plan(false);
+  // It leaves the network and goes on: nothing else would delete the link.
+  namespace.set("sandbox one", []);
+  assert.deepEqual(plan(false), ["link-delete"]);
 });

@@ -62,8 +62,10 @@ export function planChanges(namespace: Namespace, changes: readonly ObjectChange
   for (const change of all) {
     const { before, after } = change;
     const object = after ?? before;
-    if (object === undefined || isLeft(change)) continue;
-    if (isNft(object)) {
+    if (object === undefined) continue;
+    if (isLeft(change)) {
+      down.push({ rank: rankOf(object), operations: [leaving(object)] });
+    } else if (isNft(object)) {
       nft.add(before, after);
     } else if (after === undefined) {
       down.push({ rank: rankOf(object), operations: removal(object, lostLinks) });
@@ -119,9 +121,17 @@ function nature({ how }: LinkObject): unknown {
   }
 }
 
-/** Its name is not used again soon, so nobody has to wait until it is gone: deleting a link is what takes the kernel longest. */
+/** Nobody has to wait until it is gone: deleting a link is what takes the kernel longest. */
 const isLeftToKernel = (link: LinkObject): link is LinkObject & { how: { kind: "veth" } } =>
   link.how.kind === "veth" && link.how.isLeftToKernel === true;
+
+/** It is nobody's from now on: what becomes of it is no difference from what is wanted, and no news. */
+const leaving = (object: NetObject): Operation => ({
+  op: "link-set",
+  name: "name" in object ? object.name : "",
+  alias: "",
+  ignore: ["ENODEV"],
+});
 
 function droppedLinks(changes: readonly ObjectChange[]): string[] {
   return changes.flatMap(({ before, after }) => (before?.type === "link" && after === undefined ? [before.name] : []));
@@ -209,14 +219,15 @@ function linkOperations(
       return { own: [set], host: [{ ...add, ...born, target: path }] };
     }
     case "veth": {
-      const { peerNamespace, peerName, peerMac, peerMtu } = how;
+      const { peerNamespace, peerName, peerMac, peerMtu, mayBeLeft } = how;
       const peer = {
         name: peerName,
         namespace: peerNamespace,
         ...(peerMac === "" ? {} : { mac: peerMac }),
         ...(peerMtu === 0 ? {} : { mtu: peerMtu }),
       };
-      return { own: [{ op: "link-add", name, kind: "veth", peer, ...settings }], host: [] };
+      const left = mayBeLeft === true ? [{ op: "link-delete", name, ignore: ["ENODEV"] } as const] : [];
+      return { own: [...left, { op: "link-add", name, kind: "veth", peer, ...settings }], host: [] };
     }
     case "bridge":
     case "dummy":

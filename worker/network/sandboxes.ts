@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
 
 import type { Logger } from "../../lib/runtime/index.ts";
 import type {
@@ -132,7 +133,10 @@ export class SandboxKeeper implements Sandboxes {
         ...(before === undefined ? [] : this.#namespaces(before)),
       ]);
       // Both at once: what is built and has no record, because all ended in between, is cleared away at the next start.
-      const [written, built] = await Promise.allSettled([records.put(record), engine.settle([...namespaces])]);
+      const building = engine.settle([...namespaces]);
+      // Once the kernel has been asked, so that it works meanwhile.
+      const writing = turn().then(() => records.put(record));
+      const [written, built] = await Promise.allSettled([writing, building]);
       for (const part of [written, built]) if (part.status === "rejected") throw part.reason;
       signal.throwIfAborted();
       return this.#sandbox(record);

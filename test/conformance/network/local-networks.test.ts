@@ -322,6 +322,18 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
     });
   });
 
+  test("a fixed address is the next container's at once, though what it ran keeps the link of the one before", async () => {
+    const fixed = "10.55.0.77";
+    for (const name of ["fixed1", "fixed2", "fixed3"]) {
+      await attach(name, [], [], {
+        networks: [bridgeWish(networkIds.get("plain") ?? "", "plain", { address: fixed })],
+      });
+      assert.match(get("p1", fixed, 80), seen(name, address("p1")));
+      await host.networks.sandboxes.release(id(name));
+      assert.match(briefly("p1", fixed, 80), /ERR/);
+    }
+  });
+
   test("skepd starts again: containers, ports and networks are as they were, and connections live", async () => {
     const client = world.hold("far", "10.99.0.1", 8080);
     await client.ask();

@@ -168,14 +168,22 @@ describe("the host's side of the model", () => {
     assert.deepEqual(targets({ bridges: [onBridge(dark, 2)] }), []);
   });
 
-  test("connections of a sandbox are forgotten when its address goes", () => {
+  test("connections that led to a sandbox are forgotten when its address goes", () => {
     const { model } = build();
-    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2", bridges: [onBridge(blue, 2)] }));
+    const ports = [publish({})];
+    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2", bridges: [onBridge(blue, 2)], ports }));
     model.namespaces.get("")?.take();
-    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2" }));
+    model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2", ports }));
     assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "172.18.0.2" }]);
     model.sandbox("c1", undefined);
     assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "100.64.0.2" }]);
+    // To a container without ports nothing leads, and to a task the mesh may: else nobody looks among all connections.
+    model.sandbox("c2", sandbox({ id: "c2", gatewayAddress: "100.64.0.3", bridges: [onBridge(blue, 3)] }));
+    model.sandbox("c2", undefined);
+    assert.deepEqual(model.namespaces.get("")?.take().forgotten, []);
+    model.sandbox("t1", sandbox({ id: "t1", gatewayAddress: "100.64.4.2" }));
+    model.sandbox("t1", undefined);
+    assert.deepEqual(model.namespaces.get("")?.take().forgotten, [{ destination: "", replySource: "100.64.4.2" }]);
   });
 
   describe("with an encrypted mesh", () => {

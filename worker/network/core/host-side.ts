@@ -307,33 +307,39 @@ class HostPart implements Part {
 
   #connect(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
     this.#use6(`sandbox ${id}`, after !== undefined && this.#gateway6(after) !== "");
-    const veths = after === undefined ? [] : this.#veths(after);
+    const veths = after === undefined ? [] : this.#veths(after).map(routedVeth);
     this.#set(
       `sandbox ${id}`,
-      veths.flatMap((veth) => routedVeth(veth).host),
+      veths.flatMap(({ host }) => host),
     );
     const namespacePath = (after ?? before)?.namespacePath;
     if (namespacePath !== undefined) {
       this.#placement.set(
         namespacePath,
         insideGroup,
-        veths.flatMap((veth) => routedVeth(veth).inside),
+        veths.flatMap(({ inside }) => inside),
       );
     }
     this.#ports(id, after);
-    for (const address of this.#addressesOf(before)) {
-      if (!this.#addressesOf(after).includes(address)) this.#placement.forget(hostPath, connectionsOf(address));
+    const kept = this.#ledTo(after);
+    for (const address of this.#ledTo(before)) {
+      if (!kept.includes(address)) this.#placement.forget(hostPath, connectionsOf(address));
     }
   }
 
-  /** At which the host answers for it. */
-  #addressesOf(facts: SandboxFacts | undefined): string[] {
+  /** Its addresses that others may have been led to, by its ports or the mesh: what they sent to the host goes there. */
+  #ledTo(facts: SandboxFacts | undefined): string[] {
     if (facts === undefined) return [];
-    const local = facts.bridges.flatMap(({ address, address6 }) => [
+    const { gatewayAddress, bridges, ports } = facts;
+    const local = bridges.flatMap(({ address, address6 }) => [
       addressOf(address) ?? "",
       parseCidr6(address6 ?? "")?.address ?? "",
     ]);
-    return [facts.gatewayAddress, this.#gateway6(facts), ...local].filter((address) => address !== "");
+    const gateways = [gatewayAddress, this.#gateway6(facts)];
+    // The mesh leads to tasks alone.
+    const isTask = nodeOfGateway(gatewayAddress) !== undefined;
+    const led = [...(isTask || ports.length > 0 ? gateways : []), ...(ports.length > 0 ? local : [])];
+    return led.filter((address) => address !== "");
   }
 
   /** Of gw0; empty: it has none. */

@@ -43,8 +43,10 @@ export interface LinkObject {
         readonly peerName: string;
         readonly peerMac: string;
         readonly peerMtu: number;
-        /** Nothing else will soon have its name: when its far end's namespace goes, the kernel may delete it in its own time. */
+        /** When its far end's namespace goes, the kernel deletes it in its own time: nobody waits for that. */
         readonly isLeftToKernel?: true;
+        /** Its name may be that of one which the kernel has not got round to deleting. */
+        readonly mayBeLeft?: true;
       };
   /** Without `skep:`; what the link is for: a sandbox's id, a network's id. Empty with `existing`. */
   readonly owner: string;

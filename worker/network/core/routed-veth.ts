@@ -62,8 +62,9 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
         peerName: interfaceName,
         peerMac: mac,
         peerMtu: mtu,
+        isLeftToKernel: true,
         // Gateway addresses, and so these names, are given again last; an address of a local network may be fixed.
-        ...(veth.kind === "gateway" ? { isLeftToKernel: true } : {}),
+        ...(veth.kind === "local" ? { mayBeLeft: true } : {}),
       },
       owner: sandboxId,
       mac: hostRouterMac,
