@@ -108,6 +108,11 @@ export class Api {
     });
   }
 
+  /** So many requests will be under way at once, soon. */
+  expect(count: number): void {
+    this.#wire?.expect(count);
+  }
+
   close(): void {
     this.#wire?.close();
     this.#agent?.destroy();

@@ -207,3 +207,27 @@ test("what would be a second request is not sent", async () => {
   const request = { method: "GET", path: "/x", body: undefined, signal: undefined };
   assert.throws(() => void wire.ask({ ...request, headers: { A: "b\r\nC: d" } }), /has a line's end/);
 });
+
+test("connections that are expected are opened once, carry what is asked at once, and one that broke is not used", async () => {
+  const opened = async (count: number): Promise<void> => {
+    while (connections.length < count) await once(server, "connection");
+  };
+  answer = (request, socket) => {
+    if (!request.startsWith("GET /last")) return;
+    for (const one of connections.slice(0, 3)) one.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    if (!connections.slice(0, 3).includes(socket)) socket.write("HTTP/1.1 500 Other\r\nContent-Length: 0\r\n\r\n");
+  };
+  wire.expect(3);
+  wire.expect(3);
+  await opened(3);
+  const answers = await Promise.all([ask("/first"), ask("/second"), ask("/last")]);
+  assert.deepEqual(await Promise.all(answers.map((one) => readText(one))), ["ok", "ok", "ok"]);
+  assert.equal(connections.length, 3);
+  // They rest again; the daemon lets go of all of them.
+  const gone = connections.map((one) => once(one, "close"));
+  for (const one of connections) one.end();
+  await Promise.all(gone);
+  answer = (_request, socket) => socket.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew");
+  assert.equal(await readText(await ask("/more")), "new");
+  assert.equal(connections.length, 4);
+});

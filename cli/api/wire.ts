@@ -34,6 +34,8 @@ interface Upgraded {
 type Address = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
 const headBytesMax = 64 * 1024;
+/** Connections that rest: a command has no more than three requests under way. */
+const idleMax = 3;
 /** A chunk's length in hexadecimal, and its extensions. */
 const chunkLineMax = 256;
 
@@ -41,7 +43,8 @@ const chunkLineMax = 256;
 export class Wire {
   readonly #address: Address;
   readonly #sockets = new Set<Socket>();
-  #idle: { readonly socket: Socket; readonly take: () => void } | undefined;
+  /** The one that rests for longest is taken first. */
+  readonly #idle: { readonly socket: Socket; readonly take: () => void }[] = [];
 
   constructor(address: Address) {
     this.#address = address;
@@ -59,6 +62,11 @@ export class Wire {
   /** @returns the upgraded connection, or the answer of a daemon that does not agree */
   upgrade(request: WireRequest): Promise<Upgraded | Answer> {
     return this.#send(request);
+  }
+
+  /** So many requests will be under way at once: their connections are opened now. */
+  expect(count: number): void {
+    for (let at = this.#idle.length; at < Math.min(count, idleMax); at++) this.#rest(this.#connect());
   }
 
   close(): void {
@@ -87,12 +95,13 @@ export class Wire {
   }
 
   #socket(): Socket {
-    const idle = this.#idle;
-    if (idle !== undefined) {
-      this.#idle = undefined;
-      idle.take();
-      return idle.socket;
-    }
+    const idle = this.#idle.shift();
+    if (idle === undefined) return this.#connect();
+    idle.take();
+    return idle.socket;
+  }
+
+  #connect(): Socket {
     const socket = "socketPath" in this.#address ? connect(this.#address.socketPath) : connect(this.#address);
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
@@ -103,21 +112,22 @@ export class Wire {
 
   /** Until the next request; nothing is waited for meanwhile. */
   #rest(socket: Socket): void {
-    if (this.#idle !== undefined || socket.destroyed) {
+    if (this.#idle.length >= idleMax || socket.destroyed) {
       socket.destroy();
       return;
     }
     // The daemon lets go of it, or says what nobody has asked for.
     const events = ["end", "close", "data"] as const;
     const drop = (): void => {
-      if (this.#idle?.socket === socket) this.#idle = undefined;
+      const at = this.#idle.findIndex((idle) => idle.socket === socket);
+      if (at >= 0) this.#idle.splice(at, 1);
       socket.destroy();
     };
     const take = (): void => {
       for (const event of events) socket.off(event, drop);
       socket.ref();
     };
-    this.#idle = { socket, take };
+    this.#idle.push({ socket, take });
     for (const event of events) socket.on(event, drop);
     socket.unref();
     socket.resume();

@@ -1,5 +1,6 @@
 /** `run`, `create`, `start -a` and `attach`: containers with their streams. */
 import { rmSync, statSync, writeFileSync } from "node:fs";
+import type { Duplex, Readable } from "node:stream";
 import { inPath, readText, type Api } from "../api/client.ts";
 import { registryAuth } from "../api/registry.ts";
 import { jsonLines } from "../api/streams.ts";
@@ -53,7 +54,8 @@ async function runContainer(
     throw new CommandError("the input device is not a TTY", 1);
   }
   const attaching = attachingOf(flags, detached);
-  const id = await createContainer(session, flags, args, attaching);
+  // To attach, to wait and to start.
+  const id = await createContainer(session, flags, args, attaching, detached ? 0 : 2);
   if (detached) {
     await api.post(`/containers/${id}/start`);
     session.print(id);
@@ -86,9 +88,10 @@ interface Hold {
  */
 async function hold(session: Session, api: Api, path: string, options: Hold): Promise<number> {
   const { attaching, tty } = options;
-  const attachesAny = attaching.stdin || attaching.stdout || attaching.stderr;
-  const stream = attachesAny ? await api.hijack(`${path}/attach`, { query: attachQuery(attaching) }) : undefined;
-  const waiting = await api.open("POST", `${path}/wait`, { query: { condition: options.condition } });
+  const [stream, waiting] = await attachAndWait(api, path, options);
+  // What follows is done while the daemon starts it.
+  const starting = options.starts ? api.post(`${path}/start`) : Promise.resolve();
+  starting.catch(() => undefined); // who waits for it below hears of it
   const endSignals = options.passSignals && !tty ? passSignals(session, api, path) : undefined;
   let endSize: (() => void) | undefined;
   try {
@@ -96,14 +99,12 @@ async function hold(session: Session, api: Api, path: string, options: Hold): Pr
       stream === undefined
         ? Promise.resolve("ended" as const)
         : converse(session, { stream, tty, stdin: attaching.stdin, detachKeys: options.detachKeys });
-    if (options.starts) {
-      try {
-        await api.post(`${path}/start`);
-      } catch (error) {
-        stream?.destroy();
-        await talking;
-        throw error;
-      }
+    try {
+      await starting;
+    } catch (error) {
+      stream?.destroy();
+      await talking;
+      throw error;
     }
     if (tty && session.stdout.isTTY === true) endSize = keepSize(session, api, path);
     return (await talking) === "detached" ? 0 : exitCodeOf(await readText(waiting));
@@ -112,6 +113,23 @@ async function hold(session: Session, api: Api, path: string, options: Hold): Pr
     endSignals?.();
     endSize?.();
   }
+}
+
+/** Both at once: neither needs the other, and both are there before it starts. */
+async function attachAndWait(
+  api: Api,
+  path: string,
+  { attaching, condition }: Hold,
+): Promise<readonly [Duplex | undefined, Readable]> {
+  const attachesAny = attaching.stdin || attaching.stdout || attaching.stderr;
+  const [attached, waited] = await Promise.allSettled([
+    attachesAny ? api.hijack(`${path}/attach`, { query: attachQuery(attaching) }) : undefined,
+    api.open("POST", `${path}/wait`, { query: { condition } }),
+  ]);
+  if (attached.status === "fulfilled" && waited.status === "fulfilled") return [attached.value, waited.value];
+  if (attached.status === "fulfilled") attached.value?.destroy();
+  if (waited.status === "fulfilled") waited.value.destroy();
+  throw (attached.status === "rejected" ? attached : (waited as PromiseRejectedResult)).reason as Error;
 }
 
 function exitCodeOf(text: string): number {
@@ -136,12 +154,17 @@ export const create = command({
   },
 });
 
-/** Creates it, and pulls the image when the daemon has none. @returns its id */
+/**
+ * Creates it, and pulls the image when the daemon has none.
+ * @param connections  that will be needed next, besides the one that this uses
+ * @returns its id
+ */
 async function createContainer(
   session: Session,
   flags: CreateValues,
   args: readonly string[],
   attaching: Attaching,
+  connections = 0,
 ): Promise<string> {
   const api = await session.api();
   const [image = ""] = args;
@@ -154,8 +177,14 @@ async function createContainer(
   }
   const size = flags.tty === true ? sizeOf(session) : ([0, 0] as const);
   const body = createBody(flags, args, attaching, { env: session.env, size });
-  const make = (): Promise<{ Id: string; Warnings?: string[] | null }> =>
-    api.post("/containers/create", { query: { name: flags.name, platform }, body });
+  const make = (): Promise<{ Id: string; Warnings?: string[] | null }> => {
+    const making = api.post<{ Id: string; Warnings?: string[] | null }>("/containers/create", {
+      query: { name: flags.name, platform },
+      body,
+    });
+    api.expect(connections);
+    return making;
+  };
   if (pull === "always") await pullImage(session, image, platform, flags.quiet === true);
   let made;
   try {

@@ -17,17 +17,18 @@ export interface Attached {
 /** Copies until the container's output ends, or the keys were pressed. */
 export async function converse(session: Session, attached: Attached): Promise<"ended" | "detached"> {
   const { stream, tty } = attached;
-  const { stdin } = session;
+  // Opened by who reads it alone.
+  const stdin = attached.stdin ? session.stdin : undefined;
   // A broken connection shows as an end of the output.
   stream.on("error", () => stream.destroy());
   let detached = (): void => undefined;
   const detaching = new Promise<"detached">((resolve) => {
     detached = () => resolve("detached");
   });
-  const raw = attached.stdin && tty && stdin.isTTY === true;
+  const raw = tty && stdin?.isTTY === true;
   const keys = tty ? detachSequence(attached.detachKeys) : undefined;
-  const forward = attached.stdin ? forwarder(stream, keys, detached) : undefined;
-  if (forward === undefined) stream.end();
+  const forward = forwarder(stream, keys, detached);
+  if (stdin === undefined) stream.end();
   else {
     if (raw) stdin.setRawMode?.(true);
     stdin.on("data", forward);
@@ -40,10 +41,8 @@ export async function converse(session: Session, attached: Attached): Promise<"e
     if (how === "detached") stream.destroy();
     return how;
   } finally {
-    if (forward !== undefined) {
-      stdin.off("data", forward);
-      stdin.pause();
-    }
+    stdin?.off("data", forward);
+    stdin?.pause();
     if (raw) stdin.setRawMode?.(false);
   }
 }
