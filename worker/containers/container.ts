@@ -342,8 +342,25 @@ export class Container {
     start: () => Promise<void>,
     places?: Life["places"],
   ): Promise<void> {
-    const { settings, tasks } = this.#host;
+    const { settings, tasks, records } = this.#host;
     await connection.send({ type: "wait" });
+    const plan = this.#healthPlan();
+    const record: ContainerRecord = {
+      ...this.#record,
+      state: {
+        ...this.#record.state,
+        status: this.#record.state.status === "paused" ? "paused" : "running",
+        pid,
+        startedAtMs: settings.clock.wallMs(),
+        exit: undefined,
+        error: "",
+        restarting: false,
+        health: plan === undefined ? noHealth : startingHealth,
+      },
+    };
+    // One that is removed when it ends may be said to run before it does: it is removed after a crash in between, too.
+    const written = record.hostConfig.AutoRemove === true ? records.put(record) : undefined;
+    written?.catch(() => undefined); // it is waited for below
     await start();
     const life: Life = {
       connection,
@@ -357,16 +374,8 @@ export class Container {
     };
     this.#life = life;
     this.#logEnded = Promise.withResolvers();
-    const plan = this.#healthPlan();
-    await this.#update({
-      status: this.#record.state.status === "paused" ? "paused" : "running",
-      pid,
-      startedAtMs: settings.clock.wallMs(),
-      exit: undefined,
-      error: "",
-      restarting: false,
-      health: plan === undefined ? noHealth : startingHealth,
-    });
+    await (written ?? records.put(record));
+    this.#show(record);
     this.#emit("start");
     tasks.start(`watch ${this.id}`, () => this.#watch(life));
     if (plan !== undefined)
@@ -629,7 +638,11 @@ export class Container {
     this.#logEnded?.resolve();
     this.#wake("exit");
     // While its monitor clears up, and before anything is removed that says it was there.
-    const released = decision.restart ? undefined : this.#releaseNetwork();
+    const released = Promise.all([
+      decision.restart ? undefined : this.#releaseNetwork(),
+      isRemoved ? this.#host.settings.rootfs.release(this.id) : undefined,
+    ]);
+    released.catch(() => undefined); // it is waited for below
     await this.#awaitMonitorEnd(life.connection);
     life.connection[Symbol.dispose]();
     await released;
