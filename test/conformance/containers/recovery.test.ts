@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
+import { openRecords } from "../../../worker/containers/records.ts";
 import { anyRuntime, TestWorker } from "./host.ts";
 
 const runtime = anyRuntime();
@@ -146,6 +147,35 @@ test(
       await container.start();
       assert.equal(readFileSync(join(state, "hostname"), "utf8"), "old\n");
       assert.equal((await worker.exec(container, ["true"])).code, 0);
+    } finally {
+      await worker.close();
+    }
+  },
+);
+
+test(
+  "one that removes itself, whose record says that it runs before it did when the daemon died, is removed",
+  { skip: runtime.skip, timeout: 60_000 },
+  async () => {
+    const worker = new TestWorker(runtime.path);
+    try {
+      await worker.open();
+      const { id } = await worker.create(["true"], { AutoRemove: true });
+      const kept = await worker.create(["true"], {});
+      await worker.containers[Symbol.asyncDispose]();
+      // The disk was faster than the monitor.
+      const records = await openRecords(join(worker.settings.dataDirectory, "db"));
+      const record = (await records.all()).find((one) => one.id === id);
+      assert.ok(record !== undefined);
+      await records.put({ ...record, state: { ...record.state, status: "running", pid: 1, startedAtMs: 1 } });
+      await records[Symbol.asyncDispose]();
+
+      await worker.open();
+      assert.deepEqual(
+        worker.containers.list().map((container) => container.id),
+        [kept.id],
+      );
+      assert.deepEqual(readdirSync(join(worker.settings.dataDirectory, "containers")), [kept.id]);
     } finally {
       await worker.close();
     }
