@@ -51,10 +51,7 @@ export function wrongPorts(config: ContainerConfig, host: HostConfig): string | 
     for (const { HostPort = "", HostIp = "" } of bindings ?? []) {
       if (readRange(HostPort) === undefined)
         return `invalid port specification: ${JSON.stringify(HostPort.slice(0, 64))}`;
-      const address = hostAddressOf(HostIp);
-      if (address === undefined) return `invalid IP address: ${HostIp.slice(0, 64)}`;
-      if (address === "::1")
-        return "cannot publish on [::1]: the kernel leads nothing from IPv6's loopback to a container; publish on 127.0.0.1, or on an address of the host";
+      if (hostAddressOf(HostIp) === undefined) return `invalid IP address: ${HostIp.slice(0, 64)}`;
     }
   }
   return undefined;

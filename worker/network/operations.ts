@@ -275,7 +275,7 @@ function addition(object: PlainObject): Operation[] {
       return [{ op: "rule-add", preference: priority, ...of, mark, mask, table, ignore: ["EEXIST"] }];
     }
     case "route": {
-      const { destination, link, via, onlink, source, table } = object;
+      const { destination, link, via, onlink, source, table, localMetric } = object;
       return [
         {
           op: "route-replace",
@@ -285,6 +285,7 @@ function addition(object: PlainObject): Operation[] {
           ...(onlink ? { onlink } : {}),
           ...(source === "" ? {} : { source }),
           ...(table === mainTable ? {} : { table }),
+          ...localOf(localMetric),
         },
       ];
     }
@@ -318,18 +319,22 @@ function removal(object: PlainObject | LinkObject, lostLinks: ReadonlySet<string
       return [{ op: "rule-delete", preference: priority, ...of, mark, mask, table, ignore: ["ENOENT"] }];
     }
     case "route": {
-      const { destination, table } = object;
+      const { destination, table, localMetric } = object;
       return [
         {
           op: "route-delete",
           destination,
           ...(table === mainTable ? {} : { table }),
+          ...localOf(localMetric),
           ignore: ["ESRCH", "ENODEV"],
         },
       ];
     }
   }
 }
+
+const localOf = (metric: number | undefined): { type?: "local"; metric?: number } =>
+  metric === undefined ? {} : { type: "local", metric };
 
 /** Changes of tables, chains and elements of one namespace. */
 class NftChanges {
@@ -633,7 +638,7 @@ function foundObjects({ links, dump, tunnels, rules }: Found): Map<string, NetOb
   }
   for (const { address, link, mac } of dump.neighbours ?? []) objects.push({ type: "neighbour", link, address, mac });
   for (const { mac, link, destination } of dump.fdb ?? []) objects.push({ type: "fdb", link, mac, destination });
-  for (const { destination, link, via, onlink, source, table, protocol } of dump.routes ?? []) {
+  for (const { destination, type, link, via, onlink, source, table, metric, protocol } of dump.routes ?? []) {
     if ((protocol ?? ownProtocol) !== ownProtocol) continue;
     objects.push({
       type: "route",
@@ -643,6 +648,7 @@ function foundObjects({ links, dump, tunnels, rules }: Found): Map<string, NetOb
       via: via ?? "",
       onlink: onlink ?? false,
       source: source ?? "",
+      ...(type === "local" && metric !== undefined ? { localMetric: metric } : {}),
     });
   }
   for (const { preference, mark, mask, table, family, protocol } of dump.rules ?? []) {

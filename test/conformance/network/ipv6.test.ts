@@ -141,13 +141,16 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
         published(0),
         published(8081, { hostAddress: "127.0.0.1" }),
         published(8084, { hostAddress: "fd99::1" }),
+        published(8085, { hostAddress: "::1" }),
       ];
       const udp = published(8080, { protocol: "udp" });
+      // The first of the node's block, as with 127.0.0.1.
+      const loopback = "fd73:6b65:7002::6440:401";
       await attach("pub", 1, networks, [...ports, udp]);
       const chosen = sandboxes.get("pub")?.ports ?? [];
       assert.deepEqual(
         chosen.map(({ hostAddress, protocol }) => `${hostAddress} ${protocol}`),
-        [" tcp", ":: tcp", " tcp", ":: tcp", "127.0.0.1 tcp", "fd99::1 tcp", " udp", ":: udp"],
+        [" tcp", ":: tcp", " tcp", ":: tcp", "127.0.0.1 tcp", "fd99::1 tcp", "::1 tcp", " udp", ":: udp"],
       );
       assert.equal(chosen[2]?.publishedPort, chosen[3]?.publishedPort);
       for (const more of [[], ["-u"]]) {
@@ -156,12 +159,15 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
         assert.match(get("a1", "fd99::1", 8080, ...more), seen("pub", address("a1")));
         assert.match(get("b1", "fd00:62::1", 8080, ...more), seen("pub", address("b1")));
         assert.match(get("pub", "fd99::1", 8080, ...more), seen("pub", "fd00:61::1"));
+        assert.match(get("h1", "::1", 8080, ...more), seen("pub", loopback));
       }
       assert.match(get("near", "fd99::1", chosen[3]?.publishedPort ?? 0), seen("pub", "fd99::100"));
       assert.match(briefly("near", "fd99::1", 8081), /ERR/);
       assert.match(get("near", "fd99::1", 8084), seen("pub", "fd99::100"));
       assert.match(get("b1", "fd00:62::1", 8084), /refused/);
-      assert.match(get("h1", "::1", 8080), /refused/);
+      assert.match(get("h1", "::1", 8085), seen("pub", loopback));
+      assert.match(get("near", "fd99::1", 8085), /refused/);
+      assert.match(get("h1", "::1", 8086), /refused/);
       assert.match(world.attempt("h1", [world.probe, "serve", "x", "8080", "::"]), /in use/);
       await host(1).networks.sandboxes.release(id("pub"));
       sandboxes.delete("pub");

@@ -58,6 +58,11 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     const hex = (high: unknown, low: unknown): string => (Number(high) * 256 + Number(low)).toString(16);
     return `fd73:6b65:7002::${hex(a, b)}:${hex(c, d)}`;
   };
+  /** The host's end of its gw0. */
+  const linkOf = (name: string): string => {
+    const parts = (box(name).sandbox.gatewayAddress ?? "").split(".");
+    return `skepg${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
+  };
   const task = (name: string, more: Partial<EndpointRecord> = {}): EndpointRecord => ({
     ...taskOf(id(name), box(name).number, box(name).sandbox.gatewayAddress ?? ""),
     ...more,
@@ -150,6 +155,8 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
           for (const one of numbers)
             expect(`h${one}`, own(entry), one === at && one !== entry ? gateway(entry) : own(one), udp);
         }
+        // By its loopback a host has no address that a task could answer to.
+        for (const one of numbers) expect(`h${one}`, "::1", gateway(one), udp);
       }
     }
     assert.deepEqual(wrong, []);
@@ -162,6 +169,8 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     for (const entry of numbers) {
       const answer = world.attempt("far", [world.probe, "sctp-get", own(entry), "7000"]);
       assert.match(answer, /^w3 peer=\[fd98::2\]:\d+$/, `through ${entry}`);
+      const looped = world.attempt(`h${entry}`, [world.probe, "sctp-get", "::1", "7000"]);
+      assert.match(looped, new RegExp(`^w3 peer=\\[${gateway(entry)}\\]:\\d+$`), `by the loopback of ${entry}`);
     }
     world.end(server);
   });
@@ -171,7 +180,34 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     const answers = world.attempt("far", [world.probe, "many", own(1), "8080", "90"]).split("\n");
     assert.deepEqual(new Set(answers.map((answer) => answer.split(" ")[0])), new Set(backends.map(id)));
     await serve();
-    for (const udp of [[], ["-u"]]) assert.match(get("far", own(1), 8080, ...udp), /refused/);
+    for (const udp of [[], ["-u"]]) {
+      for (const [from, to] of [
+        ["far", own(1)],
+        ["h1", "::1"],
+      ] as const)
+        assert.match(get(from, to, 8080, ...udp), /refused/, `${from} to ${to}`);
+    }
+  });
+
+  test("who sends to ::1, or from it, over a link is not heard by what listens there", async () => {
+    const receiver = await world.receive("h1", 7102, 6);
+    // The container does without a loopback of its own, so that its datagrams to that address leave it.
+    world.ip(id("k1"), "-6 route del local ::1 dev lo table local");
+    world.ip(id("k1"), `-6 route add ::1/128 via ${gateway(1)} dev gw0`);
+    world.exec(id("k1"), [world.probe, "send", "::1", "7102", "to the loopback", "-s", address("k1")]);
+    world.ip(id("k1"), "-6 route del ::1/128 dev gw0");
+    const forge =
+      "table ip6 forge { chain out { type nat hook postrouting priority srcnat; udp dport 7102 snat to ::1; }; }";
+    world.exec(id("k1"), ["nft", forge]);
+    world.exec(id("k1"), [world.probe, "send", gateway(1), "7102", "from the loopback", "-s", address("k1")]);
+    world.exec(id("k1"), ["nft", "delete table ip6 forge"]);
+    world.ip(id("k1"), "-6 route add local ::1 dev lo table local");
+    world.exec(id("k1"), [world.probe, "send", gateway(1), "7102", "honest", "-s", address("k1")]);
+    await receiver.until("honest");
+    await receiver.end();
+    assert.deepEqual(receiver.heard, ["honest"]);
+    // The way that answers take, and nobody else, is there all the same.
+    assert.match(world.ip("h1", `-6 route show table local dev ${linkOf("k1")}`), /local ::1/);
   });
 
   test("one client port through two hosts to one task: both connections live", async () => {
@@ -203,6 +239,7 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     // Routers of IPv6 cut nothing; what is too long for the mesh's link is told to the sender, who cuts from then on.
     briefly("far", own(1), 8080, "-u", "-l", "20000");
     assert.match(get("far", own(1), 8080, "-u", "-l", "20000"), seen("w2", "fd98::2"));
+    for (const one of numbers) assert.match(get(`h${one}`, "::1", 8080, "-u", "-l", "20000"), seen("w2", gateway(one)));
   });
 
   test("a host-mode port is on its host alone; one that a process has stays its own, of each family by itself", async () => {
@@ -267,8 +304,7 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     await receiver.end();
     assert.deepEqual(receiver.heard, ["honest"]);
     await world.serve("h1", 8222, "::");
-    const parts = (box("k1").sandbox.gatewayAddress ?? "").split(".");
-    const link = `skepg${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
+    const link = linkOf("k1");
     world.ip("h1", `addr add fe80::99/64 dev ${link} nodad`);
     const shell = "exec 3<>/dev/tcp/fe80::99%gw0/8222 && echo reached";
     assert.doesNotMatch(world.attempt(id("k1"), ["timeout", "1", "bash", "-c", shell]), /reached/);
@@ -384,6 +420,21 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
         ]);
         return [one, other].every((answer) => answer.startsWith(id("w2"))) && out.startsWith("far");
       });
+    test("the ways back to ::1 are deleted: they are put right by themselves", async () => {
+      for (const [backend, link] of [
+        ["w1", linkOf("w1")],
+        ["w2", "skepmesh"],
+      ] as const) {
+        await serve(backend);
+        const isBack = async (): Promise<boolean> =>
+          (await world.getSoon("h1", "::1", 8080, "-w", "2000")).startsWith(id(backend));
+        await eventually(isBack);
+        world.ip("h1", `-6 route del local ::1 dev ${link} table local`);
+        await eventually(isBack);
+        assert.match(world.ip("h1", "-6 route show table local ::1"), /dev lo/);
+      }
+    });
+
     for (const [what, where, command] of [
       ["nft flush ruleset on the entry host", "h1", "nft flush ruleset"],
       ["nft flush ruleset on the task's host", "h2", "nft flush ruleset"],
@@ -409,16 +460,22 @@ describe("the ingress mesh with IPv6", { skip: whySkipped(), timeout: 300_000 },
     test("skepd starts again under traffic: no connection is lost, also while nobody has told it anything yet", async () => {
       await serve("w2");
       const held = hold("far", own(1), 8080);
-      assert.match(await held.ask(), seen("w2", "fd98::2"));
+      const looped = hold("h1", "::1", 8080);
+      const look = async (): Promise<void> => {
+        assert.match(await held.ask(), seen("w2", "fd98::2"));
+        assert.match(await looped.ask(), seen("w2", gateway(1)));
+      };
+      await look();
       for (const number of [1, 2]) {
         await host(number).stop();
         await host(number).start();
         for (let time = 0; time < 3; time += 1) assert.match(get("far", own(1), 8080), seen("w2", "fd98::2"));
-        assert.match(await held.ask(), seen("w2", "fd98::2"));
+        await look();
         await host(number).plane.replace(recordsOf(number, peers, [task("w2")], [web()]));
-        assert.match(await held.ask(), seen("w2", "fd98::2"));
+        await look();
       }
       await held.end();
+      await looped.end();
       for (const number of [1, 2]) {
         await eventually(async () => (await host(number).networks.differences()).length === 0);
       }

@@ -41,7 +41,29 @@ export function hostObjects6(facts: HostFacts): NetObject[] {
   ];
 }
 
+/** The kernel's table of its own addresses, which it asks first (ip-rule(8)). */
+const localTable = 255;
+
+/**
+ * Answers to what this host asked from ::1 come back by this link: conntrack puts ::1 in the place of the gateway address,
+ * and then the kernel takes the way that the address and the link give (there is no route_localnet, and none is needed). Who
+ * sends to ::1 or from it over a link is dropped before any rule is asked (RFC 4291 §2.5.3).
+ * @param metric  no other link's
+ */
+export const loopbackRoute = (link: string, metric: number): NetObject => ({
+  type: "route",
+  table: localTable,
+  destination: "::1/128",
+  link,
+  via: "",
+  onlink: false,
+  source: "",
+  localMetric: metric,
+});
+
 const meshObjects6: readonly NetObject[] = [
+  // Those of veths are addresses of IPv4, which are higher numbers.
+  loopbackRoute(meshLink, replyTable),
   { type: "neighbour", link: meshLink, address: replyHop6, mac: replyHopMac },
   {
     type: "route",
@@ -199,12 +221,12 @@ ${each((one) => `  chain ${one}one {\n    dnat ip6 to ip6 daddr . ${one} dport m
   }
   chain out {
     type nat hook output priority -100; policy accept;
-    ip6 daddr ::1 return
     fib daddr type local ip6 daddr . meta l4proto . th dport vmap @bound
     fib daddr type local meta priority set meta l4proto . th dport map @ports goto leading
   }
   chain post {
     type nat hook postrouting priority srcnat; policy accept;
+    oifname "${linkPattern}" ip6 saddr ::1 snat to ${gateway}
     snat to ip6 saddr . ip6 daddr map @self
 ${swarm(
   `oifname "${meshLink}" ip6 saddr . ip6 daddr @bounce snat to ${gateway}`,

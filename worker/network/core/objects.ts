@@ -79,6 +79,11 @@ export interface RouteObject {
   readonly onlink: boolean;
   /** Preferred source; empty: none. */
   readonly source: string;
+  /**
+   * What comes by this link for the destination is this host's own (type local). IPv6 alone, where routes to one destination
+   * are told apart by their metric: each link's has another.
+   */
+  readonly localMetric?: number;
 }
 
 /** Permanent. */
@@ -225,7 +230,7 @@ export function objectKey(object: NetObject): string {
     case "address":
       return `address ${object.link} ${object.address}`;
     case "route":
-      return `route ${object.table} ${object.destination}`;
+      return `route ${object.table} ${object.destination}${object.localMetric === undefined ? "" : ` metric ${object.localMetric}`}`;
     case "neighbour":
       return `neighbour ${object.link} ${object.address}`;
     case "fdb":

@@ -4,7 +4,8 @@
  * the host's end lets no other source address through. So nobody asks by ARP and nobody can answer in another's name.
  */
 import { element, ownGateway } from "./host.ts";
-import { element6 } from "./host6.ts";
+import { parseAddress } from "./cidr.ts";
+import { element6, loopbackRoute } from "./host6.ts";
 import { hostRouterMac, insideResolver, linkNameOf } from "./names.ts";
 import type { NetObject } from "./objects.ts";
 
@@ -110,12 +111,13 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
   return { host, inside };
 }
 
-function hostObjects6({ v6, mac, isIsolated }: RoutedVeth, link: string): NetObject[] {
+function hostObjects6({ v6, mac, isIsolated, address }: RoutedVeth, link: string): NetObject[] {
   if (v6 === undefined) return [];
   return [
     { type: "neighbour", link, address: v6.address, mac },
     mainRoute(`${v6.address}/128`, link, "", v6.gateway),
     element6("self", [v6.address, v6.address], [v6.gateway]),
+    loopbackRoute(link, parseAddress(address) ?? 0),
     ...(isIsolated ? [element6("isolated", [v6.address])] : []),
   ];
 }

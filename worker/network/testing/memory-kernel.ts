@@ -30,6 +30,9 @@ interface Far {
   readonly name: string;
 }
 
+const keyOfRoute = ({ table = 254, destination, metric }: Route): string =>
+  `${table} ${destination}${metric === undefined ? "" : ` metric ${metric}`}`;
+
 export interface MemoryTunnel {
   privateKey: string;
   listenPort: number;
@@ -173,10 +176,10 @@ export class MemoryKernel implements Kernel {
         return undefined;
       case "route-replace":
         if (operation.link !== undefined && !ns.links.has(operation.link)) fail("ENODEV");
-        ns.routes.set(`${operation.table ?? 254} ${operation.destination}`, operation);
+        ns.routes.set(keyOfRoute(operation), operation);
         return undefined;
       case "route-delete":
-        if (!ns.routes.delete(`${operation.table ?? 254} ${operation.destination}`)) fail("ESRCH");
+        if (!ns.routes.delete(keyOfRoute(operation))) fail("ESRCH");
         return undefined;
       case "neighbour-set":
         if (!ns.links.has(operation.link)) fail("ENODEV");
