@@ -280,6 +280,7 @@ interface Examination {
     readonly underlay: string;
     readonly small: string;
     readonly full: string;
+    readonly full6?: string;
     readonly roundTripMs?: number;
   }[];
   readonly tunnel?: readonly {
@@ -307,10 +308,11 @@ export const doctor = command({
 function printExamination(session: Session, { node, healthy, findings, peers, tunnel = [] }: Examination): void {
   const where = node.number === 0 ? "outside a swarm" : `number ${node.number}, ${node.addr}, MTU ${node.mtu}`;
   session.print(`This node: ${where}`);
-  for (const { nodeId, addr, underlay, small, full, roundTripMs } of peers) {
+  for (const { nodeId, addr, underlay, small, full, full6, roundTripMs } of peers) {
+    const by6 = full6 === undefined ? "" : full6 === "answers" ? ", by IPv6 too" : ", not by IPv6";
     const path =
       full === "answers"
-        ? `reached in ${(roundTripMs ?? 0).toFixed(1)} ms`
+        ? `reached in ${(roundTripMs ?? 0).toFixed(1)} ms${by6}`
         : `small packets: ${small}, full: ${full}, host: ${underlay}`;
     session.print(`Node ${shortId(nodeId)} (${addr}): ${path}`);
   }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { networkInterfaces } from "node:os";
 import { test } from "node:test";
 
 import { Random } from "../../lib/pure/prng.ts";
@@ -12,6 +13,7 @@ const healthy: Observations = {
   number: 1,
   addr: "10.99.0.1",
   mtu: 1450,
+  hasMesh6: false,
   linkMtu: 1500,
   refusal: undefined,
   differences: [],
@@ -51,6 +53,15 @@ test("a path that is narrow, one that is blocked, and a host that is gone are to
   ]);
   assert.deepEqual(kinds({ peers: [peer({ underlay: "silent" })] }), [], "a host may drop what it does not serve");
   assert.deepEqual(kinds({ linkMtu: 1400 }), ["error link-mtu-too-small"]);
+});
+
+test("IPv6 that does not come through is told where IPv4 does, and a link too narrow for it where the mesh has it", () => {
+  assert.deepEqual(kinds({ hasMesh6: true, peers: [peer({ full6: "answers" })] }), []);
+  assert.deepEqual(kinds({ hasMesh6: true, peers: [peer({ full6: "silent" })] }), ["error ipv6-blocked"]);
+  const gone = peer({ full: "silent", small: "silent", full6: "silent" });
+  assert.deepEqual(kinds({ hasMesh6: true, peers: [gone] }), ["error vxlan-blocked"], "one cause is told once");
+  assert.deepEqual(kinds({ mtu: 1200, linkMtu: 1250 }), []);
+  assert.deepEqual(kinds({ hasMesh6: true, mtu: 1200, linkMtu: 1250 }), ["error mtu-too-small-for-ipv6"]);
 });
 
 test("what was put right is a warning, what was not is an error, and many differences are counted", () => {
@@ -122,6 +133,7 @@ test("other nodes are asked by their resolvers, with small packets and full ones
     unserved: [],
     tunnel: async () => undefined,
     meshTunnelBytes: 0,
+    hasMesh6: false,
     clock: realClock,
     port,
     gatewayOf: (number) => `127.0.1.7${number}`,
@@ -135,11 +147,16 @@ test("other nodes are asked by their resolvers, with small packets and full ones
     );
     const [other] = report.peers;
     assert.deepEqual(
-      [report.peers.length, other?.small, other?.full, other?.underlay],
-      [1, "answers", "answers", "answers"],
+      [report.peers.length, other?.small, other?.full, other?.underlay, other?.full6],
+      [1, "answers", "answers", "answers", undefined],
     );
+    // By IPv6, where this machine has it.
+    const has6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === "::1"));
+    const six = { ...facts, hasMesh6: true, gateway6Of: () => "::1" };
+    const [by6] = (await examine(six, new AbortController().signal)).peers;
+    assert.equal(by6?.full6, has6 ? "answers" : "silent");
     assert.ok((other?.roundTripMs ?? -1) >= 0);
-    assert.equal(resolver.figures.strangers, 2, "a node is nobody to a resolver, which refuses it");
+    assert.equal(resolver.figures.strangers, 4, "a node is nobody to a resolver, which refuses it");
   } finally {
     await resolver[Symbol.asyncDispose]();
   }
@@ -161,6 +178,7 @@ test("a node that does not answer is found silent when the time is up or whoever
       unserved: [],
       tunnel: async () => undefined,
       meshTunnelBytes: 0,
+      hasMesh6: false,
       clock: realClock,
       gatewayOf: () => "127.0.1.79",
     },

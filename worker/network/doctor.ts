@@ -13,11 +13,12 @@ import {
   type PeerProbe,
   type TunnelPeer,
 } from "./core/diagnosis.ts";
+import { gateway6Of } from "../../lib/pure/node-number.ts";
 import { gatewayOf } from "./core/host.ts";
 import type { Self } from "./core/part.ts";
 import type { PeerRecord } from "./core/records.ts";
 import { isReachable } from "./core/tunnel.ts";
-import { probeHost, probeResolver } from "./probes.ts";
+import { probeGateway, probeHost, probeResolver } from "./probes.ts";
 
 export interface DoctorReport extends Pick<Observations, "nodeId" | "number" | "addr" | "mtu"> {
   readonly peers: readonly PeerProbe[];
@@ -42,10 +43,13 @@ export interface DoctorFacts {
   tunnel(): Promise<readonly TunnelPeer[] | undefined>;
   /** What the mesh's frames lose to the tunnel. */
   readonly meshTunnelBytes: number;
+  /** The mesh has IPv6. */
+  readonly hasMesh6: boolean;
   readonly clock: Clock;
   /** Other than 53: tests. */
   readonly port?: number;
   readonly gatewayOf?: (nodeNumber: number) => string;
+  readonly gateway6Of?: (nodeNumber: number) => string;
 }
 
 const vxlanBytes = 50;
@@ -65,10 +69,11 @@ export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<
     connectionsOf(),
     refusal === undefined ? facts.tunnel() : undefined,
   ]);
-  const { refusedPorts, firewall, unserved } = facts;
+  const { refusedPorts, firewall, unserved, hasMesh6 } = facts;
   const base = { nodeId: self.nodeId, number: self.number, addr: self.addr, mtu };
   const findings = diagnose({
     ...base,
+    hasMesh6,
     linkMtu,
     refusal,
     differences,
@@ -103,10 +108,12 @@ async function probe(facts: DoctorFacts, peer: PeerRecord, mtu: number, signal: 
   const [from, to] = [gateway(self.number), gateway(peer.number)];
   const through = (bytes: number): ReturnType<typeof probeResolver> =>
     probeResolver(from, to, bytes, clock, signal, port);
-  const [host, small, full] = await Promise.all([
+  const six = facts.gateway6Of ?? ((number: number): string => gateway6Of(gatewayOf(number)));
+  const [host, small, full, full6] = await Promise.all([
     probeHost(peer.addr, clock, signal),
     through(smallPacketBytes),
     through(mtu),
+    facts.hasMesh6 ? probeGateway(six(self.number), six(peer.number), mtu, clock, signal) : undefined,
   ]);
   return {
     nodeId: peer.nodeId,
@@ -115,6 +122,7 @@ async function probe(facts: DoctorFacts, peer: PeerRecord, mtu: number, signal: 
     underlay: host.answer,
     small: small.answer,
     full: full.answer,
+    ...(full6 === undefined ? {} : { full6: full6.answer }),
     roundTripMs: small.roundTripMs,
   };
 }

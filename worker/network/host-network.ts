@@ -137,6 +137,10 @@ export class HostNetwork implements AsyncDisposable {
     return this.#side.isMeshEncrypted;
   }
 
+  get hasMesh6(): boolean {
+    return this.#side.hasMesh6;
+  }
+
   /** Ports of services that this node does not serve, since a process of the host has them. */
   get refusedPorts(): readonly string[] {
     return this.#ports.refused;

@@ -3,12 +3,13 @@ import { randomInt } from "node:crypto";
 import { createSocket } from "node:dgram";
 
 import type { Clock } from "../../lib/runtime/index.ts";
+import { isV6 } from "./core/cidr6.ts";
 import type { Answer } from "./core/diagnosis.ts";
 
 /** Of one packet; the path to a node of one cluster is far shorter. */
 const answerMs = 1000;
 const attemptsMax = 2;
-const udpHeaders = 28;
+const udpHeaders = { ip4: 28, ip6: 48 } as const;
 /** Where traceroute begins: nobody serves there, and firewalls know it. */
 const closedPort = 33_434;
 
@@ -29,6 +30,17 @@ export interface Answered {
 /** Whether a host is there: its kernel says that nobody has the port. */
 export function probeHost(to: string, clock: Clock, signal: AbortSignal): Promise<Answered> {
   return attempts({ from: "", to, port: closedPort, packetBytes: 64 }, clock, signal);
+}
+
+/** The same of a node's gateway address, which is reached through the mesh: for IPv6, by which nobody asks for names. */
+export function probeGateway(
+  from: string,
+  to: string,
+  packetBytes: number,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<Answered> {
+  return attempts({ from, to, port: closedPort, packetBytes }, clock, signal);
 }
 
 /**
@@ -57,17 +69,18 @@ async function attempts(probe: Probe, clock: Clock, signal: AbortSignal): Promis
 }
 
 /** A query for the root's name, padded: a resolver reads what it knows and leaves the rest. */
-function packet(bytes: number): Uint8Array {
+function packet(payloadBytes: number): Uint8Array {
   const id = randomInt(0x1_0000);
   const query = Uint8Array.of(id >> 8, id & 0xff, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1);
-  const out = new Uint8Array(Math.max(query.length, bytes - udpHeaders));
+  const out = new Uint8Array(Math.max(query.length, payloadBytes));
   out.set(query);
   return out;
 }
 
 function once({ from, to, port, packetBytes }: Probe, clock: Clock, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = createSocket("udp4");
+    const has6 = isV6(to);
+    const socket = createSocket(has6 ? "udp6" : "udp4");
     let over = false;
     const done = (answered: boolean): void => {
       if (over) return;
@@ -81,7 +94,7 @@ function once({ from, to, port, packetBytes }: Probe, clock: Clock, signal: Abor
     const onAbort = (): void => done(false);
     const timer = clock.after(answerMs, onAbort);
     signal.addEventListener("abort", onAbort, { once: true });
-    const sent = packet(packetBytes);
+    const sent = packet(packetBytes - (has6 ? udpHeaders.ip6 : udpHeaders.ip4));
     // A kernel that says that nobody has the port has answered; one that knows no way there has not.
     socket.on("error", (error: NodeJS.ErrnoException) => done(error.code === "ECONNREFUSED"));
     socket.on("message", (reply) => done(reply[0] === sent[0] && reply[1] === sent[1]));

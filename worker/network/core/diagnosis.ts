@@ -12,6 +12,8 @@ export interface PeerProbe {
   /** Through the mesh's VXLAN, with a small packet and with one of `mtu` bytes. */
   readonly small: Answer;
   readonly full: Answer;
+  /** The same as `full` by IPv6; left out where the mesh has none. */
+  readonly full6?: Answer;
   /** Of the small one; undefined: none came back. */
   readonly roundTripMs: number | undefined;
 }
@@ -42,6 +44,8 @@ export interface Observations {
   readonly addr: string;
   /** Of the mesh's links. */
   readonly mtu: number;
+  /** The mesh has IPv6. */
+  readonly hasMesh6: boolean;
   /** Of the link that carries the mesh; 0: not known. */
   readonly linkMtu: number;
   /** Why this node builds no networks; undefined: it does. */
@@ -75,6 +79,8 @@ export interface Finding {
 /** Above this share of the connections that the kernel remembers, new ones may soon be dropped. */
 const crowdedShare = 0.8;
 const vxlanBytes = 50;
+/** RFC 8200 §5: with less a link has no IPv6. */
+const mtuMin6 = 1280;
 /** After so long without a handshake WireGuard takes nothing of a peer any more (REJECT_AFTER_TIME), and some for the clock. */
 const handshakeSecondsMax = 200;
 /** Differences told one by one; more are counted. */
@@ -144,7 +150,17 @@ const textOf = ({ namespace, what, object }: Difference): string =>
 function pathTo(peer: PeerProbe, { mtu, addr }: Observations): readonly Finding[] {
   const { nodeId, addr: other } = peer;
   const name = `node ${nodeId} (${other})`;
-  if (peer.full === "answers") return [];
+  if (peer.full === "answers") {
+    if (peer.full6 !== "silent") return [];
+    return [
+      {
+        severity: "error",
+        kind: "ipv6-blocked",
+        found: `${name} answers through VXLAN by IPv4, and not by IPv6, which the ingress network has`,
+        fix: "Find what drops IPv6 on the two hosts (`nft list ruleset`, `ip6tables -S`), and accept what comes and leaves by links named skep*, ICMPv6 included",
+      },
+    ];
+  }
   if (peer.small === "answers") {
     return [
       {
@@ -202,9 +218,21 @@ function inTunnel({ tunnel, keyless, nowSeconds, addr }: Observations): readonly
   ];
 }
 
-function underlayMtu({ mtu, linkMtu, number }: Observations): readonly Finding[] {
-  if (number === 0 || linkMtu === 0 || linkMtu >= mtu + vxlanBytes) return [];
+function underlayMtu({ mtu, linkMtu, number, hasMesh6 }: Observations): readonly Finding[] {
+  const narrow: readonly Finding[] =
+    number === 0 || !hasMesh6 || mtu >= mtuMin6
+      ? []
+      : [
+          {
+            severity: "error",
+            kind: "mtu-too-small-for-ipv6",
+            found: `links of the mesh carry ${mtu} bytes, and IPv6, which the ingress network has, needs ${mtuMin6}`,
+            fix: `Raise the MTU of the hosts' links by ${mtuMin6 - mtu} bytes and restart skepd, or make the ingress network again without --ipv6`,
+          },
+        ];
+  if (number === 0 || linkMtu === 0 || linkMtu >= mtu + vxlanBytes) return narrow;
   return [
+    ...narrow,
     {
       severity: "error",
       kind: "link-mtu-too-small",
