@@ -19,13 +19,16 @@ interface Said {
   readonly err: string;
 }
 
-/** As a user on the host types it; bounded. */
-function type(host: Host, command: readonly string[]): Promise<Said> {
+/** As a user on the host types it; bounded. @param input  what is typed after that */
+function type(host: Host, command: readonly string[], input = ""): Promise<Said> {
   const [program, args] = host.command(command);
   return new Promise((resolve, reject) => {
     const socket = `unix://${host.socket}`;
     const env = { ...process.env, DOCKER_HOST: socket, SKEP_HOST: socket, DOCKER_CONFIG: "/nonexistent" };
-    const child = spawn(program, args, { env, timeout: 60_000, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(program, args, { env, timeout: 60_000, stdio: ["pipe", "pipe", "pipe"] });
+    // Who asks nothing may have ended before.
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(input);
     let [out, err] = ["", ""];
     child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
     child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
@@ -100,6 +103,8 @@ function lookUpFiles(): Record<string, Buffer> {
   }
 }
 
+/** Of the host on the link between them. */
+const address6 = ({ address }: Host): string => `fd78::${address.split(".").at(-1)}`;
 const serve = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"];
 const fetch = (address: string): string => `busybox wget -q -O - http://${address}/group`;
 
@@ -111,6 +116,8 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
   before(async () => {
     world = await World.open("sknc", 1, 1);
     [a, b] = world.hosts as [Host, Host];
+    for (const host of [a, b])
+      await type(host, ["ip", "-6", "address", "add", `${address6(host)}/64`, "dev", "eth0", "nodad"]);
     const platform = process.arch === "arm64" ? "arm64" : "amd64";
     const image = await imageArchive({
       name: "box:1",
@@ -532,6 +539,50 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     assert.equal(await lookUp(a, "user", "rr"), "");
     await docker(a, "service", "rm", "rr", "web");
     await world.until("the name is gone", 10_000, async () => (await lookUp(a, "one", "web")) === "");
+  });
+
+  test("the ingress network is made again with IPv6, and its services are reached through each host by both families", async () => {
+    const rest = ["--no-resolve-image", "--stop-grace-period", "1s", "-d", "box:1", "busybox", "httpd", "-f"];
+    const create = ["service", "create", "--name", "mesh6", "--replicas", "2", "-p", "8093:80", ...rest];
+    const web = [...create, "-p", "[::]:80", "-h", "/etc"];
+    const remove = (answer: string): Promise<Said> => type(a, ["docker", "network", "rm", "ingress"], answer);
+    await docker(a, ...web);
+    assert.match((await remove("y\n")).err, /ingress network cannot be removed because service \S+ depends on it/);
+    await docker(a, "service", "rm", "mesh6");
+    const doubted = await remove("n\n");
+    assert.match(`${doubted.out}${doubted.err}`, /Before removing the routing-mesh network.*\[y\/N\]/su);
+    const named = (...flags: readonly string[]): Promise<string> =>
+      docker(a, "network", "ls", "--format", "{{.Name}}", ...flags);
+    assert.match(await named(), /^ingress$/mu);
+    assert.equal((await remove("y\n")).code, 0);
+    assert.doesNotMatch(await named(), /^ingress$/mu);
+
+    await docker(a, "network", "create", "-d", "overlay", "--ingress", "--ipv6", "--subnet", "fd00:c9::/64", "way-in");
+    assert.equal(
+      await docker(a, "network", "inspect", "-f", "{{.Ingress}} {{.EnableIPv6}} {{.Driver}}", "way-in"),
+      "true true overlay",
+    );
+    await docker(a, ...web);
+    const page = async (from: Host, to: string): Promise<boolean> =>
+      (await type(from, ["busybox", "wget", "-q", "-O", "-", `http://${to}:8093/group`])).out.startsWith("root:");
+    for (const from of [a, b]) {
+      for (const to of [a.address, b.address, `[${address6(a)}]`, `[${address6(b)}]`, "127.0.0.1", "[::1]"]) {
+        await world.until(`the service by ${to} from ${from.name}`, 20_000, () => page(from, to));
+      }
+    }
+    const doctor = (): Promise<Said> => type(a, [process.execPath, cli, "network", "doctor"]);
+    const well = await doctor();
+    assert.match(well.out, /reached in \S+ ms, by IPv6 too/);
+    assert.equal(well.code, 0, well.out);
+    await type(b, [
+      "nft",
+      'table ip6 cut { chain in { type filter hook input priority -300; iifname "skepmesh" drop; }; }',
+    ]);
+    const cut = await doctor();
+    assert.match(cut.out, /answers through VXLAN by IPv4, and not by IPv6/);
+    assert.equal(cut.code, 1);
+    await type(b, ["nft", "delete table ip6 cut"]);
+    await docker(a, "service", "rm", "mesh6");
   });
 
   test("networks that nobody uses are pruned, on this node and in the swarm; events tell of all of it", async () => {
