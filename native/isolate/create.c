@@ -317,6 +317,11 @@ static void __attribute__((noreturn)) run_first_process(struct setup *setup)
     if (run_container_hooks(setup, HOOK_START_CONTAINER, "startContainer", "created", &error) < 0)
         goto failed;
     timings_mark(setup->timings, "started");
+    /*
+     * Execve closes descriptors one after the other: whoever waits for the end of the report could see the listener still
+     * there, and be told "created" after start.
+     */
+    close_fd(&setup->listen_fd);
     process_run(&setup->config->process, setup->seccomp, setup->options->preserve_fds, true, &error);
 failed:
     if (report_fd >= 0)

@@ -16,6 +16,8 @@ int fault_at(const char *point, struct error *error)
         kill(getpid(), SIGKILL);
         _exit(137); /* the first process of a pid namespace is immune to its own signals */
     }
+    while (strcmp(wanted + length, ":hang") == 0)
+        pause();
     if (wanted[length] != '\0')
         return 0;
     return fail(error, EIO, "injected fault at \"%s\"", point);

@@ -1,6 +1,6 @@
 /*
  * Fault injection for the tests: `ISOLATE_FAULT=point` makes that step fail, `ISOLATE_FAULT=point:kill` ends the
- * process there. Compiled into test builds only; the shipped program has no trace of it.
+ * process there, `ISOLATE_FAULT=point:hang` keeps it there until it is killed. Compiled into test builds only; the shipped program has no trace of it.
  */
 #ifndef ISOLATE_FAULTS_H
 #define ISOLATE_FAULTS_H

@@ -3,6 +3,7 @@
 #include "common/path.h"
 #include "isolate/caps.h"
 #include "isolate/config.h"
+#include "isolate/faults.h"
 #include "isolate/log.h"
 #include "isolate/seccomp.h"
 
@@ -290,6 +291,7 @@ int process_run(const struct process_config *process, const struct seccomp_progr
 {
     char program[PATH_MAX];
     const char **env = NULL;
+    FAULT("execve");
     if (find_program(process->args[0], environment_value(process->env, "PATH"), program, sizeof program, error) < 0 ||
         build_environment(process, is_init, &env, error) < 0)
         return -1;

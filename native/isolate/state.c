@@ -187,7 +187,7 @@ int runtime_state(const struct container *container, enum container_status statu
     return build_state(container, container_status_name(status), pid, out, error);
 }
 
-/* A process listens at start.sock exactly until it runs the user's program (or is dead). */
+/* A process listens at start.sock exactly until nothing but execve is left to do (or it is dead). */
 static bool waits_for_start(const struct container *container)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};

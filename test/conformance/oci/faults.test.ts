@@ -85,6 +85,29 @@ for (const point of inRuntime)
     },
   );
 
+test(
+  "what has only execve before it is running, for whoever asks",
+  { skip: absent ?? false, timeout: 60_000 },
+  async () => {
+    const lab = new Lab(faulty);
+    try {
+      const container = lab.container();
+      container.touched = true;
+      const done = await lab.call(["create", "--bundle", container.bundle, container.id], {
+        env: { ISOLATE_FAULT: "execve:hang" },
+      });
+      assert.equal(done.code, 0, done.stderr);
+      assert.equal((await container.state()).status, "created");
+      const started = container.verb("start");
+      await container.becomes("running");
+      assert.equal((await lab.call(["delete", "--force", container.id])).code, 0);
+      await started;
+    } finally {
+      await lab[Symbol.asyncDispose]();
+    }
+  },
+);
+
 test("200 containers come and go without a trace", { skip: absent ?? false, timeout: 120_000 }, async () => {
   const lab = new Lab(faulty);
   try {
