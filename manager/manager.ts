@@ -20,7 +20,7 @@ import {
 } from "../lib/pki/index.ts";
 import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
-import { fillFromPool, listening, realClock, sleep, type Logger } from "../lib/runtime/index.ts";
+import { fillFromPool, listening, realClock, sleep, TurnClock, type Logger } from "../lib/runtime/index.ts";
 import { caMethods } from "../proto/ca-methods.ts";
 import { controlMethods, logsMethod, sessionMethod, type skep } from "../proto/index.ts";
 import { newId } from "../lib/pure/id.ts";
@@ -190,6 +190,8 @@ export class Manager implements AsyncDisposable {
   #metrics: Server | undefined;
   #closing: Promise<void> | undefined;
   readonly #stop = new AbortController();
+  /** Of the loops that have much to do at a time: none of them makes the others' turns longer. */
+  readonly #turns = new TurnClock(realClock);
 
   private constructor(parts: {
     options: ManagerOptions;
@@ -215,7 +217,7 @@ export class Manager implements AsyncDisposable {
     this.raft = parts.raft;
     this.#dispatcher = new Dispatcher({
       store: parts.store,
-      clock: realClock,
+      clock: this.#turns,
       random: new Random(randomBytes(6).readUIntBE(0, 6)),
       logger: parts.options.logger,
       newId: () => newId(fillFromPool),
@@ -490,9 +492,9 @@ export class Manager implements AsyncDisposable {
       ...(bootstrap === undefined ? [] : [new Founder({ ...parts, bootstrap, unlockKey: key, draw })]),
       new Rotator({ ...parts, draw, makeRoot }),
       new RoleManager({ ...parts, members: this.#membersPort(), seed: randomBytes(8).toString("hex") }),
-      new Allocator({ ...parts, newId: () => newId(fillFromPool) }),
-      new Orchestrator({ ...parts, newId: () => newId(fillFromPool) }),
-      new Scheduler({ ...parts, seed: randomBytes(8).toString("hex") }),
+      new Allocator({ ...parts, clock: this.#turns, newId: () => newId(fillFromPool) }),
+      new Orchestrator({ ...parts, clock: this.#turns, newId: () => newId(fillFromPool) }),
+      new Scheduler({ ...parts, clock: this.#turns, seed: randomBytes(8).toString("hex") }),
       this.#dispatcher,
     ];
   }

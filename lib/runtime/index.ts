@@ -1,6 +1,7 @@
 /**
  * Runtime: what every shell needs to wait, to own work and to tell.
  * clock          monotonic and wall time, timers, waits that take a signal; virtual-clock moves only when told
+ * turn-clock     calls at once share turns of a bounded length
  * task-group     owns started work until it ends
  * bounded-queue  waits, refuses, or drops and tells to resync when full
  * group-commit   many writers, one sync of the disk
@@ -24,5 +25,6 @@ export { removeFolder } from "./remove-folder.ts";
 export { standardError } from "./standard-error.ts";
 export { collectAtRest } from "./memory.ts";
 export { TaskGroup } from "./task-group.ts";
+export { TurnClock } from "./turn-clock.ts";
 export { VirtualClock } from "./virtual-clock.ts";
 export { withStreams } from "./with-streams.ts";

@@ -32,6 +32,8 @@ export class BatchWriter<T> {
   #inFlight = 0;
   #timer: Timer | undefined;
   #isFlushing = false;
+  /** Entries of this round that are still to be put together. */
+  #entriesLeft = 0;
   #entryMax: number;
   /** Changes with each stop, so that what was under way before is not heard any more. */
   #life = 0;
@@ -58,11 +60,18 @@ export class BatchWriter<T> {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#inFlight = 0;
+    this.#entriesLeft = 0;
   }
 
   /** At once means with all that comes in the same moment; what comes while that is under way is gathered. */
   #soon(ms: number): void {
-    if (this.#timer !== undefined || this.#isFlushing || this.#inFlight > 0 || this.#waiting.size === 0) return;
+    if (
+      this.#timer !== undefined ||
+      this.#isFlushing ||
+      this.#inFlight + this.#entriesLeft > 0 ||
+      this.#waiting.size === 0
+    )
+      return;
     if (ms === 0) {
       this.#isFlushing = true;
       queueMicrotask(() => {
@@ -78,16 +87,32 @@ export class BatchWriter<T> {
   }
 
   #flush(): void {
-    let part: (readonly [string, T])[] = [];
-    for (let entries = 0; entries < inFlightMax && this.#waiting.size > 0; entries++) {
-      for (const each of this.#waiting) {
-        part.push(each);
-        this.#waiting.delete(each[0]);
-        if (part.length >= this.#entryMax) break;
-      }
-      this.#commit(part);
-      part = [];
+    this.#entriesLeft = inFlightMax;
+    this.#flushOne();
+  }
+
+  /** One entry a turn: to put four of them together takes as long as a heartbeat may be late. */
+  #flushOne(): void {
+    if (this.#entriesLeft === 0 || this.#waiting.size === 0) {
+      this.#entriesLeft = 0;
+      return;
     }
+    this.#entriesLeft--;
+    const part: (readonly [string, T])[] = [];
+    for (const each of this.#waiting) {
+      part.push(each);
+      this.#waiting.delete(each[0]);
+      if (part.length >= this.#entryMax) break;
+    }
+    this.#commit(part);
+    if (this.#entriesLeft === 0 || this.#waiting.size === 0) {
+      this.#entriesLeft = 0;
+      return;
+    }
+    const life = this.#life;
+    this.#options.clock.after(0, () => {
+      if (life === this.#life) this.#flushOne();
+    });
   }
 
   #commit(part: readonly (readonly [string, T])[]): void {

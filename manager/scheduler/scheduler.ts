@@ -250,11 +250,28 @@ export class Scheduler {
       return;
     }
     const { placements, refused } = this.#board.plan(this.#random, nowMs, tasksMax);
-    for (const batch of cut(placements)) this.#place(batch);
+    this.#placeEach([...cut(placements)]);
     for (const each of refused) this.#unsaid.set(each.taskId, each);
     this.#tell(nowMs);
     // The plan was bounded.
     if (this.#board.isDue && this.#inFlight < inFlightMax) this.#planWithin(restMs);
+  }
+
+  /** One batch a turn: to put four of them together takes as long as a heartbeat may be late. */
+  #placeEach([first, ...others]: readonly (readonly {
+    readonly placement: Placement;
+    readonly group: GroupFacts;
+  }[])[]): void {
+    if (first === undefined) return;
+    this.#place(first);
+    if (others.length === 0) return;
+    const watch = this.#watch;
+    this.#inFlight += others.length;
+    this.#options.clock.after(0, () => {
+      if (watch !== this.#watch) return;
+      this.#inFlight -= others.length;
+      this.#placeEach(others);
+    });
   }
 
   #place(batch: readonly { readonly placement: Placement; readonly group: GroupFacts }[]): void {

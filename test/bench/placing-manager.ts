@@ -8,7 +8,7 @@ import { Session } from "node:inspector/promises";
 import { constants, createHistogram, monitorEventLoopDelay, performance, PerformanceObserver } from "node:perf_hooks";
 
 import { newId } from "../../lib/pure/id.ts";
-import { createLogger, fillFromPool, realClock } from "../../lib/runtime/index.ts";
+import { createLogger, fillFromPool, realClock, TurnClock } from "../../lib/runtime/index.ts";
 import { Allocator } from "../../manager/allocator/index.ts";
 import { LeaderLoops } from "../../manager/leadership.ts";
 import { Orchestrator } from "../../manager/orchestrator/index.ts";
@@ -29,7 +29,7 @@ const { NodeState, TaskState } = skep.objects;
 let services = 0;
 
 if (!whole) {
-  const parts = { store, clock: realClock, logger: createLogger({ level: "warn" }) };
+  const parts = { store, clock: new TurnClock(realClock), logger: createLogger({ level: "warn" }) };
   const fresh = (): string => newId(fillFromPool);
   new LeaderLoops(store, [
     new Allocator({ ...parts, newId: fresh }),
