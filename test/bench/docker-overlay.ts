@@ -28,11 +28,15 @@ export class DockerOverlay {
     this.#swarm = swarm;
   }
 
-  /** @param program  net-load. @throws whatever keeps it from working here */
-  static async open(program: string): Promise<DockerOverlay> {
+  /**
+   * @param program  net-load
+   * @param server   it as the server of a port, which follows
+   * @throws whatever keeps it from working here
+   */
+  static async open(program: string, server: readonly string[]): Promise<DockerOverlay> {
     const overlay = new DockerOverlay(await DockerSwarm.open("skepnd", 2));
     try {
-      await overlay.#start(program);
+      await overlay.#start(program, server);
       return overlay;
     } catch (error) {
       const said = overlay.complaints();
@@ -41,7 +45,7 @@ export class DockerOverlay {
     }
   }
 
-  async #start(program: string): Promise<void> {
+  async #start(program: string, serve: readonly string[]): Promise<void> {
     const swarm = this.#swarm;
     await form(swarm, 1, [await boxImage("1")], 5);
     const [first, second] = swarm.hosts as [Host, Host];
@@ -56,7 +60,7 @@ export class DockerOverlay {
     const server = await this.#container(second);
     this.#client = client.pid;
     this.#address = server.address;
-    this.#server = spawn("nsenter", [`--net=/proc/${server.pid}/ns/net`, "--", program, "serve", String(port)]);
+    this.#server = spawn("nsenter", [`--net=/proc/${server.pid}/ns/net`, "--", ...serve, String(port)]);
     await output(this.#server);
     // Each host learns of the other's containers by gossip.
     await until("Docker's overlay to carry", async () => this.#carries(program), performance.now(), 30_000);
@@ -75,16 +79,16 @@ export class DockerOverlay {
 
   #carries(program: string): boolean {
     try {
-      return this.measure(program, "connect", "0.05", "1") > 0;
+      return Number(this.measure([program, "connect"], "0.05", "1")) > 0;
     } catch {
       return false;
     }
   }
 
-  /** @param words  of net-load after address and port */
-  measure(program: string, kind: string, ...words: readonly string[]): number {
-    const inside = [`--net=/proc/${this.#client}/ns/net`, "--", program, kind, this.#address, String(port)];
-    return Number(execute(["nsenter", ...inside, ...words]));
+  /** @param program  net-load with its first word. @param words  of it after address and port. @returns what it says */
+  measure(program: readonly string[], ...words: readonly string[]): string {
+    const inside = [`--net=/proc/${this.#client}/ns/net`, "--", ...program, this.#address, String(port)];
+    return execute(["nsenter", ...inside, ...words]);
   }
 
   /**

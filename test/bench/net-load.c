@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
@@ -24,6 +25,13 @@
 #include <unistd.h>
 
 #define FILES 1024
+#define PROCESSORS 64
+
+/* The server's answer to a stream. */
+struct counted {
+    uint64_t bytes;
+    uint64_t processor_ns;
+};
 
 static char buffer[256 * 1024];
 
@@ -32,6 +40,53 @@ static double now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* Of this process, the kernel's work for it included. */
+static uint64_t processor_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* Packets that nobody's call handles are handled by ksoftirqd, one a processor. */
+static int softirq_threads(char paths[PROCESSORS][64])
+{
+    DIR *processes = opendir("/proc");
+    struct dirent *entry;
+    int count = 0;
+
+    while (processes != NULL && count < PROCESSORS && (entry = readdir(processes)) != NULL) {
+        char path[64], name[32] = "";
+        FILE *file;
+        long pid = strtol(entry->d_name, NULL, 10);
+        if (pid <= 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/%ld/comm", pid);
+        if ((file = fopen(path, "r")) == NULL)
+            continue;
+        if (fgets(name, sizeof name, file) != NULL && strncmp(name, "ksoftirqd/", 10) == 0)
+            snprintf(paths[count++], 64, "/proc/%ld/schedstat", pid);
+        fclose(file);
+    }
+    if (processes != NULL)
+        closedir(processes);
+    return count;
+}
+
+static uint64_t softirq_ns(char paths[PROCESSORS][64], int count)
+{
+    uint64_t sum = 0, one = 0;
+    for (int at = 0; at < count; at++) {
+        FILE *file = fopen(paths[at], "r");
+        if (file == NULL)
+            continue;
+        if (fscanf(file, "%" SCNu64, &one) == 1)
+            sum += one;
+        fclose(file);
+    }
+    return sum;
 }
 
 static int failed(const char *what)
@@ -56,7 +111,7 @@ static void watch(int poll, int operation, int fd, uint32_t events)
 
 static int serve(const char *port)
 {
-    static uint64_t counts[FILES];
+    static uint64_t counts[FILES], began[FILES];
     struct sockaddr_in own = address_of("0.0.0.0", port);
     struct epoll_event events[64];
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), poll = epoll_create1(0), on = 1;
@@ -90,9 +145,12 @@ static int serve(const char *port)
                 if (write(fd, "!", 1) != 1)
                     close(fd);
             } else if (got > 0) {
+                if (counts[fd] == 0)
+                    began[fd] = processor_ns();
                 counts[fd] += (uint64_t)got;
             } else if (got == 0 || errno != EAGAIN) {
-                if (counts[fd] > 0 && write(fd, &counts[fd], sizeof counts[fd]) < 0)
+                struct counted answer = { counts[fd], processor_ns() - began[fd] };
+                if (counts[fd] > 0 && write(fd, &answer, sizeof answer) < 0)
                     failed("count");
                 close(fd);
             }
@@ -104,21 +162,26 @@ static int stream(const char *address, const char *port, double seconds)
 {
     struct sockaddr_in there = address_of(address, port);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    uint64_t count = 0;
-    double started, warm;
+    struct counted counted;
+    char threads[PROCESSORS][64];
+    int thread_count = softirq_threads(threads);
+    uint64_t spent;
+    double started, took;
 
     memset(buffer, 'x', sizeof buffer);
     if (connect(fd, (struct sockaddr *)&there, sizeof there) < 0)
         return failed("connect");
+    spent = processor_ns() + softirq_ns(threads, thread_count);
     started = now();
     while (now() - started < seconds)
         if (write(fd, buffer, sizeof buffer) < 0)
             return failed("write");
     shutdown(fd, SHUT_WR);
-    if (read(fd, &count, sizeof count) != sizeof count)
+    if (read(fd, &counted, sizeof counted) != sizeof counted)
         return failed("count");
-    warm = now() - started;
-    printf("%.1f\n", (double)count * 8 / warm / 1e6);
+    took = now() - started;
+    spent = processor_ns() + softirq_ns(threads, thread_count) - spent + counted.processor_ns;
+    printf("%.1f %.1f\n", (double)counted.bytes * 8 / took / 1e6, (double)spent / (double)counted.bytes * 1024);
     return 0;
 }
 

@@ -5,15 +5,17 @@
  * round; the overlay has Docker's beside it, too, where that works. All hops share this machine's processors: the ratios
  * tell something, the Mbit/s do not. W5 to W8 are in net-scale.ts, W9 in net-cluster.ts.
  */
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 
 import type { EndpointRecord, OverlayNetwork, ServiceRecord } from "../../worker/network/contract.ts";
 import { ingressService, meshPort, NetHost, peerOf, taskOf } from "../conformance/network/net-host.ts";
 import { NetWorld, output, run as execute } from "../conformance/network/world.ts";
+import { bareServers, bareWays, buildBare } from "./bare-network.ts";
 import { DockerOverlay } from "./docker-overlay.ts";
 import { run as runCluster } from "./net-cluster.ts";
 import { run as runScale } from "./net-scale.ts";
-import { median, type BenchOptions, type Report } from "./report.ts";
+import { median, quantile, type BenchOptions, type Report } from "./report.ts";
 import { DockerSwarm } from "./swarms.ts";
 
 const network: OverlayNetwork = {
@@ -50,38 +52,54 @@ const service: ServiceRecord = {
   ports: [],
 };
 
-interface Path {
+interface Way {
   readonly from: string;
   readonly address: string;
   readonly port: number;
 }
 
 /** near and h3 have no skep; h1 has the client's container, h2 the server's. */
-const paths = {
+const ways = {
   raw: { from: "near", address: "10.99.0.3", port },
   overlay: { from: client.id, address: server.address, port },
   vip: { from: client.id, address: vip, port },
   entry: { from: "near", address: "10.99.0.2", port: publishedPort },
   through: { from: "near", address: "10.99.0.1", port: publishedPort },
-} satisfies Record<string, Path>;
-type Name = keyof typeof paths | "docker";
+  vxlan: { ...bareWays.vxlan, port },
+  bareOverlay: { ...bareWays.container, port },
+  bareEntry: { ...bareWays.entered, port },
+  bareThrough: { ...bareWays.passed, port },
+} satisfies Record<string, Way>;
+type Name = keyof typeof ways | "docker";
 
-const measurements: readonly {
+interface Measurement {
   readonly name: string;
   readonly what: string;
   readonly ours: Name;
   readonly peer: Name;
-  readonly atLeast: number;
-}[] = [
+  /** Left out: told. */
+  readonly atLeast?: number;
+}
+
+/** After each of ours what the kernel itself asks on the same way (bare-network.ts), which no rule of ours can undercut. */
+const measurements: readonly Measurement[] = [
   { name: "W1", what: "overlay, beside host to host", ours: "overlay", peer: "raw", atLeast: 0.85 },
-  { name: "W1", what: "overlay, beside Docker's", ours: "overlay", peer: "docker", atLeast: 1 },
+  { name: "W1", what: "the kernel's VXLAN alone, beside host to host", ours: "vxlan", peer: "raw" },
+  { name: "W1", what: "the same links without us, beside host to host", ours: "bareOverlay", peer: "raw" },
+  { name: "W1", what: "overlay, beside the same links without us", ours: "overlay", peer: "bareOverlay" },
+  { name: "W1", what: "overlay, beside Docker's", ours: "overlay", peer: "docker" },
   { name: "W2", what: "service address, beside the task's own", ours: "vip", peer: "overlay", atLeast: 0.95 },
   { name: "W3", what: "mesh, by the host of the task, beside host to host", ours: "entry", peer: "raw", atLeast: 0.85 },
+  { name: "W3", what: "the same links without us, beside host to host", ours: "bareEntry", peer: "raw" },
+  { name: "W3", what: "mesh, beside the same links without us", ours: "entry", peer: "bareEntry" },
   { name: "W4", what: "mesh, by another host, beside host to host", ours: "through", peer: "raw", atLeast: 0.7 },
+  { name: "W4", what: "the same links without us, beside host to host", ours: "bareThrough", peer: "raw" },
+  { name: "W4", what: "mesh, beside the same links without us", ours: "through", peer: "bareThrough" },
 ];
 
 async function build(world: NetWorld): Promise<NetHost[]> {
-  world.build(3);
+  world.build(5);
+  buildBare(world);
   const hosts = [await NetHost.open(world, "h1"), await NetHost.open(world, "h2")];
   const ingress = ingressService([meshPort("tcp", publishedPort, port)]);
   const peers = [1, 2].map(peerOf);
@@ -102,7 +120,23 @@ async function build(world: NetWorld): Promise<NetHost[]> {
   return hosts;
 }
 
-/** Ours and Docker's, measured in turns. */
+type Kind = "stream" | "connect";
+
+/** Of one short run. */
+interface Sample {
+  /** Mbit/s or connections a second. */
+  readonly rate: number;
+  /** Processor time for each KB of a stream, at both ends and on the way. */
+  readonly nsPerKb: number;
+}
+
+/** Each end has a processor of its own: where the scheduler puts them decides more than what is measured. */
+const pinned = (cpu: number, ...command: readonly string[]): string[] => ["taskset", "-c", String(cpu), ...command];
+const clientCpu = 0;
+const serverCpu = availableParallelism() > 1 ? 1 : 0;
+const serving = (program: string): string[] => pinned(serverCpu, program, "serve");
+
+/** All ways, measured in turns. */
 class Contest {
   readonly #options: BenchOptions;
   readonly #world: NetWorld;
@@ -116,42 +150,75 @@ class Contest {
     this.#docker = docker;
   }
 
-  #measure(kind: "stream" | "connect", name: Name): number {
-    const seconds = this.#options.quick ? 0.2 : 1;
-    const words = [String(seconds), ...(kind === "connect" ? [String(parallel)] : [])];
-    if (name === "docker") return this.#docker?.measure(this.#program, kind, ...words) ?? Number.NaN;
-    const { from, address, port: to } = paths[name];
-    return Number(this.#world.exec(from, [this.#program, kind, address, String(to), ...words]));
+  #measure(kind: Kind, name: Name): Sample {
+    const words = [String(this.#options.quick ? 0.05 : 0.25), ...(kind === "connect" ? [String(parallel)] : [])];
+    const program = pinned(clientCpu, this.#program, kind);
+    const way = name === "docker" ? undefined : ways[name];
+    const said =
+      way === undefined
+        ? (this.#docker?.measure(program, ...words) ?? "")
+        : this.#world.exec(way.from, [...program, way.address, String(way.port), ...words]);
+    const [rate = Number.NaN, nsPerKb = Number.NaN] = said.trim().split(" ").map(Number);
+    return { rate, nsPerKb };
   }
 
-  run(kind: "stream" | "connect", wanted: typeof measurements, report: Report): void {
+  /**
+   * Short and often: what else the machine does falls on all alike, and each ratio is of two runs of one turn. The order is
+   * another in each turn, so that nothing is always after the same.
+   */
+  #turns(kind: Kind, names: readonly Name[]): Map<Name, readonly Sample[]> {
     const { rounds, quick } = this.#options;
-    // Short and often, by turns: another load of the machine falls on all alike.
-    const turns = quick ? 1 : rounds * 3;
-    const used = [...new Set(wanted.flatMap(({ ours, peer }) => [peer, ours]))];
-    const taken: Partial<Record<Name, number[]>> = {};
-    for (const name of used) this.#measure(kind, name);
-    for (let turn = 0; turn < turns; turn += 1) {
-      for (const name of turn % 2 === 0 ? used : used.toReversed()) {
-        (taken[name] ??= []).push(this.#measure(kind, name));
+    const taken = new Map<Name, Sample[]>(names.map((name) => [name, []]));
+    for (const name of names) this.#measure(kind, name);
+    for (let turn = 0; turn < (quick ? 1 : rounds * 12); turn += 1) {
+      const start = turn % names.length;
+      const turned = [...names.slice(start), ...names.slice(0, start)];
+      for (const name of turn % 2 === 0 ? turned : turned.toReversed()) {
+        taken.get(name)?.push(this.#measure(kind, name));
       }
     }
+    return taken;
+  }
+
+  run(kind: Kind, wanted: readonly Measurement[], report: Report): void {
+    const taken = this.#turns(kind, [...new Set(wanted.flatMap(({ ours, peer }) => [peer, ours]))]);
     for (const { name, what, ours, peer, atLeast } of wanted) {
-      const [mine = [], theirs = []] = [taken[ours], taken[peer]];
-      const ratio = median(mine.map((value, at) => value / (theirs[at] ?? Number.NaN)));
-      // New connections cost the lookups of each layer, on processors that all hops share: told, no gate. So is Docker's.
-      const isGate = kind === "stream" && peer !== "docker";
+      const [mine, theirs] = [taken.get(ours) ?? [], taken.get(peer) ?? []];
+      const compare = (part: keyof Sample) =>
+        compared(
+          mine.map((one) => one[part]),
+          theirs.map((one) => one[part]),
+        );
+      const rate = compare("rate");
+      // New connections cost the lookups of each layer, on processors that all hops share: told, no gate.
+      const gate = kind === "stream" ? atLeast : undefined;
       report.add({
         name: `${name} ${what}${kind === "stream" ? "" : ", new connections"}`,
         unit: kind === "stream" ? "Mbit/s" : "connections/s",
-        ours: median(mine),
-        peer: median(theirs),
-        ratio,
-        gate: isGate ? `>= ${atLeast}x` : "told",
-        pass: isGate ? ratio >= atLeast : ratio > 0,
+        ...rate,
+        gate: gate === undefined ? "told" : `>= ${gate}x`,
+        pass: gate === undefined ? rate.ratio > 0 : rate.ratio >= gate,
+      });
+      if (kind === "connect") continue;
+      report.add({
+        name: `${name} ${what}, processor`,
+        unit: "ns/KB",
+        ...compare("nsPerKb"),
+        gate: "told",
+        pass: true,
       });
     }
   }
+}
+
+function compared(ours: readonly number[], peer: readonly number[]) {
+  const ratios = ours.map((value, at) => value / (peer[at] ?? Number.NaN));
+  return {
+    ours: median(ours),
+    peer: median(peer),
+    ratio: median(ratios),
+    middleHalf: [quantile(ratios, 0.25), quantile(ratios, 0.75)] as const,
+  };
 }
 
 async function openDocker(program: string, report: Report): Promise<DockerOverlay | undefined> {
@@ -160,7 +227,7 @@ async function openDocker(program: string, report: Report): Promise<DockerOverla
     return undefined;
   }
   try {
-    const docker = await DockerOverlay.open(program);
+    const docker = await DockerOverlay.open(program, serving(program));
     const lacking = await docker.lacking(program);
     if (lacking !== undefined) report.absent("W2 to W4, beside Docker's", lacking);
     return docker;
@@ -182,7 +249,9 @@ async function carrying(options: BenchOptions, report: Report): Promise<void> {
     execute(["cc", "-O2", "-o", program, join(import.meta.dirname, "net-load.c")]);
     if (wanted.some(({ peer }) => peer === "docker")) docker = await openDocker(program, report);
     hosts.push(...(await build(world)));
-    for (const name of ["h3", server.id]) await output(world.start(name, [program, "serve", String(port)]));
+    for (const name of ["h3", server.id, ...bareServers]) {
+      await output(world.start(name, [...serving(program), String(port)]));
+    }
     const contest = new Contest(options, world, program, docker);
     const possible = wanted.filter(({ peer }) => docker !== undefined || peer !== "docker");
     contest.run("stream", possible, report);

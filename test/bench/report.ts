@@ -21,6 +21,8 @@ export interface Result {
   readonly peer: number | undefined;
   /** ours / peer: the median of the rounds' ratios. */
   readonly ratio: number | undefined;
+  /** Between which lie the half of the rounds' ratios that are nearest to it. */
+  readonly middleHalf?: readonly [number, number];
   /** As it is demanded, for example ">= 18000" or "<= 1.0x". */
   readonly gate: string;
   readonly pass: boolean;
@@ -62,7 +64,7 @@ export class Report {
       shortNumber(result.ours),
       result.peer === undefined ? "-" : shortNumber(result.peer),
       result.unit,
-      result.ratio === undefined ? "-" : `${result.ratio.toFixed(2)}x`,
+      ratioText(result),
       result.gate,
       result.pass ? "pass" : "MISSED",
     ]);
@@ -87,6 +89,11 @@ export function quantile(values: readonly number[], share: number): number {
   if (values.length === 0) return Number.NaN;
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!;
+}
+
+function ratioText({ ratio, middleHalf }: Result): string {
+  if (ratio === undefined) return "-";
+  return `${ratio.toFixed(2)}x${middleHalf === undefined ? "" : ` (${middleHalf.map((one) => one.toFixed(2)).join(" to ")})`}`;
 }
 
 function shortNumber(value: number): string {
