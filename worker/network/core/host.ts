@@ -223,15 +223,18 @@ const namesOfSandboxes = `iifname { "${gatewayPattern}", "${localPattern}" } ip 
 
 /**
  * Every packet of the host passes the chains with a hook, and those of an overlay pass them once more inside of a frame. So
- * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own. `nobody` refuses
- * for ports without a task, before another firewall may be silent; the host's own programs are refused by the kernel. Frames of encrypted
- * networks come and go by the tunnel alone, and nothing else does (chains tunnelin, ours, tunnelout): whatever runs, these stand.
+ * each begins with what tells strangers from ours, and what concerns ours alone is in chains of its own. The
+ * first rule of `raw` and of `rawout` lets frames between nodes by, which most packets of a busy host are, without asking
+ * for a route; whatever it does not know is judged by those after it. `nobody` refuses for ports without a task, before
+ * another firewall may be silent; the host's own programs are refused by the kernel. Frames of encrypted networks come and
+ * go by the tunnel alone, and nothing else does (chains tunnelin, ours, tunnelout): whatever runs, these stand.
  */
-export function hostTableText({ number, dataPort, mesh, forwardsForOthers }: HostFacts): string {
+export function hostTableText({ number, underlay, dataPort, mesh, forwardsForOthers }: HostFacts): string {
   const inSwarm = number > 0;
   const gateway = gatewayOf(number);
   const tunnel = inSwarm ? nodeAddresses(number).tunnelAddress : "";
   const swarm = (...lines: readonly string[]): string => (inSwarm ? lines.map((line) => `    ${line}\n`).join("") : "");
+  const frames = (...lines: readonly string[]): string => (underlay.includes(".") ? swarm(...lines) : "");
   return `
   map ports { type inet_proto . inet_service : classid; }
   map lead { type inet_proto . classid : verdict; }
@@ -278,7 +281,9 @@ ${swarm(`iifname "${tunnelLink}" drop`)}    ip saddr 127.0.0.0/8 drop
 ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`)}  }
   chain raw {
     type filter hook prerouting priority raw; policy accept;
-${swarm(`udp dport { ${dataPort}, ${tunnelPort}, ${tunnelDataPort} } fib daddr type local goto vxlan`)}    iifname "${linkPattern}" goto ours
+${frames(
+  `udp dport ${dataPort} ip daddr ${underlay} ip saddr @peers iifname != "${linkPattern}" notrack accept`,
+)}${swarm(`udp dport { ${dataPort}, ${tunnelPort}, ${tunnelDataPort} } fib daddr type local goto vxlan`)}    iifname "${linkPattern}" goto ours
     iifname "lo" accept
     ip daddr 127.0.0.0/8 drop
     ip daddr @blocks drop
@@ -289,7 +294,7 @@ ${swarm(`udp dport { ${dataPort}, ${tunnelPort}, ${tunnelDataPort} } fib daddr t
   }
   chain rawout {
     type filter hook output priority raw; policy accept;
-${swarm(`ip saddr ${tunnel} goto tunnelout`, `udp dport { ${dataPort}, ${tunnelPort} } ip daddr @peers notrack`)}  }
+${frames(`udp dport ${dataPort} ip saddr ${underlay} ip daddr @peers notrack accept`)}${swarm(`ip saddr ${tunnel} goto tunnelout`, `udp dport { ${dataPort}, ${tunnelPort} } ip daddr @peers notrack`)}  }
   chain fenced {
     ct direction reply accept
     ip daddr @gateways icmp type echo-request accept
