@@ -460,8 +460,10 @@ static int write_lists(struct netlink *route, struct dump *dump, unsigned parts,
 int dump_write(struct netlink *route, unsigned parts, bool all, struct text *out, struct error *error)
 {
     struct dump dump = {.out = out, .all = all};
-    if (links_read(route, &dump.links, error) < 0)
+    if (links_read(route, &dump.links, error) < 0) {
+        links_release(&dump.links);
         return -1;
+    }
     text_put(out, "{", 1);
     if ((parts & DUMP_LINKS) != 0) {
         text_key(out, "links");

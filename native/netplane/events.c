@@ -33,6 +33,7 @@ struct watch {
     size_t count;
     size_t room;
     unsigned changes;
+    bool stale; /* what is known of links may be wrong: something was left out, and they could not be read since */
     uint64_t due_ns; /* 0: nothing to tell */
     uint64_t told_ns;
 };
@@ -331,8 +332,9 @@ void watch_read(struct namespaces *namespaces, struct namespace *namespace, unsi
         return;
     unsigned changes = read_socket(watch, watch->route_fd, false, &lost) | read_socket(watch, watch->filter_fd, true, &lost);
     struct error ignored; /* the links are then read at the next change */
-    if (lost)
-        (void)note_all_links(namespaces, namespace, &ignored);
+    watch->stale = watch->stale || lost;
+    if (watch->stale && note_all_links(namespaces, namespace, &ignored) == 0)
+        watch->stale = false;
     watch->changes |= (lost ? (unsigned)CHANGE_ALL : changes) & ~ours;
     if (watch->changes == 0 || watch->due_ns != 0)
         return;

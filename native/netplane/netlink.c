@@ -290,6 +290,15 @@ int netlink_exchange(struct netlink *netlink, struct outgoing *out, size_t answe
     return acknowledged ? 0 : fail(error, EIO, "the kernel did not answer %zu messages", out->count);
 }
 
+/* A dump that fails after it has begun tells so in its last message (net/netlink/af_netlink.c, netlink_dump_done()). */
+static int read_end(const struct nlmsghdr *message, bool interrupted, struct error *error)
+{
+    const int *ended = message_header(message, sizeof *ended);
+    if (ended != NULL && *ended < 0)
+        return fail(error, -*ended, "list objects of the kernel");
+    return interrupted ? fail(error, EINTR, "list objects of the kernel") : 0;
+}
+
 static int read_dump(struct netlink *netlink, uint32_t sequence, message_handler *handler, void *context, struct error *error)
 {
     bool interrupted = false;
@@ -304,7 +313,7 @@ static int read_dump(struct netlink *netlink, uint32_t sequence, message_handler
                 continue;
             interrupted = interrupted || (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
             if (message->nlmsg_type == NLMSG_DONE)
-                return interrupted ? fail(error, EINTR, "list objects of the kernel") : 0;
+                return read_end(message, interrupted, error);
             struct refusal refusal = {.number = EBADMSG};
             if (message->nlmsg_type == NLMSG_ERROR) {
                 if (!read_refusal(message, &refusal) || refusal.number != 0)

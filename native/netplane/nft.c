@@ -421,17 +421,18 @@ struct edge {
 struct listing {
     const struct element_set *set;
     struct text *out;
+    struct text words; /* of one element: a link's name in it may be anything */
     struct edge *edges;
     size_t count;
     size_t room;
 };
 
-static void write_element(const struct listing *listing, const struct element *element)
+static void write_element(struct listing *listing, const struct element *element)
 {
+    listing->words.length = 0;
+    element_print(listing->set, element, true, &listing->words);
     text_comma(listing->out);
-    text_put(listing->out, "\"", 1); /* no character of an element needs an escape but those of a link's name */
-    element_print(listing->set, element, true, listing->out);
-    text_put(listing->out, "\"", 1);
+    text_quote(listing->out, listing->words.bytes, listing->words.length);
 }
 
 static int keep_edge(struct listing *listing, const struct element *element, bool ends, struct error *error)
@@ -527,6 +528,7 @@ int nft_list_elements(struct netlink *filter, const struct element_set *set, str
     text_put(out, "]", 1);
     out_release(&question);
     free(listing.edges);
+    text_release(&listing.words);
     return result < 0 ? fail_in(error, "list elements of %s %s", set->table, set->name) : 0;
 }
 

@@ -10,6 +10,8 @@
 
 _Static_assert(WG_KEY_LEN == TUNNEL_KEY_BYTES, "a key of Curve25519");
 
+enum { DUMP_TRIES_MAX = 5 }; /* until one is seen that nobody changed under way */
+
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 bool key_from_text(const char *text, uint8_t out[static TUNNEL_KEY_BYTES])
@@ -276,13 +278,20 @@ int wireguard_read(void *context, const struct nlmsghdr *message, struct error *
 int wireguard_list(struct netlink *generic, uint16_t family, const char *link, struct text *out, struct error *error)
 {
     cleanup_text struct text peers = {0};
-    struct tunnel_listing listing = {.peers = &peers};
+    struct tunnel_listing listing;
     struct outgoing question = {0};
     begin(&question, family, WG_CMD_GET_DEVICE, NLM_F_DUMP, 0);
     out_put_text(&question, WGDEVICE_A_IFNAME, link);
     out_end(&question);
-    text_puts(&peers, "[");
-    int result = netlink_dump(generic, &question, wireguard_read, &listing, error);
+    int result = -1;
+    for (int tries = 0; tries < DUMP_TRIES_MAX; tries++) {
+        listing = (struct tunnel_listing){.peers = &peers};
+        peers.length = 0;
+        text_puts(&peers, "[");
+        result = netlink_dump(generic, &question, wireguard_read, &listing, error);
+        if (result == 0 || error->number != EINTR)
+            break;
+    }
     out_release(&question);
     if (result < 0)
         return fail_in(error, "link %s", link);

@@ -15,7 +15,9 @@
 #include <linux/rtnetlink.h>
 #include <linux/time_types.h>
 #include <linux/wireguard.h>
+#include <stddef.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct error error;
@@ -217,6 +219,14 @@ static struct netlink answered(struct outgoing *answers)
     return (struct netlink){.fd = ends[1]};
 }
 
+/* The end of a dump that the kernel broke off. */
+static void put_broken_off(struct outgoing *out, int number, uint16_t flags)
+{
+    int ended = -number;
+    out_begin(out, NLMSG_DONE, NLM_F_MULTI | flags, &ended, sizeof ended, 0);
+    out_end(out);
+}
+
 static void put_done(struct outgoing *out, int number)
 {
     struct nlmsgerr refusal = {.error = -number};
@@ -280,6 +290,107 @@ static void test_tunnel_questions(void)
     CHECK(wireguard_list(&kernel, wanted, "wg0", &text, &error) < 0 && error.number == ENODEV);
     text_release(&text);
     close(kernel.fd);
+    out_release(&out);
+}
+
+/* A dump that ends before its time is no list: what is missing from it would be made again, and what it has would stay. */
+static void test_broken_dumps(void)
+{
+    struct outgoing out = {0};
+    struct text text = {0};
+    struct element_set set = set_of(1, (int[]){FIELD_IPV4_ADDR}, -1, false);
+    set.table = "skep";
+    set.name = "s";
+    put_broken_off(&out, ENOENT, 0);
+    struct netlink kernel = answered(&out);
+    CHECK(nft_list_elements(&kernel, &set, &text, &error) < 0 && error.number == ENOENT);
+    CHECK_TEXT(error.text, "list elements of skep s: list objects of the kernel: No such file or directory");
+    close(kernel.fd);
+    put_broken_off(&out, 0, 0);
+    kernel = answered(&out);
+    text.length = 0;
+    CHECK(nft_list_elements(&kernel, &set, &text, &error) == 0 && text.length == 2);
+    close(kernel.fd);
+    /* Links are read before everything else, and what was read of them is given back (leak checker). */
+    put_link_add(&out, &(struct link_fields){.name = "l", .kind = LINK_DUMMY, .up = -1, .link_local = -1}, &(struct message_context){0});
+    put_broken_off(&out, EINVAL, 0);
+    kernel = answered(&out);
+    CHECK(dump_write(&kernel, DUMP_LINKS, true, &text, &error) < 0 && error.number == EINVAL);
+    close(kernel.fd);
+    text_release(&text);
+    out_release(&out);
+}
+
+/* A kernel that answers two questions, each when it is asked: a peer of WireGuard, and that one changed under way at first. */
+static void answer_twice(int fd)
+{
+    uint8_t key[TUNNEL_KEY_BYTES] = {0}, question[4096];
+    struct genlmsghdr header = {.cmd = WG_CMD_GET_DEVICE, .version = WG_GENL_VERSION};
+    for (int asked = 0; asked < 2; asked++) {
+        struct outgoing out = {0};
+        if (recv(fd, question, sizeof question, 0) < (ssize_t)MESSAGE_HEADER)
+            _exit(1);
+        out_begin(&out, 30, NLM_F_MULTI, &header, sizeof header, 0);
+        size_t peers = out_nest(&out, WGDEVICE_A_PEERS), peer = out_nest(&out, 0);
+        out_put(&out, WGPEER_A_PUBLIC_KEY, key, sizeof key);
+        out_nest_end(&out, peer);
+        out_nest_end(&out, peers);
+        out_end(&out);
+        put_broken_off(&out, 0, asked == 0 ? NLM_F_DUMP_INTR : 0);
+        for (size_t i = 0; i < out.count; i++)
+            memcpy(out.bytes + out.places[i].offset + offsetof(struct nlmsghdr, nlmsg_seq),
+                   question + offsetof(struct nlmsghdr, nlmsg_seq), sizeof(uint32_t));
+        (void)!send(fd, out.bytes, out.length, 0);
+        out_release(&out);
+    }
+    _exit(0);
+}
+
+/* Where a peer changes while they are listed, they are listed again. */
+static void test_interrupted_listing(void)
+{
+    struct text text = {0};
+    int ends[2], status = 0;
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) < 0)
+        abort();
+    pid_t child = fork();
+    if (child == 0)
+        answer_twice(ends[0]);
+    close(ends[0]);
+    struct netlink kernel = {.fd = ends[1]};
+    CHECK(wireguard_list(&kernel, 30, "wg0", &text, &error) == 0);
+    text_put(&text, "", 1);
+    CHECK_TEXT(text.bytes, "{\"listenPort\":0,\"peers\":[{\"publicKey\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\",\"allowed\":[],"
+                           "\"receivedBytes\":0,\"sentBytes\":0}]}");
+    close(ends[1]);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    text_release(&text);
+}
+
+/* dev_valid_name() takes what JSON does not. */
+static void test_listed_names(void)
+{
+    struct outgoing out = {0};
+    struct text text = {0};
+    struct element_set set = set_of(1, (int[]){FIELD_IFNAME}, -1, false);
+    set.table = "skep";
+    set.name = "s";
+    static const char name[16] = "a\"\\\xff";
+    uint8_t header[4] = {NFPROTO_IPV4, 0, 0, 0}; /* struct nfgenmsg */
+    out_begin(&out, 10 << 8 | 12, NLM_F_MULTI, header, sizeof header, 0); /* NFT_MSG_NEWSETELEM */
+    size_t list = out_nest(&out, 3), element = out_nest(&out, 1), key_nest = out_nest(&out, 1);
+    out_put(&out, 1, name, sizeof name);
+    out_nest_end(&out, key_nest);
+    out_nest_end(&out, element);
+    out_nest_end(&out, list);
+    out_end(&out);
+    put_broken_off(&out, 0, 0);
+    struct netlink kernel = answered(&out);
+    CHECK(nft_list_elements(&kernel, &set, &text, &error) == 0);
+    text_put(&text, "", 1);
+    CHECK_TEXT(text.bytes, "[\"a\\\"\\\\\xef\xbf\xbd\"]");
+    close(kernel.fd);
+    text_release(&text);
     out_release(&out);
 }
 
@@ -414,6 +525,9 @@ int main(void)
     test_messages();
     test_keys();
     test_tunnel_questions();
+    test_broken_dumps();
+    test_interrupted_listing();
+    test_listed_names();
     test_tunnels();
     test_large_transaction();
     test_requests();
