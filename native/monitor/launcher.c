@@ -5,6 +5,7 @@
 #include "monitor/launch.h"
 
 #include "common/fd.h"
+#include "monitor/loop.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,12 +14,19 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-enum { UNDER_WAY_MAX = 256, ANSWER_BYTES = 4096 };
+enum {
+    UNDER_WAY_MAX = 256,
+    ANSWER_BYTES = 4096,
+    /* More than a monitor's own patience with a runtime that creates and one that starts (monitor/options.c). */
+    START_MS_MAX = 300 * 1000,
+};
 
 /* A monitor that has not said yet whether it made its container. */
 struct under_way {
     uint32_t tag;
     int sync_fd;
+    int pid_fd; /* -1: it has ended already */
+    uint64_t deadline_ms;
 };
 
 struct launcher {
@@ -30,6 +38,16 @@ struct launcher {
     struct under_way under_way[UNDER_WAY_MAX];
     unsigned count;
 };
+
+static uint64_t patience_ms(void)
+{
+#ifdef ISOLATE_FAULTS
+    const char *wanted = getenv("LAUNCHER_PATIENCE_MS");
+    if (wanted != NULL)
+        return strtoull(wanted, NULL, 10);
+#endif
+    return START_MS_MAX;
+}
 
 static void put_u32(uint8_t *out, uint32_t value)
 {
@@ -107,7 +125,12 @@ static int start(struct launcher *l, uint32_t tag, char *texts, size_t length, s
         fail(&why, errno, "fork for a monitor");
         return refuse(tag, why.text, error);
     }
-    l->under_way[l->count++] = (struct under_way){.tag = tag, .sync_fd = take_fd(&reads)};
+    l->under_way[l->count++] = (struct under_way){
+        .tag = tag,
+        .sync_fd = take_fd(&reads),
+        .pid_fd = (int)syscall(SYS_pidfd_open, child, 0),
+        .deadline_ms = now_ms() + patience_ms(),
+    };
     return 0;
 }
 
@@ -151,6 +174,13 @@ static int read_requests(struct launcher *l, struct error *error)
     return got > 0;
 }
 
+static int end(struct under_way *one, struct error *error)
+{
+    close_fd(&one->sync_fd);
+    close_fd(&one->pid_fd);
+    return answer(one->tag, "", 0, error) < 0 ? -1 : 1;
+}
+
 /* Passes on what a monitor says. True when that was all. */
 static int hear(struct under_way *one, struct error *error)
 {
@@ -158,8 +188,7 @@ static int hear(struct under_way *one, struct error *error)
     ssize_t got = TEMP_FAILURE_RETRY(read(one->sync_fd, said, sizeof said));
     if (got > 0)
         return answer(one->tag, said, (size_t)got, error);
-    close_fd(&one->sync_fd);
-    return answer(one->tag, "", 0, error) < 0 ? -1 : 1;
+    return end(one, error);
 }
 
 static int hear_all(struct launcher *l, const struct pollfd *polled, struct error *error)
@@ -176,6 +205,31 @@ static int hear_all(struct launcher *l, const struct pollfd *polled, struct erro
     return 0;
 }
 
+/* One that hangs would keep its place for ever, and when all places are such nothing starts any more. */
+static int give_up(struct launcher *l, struct error *error)
+{
+    uint64_t now = now_ms();
+    for (unsigned i = l->count; i-- > 0;) {
+        struct under_way *one = &l->under_way[i];
+        if (now < one->deadline_ms)
+            continue;
+        if (one->pid_fd >= 0)
+            (void)syscall(SYS_pidfd_send_signal, one->pid_fd, SIGKILL, NULL, 0); /* it may just have ended */
+        if (end(one, error) < 0)
+            return -1;
+        *one = l->under_way[--l->count];
+    }
+    return 0;
+}
+
+static int wait_ms(const struct launcher *l)
+{
+    uint64_t first = UINT64_MAX, now = now_ms();
+    for (unsigned i = 0; i < l->count; i++)
+        first = l->under_way[i].deadline_ms < first ? l->under_way[i].deadline_ms : first;
+    return first == UINT64_MAX ? -1 : first <= now ? 0 : (int)(first - now);
+}
+
 static int serve(struct launcher *l, struct error *error)
 {
     for (;;) {
@@ -185,9 +239,9 @@ static int serve(struct launcher *l, struct error *error)
         /* With too many under way the others wait in the pipe. */
         unsigned input = l->count;
         polled[input] = (struct pollfd){.fd = l->count < UNDER_WAY_MAX ? STDIN_FILENO : -1, .events = POLLIN};
-        if (TEMP_FAILURE_RETRY(poll(polled, input + 1, -1)) < 0)
+        if (TEMP_FAILURE_RETRY(poll(polled, input + 1, wait_ms(l))) < 0)
             return fail(error, errno, "wait for requests");
-        if (hear_all(l, polled, error) < 0)
+        if (hear_all(l, polled, error) < 0 || give_up(l, error) < 0)
             return -1;
         if (polled[input].revents != 0) {
             int more = read_requests(l, error);

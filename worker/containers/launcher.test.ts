@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { Launcher } from "./launcher.ts";
+import { Launcher, MonitorSilent } from "./launcher.ts";
 
 const program = join(import.meta.dirname, "../../native/build/isolate");
 const skip = existsSync(program) ? false : "needs native/build: run `make -C native`";
@@ -86,6 +86,43 @@ test(
       await assert.rejects(lost, /the launcher of monitors has ended/);
       await ask(1000);
       assert.notEqual(Number(/^\/proc\/([0-9]+)\//.exec(launcher.path)?.[1]), pid);
+    } finally {
+      await launcher[Symbol.asyncDispose]();
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
+
+/** Of the build with points at which a monitor can be stopped. */
+const faulty = join(import.meta.dirname, "../../native/build/faults/isolate");
+const noFaults = existsSync(faulty) ? false : "needs native/build/faults: run `make -C native faults`";
+
+test(
+  "a monitor that hangs before it has answered is ended, and its place is another's",
+  { skip: noFaults },
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), "launcher-"));
+    const launcher = await Launcher.open(faulty, { MONITOR_FAULT: "before-create:stop", LAUNCHER_PATIENCE_MS: "300" });
+    const monitors = (): string[] =>
+      readdirSync("/proc").filter((pid) => {
+        try {
+          return /^[0-9]+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(folder);
+        } catch {
+          return false; // it ended while we looked
+        }
+      });
+    try {
+      const hang = (at: number): Promise<void> => {
+        const [state, bundle] = [join(folder, `${at}`), join(folder, "bundle")];
+        const args = ["--id", `h${at}`, "--bundle", bundle, "--state-dir", state, "--runtime-root", join(folder, "r")];
+        return assert.rejects(launcher.launch({ ...nothing, directories: [bundle, state], args }), MonitorSilent);
+      };
+      const hanging = Promise.all(Array.from({ length: 8 }, (_, at) => hang(at)));
+      await assert.rejects(launcher.launch({ ...nothing, args: ["--id", "x"] }), /do without --id, --bundle/);
+      await hanging;
+      const endMs = Date.now() + 10_000;
+      while (monitors().length > 0 && Date.now() < endMs) await new Promise((next) => setImmediate(next));
+      assert.deepEqual(monitors(), []);
     } finally {
       await launcher[Symbol.asyncDispose]();
       rmSync(folder, { recursive: true });
