@@ -14,6 +14,7 @@ import { decimalSize, goTime, humanDuration, shorten, shortId } from "./output/h
 import { familiarName, normalName } from "./output/image-name.ts";
 import { printList } from "./output/list.ts";
 import { printProgress, type ProgressLine } from "./output/pull-progress.ts";
+import type { Session } from "./session.ts";
 
 /** "linux/amd64/v8" as the API wants it. */
 function platformJson(text: string | undefined): string | undefined {
@@ -144,10 +145,8 @@ export const pull = command({
   },
   completes: "images",
   async run(session, flags, [image = ""]) {
-    const { repo, tag } = normalName(image);
     const all = flags["all-tags"] === true;
-    if (all && tag !== undefined) throw new CommandError("tag can't be used with --all-tags/-a");
-    if (!all && tag === undefined && flags.quiet !== true) session.print("Using default tag: latest");
+    const { repo, tag } = wantedTag(session, image, { all, quiet: flags.quiet === true });
     const api = await session.api();
     const answer = await api.open("POST", "/images/create", {
       query: { fromImage: repo, tag: all ? undefined : (tag ?? "latest"), platform: flags.platform },
@@ -158,6 +157,18 @@ export const pull = command({
     session.print(tag?.includes(":") === true ? `${repo}@${tag}` : `${repo}:${tag ?? "latest"}`);
   },
 });
+
+/** @returns  without a tag: `latest`, or with `all` every one */
+function wantedTag(
+  session: Session,
+  image: string,
+  { all, quiet }: { readonly all: boolean; readonly quiet: boolean },
+): ReturnType<typeof normalName> {
+  const name = normalName(image);
+  if (all && name.tag !== undefined) throw new CommandError("tag can't be used with --all-tags/-a");
+  if (!all && name.tag === undefined && !quiet) session.print("Using default tag: latest");
+  return name;
+}
 
 export const push = command({
   usage: "[OPTIONS] NAME[:TAG]",
@@ -170,10 +181,8 @@ export const push = command({
   },
   completes: "images",
   async run(session, flags, [image = ""]) {
-    const { repo, tag } = normalName(image);
     const all = flags["all-tags"] === true;
-    if (all && tag !== undefined) throw new CommandError("tag can't be used with --all-tags/-a");
-    if (!all && tag === undefined && flags.quiet !== true) session.print("Using default tag: latest");
+    const { repo, tag } = wantedTag(session, image, { all, quiet: flags.quiet === true });
     const api = await session.api();
     const answer = await api.open("POST", `/images/${inPath(familiarName(repo))}/push`, {
       query: { tag: all ? "" : (tag ?? "latest"), platform: platformJson(flags.platform) },

@@ -9,7 +9,7 @@ import { forEachName, inspectEach, prettyFlags } from "./output/each.ts";
 import { printList } from "./output/list.ts";
 import { resolveSelf } from "./service/self.ts";
 import { keyValues } from "./service/read.ts";
-import { printTasks } from "./service/tasks.ts";
+import { printTasks, taskListFlags } from "./service/tasks.ts";
 import type { Session } from "./session.ts";
 
 export const ls = command({
@@ -52,13 +52,7 @@ function managerStatus({ ManagerStatus: status }: SwarmNode): string {
 export const ps = command({
   usage: "[OPTIONS] [NODE...]",
   args: atLeast(0),
-  flags: {
-    filter: flag.filters(),
-    format: flag.format(),
-    "no-resolve": flag.bool("Show ids instead of names"),
-    "no-trunc": flag.noTrunc(),
-    quiet: flag.quiet(),
-  },
+  flags: taskListFlags,
   completes: "nodes",
   async run(session, flags, names) {
     const api = await session.api();
@@ -74,12 +68,7 @@ export const ps = command({
       }
     }
     if (errors.length === 0 || tasks.length > 0) {
-      await printTasks(session, tasks, {
-        format: flags.format,
-        quiet: flags.quiet,
-        noTrunc: flags["no-trunc"],
-        noResolve: flags["no-resolve"],
-      });
+      await printTasks(session, tasks, flags);
     }
     throwAll(errors);
   },

@@ -16,7 +16,7 @@ import { printServiceLogs, logFlags } from "./service/logs.ts";
 import { configsById, networksById, pinImage, secretsById } from "./service/references.ts";
 import { newSpec, setMember } from "./service/spec.ts";
 import { resolveSelf } from "./service/self.ts";
-import { imageShown, printTasks } from "./service/tasks.ts";
+import { imageShown, printTasks, taskListFlags } from "./service/tasks.ts";
 import type { Session } from "./session.ts";
 
 export const create = command({
@@ -323,13 +323,7 @@ function portsOf({ Endpoint }: Service): string {
 export const ps = command({
   usage: "[OPTIONS] SERVICE [SERVICE...]",
   args: atLeast(1),
-  flags: {
-    filter: flag.filters(),
-    format: flag.format(),
-    "no-resolve": flag.bool("Show ids instead of names"),
-    "no-trunc": flag.noTrunc(),
-    quiet: flag.quiet(),
-  },
+  flags: taskListFlags,
   completes: "services",
   async run(session, flags, names) {
     const api = await session.api();
@@ -339,12 +333,7 @@ export const ps = command({
       const node = wanted.get("node");
       if (node?.includes("self") === true) wanted.set("node", await resolveSelf(session, node));
       const tasks = await api.get<Task[] | null>("/tasks", { query: { filters: filtersQuery(wanted) } });
-      await printTasks(session, tasks ?? [], {
-        format: flags.format,
-        quiet: flags.quiet,
-        noTrunc: flags["no-trunc"],
-        noResolve: flags["no-resolve"],
-      });
+      await printTasks(session, tasks ?? [], flags);
     }
     throwAll(missing.map((name) => `no such service: ${name}`));
   },

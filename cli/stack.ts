@@ -7,7 +7,7 @@ import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
 import { printList } from "./output/list.ts";
 import { printServices } from "./service.ts";
-import { printTasks } from "./service/tasks.ts";
+import { printTasks, taskListFlags } from "./service/tasks.ts";
 import type { Session } from "./session.ts";
 
 const label = "com.docker.stack.namespace";
@@ -49,13 +49,7 @@ export const ls = command({
 export const ps = command({
   usage: "[OPTIONS] STACK",
   args: exactly(1),
-  flags: {
-    filter: flag.filters(),
-    format: flag.format(),
-    "no-resolve": flag.bool("Show ids instead of names"),
-    "no-trunc": flag.noTrunc(),
-    quiet: flag.quiet(),
-  },
+  flags: taskListFlags,
   completes: "stacks",
   async run(session, flags, [stack = ""]) {
     const api = await session.api();
@@ -63,12 +57,7 @@ export const ps = command({
       query: { filters: filtersQuery(ofStack(stack, flags.filter)) },
     });
     if (tasks === null || tasks.length === 0) throw new CommandError(`nothing found in stack: ${stack}`);
-    await printTasks(session, tasks, {
-      format: flags.format,
-      quiet: flags.quiet,
-      noTrunc: flags["no-trunc"],
-      noResolve: flags["no-resolve"],
-    });
+    await printTasks(session, tasks, flags);
   },
 });
 

@@ -24,7 +24,13 @@ async function printed(format: string | undefined): Promise<string> {
     api: () => Promise.resolve(undefined),
   } as unknown as Session;
   const tasks = [task("old", "2026-01-01T00:00:00Z"), task("new", "2026-01-02T00:00:00Z")];
-  await printTasks(session, tasks, { format, quiet: false, noTrunc: true, noResolve: true });
+  await printTasks(session, tasks, {
+    filter: undefined,
+    format,
+    quiet: false,
+    "no-trunc": true,
+    "no-resolve": true,
+  });
   return out;
 }
 

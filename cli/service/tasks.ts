@@ -1,16 +1,18 @@
 /** `ps` of services, nodes and stacks: tasks with the names of their services and nodes. */
 import { inPath, type Api } from "../api/client.ts";
 import type { Service, SwarmNode, Task } from "../api/types.ts";
+import * as flag from "../grammar/flags.ts";
 import { ago, capitalize, shorten, shortId } from "../output/human.ts";
 import { printList, type Columns } from "../output/list.ts";
 import type { Session } from "../session.ts";
 
-export interface TaskListOptions {
-  readonly format: string | undefined;
-  readonly quiet: boolean | undefined;
-  readonly noTrunc: boolean | undefined;
-  readonly noResolve: boolean | undefined;
-}
+export const taskListFlags = {
+  filter: flag.filters(),
+  format: flag.format(),
+  "no-resolve": flag.bool("Show ids instead of names"),
+  "no-trunc": flag.noTrunc(),
+  quiet: flag.quiet(),
+};
 
 interface Shown {
   readonly task: Task;
@@ -20,8 +22,12 @@ interface Shown {
   readonly node: string;
 }
 
-export async function printTasks(session: Session, tasks: readonly Task[], options: TaskListOptions): Promise<void> {
-  const names = new Names(await session.api(), options.noResolve === true);
+export async function printTasks(
+  session: Session,
+  tasks: readonly Task[],
+  flags: flag.Values<typeof taskListFlags>,
+): Promise<void> {
+  const names = new Names(await session.api(), flags["no-resolve"] === true);
   const shown: Shown[] = [];
   for (const task of tasks) {
     const service = await names.service(task.ServiceID);
@@ -30,14 +36,14 @@ export async function printTasks(session: Session, tasks: readonly Task[], optio
     shown.push({ task, name: `${label}.${task.ID}`, label, node: await names.node(task.NodeID ?? "") });
   }
   shown.sort(byNameThenNewest);
-  const { format = "" } = options;
+  const { format = "" } = flags;
   const isTable = format === "" || format === "table" || format.startsWith("table ");
   printList(session, isTable ? markHistory(shown) : shown, {
-    columns: columns(options.noTrunc === true, Date.now()),
+    columns: columns(flags["no-trunc"] === true, Date.now()),
     shown: ["ID", "Name", "Image", "Node", "DesiredState", "CurrentState", "Error", "Ports"],
     id: "ID",
-    format: options.format,
-    quiet: options.quiet,
+    format: flags.format,
+    quiet: flags.quiet,
   });
 }
 
