@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { join, resolve } from "node:path";
 
-import { realClock, silentLogger } from "../../../lib/runtime/index.ts";
+import { realClock, removeFolder, silentLogger } from "../../../lib/runtime/index.ts";
 import {
   Containers,
   DirectoryRootfs,
@@ -227,6 +227,7 @@ export class TestWorker {
         if (entry.isDirectory()) spawnSync("rmdir", [join(path, entry.name)]);
       spawnSync("rmdir", [path]);
     }
-    rmSync(this.base, { recursive: true, force: true });
+    // Monitors remove theirs at the same time.
+    removeFolder(this.base);
   }
 }
