@@ -224,6 +224,18 @@ static int relative_path(const char *cgroups_path, const char *id, char *out, si
     return 0;
 }
 
+/* A group that is not there yet, or that nobody has open. */
+static int name_entry(const struct cgroup_hierarchy *hierarchy, const char *relative, struct cgroup_entry *entry,
+                      struct error *error)
+{
+    *entry = (struct cgroup_entry){.v2 = hierarchy->v2, .fd = -1, .join_fd = -1};
+    entry->controllers = strdup(hierarchy->controllers);
+    entry->mount = strdup(hierarchy->mount);
+    entry->path = format_text("%s/%s", hierarchy->mount, relative);
+    bool named = entry->controllers != NULL && entry->mount != NULL && entry->path != NULL;
+    return named ? 0 : fail(error, ENOMEM, "name the cgroup");
+}
+
 int cgroup_create(const char *cgroups_path, const char *id, const struct config *config, bool rootless,
                   struct cgroup *cgroup, struct error *error)
 {
@@ -237,16 +249,9 @@ int cgroup_create(const char *cgroups_path, const char *id, const struct config 
         const struct cgroup_hierarchy *hierarchy = &layout.hierarchies[i];
         if (hierarchy->mount == NULL)
             continue;
-        struct cgroup_entry *entry = &cgroup->entries[cgroup->count];
-        *entry = (struct cgroup_entry){.v2 = hierarchy->v2, .fd = -1, .join_fd = -1};
-        cgroup->count++;
-        entry->controllers = strdup(hierarchy->controllers);
-        entry->mount = strdup(hierarchy->mount);
-        entry->path = format_text("%s/%s", hierarchy->mount, relative);
-        if (entry->controllers == NULL || entry->mount == NULL || entry->path == NULL) {
-            fail(error, ENOMEM, "name the cgroup");
+        struct cgroup_entry *entry = &cgroup->entries[cgroup->count++];
+        if (name_entry(hierarchy, relative, entry, error) < 0)
             goto failed;
-        }
         if (make_entry(entry, relative, layout.mode == CGROUP_UNIFIED, config, error) == 0)
             continue;
         bool refused = error->number == EACCES || error->number == EPERM || error->number == EROFS;
@@ -283,13 +288,10 @@ int cgroup_find_unsaved(const char *cgroups_path, const char *id, struct cgroup 
         if (hierarchy->mount == NULL)
             continue;
         /* Only the leaf is taken for ours: create refuses a group that holds processes, so nobody else's are in it. */
-        struct cgroup_entry entry = {.v2 = hierarchy->v2, .fd = -1, .join_fd = -1, .created = 1};
-        entry.controllers = strdup(hierarchy->controllers);
-        entry.mount = strdup(hierarchy->mount);
-        entry.path = format_text("%s/%s", hierarchy->mount, relative);
-        cgroup->entries[cgroup->count++] = entry;
-        if (entry.controllers == NULL || entry.mount == NULL || entry.path == NULL)
-            return fail(error, ENOMEM, "name the cgroup");
+        struct cgroup_entry *entry = &cgroup->entries[cgroup->count++];
+        if (name_entry(hierarchy, relative, entry, error) < 0)
+            return -1;
+        entry->created = 1;
     }
     return 0;
 }

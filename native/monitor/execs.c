@@ -54,28 +54,16 @@ static int open_exec_folder(const struct monitor *m, struct error *error)
     return directory < 0 ? fail(error, errno, "open the folder of exec sessions") : directory;
 }
 
-/* The pipes of a session. `theirs` are handed to the runtime and closed by the caller. */
-static int make_pipes(struct monitor *m, struct exec_session *e, int theirs[3], struct error *error)
+static int make_pipes(struct exec_session *e, int theirs[3], struct error *error)
 {
-    bool piped = (e->flags & (CTL_EXEC_RELAY | CTL_EXEC_FDS)) != 0 && (e->flags & CTL_EXEC_TTY) == 0;
+    bool attached = (e->flags & (CTL_EXEC_RELAY | CTL_EXEC_FDS)) != 0 && (e->flags & CTL_EXEC_TTY) == 0;
+    bool blocks = (e->flags & CTL_EXEC_RELAY) == 0;
+    int *const ours[] = {&e->in, &e->out, &e->err};
     for (int i = 0; i < 3; i++) {
-        if (!piped || (i == 0 && (e->flags & CTL_EXEC_STDIN) == 0)) {
-            theirs[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
-            if (theirs[i] < 0)
-                return fail(error, errno, "open /dev/null");
-            continue;
-        }
-        int ends[2];
-        if (pipe2(ends, O_CLOEXEC) < 0)
-            return fail(error, errno, "make a pipe");
-        theirs[i] = ends[i == 0 ? 0 : 1];
-        int *ours = i == 0 ? &e->in : i == 1 ? &e->out : &e->err;
-        *ours = ends[i == 0 ? 1 : 0];
-        /* Only our end: a program that is started with a non-blocking stdout would be surprised. */
-        if ((e->flags & CTL_EXEC_RELAY) != 0 && fcntl(*ours, F_SETFL, O_NONBLOCK) < 0)
-            return fail(error, errno, "make a pipe non-blocking");
+        bool piped = attached && (i != 0 || (e->flags & CTL_EXEC_STDIN) != 0);
+        if (make_stream(i, piped, blocks, ours[i], &theirs[i], error) < 0)
+            return -1;
     }
-    (void)m;
     return 0;
 }
 
@@ -118,7 +106,7 @@ static int spawn(struct monitor *m, struct exec_session *e, const struct ctl_req
 
     int theirs[4] = {-1, -1, -1, -1};
     struct verb *verb = NULL;
-    if (make_pipes(m, e, theirs, error) == 0)
+    if (make_pipes(e, theirs, error) == 0)
         verb = verb_start(m, VERB_EXEC, arguments, theirs, error);
     for (int i = 0; i < 3; i++)
         close_fd(&theirs[i]);

@@ -152,6 +152,11 @@ uint64_t now_realtime_ns(void);
 int watch_fd(struct monitor *m, int fd, uint32_t events, enum watch_kind kind, unsigned index);
 void rewatch_fd(struct monitor *m, int fd, uint32_t events, enum watch_kind kind, unsigned index);
 void unwatch_fd(struct monitor *m, int *fd);
+/*
+ * One of a program's standard streams (0 to 2): /dev/null, or a pipe, of which one end is `*ours`. `*theirs` is handed to the
+ * runtime and closed by the caller, also after a failure.
+ */
+int make_stream(int number, bool piped, bool blocks, int *ours, int *theirs, struct error *error);
 /* Signals the container's first process; -1 with errno. */
 int signal_init(const struct monitor *m, int signal);
 int exit_code_of(int status);

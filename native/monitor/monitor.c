@@ -154,24 +154,30 @@ static int open_state(struct monitor *m, struct error *error)
     return 0;
 }
 
-/* The first pipe end goes to the container, the other stays with us. */
+int make_stream(int number, bool piped, bool blocks, int *ours, int *theirs, struct error *error)
+{
+    int ends[2];
+    if (!piped) {
+        *theirs = open("/dev/null", O_RDWR | O_CLOEXEC);
+        return *theirs < 0 ? fail(error, errno, "open /dev/null") : 0;
+    }
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return fail(error, errno, "make a pipe");
+    *theirs = ends[number == 0 ? 0 : 1];
+    *ours = ends[number == 0 ? 1 : 0];
+    /* Only our end: a program that is started with a non-blocking stdout would be surprised. */
+    if (!blocks && fcntl(*ours, F_SETFL, O_NONBLOCK) < 0)
+        return fail(error, errno, "make a pipe non-blocking");
+    return 0;
+}
+
 static int make_stdio(struct monitor *m, int theirs[3], struct error *error)
 {
+    int *const ours[] = {&m->in, &m->out, &m->err};
     for (int i = 0; i < 3; i++) {
-        if (m->options.terminal || (i == 0 && !m->options.open_stdin)) {
-            theirs[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
-            if (theirs[i] < 0)
-                return fail(error, errno, "open /dev/null");
-            continue;
-        }
-        int ends[2];
-        if (pipe2(ends, O_CLOEXEC) < 0)
-            return fail(error, errno, "make a pipe");
-        theirs[i] = ends[i == 0 ? 0 : 1];
-        int *ours = i == 0 ? &m->in : i == 1 ? &m->out : &m->err;
-        *ours = ends[i == 0 ? 1 : 0];
-        if (fcntl(*ours, F_SETFL, O_NONBLOCK) < 0)
-            return fail(error, errno, "make a pipe non-blocking");
+        bool piped = !m->options.terminal && (i != 0 || m->options.open_stdin);
+        if (make_stream(i, piped, false, ours[i], &theirs[i], error) < 0)
+            return -1;
     }
     return 0;
 }
