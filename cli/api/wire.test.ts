@@ -120,6 +120,16 @@ test("a connection that the daemon gave up meanwhile is not used again", async (
   assert.equal(connections.length, 2);
 });
 
+test("a connection on which more came than was asked for carries no other request", async () => {
+  for (const body of ["Content-Length: 2\r\n\r\nok", "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]) {
+    answer = (_request, socket) => socket.write(`HTTP/1.1 200 OK\r\n${body}HTTP/1.1 20`);
+    assert.equal(await readText(await ask()), "ok");
+    answer = (_request, socket) => socket.write(`HTTP/1.1 200 OK\r\n${body}`);
+    assert.equal(await readText(await ask()), "ok");
+  }
+  assert.equal(connections.length, 3);
+});
+
 test("HEAD has no body, and an interim answer is none", async () => {
   answer = (_request, socket) =>
     socket.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nApi-Version: 1.50\r\n\r\n");

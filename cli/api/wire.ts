@@ -225,11 +225,12 @@ class Exchange {
   }
 
   #takeBody({ answer, body }: { readonly answer: WireAnswer; readonly body: Body }, chunk: Buffer): void {
-    const { parts, isWhole } = body.take(chunk);
+    const { parts, isWhole, isFollowed } = body.take(chunk);
     let hasRoom = true;
     for (const part of parts) hasRoom = answer.push(part);
     if (isWhole) {
-      this.#leave(this.#keeps);
+      // What nobody has asked for may go on in the middle of the next answer.
+      this.#leave(this.#keeps && !isFollowed);
       answer.push(null);
     } else if (!hasRoom) this.#socket.pause();
   }
@@ -319,7 +320,14 @@ function parseHead(text: string): Head {
 /** How much of what comes belongs to an answer (RFC 9112 §6.3). */
 interface Body {
   readonly endsWithConnection: boolean;
-  take(chunk: Buffer): { readonly parts: readonly Buffer[]; readonly isWhole: boolean };
+  take(chunk: Buffer): Taken;
+}
+
+interface Taken {
+  readonly parts: readonly Buffer[];
+  readonly isWhole: boolean;
+  /** More than the answer has come. */
+  readonly isFollowed: boolean;
 }
 
 function bodyOf(statusCode: number, headers: Readonly<Record<string, string>>, hasNone: boolean): Body {
@@ -331,7 +339,7 @@ function bodyOf(statusCode: number, headers: Readonly<Record<string, string>>, h
     if (!/^\d{1,15}$/.test(length)) throw broken("Parse Error: Invalid Content-Length");
     return counted(Number(length));
   }
-  return { endsWithConnection: true, take: (chunk) => ({ parts: some(chunk), isWhole: false }) };
+  return { endsWithConnection: true, take: (chunk) => ({ parts: some(chunk), isWhole: false, isFollowed: false }) };
 }
 
 function counted(bytes: number): Body {
@@ -341,7 +349,7 @@ function counted(bytes: number): Body {
     take: (chunk) => {
       const part = chunk.subarray(0, left);
       left -= part.length;
-      return { parts: some(part), isWhole: left === 0 };
+      return { parts: some(part), isWhole: left === 0, isFollowed: part.length < chunk.length };
     },
   };
 }
@@ -357,7 +365,7 @@ class Chunks implements Body {
   #line = "";
   #state: "length" | "data" | "end of data" | "trailer" = "length";
 
-  take(chunk: Buffer): { readonly parts: readonly Buffer[]; readonly isWhole: boolean } {
+  take(chunk: Buffer): Taken {
     const parts: Buffer[] = [];
     let rest = chunk;
     while (rest.length > 0) {
@@ -376,9 +384,9 @@ class Chunks implements Body {
       rest = rest.subarray(newline + 1);
       const line = this.#line.replace(/\r$/, "");
       this.#line = "";
-      if (this.#takeLine(line)) return { parts, isWhole: true };
+      if (this.#takeLine(line)) return { parts, isWhole: true, isFollowed: rest.length > 0 };
     }
-    return { parts, isWhole: false };
+    return { parts, isWhole: false, isFollowed: false };
   }
 
   /** @returns whether it was the last */
