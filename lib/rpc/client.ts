@@ -35,11 +35,11 @@ export interface ChannelOptions {
 }
 
 /** raft.md §3.1. Keepalive frees dead connections; whether a peer is alive is told by its answers. */
-const keepaliveMs = 1000;
+export const keepaliveMs = 1000;
 const reconnectMinMs = 50;
 const reconnectMaxMs = 1000;
-const serverName = "swarm-manager";
-const messageBytesMaxDefault = 4 * 1024 * 1024;
+export const serverName = "swarm-manager";
+export const messageBytesMaxDefault = 4 * 1024 * 1024;
 
 /** Uses the certificate that is current when it is made: open a new one after a renewal, since connections reconnect. */
 export class Channel implements Disposable {

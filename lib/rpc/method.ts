@@ -28,6 +28,8 @@ export interface UnaryMethod<Request, Response> extends Method<Request, Response
 /** Both ends send streams; one that sends a single message, or none, is a special case of it. */
 export interface BidiMethod<Request, Response> extends Method<Request, Response> {
   readonly kind: "bidi";
+  /** Served on HTTP/2 itself rather than through grpc-js (direct-server.ts). The bytes are the same, callers do not see it. */
+  readonly direct?: boolean;
 }
 
 /** Messages that are bytes already, for those who encode once and send often. */

@@ -2,13 +2,13 @@
  * A server for typed methods: who calls is read from the certificate before anything is decoded, each method says whom it
  * serves, and an error reaches the caller with its code and its fix.
  */
-import type { Http2Session, Settings } from "node:http2";
+import type { Http2Session, IncomingHttpHeaders, ServerHttp2Stream, Settings } from "node:http2";
 import { createServer, type AddressInfo, type Server as NetServer, type Socket } from "node:net";
+import { TLSSocket } from "node:tls";
 import {
   Server,
   ServerCredentials,
   status,
-  type Metadata,
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServiceDefinition,
@@ -20,6 +20,7 @@ import { checkDates, type Certificate, type NodeIdentity, type TlsIdentity } fro
 import { hostOf, portOf } from "../pure/address.ts";
 import { ClusterError, isAbort } from "../pure/errors.ts";
 import { listening } from "../runtime/index.ts";
+import { AcceptedStream, refuseStream, serveBefore, type ServeStream } from "./direct-server.ts";
 import { Door } from "./door.ts";
 import { ListenFailed, PeerNotAuthenticated, RpcInternal, RpcTooLarge } from "./errors.ts";
 import { asBuffer, type BidiMethod, type Caller, type Method, type UnaryMethod } from "./method.ts";
@@ -76,6 +77,10 @@ export class RpcServer implements AsyncDisposable {
   readonly #options: ServerOptions;
   readonly #credentials: ReloadableCredentials;
   readonly #peers = new WeakMap<Http2Session, Buffer>();
+  /** By path: streams that do not go through grpc-js. */
+  readonly #direct = new Map<string, ServeStream>();
+  /** HTTP/2 servers of grpc-js that ask for those first. */
+  readonly #shared = new WeakSet<object>();
   /** Announced, and not served yet. */
   readonly #awaited = new Set<string>();
   /** Ports that are listened on, and what keeps their connections waiting. */
@@ -118,7 +123,7 @@ export class RpcServer implements AsyncDisposable {
         if (!answered) stop.abort();
       });
       const serve = async (): Promise<Uint8Array> => {
-        const peer = this.#admit(call, method);
+        const peer = this.#admit(asCalled(call), method);
         const context = { peer, address: call.getPeer(), signal: stop.signal, timeoutMs: timeoutOf(call) };
         return method.response.encode(await handler(method.request.decode(call.request), context));
       };
@@ -142,21 +147,48 @@ export class RpcServer implements AsyncDisposable {
     method: BidiMethod<Request, Response>,
     handler: (stream: RpcStream<Response>, context: Omit<CallContext, "signal">) => StreamEvents<Request>,
   ): void {
+    const codec = { out: method.response, in: method.request };
+    const open = (
+      context: Omit<CallContext, "signal">,
+      make: (events: StreamEvents<Request>) => RpcStream<Response>,
+    ): void => {
+      const events: { current: StreamEvents<Request> | undefined } = { current: undefined };
+      const stream = make({
+        message: (message) => this.#guard(method.path, stream, () => events.current?.message(message)),
+        drain: () => this.#guard(method.path, stream, () => events.current?.drain?.()),
+        finished: () => this.#guard(method.path, stream, () => events.current?.finished?.()),
+        closed: (error) => this.#guard(method.path, stream, () => events.current?.closed(error)),
+      });
+      events.current = handler(stream, context);
+    };
     this.#add(method.path, true, (call: ServerDuplexStream<Buffer, Uint8Array>) => {
       try {
-        const peer = this.#admit(call, method);
-        const events: { current: StreamEvents<Request> | undefined } = { current: undefined };
-        const guarded: StreamEvents<Request> = {
-          message: (message) => this.#guard(method.path, stream, () => events.current?.message(message)),
-          drain: () => this.#guard(method.path, stream, () => events.current?.drain?.()),
-          finished: () => this.#guard(method.path, stream, () => events.current?.finished?.()),
-          closed: (error) => this.#guard(method.path, stream, () => events.current?.closed(error)),
-        };
-        const stream = new ServingStream(call, { out: method.response, in: method.request }, peer, guarded);
-        events.current = handler(stream, { peer, address: call.getPeer(), timeoutMs: timeoutOf(call) });
+        const peer = this.#admit(asCalled(call), method);
+        open(
+          { peer, address: call.getPeer(), timeoutMs: timeoutOf(call) },
+          (events) => new ServingStream(call, codec, peer, events),
+        );
       } catch (error) {
         call.on("error", () => {});
         call.emit("error", this.#statusOf(method.path, error));
+      }
+    });
+    if (method.direct !== true) return;
+    const messageBytesMax = this.#options.messageBytesMax ?? messageBytesMaxDefault;
+    this.#direct.set(method.path, (http, headers) => {
+      let stream: AcceptedStream<Response, Request> | undefined;
+      try {
+        const peer = this.#admit(asStreamed(http, headers), method);
+        const { socket } = http.session ?? {};
+        const address = `${socket?.remoteAddress}:${socket?.remotePort}`;
+        const options = { path: method.path, codec, messageBytesMax };
+        open({ peer, address, timeoutMs: Infinity }, (events) => {
+          return (stream = new AcceptedStream(http, options, { peer, address }, events));
+        });
+      } catch (error) {
+        const said = this.#statusOf(method.path, error);
+        if (stream === undefined) refuseStream(http, said);
+        else stream.abort(error instanceof ClusterError ? error : new RpcInternal(method.path));
       }
     });
   }
@@ -172,6 +204,7 @@ export class RpcServer implements AsyncDisposable {
 
   async #listenOnPort(address: string): Promise<number> {
     const injector = this.#server.createConnectionInjector(this.#credentials);
+    serveBefore(this.#server, (path) => this.#direct.get(path), this.#shared);
     const door = new Door<Socket>({
       admit: (socket) => injector.injectConnection(socket),
       goesFirst: ({ remoteAddress = "", remotePort = 0 }) =>
@@ -258,12 +291,10 @@ export class RpcServer implements AsyncDisposable {
   }
 
   /** @throws PeerNotAuthenticated, PeerNotTrusted, CertificateInvalid, CertificateExpired, RpcTooLarge, what `admit` says */
-  #admit(
-    call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>,
-    method: { readonly path: string; readonly caller: Caller },
-  ): Certificate | undefined {
-    const bytes = metadataBytes(call.metadata);
-    if (bytes > metadataBytesMax) throw new RpcTooLarge(method.path, `${bytes} bytes of metadata`);
+  #admit(call: Arrived, method: { readonly path: string; readonly caller: Caller }): Certificate | undefined {
+    if (call.metadataBytes > metadataBytesMax) {
+      throw new RpcTooLarge(method.path, `${call.metadataBytes} bytes of metadata`);
+    }
     const der = this.#peerBytes(call);
     if (der === undefined) {
       if (method.caller === "anyone") return undefined;
@@ -272,16 +303,15 @@ export class RpcServer implements AsyncDisposable {
     const peer = this.#options.tls.readPeer(der, method.caller === "manager" ? { role: "manager" } : {});
     checkDates(peer, "the caller's certificate", this.#options.wallMs());
     // Only now: strangers send ahead no more than the small window of a whole connection.
-    if (this.#options.windowBytes !== undefined) widen(call, this.#options.windowBytes);
+    if (this.#options.windowBytes !== undefined) widen(call.session, this.#options.windowBytes);
     return peer;
   }
 
   /** Reading the certificate off a connection costs more than all else of a small call: once for each connection. */
-  #peerBytes(call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>): Buffer | undefined {
-    const session = sessionOf(call);
+  #peerBytes({ session, certificate }: Arrived): Buffer | undefined {
     const known = session === undefined ? undefined : this.#peers.get(session);
     if (known !== undefined) return known;
-    const der = call.getAuthContext().sslPeerCertificate?.raw;
+    const der = certificate();
     if (session !== undefined && der !== undefined) this.#peers.set(session, der);
     return der;
   }
@@ -315,6 +345,34 @@ class ReloadableCredentials extends ServerCredentials implements Disposable {
   }
 }
 
+/** What is looked at before a call or a stream is served, whichever way it came. */
+interface Arrived {
+  readonly metadataBytes: number;
+  readonly session: Http2Session | undefined;
+  /** The caller's, if TLS has found it genuine. */
+  readonly certificate: () => Buffer | undefined;
+}
+
+function asCalled(call: ServerUnaryCall<Buffer, Uint8Array> | ServerDuplexStream<Buffer, Uint8Array>): Arrived {
+  return {
+    metadataBytes: metadataBytes(call.metadata.toHttp2Headers()),
+    session: sessionOf(call),
+    certificate: () => call.getAuthContext().sslPeerCertificate?.raw,
+  };
+}
+
+function asStreamed(http: ServerHttp2Stream, headers: IncomingHttpHeaders): Arrived {
+  const { session } = http;
+  return {
+    metadataBytes: metadataBytes(headers),
+    session,
+    certificate: () => {
+      const socket: unknown = session?.socket;
+      return socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate().raw : undefined;
+    },
+  };
+}
+
 /** grpc-js does not show the connection of a call; undefined should a later release look different inside. */
 function sessionOf(call: unknown): Http2Session | undefined {
   return (call as { call?: { stream?: { session?: Http2Session } } }).call?.stream?.session;
@@ -324,8 +382,7 @@ function sessionOf(call: unknown): Http2Session | undefined {
  * The window of the whole connection, which stands at 64 KiB whatever that of its streams is: on a link of 50 ms that
  * would be 1.3 MB/s. grpc-js sets it for its clients only, hence the look inside; without it the small window remains.
  */
-function widen(call: unknown, windowBytes: number): void {
-  const session = sessionOf(call);
+function widen(session: Http2Session | undefined, windowBytes: number): void {
   if (session === undefined || session.destroyed) return;
   if ((session.state.effectiveLocalWindowSize ?? 0) < windowBytes) session.setLocalWindowSize(windowBytes);
 }
@@ -335,9 +392,9 @@ function timeoutOf(call: { getDeadline(): Date | number }): number {
   return Math.max(0, (deadline instanceof Date ? deadline.getTime() : deadline) - Date.now());
 }
 
-function metadataBytes(metadata: Metadata): number {
+function metadataBytes(headers: Readonly<Record<string, unknown>>): number {
   let bytes = 0;
-  for (const [name, values] of Object.entries(metadata.toHttp2Headers())) {
+  for (const [name, values] of Object.entries(headers)) {
     bytes += name.length + String(values).length;
   }
   return bytes;

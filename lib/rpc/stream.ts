@@ -41,7 +41,8 @@ export interface RpcStream<Out> {
   resume(): void;
 }
 
-abstract class Stream<Out, In> {
+/** What all kinds of streams have in common. */
+export abstract class Stream<Out, In> {
   protected readonly codec: { readonly out: Codec<Out>; readonly in: Codec<In> };
   readonly #events: StreamEvents<In>;
   #closed = false;

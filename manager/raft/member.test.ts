@@ -683,3 +683,37 @@ test("a member that rests between heartbeats beats at their pace, misses no elec
   assert.ok(before.calls >= 399, `${before.calls} calls without rest`);
   assert.ok(now.calls <= 205, `${now.calls} calls in ten seconds`);
 });
+
+test("followers at rest answer every other heartbeat, as the leader asks, and a read is confirmed at once all the same", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  group.run(500);
+  const seen = { beats: 0, asked: 0, answers: 0 };
+  group.drop = (message) => {
+    if (message.type === "heartbeat") seen.beats++;
+    if (message.type === "heartbeat" && message.unanswered !== true) seen.asked++;
+    if (message.type === "heartbeatResponse") seen.answers++;
+    return false;
+  };
+  group.run(10_000);
+  assert.ok(Math.abs(seen.beats - 400) <= 4, `${seen.beats} heartbeats`);
+  assert.ok(Math.abs(seen.answers - 200) <= 4, `${seen.answers} answers`);
+  assert.ok(Math.abs(seen.asked - seen.answers) <= 2, `${seen.asked} asked`);
+  const read: string[] = [];
+  leader.member.readIndex(({ kind }) => read.push(kind));
+  group.until("a read is confirmed within a round trip", () => read.length === 1, 20);
+  assert.deepEqual(read, ["ready"]);
+});
+
+test("a leader that nobody answers gives up within its election timeout, although it did not ask with each heartbeat", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  group.run(500);
+  group.drop = ({ from, to }) => from === leader.id || to === leader.id;
+  const cutMs = group.nowMs;
+  group.until("it gives up", () => leader.member.role !== "leader", 1000);
+  const tookMs = group.nowMs - cutMs;
+  assert.ok(tookMs >= 275 && tookMs <= 450, `${tookMs} ms`);
+});

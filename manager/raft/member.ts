@@ -186,6 +186,11 @@ const diskStallExitElections = 5;
 const stepAsidePauseMs = 60_000;
 const snapshotRetryMsMax = 30_000;
 const readiesPerTurn = 16;
+/**
+ * A follower at rest answers every other heartbeat, and no fewer than so many in an election timeout, after which the leader
+ * would count it as gone.
+ */
+const answersPerElectionMin = 4;
 /** With this code the state machine says that the others have another state than it has (row 25). */
 const stateDiverged = "STATE_DIVERGED";
 /** … and with this one that it does not understand what the others do: a newer program will. */
@@ -332,7 +337,7 @@ export class Member {
         else this.#tickUntil(nowMs);
       }
       this.#watch(nowMs);
-      this.#scheduleIfUseful();
+      this.#turnIfUseful();
     });
   }
 
@@ -363,7 +368,8 @@ export class Member {
         if (!(error instanceof MalformedMessage)) throw error;
         this.#events.noticed("malformedMessage", { from: message.from, type: message.type, why: error.message });
       }
-      this.#scheduleIfUseful();
+      if (message.type === "heartbeat") this.#turnIfUseful();
+      else this.#scheduleIfUseful();
     });
   }
 
@@ -577,13 +583,16 @@ export class Member {
     invariant(recovered !== undefined, "a member begins once");
     this.#recovered = undefined;
     const { timings, limits } = this.#config;
+    const electionTicks = Math.max(1, Math.round(timings.electionMs / timings.tickMs));
+    const heartbeatTicks = Math.max(1, Math.round(timings.heartbeatMs / timings.tickMs));
     const config: CoreConfig = {
       ...coreDefaults,
       lazyCommit: true,
+      answerTicks: Math.max(1, Math.min(2 * heartbeatTicks, Math.floor(electionTicks / answersPerElectionMin))),
       id: this.#config.id,
       seed: this.#config.seed,
-      electionTicks: Math.max(1, Math.round(timings.electionMs / timings.tickMs)),
-      heartbeatTicks: Math.max(1, Math.round(timings.heartbeatMs / timings.tickMs)),
+      electionTicks,
+      heartbeatTicks,
       readMode: this.#config.leaseReads ? "lease" : "readIndex",
       maxEntryBytes: limits.entryBytesMax,
       maxEntriesPerMsgBytes: limits.messageBytesMax,
@@ -620,10 +629,19 @@ export class Member {
 
   /** A turn, if it would find anything: most ticks, many messages and many completed writes leave nothing to do. */
   #scheduleIfUseful(): void {
-    if (this.#turnScheduled || !this.#isAnswering) return;
-    const isUseful =
-      this.#pages.length > 0 || this.#proposals.queued > 0 || this.#reads.gathering || this.#running().hasReady();
-    if (isUseful) this.#schedule();
+    if (!this.#turnScheduled && this.#isAnswering && this.#isTurnUseful) this.#schedule();
+  }
+
+  /**
+   * At once: what follows from a tick or from a heartbeat gains nothing by waiting for what may come with it, and to wait
+   * costs one more round of the event loop, twenty times a second in each member.
+   */
+  #turnIfUseful(): void {
+    if (!this.#turnScheduled && this.#isAnswering && this.#isTurnUseful) this.#turn();
+  }
+
+  get #isTurnUseful(): boolean {
+    return this.#pages.length > 0 || this.#proposals.queued > 0 || this.#reads.gathering || this.#running().hasReady();
   }
 
   /**

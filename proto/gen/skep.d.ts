@@ -21766,6 +21766,9 @@ export namespace skep {
             /** Heartbeat round. */
             round: number;
 
+            /** Heartbeat unanswered. */
+            unanswered: boolean;
+
             /**
              * Creates a new Heartbeat instance using the specified properties.
              * @param [properties] Properties to set
@@ -21813,6 +21816,9 @@ export namespace skep {
 
                 /** Heartbeat round */
                 round?: (number|null);
+
+                /** Heartbeat unanswered */
+                unanswered?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

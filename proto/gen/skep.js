@@ -29654,6 +29654,7 @@ export const skep = $root.skep = (() => {
             Heartbeat.prototype.term = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Heartbeat.prototype.commit = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Heartbeat.prototype.round = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Heartbeat.prototype.unanswered = false;
 
             Heartbeat.create = function(properties) {
                 return new Heartbeat(properties);
@@ -29672,6 +29673,8 @@ export const skep = $root.skep = (() => {
                     writer.uint32(16).uint64(message.commit);
                 if (message.round != null && $Object.hasOwnProperty.call(message, "round") && (typeof message.round === "object" ? message.round.low || message.round.high : message.round !== 0))
                     writer.uint32(24).uint64(message.round);
+                if (message.unanswered != null && $Object.hasOwnProperty.call(message, "unanswered") && message.unanswered !== false)
+                    writer.uint32(32).bool(message.unanswered);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -29730,6 +29733,15 @@ export const skep = $root.skep = (() => {
                                 message.round = value;
                             else
                                 delete message.round;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.unanswered = value;
+                            else
+                                delete message.unanswered;
                             continue;
                         }
                     }

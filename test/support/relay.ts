@@ -26,7 +26,7 @@ export class Relay implements AsyncDisposable {
 
   private constructor(target: string) {
     this.#target = target;
-    this.#server = createServer((client) => this.#accept(client));
+    this.#server = createServer({ noDelay: true }, (client) => this.#accept(client));
   }
 
   static async open(target: string): Promise<Relay> {
@@ -101,7 +101,7 @@ export class Relay implements AsyncDisposable {
     }
     this.accepted++;
     const [host, port] = this.#target.split(":");
-    const upstream = connect(Number(port), host);
+    const upstream = connect({ port: Number(port), host, noDelay: true });
     upstream.on("error", () => {});
     const pair: Pair = { client, upstream, paused: false };
     this.#pairs.add(pair);

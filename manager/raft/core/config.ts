@@ -24,6 +24,7 @@ export const coreDefaults: Omit<CoreConfig, "id" | "seed"> = {
   promotionLagEntries: 256,
   readMode: "readIndex",
   lazyCommit: false,
+  answerTicks: 1,
 };
 
 /** Share of the election timeout for which a confirmed round lets the leader read alone: clocks may differ by 20 %. */

@@ -1,6 +1,6 @@
 /** Log replication (Raft thesis §3.5, §3.6, §10.2): what a leader sends, how a follower takes it, and what is committed. */
 import { LogRegressed, MalformedMessage, raftInvariant } from "./errors.ts";
-import { confirmReads } from "./reads.ts";
+import { confirmReads, isConfirmed } from "./reads.ts";
 import { type Progress, never } from "./progress.ts";
 import type { Raft } from "./state.ts";
 import type { AppendRequest, AppendResponse, Heartbeat, HeartbeatResponse, SnapshotRequest } from "./types.ts";
@@ -129,9 +129,23 @@ export function sendHeartbeats(raft: Raft): void {
     }
     // Never more than it is known to have: a heartbeat does not check that the logs agree.
     const commit = Math.min(progress.match, raft.log.commit);
-    raft.send({ type: "heartbeat", from: raft.id, to: progress.id, term: raft.term, commit, round: raft.round });
+    const { id, term, round } = raft;
+    const { id: to } = progress;
+    if (wantsAnswer(raft, progress)) raft.send({ type: "heartbeat", from: id, to, term, commit, round });
+    else raft.send({ type: "heartbeat", from: id, to, term, commit, round, unanswered: true });
   }
   confirmReads(raft);
+}
+
+/**
+ * An answer tells that the follower lives, that this leader still leads, and that what was sent has arrived. At rest there is
+ * only the first to know, and not with each heartbeat: to write and to read an answer is half of what a leader at rest does.
+ */
+function wantsAnswer(raft: Raft, progress: Progress): boolean {
+  const { answerTicks, heartbeatTicks, readMode } = raft.config;
+  if (raft.leaderTick + heartbeatTicks - progress.heardTick > answerTicks) return true;
+  if (readMode === "lease" || raft.transfer !== undefined || raft.reads.hasRounds || !isConfirmed(raft)) return true;
+  return progress.state !== "replicate" || progress.match < raft.log.lastIndex;
 }
 
 // ---- Leader: answers
@@ -231,6 +245,7 @@ function respond(
 export function onHeartbeat(raft: Raft, message: Heartbeat): void {
   if (message.commit > raft.log.lastIndex) throw new LogRegressed(raft.log.lastIndex, message.commit);
   if (raft.log.commitTo(message.commit)) raft.note("commit");
+  if (message.unanswered === true) return;
   raft.send({ type: "heartbeatResponse", from: raft.id, to: message.from, term: raft.term, round: message.round });
 }
 

@@ -110,6 +110,8 @@ export interface Heartbeat extends MessageBase {
   /** Number of this round of heartbeats, at least 1. One leader never uses a number twice in its term, so an answer
    *  proves that it was given after the round began: read index, lease and check-quorum all rest on that. */
   readonly round: number;
+  /** No answer is needed. One who knows a later term gives it all the same, and so do older releases. */
+  readonly unanswered?: boolean;
 }
 
 export interface HeartbeatResponse extends MessageBase {
@@ -232,6 +234,11 @@ export interface CoreConfig {
   readonly readMode: "readIndex" | "lease";
   /** Lets a new commit index wait for the next append, one tick at most, instead of travelling by itself at once. */
   readonly lazyCommit: boolean;
+  /**
+   * A follower that has nothing else to tell is asked for an answer to a heartbeat before its last word is older than this,
+   * and not with each heartbeat. Well below `electionTicks`, which is how old it may become; 1: each is answered.
+   */
+  readonly answerTicks: number;
 }
 
 /** What storage recovered. `bootstrapState()` and `joinerState()` make the first ones. */

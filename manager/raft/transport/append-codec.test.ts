@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 
 import { skep } from "../../../proto/index.ts";
 import type { AppendRequest, Entry, EntryKind } from "../core/types.ts";
-import { AppendEncoder } from "./append-codec.ts";
+import { AppendEncoder, decodeAppend } from "./append-codec.ts";
 import { decodeFrame } from "./codec.ts";
 
 const kinds: readonly EntryKind[] = ["normal", "confChange", "empty"];
@@ -18,33 +18,38 @@ const number = fc.oneof(
     .integer({ min: 0, max: 52 })
     .chain((bit) => fc.integer({ min: -1, max: 1 }).map((by) => Math.max(0, 2 ** bit + by))),
 );
-const entry: fc.Arbitrary<Entry> = fc.record(
-  {
-    term: number,
-    index: number,
-    kind: fc.constantFrom(...kinds),
-    data: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
-  },
-  plainObject,
-);
-const message: fc.Arbitrary<AppendRequest> = fc.record(
-  {
-    type: fc.constant("append" as const),
-    from: fc.constant(1),
-    to: fc.constant(2),
-    term: number,
-    prevIndex: number,
-    prevTerm: number,
-    commit: number,
-    entries: fc.array(entry, { maxLength: 20 }),
-  },
-  plainObject,
-);
+/** What terms and indexes are in practice. */
+const count = fc.oneof(fc.nat(300), fc.nat(2 ** 31 - 1), fc.integer({ min: 0, max: 2 ** 49 - 1 }));
+
+function appends(value: fc.Arbitrary<number>, entriesMax: number): fc.Arbitrary<AppendRequest> {
+  const entry: fc.Arbitrary<Entry> = fc.record(
+    {
+      term: value,
+      index: value,
+      kind: fc.constantFrom(...kinds),
+      data: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
+    },
+    plainObject,
+  );
+  return fc.record(
+    {
+      type: fc.constant("append" as const),
+      from: fc.constant(1),
+      to: fc.constant(2),
+      term: value,
+      prevIndex: value,
+      prevTerm: value,
+      commit: value,
+      entries: fc.array(entry, { maxLength: entriesMax }),
+    },
+    plainObject,
+  );
+}
 
 test("what is encoded by hand is what protobufjs encodes and reads, for any numbers up to 2^53-1", () => {
   const encoder = new AppendEncoder();
   fc.assert(
-    fc.property(message, (append) => {
+    fc.property(appends(number, 20), (append) => {
       const bytes = encoder.encode(append);
       assert.deepEqual(decodeFrame(bytes, 1, 2), { kind: "message", message: append });
       const { term, prevIndex, prevTerm, commit } = append;
@@ -56,6 +61,36 @@ test("what is encoded by hand is what protobufjs encodes and reads, for any numb
     }),
     { numRuns: 500 },
   );
+});
+
+test("what is read by hand is what protobufjs reads, and what is not so written is left to it", () => {
+  const encoder = new AppendEncoder();
+  const options = { from: 1, to: 2, entriesMax: 20 };
+  const change = fc.record({ at: fc.nat(200), byte: fc.nat(255), cut: fc.nat(3) });
+  let byHand = 0;
+  fc.assert(
+    fc.property(appends(count, 4), fc.option(change), (append, changed) => {
+      const bytes = Buffer.from(encoder.encode(append));
+      if (changed !== null) bytes[changed.at % bytes.length] = changed.byte;
+      const given = bytes.subarray(0, bytes.length - (changed?.cut ?? 0));
+      const read = decodeAppend(given, options);
+      if (read === undefined) return;
+      byHand++;
+      const { term, prevIndex, prevTerm, commit, entries } = read;
+      const plain = skep.raft.Frame.decode(given);
+      const wire = entries.map((it) => ({ ...it, kind: wireKinds[it.kind] }));
+      const again = skep.raft.Frame.encode({ append: { term, prevIndex, prevTerm, commit, entries: wire } }).finish();
+      // Of no unknown field either, which decoding again would leave out.
+      assert.deepEqual(again, skep.raft.Frame.encode(plain).finish());
+    }),
+    { numRuns: 600 },
+  );
+  assert.ok(byHand > 100, `${byHand} of 600 read by hand`);
+  const long = { type: "append", from: 1, to: 2, term: 1, prevIndex: 0, prevTerm: 0, commit: 0 } as const;
+  const one: Entry = { term: 1, index: 1, kind: "empty", data: Buffer.alloc(0) };
+  const entries = (count: number): Entry[] => Array.from({ length: count }, () => one);
+  assert.equal(decodeAppend(encoder.encode({ ...long, entries: entries(20) }), options)?.entries.length, 20);
+  assert.equal(decodeAppend(encoder.encode({ ...long, entries: entries(21) }), options), undefined);
 });
 
 test("entries are encoded once for all peers at the same place in the log, and anew when they differ", () => {

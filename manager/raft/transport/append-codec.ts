@@ -1,8 +1,9 @@
 /**
  * Appends as bytes, by hand: valid protobuf (Frame.append), but the entries, which are nearly all of it, are encoded once
- * and shared by the messages to all peers that are at the same place in the log.
+ * and shared by the messages to all peers that are at the same place in the log. What was written like this is read by hand,
+ * too: an entry becomes one object and not three.
  */
-import type { AppendRequest, Entry, EntryKind } from "../core/types.ts";
+import type { AppendRequest, Entry, EntryKind, MemberId } from "../core/types.ts";
 
 const kinds: Readonly<Record<EntryKind, number>> = { normal: 0, confChange: 1, empty: 2 };
 
@@ -24,6 +25,8 @@ interface Shared {
   readonly count: number;
   readonly body: Buffer;
 }
+
+const kindNames: readonly EntryKind[] = ["normal", "confChange", "empty"];
 
 /** Followers are rarely at more than a few different places at once. */
 const sharedMax = 4;
@@ -115,4 +118,71 @@ function varintBytes(value: number): number {
   if (value < 2 ** 35) return 5;
   if (value < 2 ** 42) return 6;
   return value < 2 ** 49 ? 7 : 8;
+}
+
+/** Where reading by hand stands. */
+interface Cursor {
+  readonly bytes: Buffer;
+  at: number;
+  /** What is there is not what AppendEncoder writes. */
+  isOther: boolean;
+}
+
+/**
+ * An append as AppendEncoder writes it: each field, once, in its order. Entries' data are views of `bytes`.
+ * @returns undefined for anything else, valid or not: protobufjs shall judge it
+ */
+export function decodeAppend(
+  bytes: Buffer,
+  { from, to, entriesMax }: { readonly from: MemberId; readonly to: MemberId; readonly entriesMax: number },
+): AppendRequest | undefined {
+  if (bytes[0] !== frameAppend) return undefined;
+  const cursor: Cursor = { bytes, at: 1, isOther: false };
+  if (readVarint(cursor) !== bytes.length - cursor.at) return undefined;
+  const term = readField(cursor, appendTerm);
+  const prevIndex = readField(cursor, appendPrevIndex);
+  const prevTerm = readField(cursor, appendPrevTerm);
+  const commit = readField(cursor, appendCommit);
+  const entries: Entry[] = [];
+  while (cursor.at < bytes.length && !cursor.isOther) {
+    if (entries.length === entriesMax) return undefined;
+    const end = readField(cursor, appendEntries) + cursor.at;
+    const entry = readEntry(cursor);
+    if (entry === undefined || cursor.at !== end) return undefined;
+    entries.push(entry);
+  }
+  if (cursor.isOther) return undefined;
+  return { type: "append", from, to, term, prevIndex, prevTerm, commit, entries };
+}
+
+function readEntry(cursor: Cursor): Entry | undefined {
+  const term = readField(cursor, entryTerm);
+  const index = readField(cursor, entryIndex);
+  const kind = kindNames[readField(cursor, entryKind)];
+  const length = readField(cursor, entryData);
+  const start = cursor.at;
+  if (cursor.isOther || kind === undefined || length > cursor.bytes.length - start) return undefined;
+  cursor.at += length;
+  return { term, index, kind, data: cursor.bytes.subarray(start, cursor.at) };
+}
+
+function readField(cursor: Cursor, tag: number): number {
+  if (cursor.bytes[cursor.at++] !== tag) cursor.isOther = true;
+  return readVarint(cursor);
+}
+
+/** Up to 2^49, which is more than anything counts to here. */
+function readVarint(cursor: Cursor): number {
+  const { bytes } = cursor;
+  let value = 0;
+  let scale = 1;
+  for (let count = 0; count < 7; count++) {
+    const byte = bytes[cursor.at++];
+    if (byte === undefined) break;
+    if (byte < 128) return value + byte * scale;
+    value += (byte - 128) * scale;
+    scale *= 128;
+  }
+  cursor.isOther = true;
+  return 0;
 }

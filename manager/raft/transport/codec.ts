@@ -2,7 +2,7 @@
 import { InvariantViolation } from "../../../lib/pure/errors.ts";
 import { decodeStrictly, skep } from "../../../proto/index.ts";
 import type { ConfState, Entry, EntryKind, MemberId, Message, SnapshotMeta } from "../core/types.ts";
-import type { AppendEncoder } from "./append-codec.ts";
+import { decodeAppend, type AppendEncoder } from "./append-codec.ts";
 
 const { Frame } = skep.raft;
 
@@ -62,6 +62,8 @@ export function encodeCommand(command: Uint8Array): Uint8Array {
  * @throws      MessageUnreadable. Whether the numbers make sense is for the core to judge
  */
 export function decodeFrame(bytes: Uint8Array, from: MemberId, to: MemberId): Decoded {
+  const append = Buffer.isBuffer(bytes) ? decodeAppend(bytes, { from, to, entriesMax }) : undefined;
+  if (append !== undefined) return { kind: "message", message: append };
   const frame = decodeStrictly(Frame, bytes, frameLimits);
   const message = messageOf(frame, from, to);
   if (message !== undefined) return { kind: "message", message };
@@ -80,7 +82,8 @@ function messageOf(frame: skep.raft.Frame, from: MemberId, to: MemberId): Messag
     return { type: "appendResponse", from, to, term, index, rejected, hintIndex, hintTerm };
   }
   if (frame.heartbeat) {
-    const { term, commit, round } = frame.heartbeat as skep.raft.Heartbeat;
+    const { term, commit, round, unanswered } = frame.heartbeat as skep.raft.Heartbeat;
+    if (unanswered) return { type: "heartbeat", from, to, term, commit, round, unanswered };
     return { type: "heartbeat", from, to, term, commit, round };
   }
   if (frame.heartbeatResponse) {

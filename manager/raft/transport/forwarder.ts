@@ -2,7 +2,7 @@
  * The asking end of the forward stream: requests of callers here that only the leader can serve, many at once on one
  * stream. Each is answered exactly once; what had left when the stream broke is "unknown", what had not is not.
  */
-import type { Channel } from "../../../lib/rpc/index.ts";
+import type { DirectChannel } from "../../../lib/rpc/index.ts";
 import type { Clock, Timer } from "../../../lib/runtime/index.ts";
 import { skep } from "../../../proto/index.ts";
 import { noMember } from "../core/types.ts";
@@ -28,7 +28,7 @@ interface Request {
 }
 
 export interface ForwardLine {
-  dial(): Channel;
+  dial(): DirectChannel;
   hello(): Uint8Array;
   statement(bytes: Uint8Array): void;
 }

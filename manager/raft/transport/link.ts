@@ -8,7 +8,7 @@ import type { Clock, Timer } from "../../../lib/runtime/index.ts";
 import type { skep } from "../../../proto/index.ts";
 import type { StreamMethod } from "./methods.ts";
 import { Session } from "./session.ts";
-import type { Channel } from "../../../lib/rpc/index.ts";
+import type { DirectChannel } from "../../../lib/rpc/index.ts";
 
 /** A stream that broke sooner after it was accepted is dialled after a pause, or a peer that ends each would be asked for ever. */
 const lastedMs = 1000;
@@ -16,7 +16,7 @@ const lastedMs = 1000;
 export interface LinkOptions {
   readonly method: StreamMethod<skep.raft.IAnswer>;
   /** A new connection; called for each try, since address and certificate may have changed. */
-  readonly dial: () => Channel;
+  readonly dial: () => DirectChannel;
   readonly hello: () => Uint8Array;
   readonly clock: Clock;
   readonly backoff: Backoff;

@@ -25,7 +25,8 @@ function answers<D extends Down>(
 }
 
 function method<D extends Down>(name: string, response: Codec<D>): StreamMethod<D> {
-  return { kind: "bidi", path: `/skep.raft.Raft/${name}`, caller: "manager", request: rawCodec, response };
+  const path = `/skep.raft.Raft/${name}`;
+  return { kind: "bidi", direct: true, path, caller: "manager", request: rawCodec, response };
 }
 
 export const controlMethod: StreamMethod<skep.raft.IAnswer> = method("Control", answers<skep.raft.IAnswer>(Answer));

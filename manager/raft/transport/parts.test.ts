@@ -68,6 +68,8 @@ test("silence counts from the first message that wants an answer until anything 
   stats.sent(heartbeat(1, 2, 3), 10, 1000);
   stats.forgive();
   assert.equal(stats.silentMs(5000), 0);
+  stats.sent({ type: "heartbeat", from: 1, to: 2, term: 1, commit: 0, round: 4, unanswered: true }, 10, 5000);
+  assert.equal(stats.silentMs(9000), 0, "no answer was asked for");
 });
 
 test("round trips are measured per round, unanswered rounds are forgotten, and answers to nothing are ignored", () => {

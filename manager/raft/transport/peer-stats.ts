@@ -31,6 +31,7 @@ export class PeerStats {
     this.messagesSent++;
     this.bytesSent += bytes;
     if (message.type !== "heartbeat" && message.type !== "append") return;
+    if (message.type === "heartbeat" && message.unanswered === true) return;
     this.#awaitingSinceMs ??= nowMs;
     if (message.type !== "heartbeat") return;
     this.#rounds.set(message.round, nowMs);

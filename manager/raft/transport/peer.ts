@@ -2,7 +2,7 @@
 import { Backoff } from "../../../lib/pure/backoff.ts";
 import type { ClusterError } from "../../../lib/pure/errors.ts";
 import type { Random } from "../../../lib/pure/prng.ts";
-import { Channel, RpcUnavailable } from "../../../lib/rpc/index.ts";
+import { DirectChannel, RpcUnavailable } from "../../../lib/rpc/index.ts";
 import type { TlsIdentity } from "../../../lib/pki/index.ts";
 import type { Clock, Logger } from "../../../lib/runtime/index.ts";
 import type { MemberId } from "../core/types.ts";
@@ -87,13 +87,13 @@ export class Peer implements SnapshotTarget, Disposable {
   }
 
   /** Another connection to where the control stream goes. */
-  dial(): Channel {
+  dial(): DirectChannel {
     return this.#dialAt(this.#proven ?? this.#address ?? this.#claimed ?? "");
   }
 
-  #dialAt(address: string, pingMs?: number): Channel {
+  #dialAt(address: string, pingMs?: number): DirectChannel {
     const { tls } = this.#options;
-    return new Channel({
+    return new DirectChannel({
       address,
       tls,
       ...(pingMs === undefined ? {} : { pingMs }),
@@ -153,7 +153,7 @@ export class Peer implements SnapshotTarget, Disposable {
     name: string,
     method: StreamMethod<skep.raft.IAnswer>,
     bytesMax: number,
-    dial: () => Channel,
+    dial: () => DirectChannel,
     tried?: (up: boolean) => void,
     ended?: (error: ClusterError | undefined, wasUp: boolean) => void,
   ): Link {

@@ -3,7 +3,7 @@
  * whoever wants another one makes another.
  */
 import type { ClusterError } from "../../../lib/pure/errors.ts";
-import type { Channel, RpcStream } from "../../../lib/rpc/index.ts";
+import type { DirectChannel, RpcStream } from "../../../lib/rpc/index.ts";
 import type { Clock, Timer } from "../../../lib/runtime/index.ts";
 import { HandshakeTimeout } from "./errors.ts";
 import { errorOf } from "./handshake.ts";
@@ -21,7 +21,7 @@ export interface SessionEvents<D> {
 }
 
 export class Session<D extends Down> implements Disposable {
-  readonly #channel: Channel;
+  readonly #channel: DirectChannel;
   readonly #stream: RpcStream<Uint8Array> & { abort(error: ClusterError | undefined): void };
   readonly #handshake: Timer;
   readonly #events: SessionEvents<D>;
@@ -29,7 +29,7 @@ export class Session<D extends Down> implements Disposable {
 
   constructor(
     options: {
-      readonly channel: Channel;
+      readonly channel: DirectChannel;
       readonly method: StreamMethod<D>;
       readonly hello: Uint8Array;
       readonly clock: Clock;

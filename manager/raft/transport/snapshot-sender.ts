@@ -5,7 +5,7 @@
  */
 import type { Backoff } from "../../../lib/pure/backoff.ts";
 import type { ClusterError } from "../../../lib/pure/errors.ts";
-import type { Channel } from "../../../lib/rpc/index.ts";
+import type { DirectChannel } from "../../../lib/rpc/index.ts";
 import type { Clock, Timer } from "../../../lib/runtime/index.ts";
 import { skep } from "../../../proto/index.ts";
 import type { MemberId, SnapshotRequest } from "../core/types.ts";
@@ -23,7 +23,7 @@ const { SnapshotUp } = skep.raft;
 
 export interface SnapshotTarget {
   readonly stats: PeerStats;
-  dial(): Channel;
+  dial(): DirectChannel;
   hello(): Uint8Array;
   backoff(): Backoff;
   statement(bytes: Uint8Array): void;
