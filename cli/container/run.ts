@@ -46,7 +46,6 @@ async function runContainer(
   flags: flag.Values<typeof runFlags>,
   args: readonly string[],
 ): Promise<number> {
-  const api = await session.api();
   const detached = flags.detach === true;
   const tty = flags.tty === true;
   if (detached && flags.attach !== undefined) throw new CommandError("Conflicting options: -a and -d", runFailed);
@@ -56,6 +55,7 @@ async function runContainer(
   const attaching = attachingOf(flags, detached);
   // To attach, to wait and to start.
   const id = await createContainer(session, flags, args, attaching, detached ? 0 : 2);
+  const api = await session.api();
   if (detached) {
     await api.post(`/containers/${id}/start`);
     session.print(id);
@@ -166,7 +166,12 @@ async function createContainer(
   attaching: Attaching,
   connections = 0,
 ): Promise<string> {
-  const api = await session.api();
+  // What is to be sent is put together while the daemon is asked for its version.
+  const asking = session.api();
+  asking.catch(() => undefined); // it is waited for below
+  await new Promise<void>((resolve) => {
+    setImmediate(resolve);
+  });
   const [image = ""] = args;
   const { cidfile, pull = "missing", platform } = flags;
   if (cidfile !== undefined && exists(cidfile)) {
@@ -177,6 +182,7 @@ async function createContainer(
   }
   const size = flags.tty === true ? sizeOf(session) : ([0, 0] as const);
   const body = createBody(flags, args, attaching, { env: session.env, size });
+  const api = await asking;
   const make = (): Promise<{ Id: string; Warnings?: string[] | null }> => {
     const making = api.post<{ Id: string; Warnings?: string[] | null }>("/containers/create", {
       query: { name: flags.name, platform },

@@ -164,6 +164,8 @@ export class Container {
   #released = false;
   /** Of its lives nothing is left but its files: no state, no network, no volume in use. */
   #isBare = false;
+  /** It has no record any more: it is about to be removed, and the lock is held until it is. */
+  #isUnwritten = false;
   /** Resolves when the log gets nothing more; replaced with each life. */
   #logEnded: PromiseWithResolvers<void> | undefined;
 
@@ -640,7 +642,7 @@ export class Container {
     // While its monitor clears up, and before anything is removed that says it was there.
     const released = Promise.all([
       decision.restart ? undefined : this.#releaseNetwork(),
-      isRemoved ? this.#host.settings.rootfs.release(this.id) : undefined,
+      isRemoved ? this.#unwrite() : undefined,
     ]);
     released.catch(() => undefined); // it is waited for below
     await this.#awaitMonitorEnd(life.connection);
@@ -650,6 +652,17 @@ export class Container {
     this.#clearState();
     if (decision.restart) this.#restartLater(decision.delayMs);
     else await this.#letGo();
+  }
+
+  /**
+   * What is written of one that is about to be removed, under the lock: what a crash leaves of it after that belongs to nobody
+   * and goes at the next start, but for volumes, which only its record names.
+   */
+  async #unwrite(): Promise<void> {
+    await this.#host.settings.rootfs.release(this.id);
+    if (this.#record.anonymousVolumes.length > 0) return;
+    await this.#host.records.delete(this.id);
+    this.#isUnwritten = true;
   }
 
   /** Whoever is still reading its output gets it all, within reason. */
@@ -924,7 +937,7 @@ export class Container {
     const doomed = this.#toTrash();
     // One waits for the kernel, the other for the disk.
     await Promise.all([this.#giveBack(volumes), settings.rootfs.release(this.id)]);
-    await records.delete(this.id);
+    if (!this.#isUnwritten) await records.delete(this.id);
     this.#removed = true;
     this.#emit("destroy");
     this.#host.forget(this);
