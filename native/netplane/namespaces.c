@@ -222,10 +222,10 @@ int namespaces_spare_wait_ms(const struct namespaces *namespaces)
     return namespaces->spares_due > 0 ? 0 : SPARE_IDLE_MS;
 }
 
-/* Who comes alone finds the next one made: whoever asked for this one is busy with the answer. */
+/* Who comes alone finds the next one made: whoever asked for this one is busy with the answer. After many at once a few will do. */
 static void owe_spare(struct namespaces *namespaces)
 {
-    if (namespaces->spares_due < SPARES_MAX)
+    if (namespaces->spares_due < SPARES_FEW)
         namespaces->spares_due++;
 }
 
