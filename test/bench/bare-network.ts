@@ -97,6 +97,9 @@ export function buildBare(world: NetWorld): void {
     world.ip("h5", `neigh add ${address} lladdr ${containerMac} dev g nud permanent`);
     world.ip("h5", `route add ${address}/32 dev g`);
   }
+  // Datagrams are answered from the address that they came to.
+  const back = `via 10.96.6.1 dev gw0 onlink src ${bareWays.passed.address}`;
+  world.ip("bare5", `route add ${farSource}/32 ${back}`);
   world.ip("h4", `route add ${bareWays.passed.address}/32 via 10.96.0.5 dev bare`);
   world.ip("h5", `route add ${farSource}/32 via 10.96.0.4 dev bare`);
   world.ip("h4", `route add ${farSource}/32 via 10.99.0.100`);

@@ -101,7 +101,7 @@ async function build(world: NetWorld): Promise<NetHost[]> {
   world.build(5);
   buildBare(world);
   const hosts = [await NetHost.open(world, "h1"), await NetHost.open(world, "h2")];
-  const ingress = ingressService([meshPort("tcp", publishedPort, port)]);
+  const ingress = ingressService([meshPort("tcp", publishedPort, port), meshPort("udp", publishedPort, port)]);
   const peers = [1, 2].map(peerOf);
   const endpoints = [endpoint(client), endpoint(server)];
   for (const [at, { plane }] of hosts.entries()) {
@@ -120,11 +120,13 @@ async function build(world: NetWorld): Promise<NetHost[]> {
   return hosts;
 }
 
-type Kind = "stream" | "connect";
+type Kind = "stream" | "datagrams" | "connect";
+const units = { stream: "Mbit/s", datagrams: "ns/datagram", connect: "connections/s" } as const;
+const kinds = { stream: "", datagrams: ", processor for a small datagram", connect: ", new connections" } as const;
 
 /** Of one short run. */
 interface Sample {
-  /** Mbit/s or connections a second. */
+  /** In the unit of its kind. */
   readonly rate: number;
   /** Processor time for each KB of a stream, at both ends and on the way. */
   readonly nsPerKb: number;
@@ -193,13 +195,13 @@ class Contest {
       // New connections cost the lookups of each layer, on processors that all hops share: told, no gate.
       const gate = kind === "stream" ? atLeast : undefined;
       report.add({
-        name: `${name} ${what}${kind === "stream" ? "" : ", new connections"}`,
-        unit: kind === "stream" ? "Mbit/s" : "connections/s",
+        name: `${name} ${what}${kinds[kind]}`,
+        unit: units[kind],
         ...rate,
         gate: gate === undefined ? "told" : `>= ${gate}x`,
         pass: gate === undefined ? rate.ratio > 0 : rate.ratio >= gate,
       });
-      if (kind === "connect") continue;
+      if (kind !== "stream") continue;
       report.add({
         name: `${name} ${what}, processor`,
         unit: "ns/KB",
@@ -255,6 +257,7 @@ async function carrying(options: BenchOptions, report: Report): Promise<void> {
     const contest = new Contest(options, world, program, docker);
     const possible = wanted.filter(({ peer }) => docker !== undefined || peer !== "docker");
     contest.run("stream", possible, report);
+    contest.run("datagrams", possible, report);
     contest.run("connect", possible, report);
   } finally {
     await docker?.close();
