@@ -1,6 +1,6 @@
 /**
- * G9: a member joins over a link of 10 MB/s and needs a snapshot of so many megabytes, while clients go on writing. Arguments:
- * megabytes, clients.
+ * G9: a member joins over a slow link and needs a snapshot of so many megabytes, while clients go on writing. Arguments:
+ * megabytes, clients, megabits a second of the link, election timeout in milliseconds.
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -12,6 +12,7 @@ import { makeHosts, tell, tool } from "../../support/story.ts";
 
 const megabytes = Number(process.argv[2]);
 const clients = Number(process.argv[3]);
+const [megabits = "", electionMs = ""] = process.argv.slice(4);
 const hosts = makeHosts(4);
 const valueBytes = 8 * 1024;
 const perEntry = 100;
@@ -25,7 +26,7 @@ const notable = new Set(["stalled", "diskStalled", "steppingAside", "the event l
 
 const cluster = await ManagerCluster.start({
   managers: 3,
-  args: ["--election-ms", "1000", "--metrics", "127.0.0.1:0"],
+  args: ["--election-ms", electionMs, "--metrics", "127.0.0.1:0"],
   place: (number) => ({ listen: `10.77.0.${number}:2377`, wrapper: ["ip", "netns", "exec", hosts[number - 1]!] }),
 });
 
@@ -79,7 +80,21 @@ try {
   const most = { ...before };
   const trips: number[] = [];
   const startMs = performance.now();
-  tool("tc", "qdisc", "add", "dev", "to-h4", "root", "tbf", "rate", "80mbit", "burst", "256k", "latency", "400ms");
+  tool(
+    "tc",
+    "qdisc",
+    "add",
+    "dev",
+    "to-h4",
+    "root",
+    "tbf",
+    "rate",
+    `${megabits}mbit`,
+    "burst",
+    "256k",
+    "latency",
+    "400ms",
+  );
   const joined = new AbortController();
   const watching = (async (): Promise<void> => {
     while (!joined.signal.aborted) {
