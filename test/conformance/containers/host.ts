@@ -200,7 +200,20 @@ export class TestWorker {
       const path = join(this.settings.runDirectory, name);
       return existsSync(path) ? readdirSync(path).map((entry) => join(path, entry)) : [];
     });
-    return [...inCgroups, ...mounts, ...state, ...this.monitors().map((pid) => `monitor ${pid}`)];
+    return [...inCgroups, ...mounts, ...state, ...this.#monitorsThatStay().map((pid) => `monitor ${pid}`)];
+  }
+
+  /**
+   * A monitor hangs up as its last act and then exits, for which it may have to wait for a processor. One that waits for
+   * somebody stays for two seconds.
+   */
+  #monitorsThatStay(): number[] {
+    let found = this.monitors();
+    for (let looks = 0; found.length > 0 && looks < 300; looks++) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      found = this.monitors();
+    }
+    return found;
   }
 
   /** Pids of monitors whose state lies in this worker's directory. */
