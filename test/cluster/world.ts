@@ -257,7 +257,7 @@ export class World {
         held = await holds();
       } catch (error) {
         // A daemon that is down refuses connections; whatever else is a finding.
-        if (!/ECONNREFUSED|ECONNRESET|ENOENT|socket hang up|no answer/u.test(String(error))) throw error;
+        if (!/ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|socket hang up|no answer/u.test(String(error))) throw error;
       }
       if (held) return performance.now() - startedMs;
       if (performance.now() - startedMs > patienceMs) {

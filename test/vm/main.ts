@@ -1,7 +1,7 @@
 /**
  * Runs tests in a machine with a kernel of its own: what this host's kernel lacks is there.
- * Usage: node test/vm/main.ts [TEST FILE ...]      (without arguments: those that need it)
- *        node test/vm/main.ts --command 'sh text'
+ * Usage: node test/vm/main.ts [--minutes N] [TEST FILE ...]      (without files: those that need it)
+ *        node test/vm/main.ts [--minutes N] --command 'sh text'
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
@@ -12,7 +12,7 @@ import { runInMachine, whyNoMachine } from "./machine.ts";
 const root = join(import.meta.dirname, "../..");
 const needMachine = ["test/conformance/network/encrypted.test.ts"];
 
-const minutesMax = 10;
+const usualMinutes = 10;
 
 const reason = whyNoMachine();
 if (reason !== undefined) {
@@ -21,6 +21,8 @@ if (reason !== undefined) {
 } else {
   process.chdir(root);
   const args = process.argv.slice(2);
+  const minutesMax = args[0] === "--minutes" ? Number(args.splice(0, 2)[1]) : usualMinutes;
+  if (!(minutesMax > 0)) throw new Error("Cannot run the machine: --minutes wants a number of minutes");
   const files = args.length > 0 ? args : needMachine;
   const node = JSON.stringify(process.execPath);
   const probe = join(root, "build/vm/net-probe");
