@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { Client, Metadata, credentials, status, type ServiceError } from "@grpc/grpc-js";
@@ -234,6 +234,19 @@ test("bytes that are not TLS, and TLS that never finishes, do not disturb the se
   socket.write("GET / HTTP/1.1\r\n\r\n");
   await once(socket, "close");
   assert.equal(await channel.call(echo, "still", limit), "still from worker");
+});
+
+test("a crowd that leaves while it waits at the door harms nobody", async () => {
+  const [host, port] = address.split(":");
+  const leave = [(socket: Socket) => socket.resetAndDestroy(), (socket: Socket) => socket.end()] as const;
+  const crowd = Array.from({ length: 60 }, async (_, at) => {
+    const socket = connect(Number(port), host);
+    socket.on("error", () => {});
+    socket.on("connect", () => leave[at % 2]?.(socket));
+    await once(socket, "close");
+  });
+  await Promise.all(crowd);
+  assert.equal(await withChannel(dial(workerTls), (own) => own.call(echo, "still", limit)), "still from worker");
 });
 
 test("a stream ends in order when its caller ends it, and with the handler's error otherwise", async () => {
