@@ -23,7 +23,7 @@ export const swarmMutations: readonly SwarmMutation[] = [
   {
     name: "a new leader does not know the addresses of tasks",
     file: "manager/allocator/allocator.ts",
-    snippet: 'yield* inSlices(view.find("task", "network", networkId), (task) => this.#setTask(task));',
+    snippet: "yield* inSlices(networkedTasks(view), (task) => this.#setTask(task));",
     replacement: ";",
     foundBy: 1,
   },
