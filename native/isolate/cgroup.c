@@ -4,6 +4,7 @@
 #include "common/path.h"
 #include "isolate/config.h"
 #include "isolate/device_filter.h"
+#include "isolate/faults.h"
 #include "isolate/log.h"
 
 #include <dirent.h>
@@ -125,14 +126,15 @@ static int check_existing(const struct cgroup_entry *entry, int fd, struct error
 }
 
 /* Makes `path` below the hierarchy's mount, part by part, each by its own name below its parent's descriptor. */
-static int make_entry(struct cgroup_entry *entry, const char *relative, bool all_controllers, const struct config *config,
-                      struct error *error)
+static int make_parts(struct cgroup_entry *entry, const char *relative, bool all_controllers, const struct config *config,
+                      unsigned attempt, struct error *error)
 {
     cleanup_fd int current = open(entry->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (current < 0)
         return fail(error, errno, "open cgroup hierarchy %s", entry->mount);
     char part[NAME_MAX + 1];
-    unsigned attempts = 0;
+    entry->created = 0;
+    (void)attempt; /* for the fault below */
     for (const char *at = relative; *at != '\0';) {
         size_t length = strcspn(at, "/");
         if (length > NAME_MAX)
@@ -149,11 +151,9 @@ static int make_entry(struct cgroup_entry *entry, const char *relative, bool all
         else
             entry->created = 0; /* only an unbroken run up to the leaf is ours */
         int next = openat(current, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (next < 0) {
-            if (errno == ENOENT && attempts++ < 16) /* another container's end removed the shared parent just now */
-                continue;
+        if (next < 0)
             return fail(error, errno, "open cgroup %s", entry->path);
-        }
+        FAULT_OR("parent", if (attempt == 0)(void)unlinkat(current, part, AT_REMOVEDIR));
         /* Also on levels that were there: an empty one would refuse every process below it. */
         if (cgroup_list_has(entry->controllers, "cpuset") && inherit_cpuset(current, next, error) < 0) {
             close(next);
@@ -173,6 +173,18 @@ static int make_entry(struct cgroup_entry *entry, const char *relative, bool all
         return fail(error, errno, "open %s of cgroup %s", join_file, entry->path);
     entry->fd = take_fd(&current);
     return 0;
+}
+
+/* The end of another container removes a parent that both have as long as nothing stands below it: then all is made anew. */
+static int make_entry(struct cgroup_entry *entry, const char *relative, bool all_controllers, const struct config *config,
+                      struct error *error)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int result = make_parts(entry, relative, all_controllers, config, attempt, error);
+        /* ENODEV: a file of a group that is gone (kernfs). */
+        if (result == 0 || (error->number != ENOENT && error->number != ENODEV) || attempt == 16)
+            return result;
+    }
 }
 
 static bool wants_limits(const struct config *config)

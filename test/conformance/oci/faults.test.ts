@@ -3,7 +3,7 @@
  * test build with fault points (make -C native faults); the shipped program has none.
  */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -102,6 +102,30 @@ test(
       await container.becomes("running");
       assert.equal((await lab.call(["delete", "--force", container.id])).code, 0);
       await started;
+    } finally {
+      await lab[Symbol.asyncDispose]();
+    }
+  },
+);
+
+test(
+  "a parent that goes while a container is made below it is made again",
+  { skip: absent ?? false, timeout: 60_000 },
+  async () => {
+    const lab = new Lab(faulty);
+    try {
+      const container = lab.container();
+      container.config.linux.cgroupsPath = `/${groupParent}/shared/${container.id}`;
+      writeFileSync(join(container.bundle, "config.json"), JSON.stringify(container.config));
+      container.touched = true;
+      // As the end of another one does it in the worst moment.
+      const done = await lab.call(["create", "--bundle", container.bundle, container.id], {
+        env: { ISOLATE_FAULT: "parent" },
+      });
+      assert.equal(done.code, 0, done.stderr);
+      assert.ok(groupDirectories(container.config.linux.cgroupsPath).some(existsSync));
+      assert.equal((await lab.call(["delete", "--force", container.id])).code, 0);
+      assert.deepEqual(groupDirectories(`${groupParent}/shared`).filter(existsSync), []);
     } finally {
       await lab[Symbol.asyncDispose]();
     }
