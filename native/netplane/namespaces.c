@@ -210,8 +210,7 @@ int namespaces_spare(struct namespaces *namespaces, struct error *error)
         return -1;
     }
     namespaces->spares_count++;
-    if (namespaces->spares_due > 0)
-        namespaces->spares_due--;
+    namespaces->spare_due = false;
     return 0;
 }
 
@@ -219,14 +218,7 @@ int namespaces_spare_wait_ms(const struct namespaces *namespaces)
 {
     if (namespaces->spares_count >= namespaces->spares_wanted)
         return -1;
-    return namespaces->spares_due > 0 ? 0 : SPARE_IDLE_MS;
-}
-
-/* Who comes alone finds the next one made: whoever asked for this one is busy with the answer. After many at once a few will do. */
-static void owe_spare(struct namespaces *namespaces)
-{
-    if (namespaces->spares_due < SPARES_FEW)
-        namespaces->spares_due++;
+    return namespaces->spare_due ? 0 : SPARE_IDLE_MS;
 }
 
 /* Bound by its descriptor (mount_namespaces(7): namespaces may be bound from anywhere), and known from now on. */
@@ -236,7 +228,7 @@ static int bind_fresh(struct namespaces *namespaces, const char *path, struct er
     struct stat status;
     struct namespace *added;
     struct fresh_namespace fresh;
-    owe_spare(namespaces);
+    namespaces->spare_due = true;
     if (namespaces->spares_count > 0) {
         fresh = namespaces->spares[--namespaces->spares_count];
         namespaces->spares_wanted = namespaces->spares_wanted < SPARES_FEW ? SPARES_FEW : namespaces->spares_wanted;
@@ -290,7 +282,7 @@ int namespaces_delete(struct namespaces *namespaces, const char *path, struct er
         return fail(error, errno, "unmount namespace %s", path);
     if (unlink(path) < 0)
         return fail(error, errno, "remove namespace %s", path);
-    owe_spare(namespaces);
+    namespaces->spare_due = true;
     return 0;
 }
 

@@ -69,7 +69,7 @@ struct namespaces {
     struct fresh_namespace spares[SPARES_MAX];
     size_t spares_count;
     size_t spares_wanted; /* none before one was asked for */
-    size_t spares_due;    /* of those that lack: as many namespaces have come or gone since one was made */
+    bool spare_due;       /* a namespace has come or gone: who asked for that is busy with the answer, and may ask for the next one then */
     int own_fd;
 };
 
