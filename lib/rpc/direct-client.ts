@@ -22,6 +22,12 @@ import type { BidiMethod } from "./method.ts";
 import { fromStatus } from "./status.ts";
 import type { RpcStream, StreamEvents } from "./stream.ts";
 
+/**
+ * Silence is waited for in so many parts, each a round of the event loop at least: if it was this process that stood still,
+ * what the other end has said meanwhile is read before the last of them is over.
+ */
+const silenceParts = 5;
+
 /** It uses the certificate that is current when its first stream opens, and connects once. */
 export class DirectChannel implements Disposable {
   readonly #options: ChannelOptions;
@@ -131,19 +137,20 @@ function keepAlive(
   onSilence: (silentMs: number) => void,
 ): void {
   let silence: NodeJS.Timeout | undefined;
+  const wait = (left: number): void => {
+    silence = setTimeout(() => {
+      if (left > 1) {
+        wait(left - 1);
+        return;
+      }
+      onSilence(silenceMs);
+      session.destroy();
+    }, silenceMs / silenceParts);
+  };
   const ping = (): void => {
     if (session.destroyed || session.connecting || silence !== undefined) return;
-    let isAnswered = false;
-    silence = setTimeout(() => {
-      // If this process was asleep itself, the answer waits to be read.
-      setImmediate(() => {
-        if (isAnswered || session.destroyed) return;
-        onSilence(silenceMs);
-        session.destroy();
-      });
-    }, silenceMs);
+    wait(silenceParts);
     session.ping(() => {
-      isAnswered = true;
       clearTimeout(silence);
       silence = undefined;
     });

@@ -223,6 +223,34 @@ test("pings do not disturb an end that answers them, and one that answers none i
   await proxy.close();
 });
 
+test("a process that stood still itself does not give up the other end for it", async () => {
+  const made = new DirectChannel({
+    address,
+    tls: workerTls,
+    expect: { role: "manager" },
+    pingMs: 1,
+    silenceMs: 20,
+  });
+  const ended: unknown[] = [];
+  await new Promise<void>((resolve) => {
+    const stream = made.open(direct, { message: () => resolve(), closed: (error) => ended.push(error) });
+    stream.write("x");
+  });
+  // Right behind the pings in the list of timers, and each time for longer than the whole silence.
+  await new Promise<void>((resolve) => {
+    let stalls = 0;
+    const timer = setInterval(() => {
+      const untilMs = performance.now() + 30;
+      while (performance.now() < untilMs);
+      if (++stalls < 10) return;
+      clearInterval(timer);
+      resolve();
+    }, 1);
+  });
+  assert.deepEqual(ended, []);
+  made[Symbol.dispose]();
+});
+
 test("pump() goes at the pace of a reader that stands still, whoever of the two reads", async () => {
   const chunk = Buffer.alloc(30_000, 7);
   const method: BidiMethod<Uint8Array, Uint8Array> = { ...bytesEcho, path: "/t.T/Slow" };
