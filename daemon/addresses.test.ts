@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { AddressRefused, advertiseAddress, listenAddress, type Interfaces } from "./addresses.ts";
+import {
+  AddressRefused,
+  advertiseAddress,
+  checkFrameAddress,
+  listenAddress,
+  listenFor,
+  withDefaultPort,
+  type Interfaces,
+} from "./addresses.ts";
 
 const v4 = (address: string, internal = false): { address: string; family: string; internal: boolean } => ({
   address,
@@ -41,4 +49,42 @@ test("what is no address of anything is refused", () => {
     assert.throws(() => advertiseAddress(wrong, undefined, "0.0.0.0:2377", two), AddressRefused, wrong);
   }
   assert.throws(() => advertiseAddress("", undefined, "0.0.0.0:2377", { lo: [v4("127.0.0.1", true)] }), AddressRefused);
+});
+
+test("an address of IPv6 has one form, with brackets where a port follows", () => {
+  const eth0 = [
+    { address: "fe80::5", family: "IPv6", internal: false },
+    { address: "fd00::5", family: "IPv6", internal: false },
+  ];
+  const six: Interfaces = { lo: [v4("127.0.0.1", true)], eth0 };
+  assert.equal(advertiseAddress("", undefined, "0.0.0.0:2377", six), "[fd00::5]:2377");
+  assert.equal(advertiseAddress("eth0", undefined, "0.0.0.0:2377", six), "[fd00::5]:2377");
+  assert.equal(advertiseAddress("FD00:0:0::0005", undefined, "0.0.0.0:4000", six), "[fd00::5]:4000");
+  assert.equal(advertiseAddress("[fd00::5]:77", undefined, "0.0.0.0:2377", six), "[fd00::5]:77");
+  assert.equal(advertiseAddress("::1", undefined, "0.0.0.0:2377", six), "[::1]:2377");
+  assert.equal(listenAddress("[::]:2377", six), "[::]:2377");
+  assert.equal(withDefaultPort("fd00:0::1"), "[fd00::1]:2377");
+  assert.equal(withDefaultPort("[fd00::1]"), "[fd00::1]:2377");
+  for (const wrong of [
+    "::",
+    "[::]:2377",
+    "fe80::1",
+    "fe80::1%eth0",
+    "ff02::1",
+    "::ffff:10.0.0.1",
+    "[fd00::1",
+    "fd00::1]:2",
+  ])
+    assert.throws(() => advertiseAddress(wrong, undefined, "0.0.0.0:2377", six), AddressRefused, wrong);
+});
+
+test("who is advertised by IPv6 and names nothing to listen on listens on all addresses", () => {
+  assert.equal(listenFor("[fd00::5]:2377", "0.0.0.0:4000"), "[::]:4000");
+  assert.equal(listenFor("[fd00::5]:2377", "10.0.0.5:4000"), "10.0.0.5:4000");
+  assert.equal(listenFor("10.0.0.5:2377", "0.0.0.0:4000"), "0.0.0.0:4000");
+});
+
+test("frames between nodes go by IPv4, which is said with what to do", () => {
+  checkFrameAddress("10.0.0.5");
+  assert.throws(() => checkFrameAddress("fd00::5"), { code: "DATA_PATH_REFUSED", fix: /--data-path-addr/ });
 });

@@ -2,6 +2,7 @@
 import { isIP } from "node:net";
 
 import { ClusterError } from "../lib/pure/errors.ts";
+import { formatAddress, frameAddress, parseAddress } from "../proto/index.ts";
 
 const defaultPort = 2377;
 
@@ -17,17 +18,35 @@ export class AddressRefused extends ClusterError {
   readonly code = "ADDRESS_REFUSED";
 }
 
+/** Networks would lead neither to this node nor from it. */
+class DataPathRefused extends ClusterError {
+  readonly code = "DATA_PATH_REFUSED";
+  constructor(address: string) {
+    super(`Cannot send frames between nodes by IPv6, and this node's would go to ${address}`, {
+      fix: "Give --data-path-addr with an IPv4 address of this host, or the interface that has it; the address to advertise may be of IPv6",
+    });
+  }
+}
+
 const hostPort = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d{1,5}))?$/u;
 
 /** `HOST`, `HOST:PORT`, `[V6]:PORT`, or a bare IPv6 address. */
 function split(text: string, what: string): { readonly host: string; readonly port: number | undefined } {
-  if (isIP(text) === 6) return { host: text, port: undefined };
+  if (isIP(text) === 6) return { host: canonical(text), port: undefined };
   const [, v6, plain, port] = hostPort.exec(text) ?? [];
   const host = v6 ?? plain;
   if (host === undefined || Number(port ?? 0) > 65_535) {
-    throw new AddressRefused(`invalid ${what} "${text}"`, { fix: "Give IP, IP:PORT or the name of an interface" });
+    throw new AddressRefused(`invalid ${what} "${text}"`, {
+      fix: "Give IP, IP:PORT ([IP]:PORT for IPv6) or the name of an interface",
+    });
   }
-  return { host, port: port === undefined ? undefined : Number(port) };
+  return { host: canonical(host), port: port === undefined ? undefined : Number(port) };
+}
+
+/** The one form of an address, as others compare it. What is none stays as it is. */
+function canonical(host: string): string {
+  const address = parseAddress(host);
+  return address === undefined ? host : formatAddress(address);
 }
 
 const join = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`;
@@ -44,6 +63,15 @@ export function listenAddress(text: string, interfaces: Interfaces): string {
   const { host, port } = split(text === "" ? "0.0.0.0" : text, "listen address");
   const ip = host === "" ? "0.0.0.0" : isIP(host) === 0 ? ofInterface(host, interfaces, "listen") : host;
   return join(ip, port ?? defaultPort);
+}
+
+/**
+ * The same where an address of IPv6 is advertised: 0.0.0.0, which is what clients say if their user says nothing, then stands
+ * for all addresses, as it does for Docker's daemon.
+ */
+export function listenFor(advertise: string, listen: string): string {
+  const { host, port } = split(listen, "listen address");
+  return host === "0.0.0.0" && advertise.startsWith("[") ? join("::", port ?? defaultPort) : listen;
 }
 
 /**
@@ -69,10 +97,20 @@ export function advertiseAddress(
         fix: "Give the address at which the other nodes reach this one",
       });
     }
+    if (frameAddress(ip) === undefined) {
+      throw new AddressRefused(`other hosts do not reach this one at the address ${ip}`, {
+        fix: "Give an address that is more than its link's, such as one of fd00::/8; addresses of fe80::/10 have no meaning elsewhere",
+      });
+    }
     return join(ip, port ?? listenPort);
   }
   if (listening.host !== "0.0.0.0" && listening.host !== "::") return join(listening.host, listenPort);
   return join(chosen(interfaces), listenPort);
+}
+
+/** @param address  plain: where other nodes are to send frames @throws DataPathRefused */
+export function checkFrameAddress(address: string): void {
+  if (address.includes(":")) throw new DataPathRefused(address);
 }
 
 /** The reference's words. */
@@ -81,6 +119,8 @@ const takes = {
   advertise: "advertise address must be a non-zero IP address or network interface (with optional port number)",
 };
 
+const isOfLink = (address: string): boolean => /^fe[89ab]/iu.test(address);
+
 function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "advertise"): string {
   const addresses = interfaces[name];
   if (addresses === undefined) {
@@ -88,17 +128,21 @@ function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "adv
       fix: `This host has ${Object.keys(interfaces).join(", ")}`,
     });
   }
-  const v4 = addresses.filter(({ family }) => family === "IPv4");
-  const fitting = v4.length > 0 ? v4 : addresses.filter(({ address }) => !address.startsWith("fe80:"));
-  const [only, second] = fitting;
+  const [only, second] = preferred(addresses.filter(({ address }) => !isOfLink(address)));
   if (only === undefined) throw new AddressRefused(`interface ${name} has no address`, { fix: "Give an address" });
   if (second !== undefined) {
     throw new AddressRefused(
-      `interface ${name} has more than one ${v4.length > 0 ? "IPv4" : "IPv6"} address (${only.address} and ${second.address})`,
+      `interface ${name} has more than one ${only.family} address (${only.address} and ${second.address})`,
       { fix: `Give one of them with --${what}-addr` },
     );
   }
-  return only.address;
+  return canonical(only.address);
+}
+
+/** Of one family: IPv4, if there is any of it. */
+function preferred<A extends { readonly family: string }>(addresses: readonly A[]): readonly A[] {
+  const v4 = addresses.filter(({ family }) => family === "IPv4");
+  return v4.length > 0 ? v4 : addresses;
 }
 
 /** The only address of the only interface that has one. Interfaces of containers and tunnels do not count. */
@@ -107,12 +151,10 @@ function chosen(interfaces: Interfaces): string {
   for (const [name, addresses] of Object.entries(interfaces)) {
     if (/^(docker|br-|veth|virbr|skep|vx-|gw)/u.test(name)) continue;
     for (const { address, family, internal } of addresses ?? []) {
-      if (!internal && !address.startsWith("fe80:")) found.push({ name, address, family });
+      if (!internal && !isOfLink(address)) found.push({ name, address, family });
     }
   }
-  const v4 = found.filter(({ family }) => family === "IPv4");
-  const fitting = v4.length > 0 ? v4 : found;
-  const [only, second] = fitting;
+  const [only, second] = preferred(found);
   const fix = "Specify one with --advertise-addr";
   if (only === undefined) throw new AddressRefused("could not find the system's IP address", { fix });
   if (second !== undefined) {
@@ -125,5 +167,5 @@ function chosen(interfaces: Interfaces): string {
       { fix: `${fix}, for example ${only.address}` },
     );
   }
-  return only.address;
+  return canonical(only.address);
 }

@@ -10,7 +10,7 @@ import { Random } from "../lib/pure/prng.ts";
 import { createLogger, silentLogger, VirtualClock, type Logger } from "../lib/runtime/index.ts";
 import type { Bootstrap } from "../manager/ca/index.ts";
 import { skep } from "../proto/index.ts";
-import type { SwarmIdentity } from "./identity/index.ts";
+import { frameAddressIn, IdentityFolder, type SwarmIdentity } from "./identity/index.ts";
 import {
   AlreadyInSwarm,
   JoinTimedOut,
@@ -109,6 +109,34 @@ test("a node in a swarm is not let into another, and a manager leaves only by fo
   await assert.rejects(swarm.unlock("key", never), NotLocked);
   await swarm.leave(true, never);
   assert.equal(swarm.state().state, "inactive");
+});
+
+test("a node whose frames would go by IPv6 enters no swarm; advertised by IPv6 it does, with frames by IPv4", async (t) => {
+  const { swarm, entered, folder } = node(t, serves, true);
+  const six = { ...request, advertiseAddr: "fd00::5" };
+  const joining = { ...six, remoteAddrs: ["[fd00::1]:2377"], joinToken: "" };
+  const refused = { code: "DATA_PATH_REFUSED" };
+  await assert.rejects(swarm.init(six, never), refused);
+  await assert.rejects(swarm.init({ ...request, dataPathAddr: "fd00::5" }, never), refused);
+  await assert.rejects(swarm.join(joining, never), refused);
+  assert.equal(swarm.state().state, "inactive");
+  await swarm.init({ ...six, dataPathAddr: "eth0" }, never);
+  const { settings } = await entered;
+  assert.deepEqual(settings, {
+    listenAddr: "[::]:2377",
+    advertiseAddr: "[fd00::5]:2377",
+    dataPathAddr: "10.0.0.5",
+    frameAddr: "10.0.0.5",
+  });
+  assert.deepEqual(new IdentityFolder(join(folder, "swarm")).read(undefined)?.state.settings, settings);
+  assert.equal(frameAddressIn({ ...settings, dataPathAddr: "10.0.0.9" }), "10.0.0.5");
+  const { frameAddr: _none, ...before } = settings;
+  assert.equal(
+    frameAddressIn(before),
+    "fd00::5",
+    "what an earlier daemon did not heed is not heeded before it joins again",
+  );
+  assert.equal(swarm.state().nodeAddr, "fd00::5");
 });
 
 const nobody = { uid: 65_534, gid: 65_534 };

@@ -13,7 +13,14 @@ import { deadline, removeFolder, sleep, type Clock, type Logger } from "../lib/r
 import type { Bootstrap } from "../manager/ca/index.ts";
 import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
-import { advertiseAddress, listenAddress, withDefaultPort, type Interfaces } from "./addresses.ts";
+import {
+  advertiseAddress,
+  checkFrameAddress,
+  listenAddress,
+  listenFor,
+  withDefaultPort,
+  type Interfaces,
+} from "./addresses.ts";
 import { found, IdentityFolder, join, Renewer, SwarmIdentity, type SwarmSettings } from "./identity/index.ts";
 import { ManagerChild, ManagerFailed, runManagerCommand } from "./manager-child.ts";
 
@@ -207,6 +214,7 @@ export class Membership implements Swarm, AsyncDisposable {
       if (request.forceNewCluster) return this.#forceNewCluster(request, signal);
       if (this.#phase !== "inactive") throw new AlreadyInSwarm();
       const settings = this.#settingsOf(request);
+      checkFrameAddress(settings.frameAddr);
       this.#wipeManager();
       const { clock, hostname } = this.#options;
       const founded = await found({
@@ -246,6 +254,7 @@ export class Membership implements Swarm, AsyncDisposable {
       if (this.#phase !== "inactive") throw new AlreadyInSwarm();
       const { clock } = this.#options;
       const settings = this.#settingsOf(request);
+      checkFrameAddress(settings.frameAddr);
       this.#wipeManager();
       this.#phase = "pending";
       const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
@@ -567,7 +576,11 @@ export class Membership implements Swarm, AsyncDisposable {
     const identity = this.#identity;
     if (identity === undefined || identity.role !== "manager") throw new NotASwarmManager();
     const asked = request.advertiseAddr !== "" || request.listenAddr !== "";
-    const settings = asked ? this.#settingsOf(request) : identity.settings;
+    const { settings: before } = identity;
+    // Other nodes go on sending frames to where they did, unless that is asked for, too.
+    const isKept = request.dataPathAddr === "" && before.frameAddr !== undefined;
+    const wanted = isKept ? { ...request, dataPathAddr: before.dataPathAddr } : request;
+    const settings = asked ? this.#settingsOf(wanted) : before;
     const child = this.#child;
     this.#child = undefined;
     this.#closeChannel();
@@ -611,7 +624,7 @@ export class Membership implements Swarm, AsyncDisposable {
     }
   }
 
-  #settingsOf(request: Pick<InitRequest, "listenAddr" | "advertiseAddr" | "dataPathAddr">): SwarmSettings {
+  #settingsOf(request: Pick<InitRequest, "listenAddr" | "advertiseAddr" | "dataPathAddr">): Required<SwarmSettings> {
     const interfaces = this.#options.interfaces();
     const listenAddr = listenAddress(request.listenAddr, interfaces);
     const { defaultAdvertiseAddr } = this.#options;
@@ -620,7 +633,8 @@ export class Membership implements Swarm, AsyncDisposable {
       request.dataPathAddr === ""
         ? ""
         : hostOf(advertiseAddress(request.dataPathAddr, undefined, listenAddr, interfaces));
-    return { listenAddr, advertiseAddr, dataPathAddr };
+    const frameAddr = dataPathAddr === "" ? hostOf(advertiseAddr) : dataPathAddr;
+    return { listenAddr: listenFor(advertiseAddr, listenAddr), advertiseAddr, dataPathAddr, frameAddr };
   }
 
   #childFailure(): string {

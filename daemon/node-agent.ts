@@ -9,7 +9,7 @@ import type { Executor } from "../worker/executor/index.ts";
 import type { AgentPlaces } from "../worker/container-networks/index.ts";
 import type { NodeNetwork } from "../worker/network/index.ts";
 import type { skep } from "../proto/index.ts";
-import type { SwarmIdentity } from "./identity/index.ts";
+import { frameAddressIn, type SwarmIdentity } from "./identity/index.ts";
 import type { AgentEvents, NodeAgent } from "./membership.ts";
 
 /**
@@ -79,9 +79,13 @@ class OpenAgent implements NodeAgent {
     this.#memory = await LevelMemory.open(folder);
     const self = identity.settings.advertiseAddr;
     const addr = hostOf(self);
+    const frameAddr = frameAddressIn(identity.settings);
     const { dataPlane } = network;
     const describeNetwork = async (): Promise<void> => {
-      this.#described = await network.describe(identity.nodeId, addr);
+      const described = await network.describe(identity.nodeId, frameAddr);
+      // What its status says managers need not be told twice.
+      if (described !== undefined && frameAddr !== addr) described.dataPathAddr = frameAddr;
+      this.#described = described;
     };
     await describeNetwork();
     this.#renewKey = async () => {

@@ -33,6 +33,21 @@ export function parseAddress(text: string): Address | undefined {
   return text.includes(":") ? parseV6(text) : parseV4(text);
 }
 
+/**
+ * Where frames between nodes can go: an address of one host, which other hosts reach.
+ * @returns  in its one form; undefined: it is none, such as one of a link or of many hosts
+ */
+export function frameAddress(text: string): string | undefined {
+  const address = parseAddress(text);
+  if (address === undefined) return undefined;
+  if (address.bits === 128 && !reachesHosts(address.value)) return undefined;
+  return formatAddress(address);
+}
+
+/** Not those of ::/32 but loopback (of no host, with one of IPv4 inside), of a link (fe80::/10), of many hosts (ff00::/8). */
+const reachesHosts = (value: bigint): boolean =>
+  value === 1n || (value >> 96n !== 0n && value >> 118n !== 0x3fan && value >> 120n !== 0xffn);
+
 function parseV4(text: string): Address | undefined {
   const parts = text.split(".");
   if (parts.length !== 4 || !parts.every((part) => /^(?:0|[1-9]\d{0,2})$/.test(part) && Number(part) < 256))

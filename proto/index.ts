@@ -3,7 +3,7 @@
  * Messages are generated into gen/ by `npm run proto`.   Used by: every room above lib.
  */
 import "./flat-text.ts";
-export { addressInRange, formatAddress, parseAddress, parseRange, type Address } from "./address.ts";
+export { addressInRange, formatAddress, frameAddress, parseAddress, parseRange, type Address } from "./address.ts";
 export {
   ConstraintInvalid,
   parseConstraint,

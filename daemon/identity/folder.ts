@@ -2,6 +2,7 @@
  * The files of a node's identity. Each is replaced whole and durably, in an order that leaves something usable whenever
  * the power fails: a new key waits beside the old one until its certificate is there.
  */
+import { hostOf } from "../../lib/pure/address.ts";
 import { ClusterError } from "../../lib/pure/errors.ts";
 import {
   NodeKeyLocked,
@@ -22,9 +23,15 @@ export interface SwarmSettings {
   readonly listenAddr: string;
   /** HOST:PORT */
   readonly advertiseAddr: string;
-  /** An address without a port, or empty: the one advertised. */
+  /** An address without a port, or empty: the one advertised. As it was asked for. */
   readonly dataPathAddr: string;
+  /** Where other nodes send frames; left out by a daemon that did not heed `dataPathAddr`. */
+  readonly frameAddr?: string;
 }
+
+/** Plain. A node that entered with a daemon that did not heed `dataPathAddr` goes on as it was, until it joins again. */
+export const frameAddressIn = ({ frameAddr, advertiseAddr }: SwarmSettings): string =>
+  frameAddr ?? hostOf(advertiseAddr);
 
 export interface ManagerAddress {
   /** Empty while it is not known. */
@@ -249,6 +256,7 @@ export class IdentityFolder {
       typeof settings.listenAddr === "string" &&
       typeof settings.advertiseAddr === "string" &&
       typeof settings.dataPathAddr === "string" &&
+      (settings.frameAddr === undefined || typeof settings.frameAddr === "string") &&
       Array.isArray(managers) &&
       managers.length <= managersMax &&
       managers.every(({ nodeId, addr }) => typeof nodeId === "string" && isText(addr));

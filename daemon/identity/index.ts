@@ -11,7 +11,7 @@
  * Uses: lib, proto.   Used by: daemon.   Design: docs/design/ca.md
  */
 export { found, type Founded } from "./found.ts";
-export { IdentityFolder, IdentityDamaged, type SwarmSettings } from "./folder.ts";
+export { frameAddressIn, IdentityFolder, IdentityDamaged, type SwarmSettings } from "./folder.ts";
 export { SwarmIdentity } from "./identity.ts";
 export { join } from "./join.ts";
 export { Renewer, type AskRenewal } from "./renewer.ts";

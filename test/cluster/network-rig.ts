@@ -64,14 +64,20 @@ export class NetworkRig {
   }
 
   /** A swarm of these hosts with the image `web:1`, and a machine outside. */
-  static async open(site: string, managers: number, workers: number, heartbeatSeconds: number): Promise<NetworkRig> {
+  static async open(
+    site: string,
+    managers: number,
+    workers: number,
+    heartbeatSeconds: number,
+    form = (world: World): Promise<void> => world.form(undefined, heartbeatSeconds),
+  ): Promise<NetworkRig> {
     const folder = mkdtempSync(join(tmpdir(), `${site}-`));
     const built = buildProbe();
     const world = await World.open(site, managers, workers);
     const rig = new NetworkRig(world, folder);
     writeFileSync(rig.probe, built);
     chmodSync(rig.probe, 0o755);
-    await world.form(undefined, heartbeatSeconds);
+    await form(world);
     const image = await webImage("web:1", built);
     for (const host of world.hosts) {
       assert.equal((await ask(host, "POST", "/images/load?quiet=1", image)).status, 200);
