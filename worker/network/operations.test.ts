@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { loopbackRoute } from "./core/host6.ts";
 import { Namespace } from "./core/namespace.ts";
 import type { NetObject } from "./core/objects.ts";
 import { routedVeth } from "./core/routed-veth.ts";
-import { planChanges } from "./operations.ts";
+import { compare, planChanges } from "./operations.ts";
 
 test("with a link that is made anew the routes are put again that prefer an address of it, on whatever link they are", () => {
   const mesh = (port: number): NetObject => ({
@@ -84,4 +85,34 @@ test("a link of a local network is made in place of one that the kernel has not 
   // It leaves the network and goes on: nothing else would delete the link.
   namespace.set("sandbox one", []);
   assert.deepEqual(plan(false), ["link-delete"]);
+});
+
+test("each link's way back to ::1 is a route of its own, is found again by its metric, and never that of lo", () => {
+  const namespace = new Namespace("");
+  const take = (): object[] =>
+    planChanges(namespace, namespace.take().changes, { recreate: false, partial: false, isGoing: () => false })
+      .batches.flatMap(({ operations }) => operations)
+      .map((operation) => ({ ...operation }));
+  const routes = [loopbackRoute("skepg1", 7), loopbackRoute("skepmesh", 5300)];
+  namespace.set("all", routes);
+  const told = { destination: "::1/128", table: 255, type: "local" } as const;
+  assert.deepEqual(take(), [
+    { op: "route-replace", ...told, link: "skepg1", metric: 7 },
+    { op: "route-replace", ...told, link: "skepmesh", metric: 5300 },
+  ]);
+  const found = [
+    { ...told, link: "skepg1", metric: 7 },
+    { ...told, link: "skepg9", metric: 9 },
+  ];
+  const changes = compare(
+    namespace,
+    { links: [], dump: { routes: found }, tunnels: new Map(), rules: undefined },
+    true,
+  );
+  assert.deepEqual(
+    changes.map(({ key, after }) => `${after === undefined ? "surplus" : "missing"} ${key}`),
+    ["missing route 255 ::1/128 metric 5300", "surplus route 255 ::1/128 metric 9"],
+  );
+  namespace.set("all", []);
+  for (const operation of take()) assert.ok("metric" in operation, "without it the kernel would take away lo's");
 });
