@@ -80,8 +80,12 @@ export async function runInMachine(options: MachineOptions): Promise<number | un
   return status;
 }
 
-/** Nobody attacks a machine that lives for a test, and what guards against it costs the more where all is emulated. */
-const kernelOptions = "console=ttyS0 quiet panic=-1 cgroup_no_v1=all mitigations=off nokaslr audit=0";
+/**
+ * Nobody attacks a machine that lives for a test, and what guards against it costs the more where all is emulated. Left to itself
+ * the kernel takes the time from the hpet, each time by way of an emulated device.
+ */
+const kernelOptions =
+  "console=ttyS0 quiet panic=-1 cgroup_no_v1=all mitigations=off nokaslr audit=0 tsc=reliable clocksource=tsc";
 
 const folders = ["bin", "dev", "proc", "sys", "host", "over", "root", "modules"];
 
