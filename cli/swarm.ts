@@ -43,7 +43,7 @@ export const init = command({
     "advertise-addr": advertiseAddr,
     availability,
     "data-path-addr": dataPathAddr,
-    "data-path-port": flag.uint("Port of the overlay networks' traffic (1024 to 49151; 0 = 4789)"),
+    "data-path-port": flag.uint("Port of the overlay networks' traffic; only 4789, which 0 stands for, is there"),
     "default-addr-pool": flag.list("Address pool of networks (CIDR)", { type: "ipNetSlice" }),
     "default-addr-pool-mask-length": flag.uint("Length of a network's mask within the pool", { shownDefault: "24" }),
     "force-new-cluster": flag.bool("Make a swarm of one manager from this one's present state"),

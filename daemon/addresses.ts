@@ -5,6 +5,8 @@ import { ClusterError } from "../lib/pure/errors.ts";
 import { formatAddress, frameAddress, parseAddress } from "../proto/index.ts";
 
 const defaultPort = 2377;
+/** Of VXLAN. */
+const framePort = 4789;
 
 /** Of `os.networkInterfaces()`, what is looked at. */
 export type Interfaces = Readonly<
@@ -21,11 +23,6 @@ export class AddressRefused extends ClusterError {
 /** Networks would lead neither to this node nor from it. */
 class DataPathRefused extends ClusterError {
   readonly code = "DATA_PATH_REFUSED";
-  constructor(address: string) {
-    super(`Cannot send frames between nodes by IPv6, and this node's would go to ${address}`, {
-      fix: "Give --data-path-addr with an IPv4 address of this host, or the interface that has it; the address to advertise may be of IPv6",
-    });
-  }
 }
 
 const hostPort = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d{1,5}))?$/u;
@@ -110,7 +107,18 @@ export function advertiseAddress(
 
 /** @param address  plain: where other nodes are to send frames @throws DataPathRefused */
 export function checkFrameAddress(address: string): void {
-  if (address.includes(":")) throw new DataPathRefused(address);
+  if (!address.includes(":")) return;
+  throw new DataPathRefused(`Cannot send frames between nodes by IPv6, and this node's would go to ${address}`, {
+    fix: "Give --data-path-addr with an IPv4 address of this host, or the interface that has it; the address to advertise may be of IPv6",
+  });
+}
+
+/** @throws DataPathRefused */
+export function checkFramePort(port: number): void {
+  if (port === framePort) return;
+  throw new DataPathRefused(`Cannot send frames between nodes to UDP port ${port}: they go to ${framePort}`, {
+    fix: `Leave --data-path-port out, and open UDP port ${framePort} between the hosts`,
+  });
 }
 
 /** The reference's words. */

@@ -119,6 +119,7 @@ test("a node whose frames would go by IPv6 enters no swarm; advertised by IPv6 i
   await assert.rejects(swarm.init(six, never), refused);
   await assert.rejects(swarm.init({ ...request, dataPathAddr: "fd00::5" }, never), refused);
   await assert.rejects(swarm.join(joining, never), refused);
+  await assert.rejects(swarm.init({ ...request, dataPathPort: 7777 }, never), refused);
   assert.equal(swarm.state().state, "inactive");
   await swarm.init({ ...six, dataPathAddr: "eth0" }, never);
   const { settings } = await entered;

@@ -16,6 +16,7 @@ import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.t
 import {
   advertiseAddress,
   checkFrameAddress,
+  checkFramePort,
   listenAddress,
   listenFor,
   withDefaultPort,
@@ -215,6 +216,7 @@ export class Membership implements Swarm, AsyncDisposable {
       if (this.#phase !== "inactive") throw new AlreadyInSwarm();
       const settings = this.#settingsOf(request);
       checkFrameAddress(settings.frameAddr);
+      checkFramePort(request.dataPathPort);
       this.#wipeManager();
       const { clock, hostname } = this.#options;
       const founded = await found({

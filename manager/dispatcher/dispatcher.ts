@@ -311,6 +311,9 @@ export class Dispatcher {
         nodeId,
         `it speaks protocol ${hello.protocol ?? 0}, and ${protocolVersion} is spoken here`,
       );
+    // A new cluster's own first node may be here before what makes the cluster, and itself, is applied.
+    if (store.current().count("cluster") === 0)
+      return session.goodbye("NOT_LEADER", "this manager's cluster is still being made");
     if (!store.current().has("node", nodeId))
       return session.goodbye("NODE_REMOVED", `node ${nodeId} is not part of this cluster any more`);
     const node = this.#follow(nodeId);

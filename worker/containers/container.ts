@@ -1491,6 +1491,8 @@ export class Container {
   }
 
   async #put(record: ContainerRecord): Promise<void> {
+    // Who waited for the lock while it was removed would write it anew, for ever.
+    if (this.#removed) throw new ContainerStateConflict(this.id, "change", "removed");
     await this.#host.records.put(record);
     this.#show(record);
   }

@@ -172,6 +172,15 @@ for (const runtime of runtimes()) {
       }
     });
 
+    test("who waited while it was removed does not write it anew", async () => {
+      const container = await worker.create(["true"]);
+      const removed = container.remove();
+      await assert.rejects(container.rename("late"), ContainerStateConflict);
+      await removed;
+      await worker.reopen();
+      assert.ok(!worker.containers.list().some(({ id }) => id === container.id));
+    });
+
     test("attach carries standard input, and its end", async () => {
       const container = await worker.create(["cat"], {}, { OpenStdin: true, StdinOnce: true });
       const attachment = await container.attach({ stdin: true, stdout: true, stderr: true });
