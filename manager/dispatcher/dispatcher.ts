@@ -311,8 +311,8 @@ export class Dispatcher {
         nodeId,
         `it speaks protocol ${hello.protocol ?? 0}, and ${protocolVersion} is spoken here`,
       );
-    // A new cluster's own first node may be here before what makes the cluster, and itself, is applied.
-    if (store.current().count("cluster") === 0)
+    // A new cluster's own first node may be here before the entry that makes the cluster, and that node, is applied.
+    if (store.current().count("node") === 0)
       return session.goodbye("NOT_LEADER", "this manager's cluster is still being made");
     if (!store.current().has("node", nodeId))
       return session.goodbye("NODE_REMOVED", `node ${nodeId} is not part of this cluster any more`);

@@ -223,10 +223,11 @@ test("the tasks of a node that is down for a day are orphaned, whoever leads by 
 
 test("the first node of a cluster that is still being made is told to come again", async () => {
   const world = await new SwarmWorld({ workers: 1 }).start();
-  const [cluster] = world.store.current().list("cluster");
-  assert.ok(cluster !== undefined);
-  world.write((tx) => tx.remove("cluster", cluster.id));
-  assert.ok(await world.until(1000, () => world.store.current().count("cluster") === 0));
+  const nodes = [...world.store.current().list("node")].map(({ id }) => id);
+  world.write((tx) => {
+    for (const id of nodes) tx.remove("node", id);
+  });
+  assert.ok(await world.until(1000, () => world.store.current().count("node") === 0));
   const early = dial(world, "first");
   early.events.message(hello);
   assert.equal(early.stream.goodbye, "NOT_LEADER");
