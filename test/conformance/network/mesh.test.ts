@@ -331,7 +331,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     assert.deepEqual(receiver.heard, ["from a member"]);
     // Frames between members are not tracked, neither where they leave nor where they arrive.
     for (const name of ["h1", "h2"]) {
-      assert.doesNotMatch(world.exec(name, ["cat", "/proc/net/nf_conntrack"]), /dport=4789/u);
+      assert.doesNotMatch(world.exec(name, ["cat", "/proc/net/nf_conntrack"]), /dport=4789 /u);
     }
     await receiver.end();
   });
