@@ -44,6 +44,48 @@ test("with a link that is made anew the routes are put again that prefer an addr
   );
 });
 
+test("the kernel's own addresses of lo are no surplus, and others on it are", () => {
+  const namespace = new Namespace("/netns/n-4097");
+  const how = { kind: "existing" } as const;
+  namespace.set("all", [{ type: "link", name: "lo", how, owner: "net", mac: "", mtu: 0, master: "" }]);
+  const links = [{ name: "lo", index: 1, up: true, mtu: 65_536, alias: "skep:net" }];
+  const addresses = ["127.0.0.1/8", "::1/128", "10.0.1.1/32"].map((address) => ({ link: "lo", address }));
+  const changes = compare(namespace, { links, dump: { addresses }, tunnels: new Map(), rules: undefined }, true);
+  assert.deepEqual(
+    changes.map(({ key, after }) => [key, after]),
+    [["address lo 10.0.1.1/32", undefined]],
+  );
+});
+
+test("a link that is to carry less keeps its hardware address, and with it its neighbours; with another they are put again", () => {
+  const link = (mac: string, mtu: number): NetObject => ({
+    type: "link",
+    name: "skepg1",
+    how: { kind: "veth", peerNamespace: "/netns/one", peerName: "gw0", peerMac: "", peerMtu: 0 },
+    owner: "one",
+    mac,
+    mtu,
+    master: "",
+  });
+  const neighbour = { type: "neighbour", link: "skepg1", address: "100.64.4.2", mac: "02:42:64:40:04:02" } as const;
+  const namespace = new Namespace("");
+  const take = (): object[] =>
+    planChanges(namespace, namespace.take().changes, { recreate: false, partial: false, isGoing: () => false })
+      .batches.flatMap(({ operations }) => operations)
+      .map((operation) => ({ ...operation }));
+  namespace.set("all", [link("02:fe:ff:ff:ff:01", 1450), neighbour]);
+  take();
+  const set = { op: "link-set", name: "skepg1", up: true, alias: "skep:one", mtu: 1430 };
+  namespace.set("all", [link("02:fe:ff:ff:ff:01", 1430), neighbour]);
+  assert.deepEqual(take(), [set]);
+  namespace.set("all", [link("02:fe:ff:ff:ff:02", 1430), neighbour]);
+  const { type: _type, ...put } = neighbour;
+  assert.deepEqual(take(), [
+    { ...set, mac: "02:fe:ff:ff:ff:02" },
+    { op: "neighbour-set", ...put },
+  ]);
+});
+
 test("a link of a local network is made in place of one that the kernel has not deleted yet, and is left to it as well", () => {
   const { host } = routedVeth({
     sandboxId: "one",

@@ -138,8 +138,8 @@ function droppedLinks(changes: readonly ObjectChange[]): string[] {
 }
 
 /**
- * With a link all goes that is on it, with a table's rules those of its chains, and with a key the sessions of its peers: they
- * are put there again.
+ * With a link all goes that is on it, with its hardware address its neighbours, with a table's rules those of its chains, and
+ * with a key the sessions of its peers: they are put there again.
  */
 function dependents(
   namespace: Namespace,
@@ -158,7 +158,14 @@ function dependents(
   const rekeyed = new Set(
     changes.flatMap(({ before, after }) => (before !== undefined && after?.type === "wireguard" ? [after.link] : [])),
   );
-  if (renewed.size === 0 && defined.size === 0 && rekeyed.size === 0) return [];
+  const readdressed = new Set(
+    changes.flatMap(({ before, after }) =>
+      before?.type === "link" && after?.type === "link" && after.mac !== "" && before.mac !== after.mac
+        ? [after.name]
+        : [],
+    ),
+  );
+  if (renewed.size + defined.size + rekeyed.size + readdressed.size === 0) return [];
   const said = new Set(changes.map(({ key }) => key));
   // With an address the kernel takes away the routes that prefer it as source, whatever link they are on.
   const lost = new Set<string>();
@@ -176,7 +183,8 @@ function dependents(
           ? defined.has(tableKey(object))
           : renewed.has(linkOf(object)) ||
             (object.type === "route" && lost.has(object.source)) ||
-            (object.type === "tunnel-peer" && rekeyed.has(object.link));
+            (object.type === "tunnel-peer" && rekeyed.has(object.link)) ||
+            (object.type === "neighbour" && readdressed.has(object.link));
     if (on) again.push({ key, before: undefined, after: object });
   }
   return again;
@@ -193,7 +201,8 @@ function linkOperations(
   const settings = {
     up: true,
     ...(owner === "" ? {} : { alias: `${aliasPrefix}${owner}` }),
-    ...(mac === "" ? {} : { mac }),
+    // To be given its hardware address makes a link forget its neighbours, even if it has that one already.
+    ...(mac === "" || before?.mac === mac ? {} : { mac }),
     ...(mtu === 0 ? {} : { mtu }),
     ...(master === "" ? {} : { master }),
     ...(linkLocal === undefined ? {} : { linkLocal }),
@@ -582,10 +591,14 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
     }
     const isOnLink = before.type === "address" || before.type === "neighbour" || before.type === "fdb";
     if (isOnLink && !ours.has(before.link)) continue;
+    if (before.type === "address" && loopbacks.has(before.address)) continue;
     changes.push({ key, before, after: undefined });
   }
   return changes;
 }
+
+/** What the kernel gives lo when that is set up; it is in nobody's way. */
+const loopbacks: ReadonlySet<string> = new Set(["127.0.0.1/8", "::1/128"]);
 
 /** Where it is found may be elsewhere than where it was looked for: it follows who proves to be it. */
 const peerAgrees = (wanted: TunnelPeerObject, { allowed, keepaliveSeconds }: TunnelPeerObject): boolean =>
