@@ -99,7 +99,7 @@ test("a client that goes away is noticed, and its watcher goes with it", async (
   await answered;
   assert.equal(events.watching, 1);
   asked.destroy();
-  const untilMs = performance.now() + 5_000;
+  const untilMs = performance.now() + 60_000;
   while (events.watching > 0) {
     assert.ok(performance.now() < untilMs, "the watcher stays");
     await new Promise((resolve) => setImmediate(resolve));

@@ -8,15 +8,20 @@ import { VirtualClock } from "./virtual-clock.ts";
 function conformance(name: string, make: () => { clock: Clock; pass: (ms: number) => Promise<void> }): void {
   test(`${name}: the monotonic clock grows and callbacks come in the order of their time`, async () => {
     const { clock, pass } = make();
-    const order: string[] = [];
-    const startMs = clock.monotonicMs();
-    clock.after(20, () => order.push("late"));
-    clock.after(5, () => order.push("early"));
-    clock.after(5, () => order.push("early too"));
-    assert.deepEqual(order, []);
-    await pass(30);
-    assert.deepEqual(order, ["early", "early too", "late"]);
-    assert.ok(clock.monotonicMs() - startMs >= 20);
+    let stoodMs: number;
+    do {
+      const order: string[] = [];
+      const startMs = clock.monotonicMs();
+      clock.after(20, () => order.push("late"));
+      clock.after(5, () => order.push("early"));
+      clock.after(5, () => order.push("early too"));
+      // If this process stands still between the first and the last, their times are the other way round: then once more.
+      stoodMs = clock.monotonicMs() - startMs;
+      assert.deepEqual(order, []);
+      await pass(30);
+      if (stoodMs < 10) assert.deepEqual(order, ["early", "early too", "late"]);
+      assert.ok(clock.monotonicMs() - startMs >= 20);
+    } while (stoodMs >= 10);
   });
 
   test(`${name}: a wait of nothing does not call back before it has returned`, async () => {
@@ -46,7 +51,10 @@ function conformance(name: string, make: () => { clock: Clock; pass: (ms: number
     const ticking = clock.every(4, () => {
       if (++calls === 3) ticking.cancel();
     });
-    await pass(60);
+    // Of a process that stands still calls are left out, and not made up for.
+    const third = (): boolean => calls === 3;
+    for (let waits = 0; !third() && waits < 5000; waits++) await pass(4);
+    await pass(20);
     assert.equal(calls, 3);
     assert.throws(() => clock.every(0, () => undefined), RangeError);
   });

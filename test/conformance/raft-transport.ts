@@ -139,7 +139,7 @@ const everyMessage = (from: MemberId, to: MemberId): Message[] => [
 
 export function transportConformance(name: string, open: () => World): void {
   const scene = (title: string, play: (world: World) => Promise<void>): void => {
-    test(`${name}: ${title}`, { timeout: 20_000 }, async () => {
+    test(`${name}: ${title}`, { timeout: 120_000 }, async () => {
       const world = open();
       try {
         await play(world);
@@ -311,7 +311,7 @@ export function transportConformance(name: string, open: () => World): void {
         (command) =>
           new Promise<Outcome>((resolve) => {
             let inside = true;
-            one.transport.forwardProposal(2, Buffer.from(command), { timeoutMs: 10_000 }, (outcome) => {
+            one.transport.forwardProposal(2, Buffer.from(command), { timeoutMs: 60_000 }, (outcome) => {
               assert.equal(inside, false);
               resolve(outcome);
             });
@@ -350,7 +350,7 @@ export function transportConformance(name: string, open: () => World): void {
     const propose = (command: string): { outcome: Promise<Outcome>; cancel: () => void } => {
       let cancel = (): void => {};
       const outcome = new Promise<Outcome>((resolve) => {
-        cancel = one.transport.forwardProposal(2, Buffer.from(command), { timeoutMs: 10_000 }, resolve);
+        cancel = one.transport.forwardProposal(2, Buffer.from(command), { timeoutMs: 60_000 }, resolve);
       });
       return { outcome, cancel };
     };
@@ -363,7 +363,7 @@ export function transportConformance(name: string, open: () => World): void {
     cancelled.cancel();
     assert.deepEqual(await cancelled.outcome, { kind: "unknown" });
     const nobody = new Promise<Outcome>((resolve) => {
-      one.transport.forwardProposal(99, Buffer.from("x"), { timeoutMs: 10_000 }, resolve);
+      one.transport.forwardProposal(99, Buffer.from("x"), { timeoutMs: 60_000 }, resolve);
     });
     assert.deepEqual(await nobody, { kind: "notLeader", leader: 0 });
   });
@@ -373,7 +373,7 @@ export function transportConformance(name: string, open: () => World): void {
     const answers: ReadOutcome[] = [{ kind: "ready", index: 42 }, { kind: "retry" }, { kind: "stopped" }];
     two.heard.onReadIndex = (done) => done(answers.shift() ?? { kind: "retry" });
     const read = (to: MemberId): Promise<ReadOutcome> =>
-      new Promise((resolve) => one.transport.forwardReadIndex(to, { timeoutMs: 10_000 }, resolve));
+      new Promise((resolve) => one.transport.forwardReadIndex(to, { timeoutMs: 60_000 }, resolve));
     assert.deepEqual(await read(2), { kind: "ready", index: 42 });
     assert.deepEqual(await read(2), { kind: "retry" });
     assert.deepEqual(await read(2), { kind: "retry" });
@@ -418,7 +418,7 @@ export function transportConformance(name: string, open: () => World): void {
     const [one, two] = (await world.start(2)) as [Node, Node];
     two.heard.onPropose = () => () => {};
     const waiting = new Promise<Outcome>((resolve) => {
-      one.transport.forwardProposal(2, Buffer.from("x"), { timeoutMs: 10_000 }, resolve);
+      one.transport.forwardProposal(2, Buffer.from("x"), { timeoutMs: 60_000 }, resolve);
     });
     await one.transport[Symbol.asyncDispose]();
     await one.transport[Symbol.asyncDispose]();
@@ -427,7 +427,7 @@ export function transportConformance(name: string, open: () => World): void {
     one.transport.send(heartbeat(1, 2, 1));
     one.transport.forward(2, Buffer.from("x"));
     const after = new Promise<Outcome>((resolve) => {
-      one.transport.forwardProposal(2, Buffer.from("x"), { timeoutMs: 10_000 }, resolve);
+      one.transport.forwardProposal(2, Buffer.from("x"), { timeoutMs: 60_000 }, resolve);
     });
     assert.deepEqual(await after, { kind: "notLeader", leader: 0 });
     two.heard.unreachables.length = 0;

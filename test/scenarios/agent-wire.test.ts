@@ -27,8 +27,8 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Looks again with each change of the store. */
 async function until(cluster: StoreCluster, isSo: () => boolean): Promise<void> {
-  for await (const _ of cluster.store.watch({ signal: AbortSignal.timeout(10_000) })) if (isSo()) return;
-  assert.fail("it did not come to be within 10 s");
+  for await (const _ of cluster.store.watch({ signal: AbortSignal.timeout(60_000) })) if (isSo()) return;
+  assert.fail("it did not come to be within 60 s");
 }
 
 const nodeId = "w".repeat(25);
@@ -178,7 +178,7 @@ test("a reader of logs that does not read stops the node from reading them, and 
   await agent.open();
   const tasks = (): readonly skep.objects.Task[] => [...cluster.store.current().find("task", "service", "web")];
   await until(cluster, () => tasks()[0]?.status?.state === TaskState.RUNNING);
-  const messages = logs.read({ services: ["web"], stdout: true, stderr: true }, AbortSignal.timeout(30_000));
+  const messages = logs.read({ services: ["web"], stdout: true, stderr: true }, AbortSignal.timeout(120_000));
   const texts: string[] = [];
   const take = (message: skep.control.ILogsMessage): void => {
     for (const { text } of message.lines ?? []) texts.push(Buffer.from(text ?? []).toString());

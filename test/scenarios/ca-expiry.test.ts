@@ -71,7 +71,7 @@ async function ask(at: SwarmNode, shown: Shown): Promise<skep.ca.IRenewResponse>
   const tls = new Stranger(n1.identity.rootsPem);
   const channel = new Channel({ address: at.address, tls, expect: { role: "manager" } });
   try {
-    return await channel.call(caMethods.reinstate, { csr, certificate, proof }, { timeoutMs: 10_000, signal: never });
+    return await channel.call(caMethods.reinstate, { csr, certificate, proof }, { timeoutMs: 30_000, signal: never });
   } finally {
     channel[Symbol.dispose]();
   }
@@ -109,7 +109,7 @@ test("a worker that was off when its certificate ended is reinstated, through an
   assert.ok(w1.identity.tls.certificate.notAfterMs > Date.now() + 80 * dayMs);
   const answered = await w1
     .channel(n1.address)
-    .call(caMethods.renew, { csr: await w1.identity.request() }, { timeoutMs: 10_000, signal: never });
+    .call(caMethods.renew, { csr: await w1.identity.request() }, { timeoutMs: 30_000, signal: never });
   assert.ok(answered.certificate, "it calls as a node again");
   // What it showed is worth nothing any more: a later certificate was given.
   await assert.rejects(ask(n1, shown), { code: "REINSTATEMENT_REFUSED", message: /later certificate/u });

@@ -65,7 +65,7 @@ test("a join that is asked for again with the same key is the same node", async 
   const w3 = await swarm.join("w3", { token: worker });
   const csr = await w3.identity.request();
   const request = { token: worker, csr, description: { hostname: "again" } };
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   const channel = w3.channel(swarm.first.address);
   const first = await channel.call(caMethods.join, request, call);
   const again = await channel.call(caMethods.join, request, call);
@@ -86,7 +86,7 @@ test("tokens that are wrong, of another cluster, cut short or rotated are refuse
   await assert.rejects(swarm.join("x", { token: foreign }), { code: "JOIN_ROOT_MISMATCH" });
   assert.equal(swarm.folder("x").standing(), "none");
   // Who leaves out the comparison is told by the manager.
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   const csr = await swarm.node("w1").identity.request();
   const channel = swarm.node("w1").channel(swarm.first.address);
   await assert.rejects(channel.call(caMethods.join, { token: foreign, csr }, call), {
@@ -118,7 +118,7 @@ test("tokens that are wrong, of another cluster, cut short or rotated are refuse
 test("an address that comes with wrong tokens again and again has to wait", async () => {
   const wrong = makeJoinToken(swarm.cluster().rootCa!.digest!, (count) => new Uint8Array(count).fill(9));
   const { address } = swarm.managers().find(({ manager }) => manager === swarm.first.manager)!;
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   const channel = swarm.node("w1").channel(address);
   const codes: string[] = [];
   for (let times = 0; times < 12; times++) {
@@ -142,7 +142,7 @@ test("a node that was removed is refused at every call by every manager, also wh
   await swarm.update((tx) => removeNode(tx, w2.nodeId));
   for (const manager of swarm.managers()) {
     await swarm.until("the removal", (view) => !view.has("node", w2.nodeId), manager);
-    const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+    const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
     const channel = w2.channel(manager.address);
     await assert.rejects(channel.call(caMethods.renew, { csr: await w2.identity.request() }, call), (error) => {
       assert.equal((error as { code?: string }).code, "NODE_REVOKED");
@@ -153,7 +153,7 @@ test("a node that was removed is refused at every call by every manager, also wh
   // A manager's own words are no longer heard, either.
   const n2 = swarm.node("n2");
   const channel = n2.channel(swarm.first.address);
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   assert.equal((await channel.call(managersMethods.status, {}, call)).clusterId, swarm.cluster().id);
 });
 
@@ -194,7 +194,7 @@ test("what a daemon hands its first manager is read with suspicion", () => {
 
 test("a manager that does not know the node, or the cluster, says so", async () => {
   const w1 = swarm.node("w1");
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   const channel = w1.channel(swarm.first.address);
   const csr = await w1.identity.request();
   await swarm.update((tx) => tx.remove("node", w1.nodeId));

@@ -79,7 +79,7 @@ test("a demoted manager leaves consensus, becomes a worker by certificate, and c
   await isWorker(demoted);
   assert.ok(!leader.raft.conf.voters.includes(oldMember));
   assert.equal(leader.store.current().get("node", demoted.nodeId)?.managerStatus, null);
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   const request = { address: demoted.address, dataIncarnation: "0".repeat(32), featureLevel: 1 };
   await assert.rejects(old.call(managersMethods.join, request, call), { code: "MEMBER_NOT_EXPECTED" });
   await follow(demoted, "worker");

@@ -59,7 +59,7 @@ async function describe(node: SwarmNode): Promise<void> {
 }
 
 async function ping(from: SwarmNode, to: SwarmNode): Promise<void> {
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(5000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
   await from.channel(to.address).call(caMethods.getRoot, {}, call);
 }
 

@@ -51,7 +51,7 @@ async function aloneIn(t: TestContext): Promise<{ folder: string; options: Proce
   };
 }
 
-test("wrong use ends with 2, says what is wrong and touches nothing", { timeout: 120_000 }, async (t) => {
+test("wrong use ends with 2, says what is wrong and touches nothing", { timeout: 300_000 }, async (t) => {
   const { options } = await aloneIn(t);
   const cases: [readonly string[], RegExp][] = [
     [["--bogus"], /bogus/u],
@@ -71,7 +71,7 @@ test("wrong use ends with 2, says what is wrong and touches nothing", { timeout:
   assert.ok(!existsSync(options.dataDir));
 });
 
-test("start-up errors end with 1, a code and what to do", { timeout: 120_000 }, async (t) => {
+test("start-up errors end with 1, a code and what to do", { timeout: 300_000 }, async (t) => {
   const { options, authority, folder } = await aloneIn(t);
   const refused = async (change: Partial<ProcessOptions>, code: string): Promise<void> => {
     const ended = await runToEnd(t, { ...options, ...change });
@@ -101,7 +101,7 @@ test("start-up errors end with 1, a code and what to do", { timeout: 120_000 }, 
 
 test(
   "bad input: a folder of another node, a wrong key, a damaged or foreign file each get their own error",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const { options, authority, folder } = await aloneIn(t);
     const first = await ManagerProcess.start(options);
@@ -165,7 +165,7 @@ test(
 
 test(
   "a cluster of three forms, serves on every manager, and its metrics can be read",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const cluster = await startCluster(t, 3, [...calm, "--metrics", "127.0.0.1:0"]);
     const leader = await cluster.leader();
@@ -189,7 +189,7 @@ test(
     assert.equal(Buffer.from(both.items?.[0]?.value ?? []).toString(), "yes");
     assert.equal((await keys.ask({ put: { key: "" } })).failure?.code, "KV_REQUEST_INVALID");
     // What has been passed on once is not passed on again: who does not lead says who does.
-    const call = { timeoutMs: 10_000, signal: AbortSignal.timeout(10_000) };
+    const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
     await assert.rejects(
       cluster.channel(follower).call(managersMethods.transfer, { forwarded: true }, call),
       (error: ClusterError) => error.code === "RAFT_LED_ELSEWHERE" && error.message.includes(leader.address),
@@ -201,7 +201,7 @@ test(
   },
 );
 
-test("I7: SIGTERM of the leader hands over, long before an election could", { timeout: 120_000 }, async (t) => {
+test("I7: SIGTERM of the leader hands over, long before an election could", { timeout: 300_000 }, async (t) => {
   const cluster = await startCluster(t, 3, ["--election-ms", "4000"]);
   const leader = await cluster.leader();
   await cluster.put(leader, "before", "x");
@@ -224,12 +224,12 @@ test("I7: SIGTERM of the leader hands over, long before an election could", { ti
 
 test(
   "F7: a manager that is removed learns it, ends with 0, keeps its data, and is refused from then on",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const cluster = await startCluster(t, 3);
     const leader = await cluster.leader();
     const gone = cluster.running.find((manager) => manager !== leader)!;
-    const call = { timeoutMs: 10_000, signal: AbortSignal.timeout(10_000) };
+    const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
     await cluster.channel(leader).call(managersMethods.remove, { memberId: gone.options.memberId }, call);
     assert.equal(await gone.exited(), 0);
     const files = readdirSync(gone.options.dataDir);
@@ -247,7 +247,7 @@ test(
 
 test(
   "F12: a wiped folder under the same id is refused; a new certificate takes its place",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const cluster = await startCluster(t, 3);
     const leader = await cluster.leader();
@@ -273,7 +273,7 @@ test(
 
 test(
   "K3: a manager in quarantine says with which command it is replaced, and that command does it",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const cluster = await startCluster(t, 3);
     const leader = await cluster.leader();
@@ -306,7 +306,7 @@ test(
 
 test(
   "F17: force-new-cluster tells first, refuses while a quorum answers, keeps what was acknowledged, and bars the old ones",
-  { timeout: 180_000 },
+  { timeout: 400_000 },
   async (t) => {
     const cluster = await startCluster(t, 3);
     const leader = await cluster.leader();

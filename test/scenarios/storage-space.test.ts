@@ -114,7 +114,7 @@ test("K10: a real file system of 12 MiB fills up under the log's thread, and the
   const script = join(import.meta.dirname, "..", "support", "full-disk-life.ts");
   const command = 'mount -t tmpfs -o size=12m tmpfs "$1" && exec "$2" "$3" "$1"';
   const done = spawnSync("unshare", ["--mount", "sh", "-c", command, "sh", folder, process.execPath, script], {
-    timeout: 60_000,
+    timeout: 240_000,
     encoding: "utf8",
   });
   assert.equal(done.status, 0, done.stderr);

@@ -12,7 +12,7 @@ import { dialRaw, hello } from "../support/raw-peer.ts";
 import { connected, heartbeat, roundOf } from "../conformance/raft-transport.ts";
 
 function scene(title: string, play: (world: GrpcWorld, nodes: GrpcNode[]) => Promise<void>): void {
-  test(title, { timeout: 20_000 }, async () => {
+  test(title, { timeout: 120_000 }, async () => {
     const world = new GrpcWorld();
     try {
       const nodes = await world.start(2);
@@ -217,7 +217,7 @@ scene(
 
 test(
   "a stream that outlives its certificate is ended, and a renewed one opens the next",
-  { timeout: 20_000 },
+  { timeout: 120_000 },
   async () => {
     let aheadMs = 0;
     const clock: Clock = {
@@ -226,7 +226,8 @@ test(
       after: (ms, callback) => realClock.after(ms, callback),
       every: (ms, callback) => realClock.every(ms, callback),
     };
-    const world = new GrpcWorld({ clock });
+    // Certificates are looked at when silence is: four times in this.
+    const world = new GrpcWorld({ clock, limits: { silentMsMax: 4000 } });
     try {
       const [one, two] = (await world.start(2)) as [GrpcNode, GrpcNode];
       const pki = await testPki();

@@ -48,7 +48,7 @@ function load(storage: Storage): Promise<Buffer> {
 
 test(
   "G5: a snapshot file travels whole through broken connections, and opens at the other member",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const folders = [1, 2].map((id) => mkdtempSync(join(tmpdir(), `skep-transport-${id}-`)));
     const [from, to] = (await Promise.all(folders.map((folder, at) => openStorage(folder, at + 1)))) as [

@@ -17,7 +17,7 @@ function scene(
   limits: Partial<TransportLimits>,
   play: (world: GrpcWorld, one: GrpcNode, two: GrpcNode, three: GrpcNode) => Promise<void>,
 ): void {
-  test(title, { timeout: 30_000 }, async () => {
+  test(title, { timeout: 120_000 }, async () => {
     const world = new GrpcWorld({ limits });
     try {
       const [one, two, three] = (await world.start(3)) as [GrpcNode, GrpcNode, GrpcNode];

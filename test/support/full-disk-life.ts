@@ -37,7 +37,7 @@ for (let index = 1; index <= total; index++) {
   const { space } = storage.status();
   if (space !== "ok" && spaces.at(-1) !== space && !(spaces.includes("full") && space === "low")) spaces.push(space);
 }
-for (let waitedMs = 0; storage.status().space !== "full" && waitedMs < 20_000; waitedMs += 10) await sleep(10);
+for (let waitedMs = 0; storage.status().space !== "full" && waitedMs < 120_000; waitedMs += 10) await sleep(10);
 if (spaces.at(-1) !== "full") spaces.push("full");
 const stuckAt = saved;
 await sleep(300);

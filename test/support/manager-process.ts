@@ -43,7 +43,7 @@ export interface ProcessOptions {
 const mainFile = join(import.meta.dirname, "../../manager/main.ts");
 /** Processes are started by the dozen: compiled once, they start in a third of the time. */
 const compileCache = join(import.meta.dirname, "../../build/compile-cache");
-const waitMsMax = 30_000;
+const waitMsMax = 60_000;
 
 export class ManagerProcess {
   readonly options: ProcessOptions;
@@ -112,7 +112,7 @@ export class ManagerProcess {
     return this.child.exitCode === null && this.child.signalCode === null;
   }
 
-  /** @throws if the process ends first, or after 30 s */
+  /** @throws if the process ends first, or after a minute */
   until(what: string, holds: () => boolean, withinMs = waitMsMax): Promise<void> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
@@ -329,7 +329,7 @@ export class ManagerCluster implements AsyncDisposable {
     return client;
   }
 
-  status(manager: { readonly address: string }, timeoutMs = 5000): Promise<skep.control.IStatusResponse> {
+  status(manager: { readonly address: string }, timeoutMs = 30_000): Promise<skep.control.IStatusResponse> {
     const signal = AbortSignal.timeout(timeoutMs);
     return this.channel(manager).call(managersMethods.status, {}, { timeoutMs, signal });
   }

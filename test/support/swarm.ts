@@ -22,7 +22,7 @@ export interface JoinAs {
   readonly patienceMs?: number;
 }
 
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 
 export class SwarmNode {
   readonly name: string;

@@ -85,7 +85,8 @@ export class GrpcWorld implements World {
       clock: this.#options.clock ?? realClock,
       random: new Random(id),
       logger: this.#options.logger ?? silentLogger,
-      limits: { reconnectMinMs: 5, reconnectMaxMs: 40, ...this.#options.limits },
+      // Most scenes answer nothing, and a busy machine may take a second for one: only scenes about silence give up for it.
+      limits: { reconnectMinMs: 5, reconnectMaxMs: 40, silentMsMax: 60_000, ...this.#options.limits },
     });
     const node: GrpcNode = { id, transport, heard, snapshots, server, address, tls, bugs };
     this.nodes.push(node);

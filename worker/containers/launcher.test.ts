@@ -102,7 +102,7 @@ test(
   { skip: noFaults },
   async () => {
     const folder = mkdtempSync(join(tmpdir(), "launcher-"));
-    const launcher = await Launcher.open(faulty, { MONITOR_FAULT: "before-create:stop", LAUNCHER_PATIENCE_MS: "300" });
+    const launcher = await Launcher.open(faulty, { MONITOR_FAULT: "before-create:stop", LAUNCHER_PATIENCE_MS: "3000" });
     const monitors = (): string[] =>
       readdirSync("/proc").filter((pid) => {
         try {
@@ -120,8 +120,8 @@ test(
       const hanging = Promise.all(Array.from({ length: 8 }, (_, at) => hang(at)));
       await assert.rejects(launcher.launch({ ...nothing, args: ["--id", "x"] }), /do without --id, --bundle/);
       await hanging;
-      const endMs = Date.now() + 10_000;
-      while (monitors().length > 0 && Date.now() < endMs) await new Promise((next) => setImmediate(next));
+      const endMs = performance.now() + 60_000;
+      while (monitors().length > 0 && performance.now() < endMs) await new Promise((next) => setImmediate(next));
       assert.deepEqual(monitors(), []);
     } finally {
       await launcher[Symbol.asyncDispose]();

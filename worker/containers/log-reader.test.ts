@@ -39,7 +39,7 @@ for (const follow of [false, true]) {
   test(`a log that rotates at any moment of a reader's start loses no file, follow ${String(follow)}`, () =>
     rotating(async function* (path, ended) {
       const source = { path, ended, clock: realClock };
-      const lines = readLog(source, { stdout: true, stderr: true, follow }, AbortSignal.timeout(20_000));
+      const lines = readLog(source, { stdout: true, stderr: true, follow }, AbortSignal.timeout(120_000));
       for await (const { text } of lines) yield text.toString();
     }, follow));
 }
@@ -65,7 +65,7 @@ test("a log is followed without a watch of its folder, when there is none to be 
       },
     }) as Clock;
     const source = { path, ended: over.promise, clock };
-    const lines = readLog(source, { stdout: true, stderr: true, follow: true }, AbortSignal.timeout(20_000));
+    const lines = readLog(source, { stdout: true, stderr: true, follow: true }, AbortSignal.timeout(120_000));
     const first = lines.next();
     assert.equal((await first).value?.text.toString(), "line\n");
     over.resolve(undefined);

@@ -137,7 +137,7 @@ async function untilServed(server: string, port: number): Promise<string> {
 
 test(
   "a node answers its containers from what the model is told, at the addresses that it has",
-  { timeout: 30_000 },
+  { timeout: 120_000 },
   async () => {
     const port = await freePort();
     const requests = new Map<string, SandboxRequest>([

@@ -43,7 +43,7 @@ process.stdin.on("data", (chunk) => {
   }
 });`;
 
-const options = { timeout: 20_000 };
+const options = { timeout: 120_000 };
 const root = join(import.meta.dirname, "../..");
 
 async function withNetplane(body: (netplane: Netplane) => Promise<void>): Promise<void> {

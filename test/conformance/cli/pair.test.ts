@@ -7,7 +7,7 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
 import { readRecording, RecordedServer, type RecordedRequest } from "../../support/recorded-server.ts";
-import { runDocker, runSkep } from "../../support/run-cli.ts";
+import { runDocker, runSkep, type Outcome } from "../../support/run-cli.ts";
 
 const folder = join(import.meta.dirname, "../api/recorded");
 const skip = missing();
@@ -63,10 +63,30 @@ const ours = (text: string): string => text.replaceAll("docker", "skep").replace
 for (const [name, words] of Object.entries(printed)) {
   test(`prints as docker does: ${words.join(" ")}`, { skip }, async () => {
     const { requests } = readRecording(folder, name);
-    const { docker, skep } = await pair(words, requests);
-    assert.equal(ours(skep.stdout), ours(docker.stdout));
-    assert.equal(skep.exit, docker.exit);
+    // Ages grow while both print: what docker says alike before and after is what has to be said in between.
+    for (let tries = 0; ; tries++) {
+      const before = await alone(runDocker, words, requests);
+      const skep = await alone(runSkep, words, requests);
+      const docker = await alone(runDocker, words, requests);
+      if (before.stdout !== docker.stdout && tries < 10) continue;
+      assert.equal(ours(skep.stdout), ours(docker.stdout));
+      assert.equal(skep.exit, docker.exit);
+      return;
+    }
   });
+}
+
+async function alone(
+  run: typeof runSkep,
+  words: readonly string[],
+  requests: readonly RecordedRequest[],
+): Promise<Outcome> {
+  const server = await RecordedServer.start(requests);
+  try {
+    return await run(words, { host: server.host });
+  } finally {
+    await server.close();
+  }
 }
 
 async function pair(words: readonly string[], requests: readonly RecordedRequest[]) {

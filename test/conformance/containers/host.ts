@@ -97,6 +97,15 @@ export function makeImages(directory: string): void {
   writeFileSync(join(directory, "busybox", "config.json"), JSON.stringify({ Cmd: ["sh"], Env: ["FROM_IMAGE=yes"] }));
 }
 
+/** It may have ended since it was seen. */
+export function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
 export class TestWorker {
   readonly base: string;
   readonly settings: ContainerSettings;
@@ -154,7 +163,7 @@ export class TestWorker {
   ): Promise<{ container: Container; code: number; stdout: string; stderr: string }> {
     const container = await this.create(command, hostConfig, config);
     const attachment = await container.attach({ stdin: false, stdout: true, stderr: true });
-    const ended = container.wait("next-exit", AbortSignal.timeout(30_000));
+    const ended = container.wait("next-exit", AbortSignal.timeout(120_000));
     await container.start();
     const out = { stdout: "", stderr: "" };
     for await (const { stream, bytes } of attachment.output()) out[stream] += bytes.toString("utf8");
@@ -188,6 +197,8 @@ export class TestWorker {
 
   /** What is there of containers that should not be: cgroups, mounts, state, processes. */
   remains(): string[] {
+    // First, since what a monitor holds goes with it.
+    const staying = this.#monitorsThatStay().map((pid) => `monitor ${pid}`);
     const inCgroups = this.cgroups().flatMap((path) =>
       readdirSync(path, { withFileTypes: true })
         .filter((entry) => entry.isDirectory())
@@ -200,7 +211,7 @@ export class TestWorker {
       const path = join(this.settings.runDirectory, name);
       return existsSync(path) ? readdirSync(path).map((entry) => join(path, entry)) : [];
     });
-    return [...inCgroups, ...mounts, ...state, ...this.#monitorsThatStay().map((pid) => `monitor ${pid}`)];
+    return [...inCgroups, ...mounts, ...state, ...staying];
   }
 
   /**
@@ -228,6 +239,14 @@ export class TestWorker {
           return false; // it ended while we looked
         }
       });
+  }
+
+  /** Ends all of them, and returns when they are gone: who is killed still has to be given a processor to end on. */
+  async killMonitors(): Promise<void> {
+    for (let found = this.monitors(); found.length > 0; found = this.monitors()) {
+      for (const pid of found) killIfThere(pid);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   /** Removes all of it. */

@@ -19,9 +19,9 @@ import {
 } from "../../../worker/containers/index.ts";
 import { Images } from "../../../worker/images/index.ts";
 import { ImageRootfs } from "../../../worker/worker.ts";
-import { makeImages, native, TestWorker, whySkipped } from "./host.ts";
+import { killIfThere, makeImages, native, TestWorker, whySkipped } from "./host.ts";
 
-describe("containers over images", { skip: whySkipped(), timeout: 120_000 }, () => {
+describe("containers over images", { skip: whySkipped(), timeout: 600_000 }, () => {
   let folder: string;
   let images: Images;
   let worker: TestWorker;
@@ -104,7 +104,8 @@ describe("containers over images", { skip: whySkipped(), timeout: 120_000 }, () 
       first.copyIn("/tmp", Readable.from([Buffer.from("this is no tar archive".repeat(100))])),
       ArchiveFailed,
     );
-    for (const monitor of worker.monitors()) process.kill(monitor, "SIGKILL");
+    // All in one turn: in the next one it may be known already that the container went with its monitor.
+    for (const monitor of worker.monitors()) killIfThere(monitor);
     await assert.rejects(first.resize(10, 10), MonitorFailed);
     for (const container of made) await container.remove({ force: true });
   });

@@ -33,7 +33,7 @@ for (;;) {
     hostConfig: { NetworkMode: "none" },
   });
   say({ created: container.id });
-  const ended = container.wait("next-exit", AbortSignal.timeout(30_000));
+  const ended = container.wait("next-exit", AbortSignal.timeout(120_000));
   ended.catch(() => undefined);
   await container.start();
   say({ started: container.id, lasting });

@@ -27,7 +27,7 @@ function random(state: number): () => number {
 
 test(
   `kill -9 of the daemon at ${kills} random instants loses nothing and leaves nothing (SEED=${seed})`,
-  { skip: runtime.skip, timeout: 60_000 + kills * 10_000 },
+  { skip: runtime.skip, timeout: 120_000 + kills * 60_000 },
   async () => {
     const chance = random(seed);
     const worker = new TestWorker(runtime.path, { restartAtBoot: false });
@@ -80,19 +80,19 @@ test(
               `round ${round}: ${container.record.state.status}`,
             );
             if (container.running) {
-              const lines = container.logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(5000));
+              const lines = container.logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(60_000));
               const first = await lines.next();
               await lines.return();
               assert.equal(first.done === true ? "" : first.value.text.toString(), "tick\n");
             }
           } else if (line["lasting"] === false) {
-            const exit = await container.wait("not-running", AbortSignal.timeout(10_000));
+            const exit = await container.wait("not-running", AbortSignal.timeout(60_000));
             const number = Number(container.record.name.slice(2));
             assert.equal(exit.code, number % 100, `round ${round}: the exit status of ${container.record.name}`);
             let output = "";
             for await (const entry of container.logs(
               { stdout: true, stderr: true, follow: false },
-              AbortSignal.timeout(5000),
+              AbortSignal.timeout(60_000),
             ))
               output += entry.text.toString();
             assert.equal(output, `${number}\n`);
@@ -117,7 +117,7 @@ test(
 
 test(
   "a container that a daemon of before started can be entered, limited and joined after the upgrade",
-  { skip: runtime.skip, timeout: 60_000 },
+  { skip: runtime.skip, timeout: 240_000 },
   async () => {
     const worker = new TestWorker(runtime.path);
     try {
@@ -155,7 +155,7 @@ test(
 
 test(
   "one that removes itself, whose record says that it runs before it did when the daemon died, is removed",
-  { skip: runtime.skip, timeout: 60_000 },
+  { skip: runtime.skip, timeout: 240_000 },
   async () => {
     const worker = new TestWorker(runtime.path);
     try {

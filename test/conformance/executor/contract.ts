@@ -77,7 +77,7 @@ export function executorContract(
   options: { readonly health: boolean },
   make: () => Promise<ExecutorWorld>,
 ): void {
-  describe(`executor contract: ${name}`, { skip, timeout: 120_000 }, () => {
+  describe(`executor contract: ${name}`, { skip, timeout: 600_000 }, () => {
     let world: ExecutorWorld;
     before(async () => {
       world = await make();

@@ -18,7 +18,7 @@ function whyNot(): string | false {
   return existsSync("/usr/bin/htpasswd") ? false : "needs htpasswd";
 }
 
-describe("images of tasks", { skip: whyNot(), timeout: 120_000 }, () => {
+describe("images of tasks", { skip: whyNot(), timeout: 600_000 }, () => {
   let world: RealWorld;
   let registry: TestRegistry;
   let closed = false;

@@ -52,7 +52,7 @@ const networkOf = (id: string, name: string, driver: string, ingress = false): s
     skep.objects.Network.encode({ id, spec: { name, driver: { name: driver }, ingress } }).finish(),
   );
 
-describe("tasks as containers", { skip: whySkipped(), timeout: 180_000 }, () => {
+describe("tasks as containers", { skip: whySkipped(), timeout: 600_000 }, () => {
   let world: RealWorld;
   let needs: TestNeeds;
   before(async () => {

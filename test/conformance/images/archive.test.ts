@@ -46,7 +46,7 @@ function unpack(archive: Uint8Array, args: readonly string[] = ["--layer"]): Out
   const folder = join(place, "target");
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(place, "secret"), "untouched");
-  const done = spawnSync(program, ["unpack", "--root", folder, ...args], { input: archive, timeout: 20_000 });
+  const done = spawnSync(program, ["unpack", "--root", folder, ...args], { input: archive, timeout: 120_000 });
   assert.equal(readFileSync(join(place, "secret"), "utf8"), "untouched");
   assert.deepEqual(readdirSync(place).sort(), ["secret", "target"]);
   const line = done.stderr.toString("utf8").trim();
@@ -356,7 +356,7 @@ test(
     const header = rawHeader({ name: "f", size: "00000200000\0" });
     child.stdin.write(Buffer.concat([header, Buffer.alloc(512)]));
     const watcher = watch(folder);
-    if (!existsSync(join(folder, "f"))) await once(watcher, "change", { signal: AbortSignal.timeout(10_000) });
+    if (!existsSync(join(folder, "f"))) await once(watcher, "change", { signal: AbortSignal.timeout(60_000) });
     watcher.close();
     const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
     const capabilities = BigInt(`0x${/CapEff:\s+(\w+)/.exec(status)?.[1]}`);

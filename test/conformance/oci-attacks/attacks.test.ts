@@ -26,7 +26,7 @@ import { execute, groupParent, type Json, Lab, ours, until, whyNot } from "../oc
 const absent = whyNot();
 
 function attack(name: string, run: (lab: Lab, context: TestContext) => Promise<void>): void {
-  test(name, { skip: absent ?? false, timeout: 120_000 }, async (context) => {
+  test(name, { skip: absent ?? false, timeout: 900_000 }, async (context) => {
     const lab = new Lab(ours);
     try {
       await run(lab, context);

@@ -103,7 +103,7 @@ async function withTerminal(lab: Lab, change: (config: Json) => void, script: st
   // Node cannot receive descriptors, so a helper of the host does: it prints what comes out of the master.
   const helper = `
 import socket, sys, os, array
-s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1)
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1] + ".new"); s.listen(1); os.rename(sys.argv[1] + ".new", sys.argv[1])
 c, _ = s.accept()
 m, anc, _, _ = c.recvmsg(64, socket.CMSG_SPACE(4))
 fd = array.array("i", anc[0][2])[0]

@@ -29,7 +29,7 @@ function traces(lab: Lab, container: Container): string[] {
     } catch {
       continue; // ended since the listing
     }
-    if (environment.includes(`ISOLATE_TEST_ID=${container.id}`)) found.push(`process ${pid}`);
+    if (environment.includes(`ISOLATE_TEST_ID=${container.id}\0`)) found.push(`process ${pid}`);
   }
   return found;
 }
@@ -52,7 +52,7 @@ async function withFault(
 }
 
 for (const point of [...inRuntime, ...inChild])
-  test(`create that fails at "${point}" leaves no trace`, { skip: absent ?? false, timeout: 30_000 }, async () => {
+  test(`create that fails at "${point}" leaves no trace`, { skip: absent ?? false, timeout: 240_000 }, async () => {
     await withFault(point, async (lab, container, code) => {
       assert.notEqual(code, 0, "the fault was not hit");
       assert.deepEqual(traces(lab, container), []);
@@ -62,7 +62,7 @@ for (const point of [...inRuntime, ...inChild])
 for (const point of inChild)
   test(
     `a first process that is killed at "${point}" leaves no trace`,
-    { skip: absent ?? false, timeout: 30_000 },
+    { skip: absent ?? false, timeout: 240_000 },
     async () => {
       await withFault(`${point}:kill`, async (lab, container, code) => {
         assert.notEqual(code, 0, "the fault was not hit");
@@ -74,7 +74,7 @@ for (const point of inChild)
 for (const point of inRuntime)
   test(
     `what a runtime leaves that is killed at "${point}" goes with delete --force`,
-    { skip: absent ?? false, timeout: 30_000 },
+    { skip: absent ?? false, timeout: 240_000 },
     async () => {
       await withFault(`${point}:kill`, async (lab, container, code) => {
         assert.notEqual(code, 0, "the fault was not hit");
@@ -87,7 +87,7 @@ for (const point of inRuntime)
 
 test(
   "what has only execve before it is running, for whoever asks",
-  { skip: absent ?? false, timeout: 60_000 },
+  { skip: absent ?? false, timeout: 240_000 },
   async () => {
     const lab = new Lab(faulty);
     try {
@@ -110,7 +110,7 @@ test(
 
 test(
   "a parent that goes while a container is made below it is made again",
-  { skip: absent ?? false, timeout: 60_000 },
+  { skip: absent ?? false, timeout: 240_000 },
   async () => {
     const lab = new Lab(faulty);
     try {
@@ -132,7 +132,7 @@ test(
   },
 );
 
-test("200 containers come and go without a trace", { skip: absent ?? false, timeout: 120_000 }, async () => {
+test("200 containers come and go without a trace", { skip: absent ?? false, timeout: 600_000 }, async () => {
   const lab = new Lab(faulty);
   try {
     const descriptors = readdirSync("/proc/self/fd").length;

@@ -499,7 +499,7 @@ export const lifecycle: readonly Case[] = [
       const container = lab.container(
         (config) =>
           (config.hooks = {
-            createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "exec sleep 60"], env: ["PATH=/bin"], timeout: 1 }],
+            createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "exec sleep 600"], env: ["PATH=/bin"], timeout: 1 }],
           }),
       );
       const created = await container.create();

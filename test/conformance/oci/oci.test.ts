@@ -30,7 +30,7 @@ async function judge(runtime: Runtime, one: Case): Promise<string | undefined> {
 
 for (const one of [...cases, ...oursOnly]) {
   const reason = absent ?? one.skip?.();
-  test(`OCI ${one.clause}: ${one.name}`, { skip: reason ?? false, timeout: 60_000 }, async () => {
+  test(`OCI ${one.clause}: ${one.name}`, { skip: reason ?? false, timeout: 240_000 }, async () => {
     const lab = new Lab(ours);
     try {
       await one.run(lab);

@@ -48,7 +48,7 @@ async function home(lab: Lab): Promise<Home> {
 }
 
 function rootless(name: string, run: (home: Home) => Promise<void>): void {
-  test(`rootless: ${name}`, { skip: absent ?? false, timeout: 60_000 }, async () => {
+  test(`rootless: ${name}`, { skip: absent ?? false, timeout: 240_000 }, async () => {
     const lab = new Lab(ours);
     try {
       await run(await home(lab));

@@ -31,7 +31,7 @@ const mounts = (path: string): number =>
     .split("\n")
     .filter((line) => line.split(" ")[4]?.startsWith(path)).length;
 
-describe("volumes", { skip: whySkipped(), timeout: 120_000 }, () => {
+describe("volumes", { skip: whySkipped(), timeout: 600_000 }, () => {
   const events: VolumeEvent[] = [];
   let folder: string;
   let volumes: Volumes;
@@ -150,7 +150,7 @@ describe("volumes", { skip: whySkipped(), timeout: 120_000 }, () => {
     await one.start();
     await two.start();
     assert.equal(mounts(volumes.mountpoint("memory")), 1);
-    for await (const line of one.logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(20_000))) {
+    for await (const line of one.logs({ stdout: true, stderr: true, follow: true }, AbortSignal.timeout(120_000))) {
       assert.equal(line.text.toString("utf8"), "1\n");
       break;
     }
@@ -176,7 +176,7 @@ describe("volumes", { skip: whySkipped(), timeout: 120_000 }, () => {
     await worker.containers[Symbol.asyncDispose]();
     await volumes[Symbol.asyncDispose]();
     // Its end comes while no daemon is there to unmount.
-    for (const pid of worker.monitors()) process.kill(pid, "SIGKILL");
+    await worker.killMonitors();
     volumes = await Volumes.open(options());
     worker.volumes = volumes;
     await worker.open();
