@@ -318,7 +318,7 @@ interface Talk {
 
 /** One tcp connection, asked again and again. */
 function talking(world: NetWorld, from: Task, to: Task): Talk {
-  const child = world.start(from.id, [world.probe, "hold", to.address, String(port)]);
+  const child = world.start(from.id, [world.probe, "hold", to.address, String(port), "-w", "15000"]);
   const answers: string[] = [];
   let [longestMs, longestCalmMs] = [0, 0];
   let taken = timeFromNow();

@@ -182,9 +182,9 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     });
 
     test("skepd starts again: everything is as it was", async () => {
-      const list = ["sh", "-c", "ip -6 -o addr; ip -6 route; nft list table ip6 skep"];
-      // A link-local address is tentative for a second or two after its link was made.
-      const all = (): string => world.exec("h1", list).replaceAll(" tentative", "");
+      // Without what is link-local: that comes by itself, a while after its link.
+      const list = "ip -6 -o addr show scope global; ip -6 route | grep -v ^fe80; nft list table ip6 skep";
+      const all = (): string => world.exec("h1", ["sh", "-c", list]);
       const before = all();
       await host(1).stop();
       await host(1).start();
@@ -278,7 +278,7 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       await serve("p1");
       const server = world.start(id("p1"), [world.probe, "sctp-serve", "p1", "80", "::"]);
       await output(server);
-      const answer = world.attempt(id("o1"), [world.probe, "sctp-get", vip, "80"]);
+      const answer = world.attempt(id("o1"), [world.probe, "sctp-get", vip, "80", "-w", "15000"]);
       assert.match(answer, new RegExp(`^p1 peer=\\[${address("o1")}\\]:\\d+$`));
       world.end(server);
     });
@@ -295,12 +295,11 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
     test("another network's service of the same address is another one; without a healthy task clients fail at once", async () => {
       await serve("r1");
       await publish(red);
-      const startMs = performance.now();
       for (const udp of [[], ["-u"]]) {
-        assert.match(get("o1", vip, 80, ...udp), /^ERR .*refused/);
+        // Sooner than anything is sent twice.
+        assert.match(briefly("o1", vip, 80, ...udp), /^ERR .*refused/);
         assert.match(get("r1", vip, 80, ...udp), seen("r1", "fd00:b1::1"));
       }
-      assert.ok(performance.now() - startMs < 1200, "nobody has to wait");
     });
 
     test("a task that drains keeps its connections; when it has ended, UDP moves to another", async () => {
@@ -308,11 +307,13 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       const tcp = hold("o1");
       const udp = hold("o1", "-u");
       // One client port, so that for the kernel it is one connection.
-      const same = (): Promise<string> => world.getSoon(id("o1"), vip, 80, "-u", "-p", "5599");
-      for (const asked of [() => tcp.ask(), () => udp.ask(), same])
+      const same = (...more: readonly string[]): Promise<string> =>
+        world.getSoon(id("o1"), vip, 80, "-u", "-p", "5599", ...more);
+      const patient = (): Promise<string> => same("-w", "15000");
+      for (const asked of [() => tcp.ask(), () => udp.ask(), patient])
         assert.match(await asked(), seen("p1", address("o1")));
       await serve("o2");
-      for (const asked of [() => tcp.ask(), () => udp.ask(), same])
+      for (const asked of [() => tcp.ask(), () => udp.ask(), patient])
         assert.match(await asked(), seen("p1", address("o1")));
       for (let time = 0; time < 6; time += 1) {
         for (const more of [[], ["-u"]]) assert.match(get("o1", vip, 80, ...more), seen("o2", address("o1")));
@@ -342,12 +343,14 @@ describe("IPv6", { skip: whySkipped(), timeout: 200_000 }, () => {
       await serve("o2");
       // As strict as a careless operator would have it.
       world.exec("n-4097", ["sh", "-c", "for one in /proc/sys/net/ipv6/conf/*/accept_ra; do echo 2 > $one; done"]);
-      const seenBefore = world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]);
+      // In an order of our own: the kernel's table grows, and is listed in another one then.
+      const look = ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent | sort"];
+      const seenBefore = world.exec("n-4097", look);
       for (const claimed of [address("o2"), address("p1"), "fd00:b1::1", vip]) {
         world.exec(id("o1"), [world.probe, "claim6", "router", "eth0", claimed]);
         world.exec(id("o1"), [world.probe, "claim6", "neighbour", "eth0", claimed]);
       }
-      assert.equal(world.exec("n-4097", ["sh", "-c", "ip -6 route; ip -6 neigh show nud permanent"]), seenBefore);
+      assert.equal(world.exec("n-4097", look), seenBefore);
       assert.match(get("p1", address("o2")), seen("o2", address("p1")));
       assert.match(get("o1", vip), seen("o2", address("o1")));
     });

@@ -231,11 +231,12 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
       );
       const server = world.start(id("assoc"), [world.probe, "sctp-serve", "assoc", "80"]);
       await output(server);
-      const ask = (from: string, to: string, port: number): string =>
-        world.attempt(from, [world.probe, "sctp-get", to, String(port)]);
-      assert.match(ask("far", "10.99.0.1", 7070), /^assoc peer=10\.98\.0\.2:/);
-      assert.match(ask("far", "10.99.0.1", 7071), /^assoc peer=10\.98\.0\.2:/);
-      assert.match(ask("h1", "127.0.0.1", 7070), /^assoc peer=100\.64\.0\.1:/);
+      const ask = (from: string, to: string, port: number, ...more: readonly string[]): string =>
+        world.attempt(from, [world.probe, "sctp-get", to, String(port), ...more]);
+      const patient = ["-w", "15000"];
+      assert.match(ask("far", "10.99.0.1", 7070, ...patient), /^assoc peer=10\.98\.0\.2:/);
+      assert.match(ask("far", "10.99.0.1", 7071, ...patient), /^assoc peer=10\.98\.0\.2:/);
+      assert.match(ask("h1", "127.0.0.1", 7070, ...patient), /^assoc peer=100\.64\.0\.1:/);
       assert.match(ask("h1", "127.0.0.1", 7071), /ERR/);
       world.end(server);
     });
@@ -270,14 +271,14 @@ describe("networks of one host", { skip: whySkipped(), timeout: 200_000 }, () =>
     });
 
     test("[::1] is refused at once, so that clients of localhost go on to 127.0.0.1", () => {
-      const answer = world.attempt("h1", ["bash", "-c", "exec 3<>/dev/tcp/::1/8080"]);
+      const answer = world.attempt("h1", ["env", "LC_ALL=C", "bash", "-c", "exec 3<>/dev/tcp/::1/8080"]);
       assert.match(answer, /refused/);
     });
 
     test("UDP of a client moves to the next container on the port, for nothing keeps the old one", async () => {
       // One client port, so that for conntrack it is one connection.
       const ask = (...more: readonly string[]): Promise<string> =>
-        world.getSoon("far", "10.99.0.1", 8090, "-u", "-p", "45000", ...more);
+        world.getSoon("far", "10.99.0.1", 8090, "-u", "-p", "5000", ...more);
       await attach("u1", ["blue"], [published(8090, { protocol: "udp" })]);
       assert.match(await ask("-w", "15000"), seen("u1", "10.98.0.2"));
       await host.networks.sandboxes.release(id("u1"));

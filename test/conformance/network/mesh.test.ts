@@ -155,9 +155,9 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
 
   test("one client port through two hosts to one task: both connections live", async () => {
     await serve("w3");
-    const first = world.hold("far", own(1), 8080, "-p", "40000");
+    const first = world.hold("far", own(1), 8080, "-p", "4000");
     assert.match(await first.ask(), /peer=10\.98\.0\.2:/);
-    const second = world.hold("far", own(2), 8080, "-p", "40000");
+    const second = world.hold("far", own(2), 8080, "-p", "4000");
     assert.match(await second.ask(), /peer=10\.98\.0\.2:/);
     assert.match(await first.ask(), /peer=10\.98\.0\.2:/);
     await first.end();
@@ -169,7 +169,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
     const tcp = world.hold("far", own(1), 8080);
     // One client port, so that for conntrack it is one connection.
     const udp = (...more: readonly string[]): Promise<string> =>
-      world.getSoon("far", own(1), 8080, "-u", "-p", "45001", ...more);
+      world.getSoon("far", own(1), 8080, "-u", "-p", "5001", ...more);
     assert.match(await tcp.ask(), new RegExp(id("w2")));
     assert.match(await udp("-w", "15000"), new RegExp(id("w2")));
     await serve("w3");
@@ -362,15 +362,15 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
 
   test("the rules of both iptables are looked at, where both are in use", async () => {
     await serve("w2");
-    world.exec("h2", ["iptables-legacy", "-P", "FORWARD", "DROP"]);
+    world.exec("h2", ["iptables-legacy", "-w", "-P", "FORWARD", "DROP"]);
     try {
       assert.match(briefly("far", own(1), 8080), /ERR/);
       await check(2);
       assert.match(get("far", own(1), 8080), /peer=10\.98\.0\.2:/);
       assert.ok(!world.exec("h2", ["iptables-nft", "-S"]).includes("skep"));
     } finally {
-      world.exec("h2", ["iptables-legacy", "-P", "FORWARD", "ACCEPT"]);
-      world.exec("h2", ["iptables-legacy", "-F"]);
+      world.exec("h2", ["iptables-legacy", "-w", "-P", "FORWARD", "ACCEPT"]);
+      world.exec("h2", ["iptables-legacy", "-w", "-F"]);
     }
   });
 
@@ -406,7 +406,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
   describe("repair", () => {
     /** Until it answers again: as often as it takes, each try bounded by the probe's own patience. */
     const heals = async (what: string): Promise<void> => {
-      const untilMs = performance.now() + 10_000;
+      const untilMs = performance.now() + 20_000;
       let answers: string[] = [];
       while (performance.now() < untilMs) {
         answers = await Promise.all([
@@ -484,11 +484,12 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       // The kernel takes a namespace down, and with it the veth of gw0, when its last process has ended.
       world.end(servers.get("w3") ?? assert.fail());
       const list = ["sh", "-c", "ip -o link; ip rule; ip route show table all; nft list tables"];
-      const untilMs = performance.now() + 10_000;
+      const untilMs = performance.now() + 60_000;
       let seen = "";
       do seen = world.exec("h3", list);
       while (seen.includes("skepg") && performance.now() < untilMs);
-      assert.ok(!/skepmesh|skepg|skepl|5300|proto 200|netdev/.test(seen), seen);
+      // Not `5300` alone, which a link-local address may hold.
+      assert.ok(!/skepmesh|skepg|skepl|(?:table|lookup) 5300|proto 200|netdev/.test(seen), seen);
       const table = world.exec("h3", ["nft", "list", "table", "ip", "skep"]);
       assert.ok(!/10\.99\.|100\.64\.[^0]|8080|02:fe/.test(table), table);
       assert.deepEqual(readdirSync(`${host.folder}/netns`), []);

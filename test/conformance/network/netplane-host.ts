@@ -80,7 +80,9 @@ export class NetplaneHost {
     return execFileSync("nsenter", [...this.into(namespace), "sh", "-c", command], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "pipe"],
-      timeout: 20_000,
+      timeout: 60_000,
+      // Whatever the language of whoever runs this.
+      env: { ...process.env, LC_ALL: "C" },
     });
   }
 

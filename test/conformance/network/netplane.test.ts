@@ -70,7 +70,7 @@ const map = (name: string, key: FieldType[], data?: (FieldType | "verdict")[], i
 
 /** Nobody listens there, and the one who says so is the other end. */
 function assertReaches(host: NetplaneHost, namespace: string, address: string): void {
-  const said = host.sh(namespace, `timeout 3 bash -c ': >/dev/tcp/${address}/9' 2>&1 || true`);
+  const said = host.sh(namespace, `timeout 15 bash -c ': >/dev/tcp/${address}/9' 2>&1 || true`);
   assert.match(said, /Connection refused/);
 }
 
@@ -524,6 +524,8 @@ onHost("namespaces are made once, taken over when a crash left the file alone, a
 onHost("sysctls are written in the namespace, and only below net", async (host) => {
   const [path = ""] = await addNamespaces(host, "n");
   const name = "net/ipv4/ip_forward";
+  // As the machine's own is, which may be a router (devconf_inherit_init_net).
+  for (const one of ["", path]) host.sh(one, `echo 0 > /proc/sys/${name}`);
   assert.deepEqual(
     await host.netplane.run(path, [
       { op: "sysctl-read", name },
@@ -871,7 +873,7 @@ const echoServer = (name: string): string =>
   `const s=require("dgram").createSocket("udp4");s.on("message",(_,r)=>s.send("${name}",r.port,r.address));s.bind(7000,()=>console.log("up"))`;
 
 const udpQuestion = (address: string, port: number, from: number): string =>
-  `const s=require("dgram").createSocket("udp4");s.on("message",(m)=>{process.stdout.write(String(m));s.close()});s.bind(${from},()=>s.send("?",${port},"${address}"))`;
+  `const s=require("dgram").createSocket("udp4");s.on("message",(m)=>{process.stdout.write(String(m));s.close()});s.bind(${from},()=>{const ask=()=>s.send("?",${port},"${address}");ask();setInterval(ask,1000).unref()})`;
 
 onHost("events tell of what others change, and of nothing that we change ourselves", async (host) => {
   const { path, containers } = await network(host, "n", 11, 12);

@@ -29,6 +29,7 @@ export class NetWorld {
   readonly folder: string;
   readonly probe: string;
   readonly #children = new Set<ChildProcess>();
+  #lastPort: number = clientPorts.first;
   /** Namespaces that others made, by name. */
   readonly #known = new Map<string, string>();
 
@@ -78,8 +79,12 @@ export class NetWorld {
       this.ip(name, `addr add ${address}/24 dev eth0`);
       this.ip(name, "link set eth0 up");
       this.ip(name, "route add default via 10.99.0.254");
+      // A new namespace begins as the machine's own is (devconf_inherit_init_net), which may be a router or a host of Docker.
+      this.sysctl(name, "net.ipv4.ip_forward=0");
       // As distributions have it; what is ours must work with it.
       this.sysctl(name, "net.ipv4.conf.all.rp_filter=1");
+      // Who asks by a way that is none is not told of a better one, which it would take after its time is up.
+      this.sysctl(name, "net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.eth0.accept_redirects=0");
     }
     this.add("far");
     this.ip("sw", `link add far type veth peer name eth0 netns ${this.namespace("far")}`);
@@ -110,13 +115,26 @@ export class NetWorld {
   }
 
   #inside(name: string, command: readonly string[]): string[] {
-    return ["nsenter", `--net=${this.path(name)}`, "--", ...command];
+    return ["nsenter", `--net=${this.path(name)}`, "--", ...command, ...this.#ownPort(command)];
+  }
+
+  /**
+   * A datagram's port, which nobody has had before: of one that the kernel chooses by chance, conntrack may remember to whom
+   * it led a moment ago.
+   */
+  #ownPort([program, kind = "", ...words]: readonly string[]): string[] {
+    const isDatagram = kind === "send" || (["get", "hold"].includes(kind) && words.includes("-u"));
+    if (program !== this.probe || !isDatagram || words.includes("-p")) return [];
+    this.#lastPort = this.#lastPort === clientPorts.last ? clientPorts.first : this.#lastPort + 1;
+    return ["-p", String(this.#lastPort)];
   }
 
   start(name: string, command: readonly string[]): ChildProcess {
     const [program = "", ...args] = this.#inside(name, command);
     const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
     this.#children.add(child);
+    // Its end is told otherwise.
+    child.stdin.on("error", () => undefined);
     child.once("exit", () => this.#children.delete(child));
     return child;
   }
@@ -124,7 +142,8 @@ export class NetWorld {
   /** Answers with its name on tcp and udp, until the world ends. */
   async serve(name: string, port: number, address = "0.0.0.0"): Promise<ChildProcess> {
     const child = this.start(name, [this.probe, "serve", name, String(port), address]);
-    await output(child);
+    const said = await output(child);
+    if (said !== "ready\n") throw new Error(`${name} does not serve ${address} ${port}: ${said}`);
     return child;
   }
 
@@ -190,7 +209,7 @@ export class NetWorld {
   }
 
   end(child: ChildProcess): void {
-    if (child.pid === undefined || child.exitCode !== null) return;
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     try {
       process.kill(-child.pid, "SIGKILL");
     } catch {
@@ -228,6 +247,9 @@ export class NetWorld {
   }
 }
 
+/** Below those that the kernel chooses, and none that a test asks for. A world has far fewer questions. */
+const clientPorts = { first: 10_000, last: 29_999 } as const;
+
 const namespaces = (): string[] => (existsSync("/run/netns") ? readdirSync("/run/netns") : []);
 
 /** The next piece of output. */
@@ -256,7 +278,8 @@ export async function eventually(isSo: () => boolean | Promise<boolean>): Promis
 }
 
 export function run([program = "", ...args]: readonly string[], input = ""): string {
-  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: "utf8", input, timeout: 20_000 });
+  // Some start dozens of programs themselves.
+  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: "utf8", input, timeout: 60_000 });
   if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
   return stdout;
 }
