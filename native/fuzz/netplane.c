@@ -27,10 +27,10 @@ static void check_element(const struct element_set *set, const char *text, bool 
     text_release(&printed);
 }
 
-static void check_list(const struct element_set *set, struct json_object *list, bool with_data)
+static void check_list(const struct element_set *set, const struct value *list, bool with_data)
 {
-    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++)
-        check_element(set, json_object_get_string(json_object_array_get_idx(list, i)), with_data);
+    for (const struct value *item = value_first(list); item != NULL; item = item->next)
+        check_element(set, item->string, with_data);
 }
 
 static void build(const struct operation *operation, struct outgoing *out)
@@ -129,7 +129,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct outgoing out = {0};
     if (size > 0 && size < 4096)
         tell(data, size);
-    int result = request_decode((const char *)data, size, &request, &error);
+    char *text = malloc(size + 1);
+    if (text == NULL)
+        return 0;
+    memcpy(text, data, size);
+    int result = request_decode(text, size, &request, &error);
     if (result < 0 && (error.number == 0 || error.text[0] == '\0'))
         abort();
     for (size_t i = 0; result == 0 && i < request.operations_count; i++)
@@ -138,5 +142,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_messages(&out);
     out_release(&out);
     request_release(&request);
+    free(text);
     return 0;
 }

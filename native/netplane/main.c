@@ -90,11 +90,11 @@ static int read_events(struct error *error)
     return 0;
 }
 
-static int answer(const uint8_t *request, size_t length, struct error *error)
+static int answer(uint8_t *request, size_t length, struct error *error)
 {
     answered.length = 0;
     answered.failed = false;
-    run_request(&runner, (const char *)request, length, &answered);
+    run_request(&runner, (char *)request, length, &answered);
     int result = put_frame(&answered, error);
     if (answered.room > TEXT_BYTES_KEPT)
         text_release(&answered);

@@ -50,6 +50,7 @@ struct namespace {
     struct netlink route;  /* opened at the first need, as the next */
     struct netlink filter; /* nftables and conntrack */
     struct netlink generic; /* WireGuard */
+    uint32_t generation;   /* of nftables' rules, as it was last; 0: not known */
     struct watch *watch;   /* NULL: nobody wants to know */
     struct held_port *ports;
     struct cached_link links[LINKS_CACHED]; /* good for one batch */

@@ -260,7 +260,7 @@ int netlink_exchange(struct netlink *netlink, struct outgoing *out, size_t answe
     if (send_out(netlink, out, error) < 0)
         return -1;
     bool acknowledged = false, refused = false;
-    for (;;) {
+    for (bool more = true; more;) {
         ssize_t got = receive(netlink, MSG_DONTWAIT, error);
         if (got < 0)
             return -1;
@@ -276,6 +276,8 @@ int netlink_exchange(struct netlink *netlink, struct outgoing *out, size_t answe
             acknowledged = acknowledged || index == answered;
             refusal.message = index;
             refusal.owner = out->places[index].owner;
+            /* Nothing comes after what the last one is told. */
+            more = more && index != answered;
             if (refusal.number == 0)
                 continue;
             /* A transaction that was not even begun is answered by its first message alone. */

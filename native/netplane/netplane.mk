@@ -1,8 +1,8 @@
 # netplane: a program of its own, dynamic, since libnftables is. Only it needs libnftables-dev.
-NETPLANE_SRC := common/error.c common/fd.c common/json.c $(wildcard netplane/*.c)
+NETPLANE_SRC := common/error.c common/fd.c $(wildcard netplane/*.c)
 NETPLANE_LIBRARY := $(filter-out netplane/main.c,$(NETPLANE_SRC))
 NETPLANE_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,text -Wl,--gc-sections
-NETPLANE_LIBS = -lnftables -ljson-c
+NETPLANE_LIBS = -lnftables
 PROGRAMS += $B/netplane
 ANALYZE_SRC += $(wildcard netplane/*.c)
 

@@ -25,6 +25,9 @@ static void put_batch_end(struct outgoing *out, uint16_t type)
 {
     struct nfgenmsg header = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = htons(NFNL_SUBSYS_NFTABLES)};
     out_begin(out, type, 0, &header, sizeof header, NO_OWNER);
+    /* nfnetlink.h: only if the rules have this number still. 0: whichever they have. */
+    if (type == NFNL_MSG_BATCH_BEGIN)
+        out_put_be32(out, NFNL_BATCH_GENID, 0);
     out_end(out);
 }
 
@@ -81,19 +84,17 @@ static void put_element(struct outgoing *out, const struct element_set *set, str
 }
 
 /* As many messages as the elements need. `single`: one each, since the kernel looks no further in a message than to a fault. */
-static int put_list(struct outgoing *out, const struct element_set *set, struct json_object *list, bool add, bool single,
+static int put_list(struct outgoing *out, const struct element_set *set, const struct value *list, bool add, bool single,
                     uint32_t owner, struct error *error)
 {
-    size_t count = list == NULL ? 0 : json_object_array_length(list);
-    for (size_t i = 0; i < count;) {
+    for (const struct value *item = value_first(list); item != NULL;) {
         begin_set_message(out, add ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM, add ? NLM_F_CREATE : 0, set, owner);
         size_t nest = out_nest(out, NFTA_SET_ELEM_LIST_ELEMENTS), start = out->length;
-        while (i < count && out->length - start < (single ? 1 : LIST_BYTES_MAX) && !out->failed) {
+        for (; item != NULL && out->length - start < (single ? 1 : LIST_BYTES_MAX) && !out->failed; item = item->next) {
             struct element element;
-            if (element_parse(set, json_object_get_string(json_object_array_get_idx(list, i)), add, &element, error) < 0)
+            if (element_parse(set, item->string, add, &element, error) < 0)
                 return -1;
             put_element(out, set, &element, add);
-            i++;
         }
         out_nest_end(out, nest);
         out_end(out);
@@ -254,6 +255,7 @@ static void cut_element(struct outgoing *out, size_t index, struct nlattr *list,
 
 struct commit {
     struct outgoing *out;
+    bool outdated; /* somebody else has changed the rules since their number was known */
     const struct operation *operations;
     struct refusal first; /* the first that is not fine */
     char explanation[128];
@@ -276,6 +278,10 @@ static bool judge(void *context, const struct refusal *refusal)
 {
     struct commit *commit = context;
     struct nlattr *list;
+    if (refusal->number == ERESTART && refusal->message == 0) {
+        commit->outdated = true;
+        return true;
+    }
     if (refusal->owner != NO_OWNER && is_ignored(&commit->operations[refusal->owner], refusal->number) &&
         element_at(message_at(commit->out, refusal->message), refusal->attribute, &list) != NULL) {
         if (commit->forgiven_count == commit->forgiven_room) {
@@ -337,26 +343,65 @@ static int fail_commit(const struct commit *commit, struct error *error)
                 set == NULL ? "" : set->name, (int)element.length, element.bytes == NULL ? "" : element.bytes, commit->explanation);
 }
 
-int nft_commit(struct netlink *filter, struct outgoing *out, const struct operation *operations, uint32_t *owner,
-               struct error *error)
+/* The kernel counts no transaction that changes nothing, such as one that adds what is there. */
+static bool surely_changes(const struct outgoing *out)
+{
+    for (size_t i = 0; i < out->count; i++) {
+        struct nlmsghdr *message = message_at(out, i);
+        const struct nlattr *attributes[NFTA_SET_ELEM_LIST_ELEMENTS + 1];
+        if (message->nlmsg_type == nft_type(NFT_MSG_NEWRULE))
+            return true;
+        if (message->nlmsg_type != nft_type(NFT_MSG_DELSETELEM))
+            continue;
+        message_attributes(message, sizeof(struct nfgenmsg), attributes, NFTA_SET_ELEM_LIST_ELEMENTS);
+        const struct nlattr *list = attributes[NFTA_SET_ELEM_LIST_ELEMENTS];
+        if (list != NULL && attribute_length(list) > 0)
+            return true;
+    }
+    return false;
+}
+
+static void expect_generation(struct outgoing *out, uint32_t generation)
+{
+    const struct nlattr *attributes[NFNL_BATCH_MAX + 1];
+    message_attributes(message_at(out, 0), sizeof(struct nfgenmsg), attributes, NFNL_BATCH_MAX);
+    uint32_t value = htonl(generation);
+    memcpy((uint8_t *)(uintptr_t)attributes[NFNL_BATCH_GENID] + ATTRIBUTE_HEADER, &value, sizeof value);
+}
+
+int nft_commit(struct netlink *filter, struct outgoing *out, const struct operation *operations, uint32_t *generation,
+               uint32_t *owner, struct error *error)
 {
     struct commit commit = {.out = out, .operations = operations};
+    uint32_t expected = *generation;
     int result = -1;
+    *generation = 0;
     if (out->count < 2) /* nothing but its beginning */
         return out->failed ? fail(error, ENOMEM, "build a transaction of nftables") : 0;
     /* The end of a batch is acknowledged only since 6.10, so the message before it is asked to. */
     size_t answered = out->count - 1;
     out_flag_last(out, NLM_F_ACK);
     put_batch_end(out, NFNL_MSG_BATCH_END);
+    if (out->failed)
+        return fail(error, ENOMEM, "build a transaction of nftables");
     for (int round = 0; round < FORGIVEN_ROUNDS_MAX; round++) {
         commit.refused = false;
+        commit.outdated = false;
+        expect_generation(out, expected);
         result = netlink_exchange(filter, out, answered, judge, &commit, error);
+        if (commit.outdated) {
+            expected = 0;
+            result = fail(error, ERESTART, "change elements");
+            continue;
+        }
         /* While something is forgiven, other refusals may be its consequence: what was to be deleted first is still there. */
         if (commit.forgiven_count == 0 || (result < 0 && error->number != 0))
             break;
         cut_forgiven(&commit);
         result = fail(error, ENOENT, "change elements: too many are missing");
     }
+    if (result == 0 && expected != 0 && surely_changes(out))
+        *generation = expected == UINT32_MAX ? 1 : expected + 1; /* it is never 0 */
     if (result < 0 && commit.refused && error->number == 0) {
         *owner = commit.first.owner == NO_OWNER ? *owner : commit.first.owner;
         result = fail_commit(&commit, error);

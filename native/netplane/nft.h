@@ -15,9 +15,12 @@ int nft_put_elements(struct outgoing *out, const struct operation *operation, ui
 int nft_put_balance(struct outgoing *out, const struct balance_fields *balance, uint32_t owner, struct error *error);
 /* A chain without a hook, with its rules; what led to it is gone, or goes earlier in the same transaction. */
 int nft_put_chain_deletion(struct outgoing *out, const struct balance_fields *chain, uint32_t owner, struct error *error);
-/* Ends and commits it. `operations` by owner tell what is fine; on failure *owner is the operation at fault. */
-int nft_commit(struct netlink *filter, struct outgoing *out, const struct operation *operations, uint32_t *owner,
-               struct error *error);
+/*
+ * Ends and commits it. `operations` by owner tell what is fine; on failure *owner is the operation at fault.
+ * *generation: the rules' number as it was last known, and what it is by this very change; 0: not known.
+ */
+int nft_commit(struct netlink *filter, struct outgoing *out, const struct operation *operations, uint32_t *generation,
+               uint32_t *owner, struct error *error);
 
 /* A JSON array of strings. */
 int nft_list_elements(struct netlink *filter, const struct element_set *set, struct text *out, struct error *error);

@@ -14,27 +14,27 @@
  * a list of its fields; `finish` refuses members that nobody asked for, which would otherwise be mistakes without a sign.
  */
 struct reader {
-    struct json_object *object;
-    int taken;
+    const struct value *object;
+    uint32_t taken;
     bool failed;
     struct error *error;
 };
 
 #define wrong(reader, ...) ((reader)->failed ? (void)0 : ((reader)->failed = true, (void)fail((reader)->error, EINVAL, __VA_ARGS__)))
 
-static struct json_object *take(struct reader *reader, const char *key, enum json_type type, bool required)
+static const struct value *take(struct reader *reader, const char *key, enum value_kind kind, bool required)
 {
-    struct json_object *member = NULL;
     if (reader->failed)
         return NULL;
-    if (!json_object_object_get_ex(reader->object, key, &member)) {
+    const struct value *member = value_member(reader->object, key);
+    if (member == NULL) {
         if (required)
             wrong(reader, "property %s is required", key);
         return NULL;
     }
     reader->taken++;
-    if (!json_object_is_type(member, type)) {
-        wrong(reader, "property %s must be of type %s", key, json_type_to_name(type));
+    if (member->kind != kind) {
+        wrong(reader, "property %s must be of type %s", key, value_kind_name(kind));
         return NULL;
     }
     return member;
@@ -42,39 +42,37 @@ static struct json_object *take(struct reader *reader, const char *key, enum jso
 
 static void finish(struct reader *reader)
 {
-    if (!reader->failed && json_object_object_length(reader->object) != reader->taken)
+    if (!reader->failed && reader->object->count != reader->taken)
         wrong(reader, "it has a property that is not known, or not for this kind");
 }
 
 /* A string of `min` to `max` bytes, or NULL. */
 static const char *take_text(struct reader *reader, const char *key, size_t min, size_t max, bool required)
 {
-    struct json_object *member = take(reader, key, json_type_string, required);
+    const struct value *member = take(reader, key, VALUE_STRING, required);
     if (member == NULL)
         return NULL;
-    size_t length = (size_t)json_object_get_string_len(member);
-    if (length >= min && length <= max)
-        return json_object_get_string(member);
-    wrong(reader, "property %s has %zu bytes: from %zu to %zu are accepted", key, length, min, max);
+    if (member->count >= min && member->count <= max)
+        return member->string;
+    wrong(reader, "property %s has %u bytes: from %zu to %zu are accepted", key, member->count, min, max);
     return NULL;
 }
 
 static uint64_t take_number(struct reader *reader, const char *key, uint64_t min, uint64_t max, uint64_t otherwise, bool required)
 {
-    struct json_object *member = take(reader, key, json_type_int, required);
+    const struct value *member = take(reader, key, VALUE_INTEGER, required);
     if (member == NULL)
         return otherwise;
-    uint64_t value = json_object_get_uint64(member);
-    if (json_object_get_int64(member) >= 0 && value >= min && value <= max)
-        return value;
+    if (member->integer >= 0 && (uint64_t)member->integer >= min && (uint64_t)member->integer <= max)
+        return (uint64_t)member->integer;
     wrong(reader, "property %s must be from %llu to %llu", key, (unsigned long long)min, (unsigned long long)max);
     return otherwise;
 }
 
 static int8_t take_flag(struct reader *reader, const char *key, int8_t otherwise)
 {
-    struct json_object *member = take(reader, key, json_type_boolean, false);
-    return member == NULL ? otherwise : json_object_get_boolean(member) != 0;
+    const struct value *member = take(reader, key, VALUE_BOOLEAN, false);
+    return member == NULL ? otherwise : member->boolean;
 }
 
 /* netdevice(7), dev_valid_name(): no slash, colon or white space, not "." or "..". Ours are printable besides. */
@@ -166,7 +164,7 @@ static const char *take_nft_name(struct reader *reader, const char *key)
 
 static void decode_peer(struct reader *outer, struct link_fields *link)
 {
-    struct json_object *object = take(outer, "peer", json_type_object, true);
+    const struct value *object = take(outer, "peer", VALUE_OBJECT, true);
     if (object == NULL)
         return;
     struct reader reader = {.object = object, .error = outer->error};
@@ -242,7 +240,7 @@ static void decode_rule(struct reader *reader, struct rule_fields *rule)
     static const char *const families[] = {"ip6", NULL};
     rule->preference = (uint32_t)take_number(reader, "preference", 1, UINT32_MAX, 0, true);
     rule->family = take_choice(reader, "family", families, false) == 0 ? AF_INET6 : AF_INET;
-    rule->marked = json_get(reader->object, "mark") != NULL;
+    rule->marked = value_member(reader->object, "mark") != NULL;
     rule->mark = (uint32_t)take_number(reader, "mark", 0, UINT32_MAX, 0, false);
     rule->mask = UINT32_MAX;
     if (rule->marked)
@@ -278,29 +276,28 @@ static const char *take_sysctl(struct reader *reader)
 
 static uint8_t decode_fields(struct reader *reader, const char *key, bool required, uint8_t *out)
 {
-    struct json_object *array = take(reader, key, json_type_array, required);
+    const struct value *array = take(reader, key, VALUE_ARRAY, required);
+    size_t count = 0;
     if (array == NULL)
         return 0;
-    size_t count = json_object_array_length(array);
-    if (count == 0 || count > FIELDS_MAX) {
-        wrong(reader, "property %s has %zu fields: from 1 to %d are accepted", key, count, FIELDS_MAX);
+    if (array->count == 0 || array->count > FIELDS_MAX) {
+        wrong(reader, "property %s has %u fields: from 1 to %d are accepted", key, array->count, FIELDS_MAX);
         return 0;
     }
-    for (size_t i = 0; i < count; i++) {
-        struct json_object *name = json_object_array_get_idx(array, i);
-        int field = json_object_is_type(name, json_type_string) ? field_from_text(json_object_get_string(name)) : -1;
+    for (const struct value *name = array->first; name != NULL; name = name->next) {
+        int field = name->kind == VALUE_STRING ? field_from_text(name->string) : -1;
         if (field < 0) {
-            wrong(reader, "property %s[%zu] is no type of a field", key, i);
+            wrong(reader, "property %s[%zu] is no type of a field", key, count);
             return 0;
         }
-        out[i] = (uint8_t)field;
+        out[count++] = (uint8_t)field;
     }
     return (uint8_t)count;
 }
 
 static const struct element_set *decode_set(struct reader *outer, struct request *request)
 {
-    struct json_object *object = take(outer, "set", json_type_object, true);
+    const struct value *object = take(outer, "set", VALUE_OBJECT, true);
     if (object == NULL)
         return NULL;
     struct set_list *item = calloc(1, sizeof *item);
@@ -327,20 +324,19 @@ static const struct element_set *decode_set(struct reader *outer, struct request
 }
 
 /* Each element is parsed here only to be refused in time: it is parsed again, straight into the message to the kernel. */
-static struct json_object *decode_elements(struct reader *reader, const char *key, const struct element_set *set, bool with_data)
+static const struct value *decode_elements(struct reader *reader, const char *key, const struct element_set *set, bool with_data)
 {
-    struct json_object *array = take(reader, key, json_type_array, false);
+    const struct value *array = take(reader, key, VALUE_ARRAY, false);
     if (array == NULL)
         return NULL;
-    size_t count = json_object_array_length(array);
-    if (count > ELEMENTS_MAX)
-        wrong(reader, "property %s has %zu entries, at most %d are accepted", key, count, ELEMENTS_MAX);
+    if (array->count > ELEMENTS_MAX)
+        wrong(reader, "property %s has %u entries, at most %d are accepted", key, array->count, ELEMENTS_MAX);
     struct element element;
-    for (size_t i = 0; i < count && !reader->failed; i++) {
-        struct json_object *item = json_object_array_get_idx(array, i);
-        if (!json_object_is_type(item, json_type_string))
-            wrong(reader, "property %s[%zu] must be a string", key, i);
-        else if (element_parse(set, json_object_get_string(item), with_data, &element, reader->error) < 0)
+    size_t at = 0;
+    for (const struct value *item = array->first; item != NULL && !reader->failed; item = item->next, at++) {
+        if (item->kind != VALUE_STRING)
+            wrong(reader, "property %s[%zu] must be a string", key, at);
+        else if (element_parse(set, item->string, with_data, &element, reader->error) < 0)
             reader->failed = true;
     }
     return array;
@@ -387,17 +383,16 @@ static bool take_key(struct reader *reader, const char *key, uint8_t *out, bool 
     return false;
 }
 
-static struct json_object *decode_allowed(struct reader *reader)
+static const struct value *decode_allowed(struct reader *reader)
 {
-    struct json_object *array = take(reader, "allowed", json_type_array, true);
-    size_t count = array == NULL ? 0 : json_object_array_length(array);
-    if (count > ALLOWED_MAX)
-        wrong(reader, "property allowed has %zu entries, at most %d are accepted", count, ALLOWED_MAX);
-    for (size_t i = 0; i < count && !reader->failed; i++) {
-        struct json_object *item = json_object_array_get_idx(array, i);
+    const struct value *array = take(reader, "allowed", VALUE_ARRAY, true);
+    if (array != NULL && array->count > ALLOWED_MAX)
+        wrong(reader, "property allowed has %u entries, at most %d are accepted", array->count, ALLOWED_MAX);
+    size_t at = 0;
+    for (const struct value *item = value_first(array); item != NULL && !reader->failed; item = item->next, at++) {
         struct prefix prefix;
-        if (!json_object_is_type(item, json_type_string) || !prefix_from_text(json_object_get_string(item), &prefix))
-            wrong(reader, "property allowed[%zu] is no prefix", i);
+        if (item->kind != VALUE_STRING || !prefix_from_text(item->string, &prefix))
+            wrong(reader, "property allowed[%zu] is no prefix", at);
     }
     return array;
 }
@@ -424,36 +419,35 @@ static void decode_tunnel(struct reader *reader, enum operation_kind kind, struc
 static void decode_dump(struct reader *reader, struct operation *operation)
 {
     static const char *const parts[] = {"links", "addresses", "routes", "neighbours", "fdb", "rules", NULL};
-    struct json_object *array = take(reader, "what", json_type_array, true);
+    const struct value *array = take(reader, "what", VALUE_ARRAY, true);
     operation->dump.all = take_flag(reader, "all", 0) == 1;
-    for (size_t i = 0; array != NULL && i < json_object_array_length(array); i++) {
-        struct json_object *item = json_object_array_get_idx(array, i);
-        const char *name = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
+    size_t at = 0;
+    for (const struct value *item = value_first(array); item != NULL; item = item->next, at++) {
+        const char *name = item->kind == VALUE_STRING ? item->string : "";
         int part = 0;
         while (parts[part] != NULL && strcmp(parts[part], name) != 0)
             part++;
         if (parts[part] == NULL)
-            wrong(reader, "property what[%zu] is no part of a dump", i);
+            wrong(reader, "property what[%zu] is no part of a dump", at);
         operation->dump.parts |= 1u << part;
     }
 }
 
 static void decode_ignored(struct reader *reader, uint8_t *out)
 {
-    struct json_object *array = take(reader, "ignore", json_type_array, false);
-    size_t count = array == NULL ? 0 : json_object_array_length(array);
-    if (count > IGNORED_MAX)
-        wrong(reader, "property ignore has %zu entries, at most %d are accepted", count, IGNORED_MAX);
-    for (size_t i = 0; i < count && !reader->failed; i++) {
-        struct json_object *item = json_object_array_get_idx(array, i);
-        const char *name = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
-        for (int number = 1; number < 134 && out[i] == 0; number++) {
+    const struct value *array = take(reader, "ignore", VALUE_ARRAY, false);
+    if (array != NULL && array->count > IGNORED_MAX)
+        wrong(reader, "property ignore has %u entries, at most %d are accepted", array->count, IGNORED_MAX);
+    size_t at = 0;
+    for (const struct value *item = value_first(array); item != NULL && !reader->failed; item = item->next, at++) {
+        const char *name = item->kind == VALUE_STRING ? item->string : "";
+        for (int number = 1; number < 134 && out[at] == 0; number++) {
             const char *known = strerrorname_np(number);
             if (known != NULL && strcmp(known, name) == 0)
-                out[i] = (uint8_t)number;
+                out[at] = (uint8_t)number;
         }
-        if (out[i] == 0)
-            wrong(reader, "property ignore[%zu] is no name of an error", i);
+        if (out[at] == 0)
+            wrong(reader, "property ignore[%zu] is no name of an error", at);
     }
 }
 
@@ -606,10 +600,10 @@ static void decode_fields_of(struct reader *reader, struct request *request, str
     }
 }
 
-static int decode_operation(struct json_object *object, struct request *request, struct operation *operation, struct error *error)
+static int decode_operation(const struct value *object, struct request *request, struct operation *operation, struct error *error)
 {
     struct reader reader = {.object = object, .error = error};
-    if (!json_object_is_type(object, json_type_object))
+    if (object->kind != VALUE_OBJECT)
         return fail(error, EINVAL, "an operation must be an object");
     int kind = take_choice(&reader, "op", operation_names, true);
     if (kind < 0)
@@ -622,36 +616,48 @@ static int decode_operation(struct json_object *object, struct request *request,
 }
 
 /* The operations of a batch, or NULL; `batch` gets its path. */
-static struct json_object *decode_batch(struct json_object *object, struct batch *batch, struct error *error)
+static const struct value *decode_batch(const struct value *object, struct batch *batch, struct error *error)
 {
     struct reader reader = {.object = object, .error = error};
-    if (!json_object_is_type(object, json_type_object)) {
+    if (object->kind != VALUE_OBJECT) {
         fail(error, EINVAL, "a batch must be an object");
         return NULL;
     }
     batch->namespace_path = take_path(&reader, "namespace", true, true);
-    struct json_object *operations = take(&reader, "operations", json_type_array, true);
+    const struct value *operations = take(&reader, "operations", VALUE_ARRAY, true);
     finish(&reader);
     return reader.failed ? NULL : operations;
 }
 
-static int decode_batches(struct json_object *array, struct request *request, struct error *error)
+static int decode_operations(const struct value *list, struct request *request, const struct batch *batch, struct error *error)
 {
-    request->batches_count = json_object_array_length(array);
+    struct operation *operation = &request->operations[batch->first];
+    request->failed_operation = 0;
+    for (const struct value *item = list->first; item != NULL; item = item->next) {
+        if (decode_operation(item, request, operation++, error) < 0)
+            return -1;
+        request->failed_operation++;
+    }
+    return 0;
+}
+
+static int decode_batches(const struct value *array, struct request *request, struct error *error)
+{
+    request->batches_count = array->count;
     if (request->batches_count > BATCHES_MAX)
         return fail(error, EINVAL, "%zu batches, at most %d are accepted", request->batches_count, BATCHES_MAX);
     request->batches = calloc(request->batches_count + 1, sizeof *request->batches);
-    cleanup_free struct json_object **lists = calloc(request->batches_count + 1, sizeof(void *));
+    cleanup_free const struct value **lists = calloc(request->batches_count + 1, sizeof *lists);
     if (request->batches == NULL || lists == NULL)
         return fail(error, ENOMEM, "read a request");
-    for (size_t i = 0; i < request->batches_count; i++) {
+    for (const struct value *item = array->first; item != NULL; item = item->next, request->failed_batch++) {
+        size_t i = request->failed_batch;
         struct batch *batch = &request->batches[i];
-        request->failed_batch = i;
-        lists[i] = decode_batch(json_object_array_get_idx(array, i), batch, error);
+        lists[i] = decode_batch(item, batch, error);
         if (lists[i] == NULL)
             return -1;
         batch->first = request->operations_count;
-        batch->count = json_object_array_length(lists[i]);
+        batch->count = lists[i]->count;
         request->operations_count += batch->count;
         if (request->operations_count > OPERATIONS_MAX)
             return fail(error, EINVAL, "more than %d operations", OPERATIONS_MAX);
@@ -659,30 +665,29 @@ static int decode_batches(struct json_object *array, struct request *request, st
     request->operations = calloc(request->operations_count + 1, sizeof *request->operations);
     if (request->operations == NULL)
         return fail(error, ENOMEM, "read a request");
-    for (size_t i = 0; i < request->batches_count; i++)
-        for (size_t j = 0; j < request->batches[i].count; j++) {
-            request->failed_batch = i;
-            request->failed_operation = j;
-            struct operation *operation = &request->operations[request->batches[i].first + j];
-            if (decode_operation(json_object_array_get_idx(lists[i], j), request, operation, error) < 0)
-                return -1;
-        }
+    for (size_t i = 0; i < request->batches_count; i++) {
+        request->failed_batch = i;
+        if (decode_operations(lists[i], request, &request->batches[i], error) < 0)
+            return -1;
+    }
     return 0;
 }
 
-int request_decode(const char *text, size_t length, struct request *request, struct error *error)
+int request_decode(char *text, size_t length, struct request *request, struct error *error)
 {
     *request = (struct request){0};
-    if (json_parse_within(text, length, REQUEST_BYTES_MAX, &request->json, error) < 0) {
+    if (length > REQUEST_BYTES_MAX)
+        return fail(error, EBADMSG, "JSON of %zu bytes: at most %d are accepted", length, REQUEST_BYTES_MAX);
+    if (document_parse(text, length, &request->document, error) < 0) {
         error->number = error->number == 0 ? EBADMSG : error->number;
         return -1;
     }
-    struct reader reader = {.object = request->json, .error = error};
-    if (!json_object_is_type(request->json, json_type_object))
+    struct reader reader = {.object = request->document.root, .error = error};
+    if (reader.object->kind != VALUE_OBJECT)
         return fail(error, EBADMSG, "a request must be an object");
     /* 2^53 - 1: what JavaScript counts exactly. */
     request->id = take_number(&reader, "id", 1, (1ull << 53) - 1, 0, true);
-    struct json_object *batches = take(&reader, "batches", json_type_array, true);
+    const struct value *batches = take(&reader, "batches", VALUE_ARRAY, true);
     finish(&reader);
     if (reader.failed)
         return -1;
@@ -698,6 +703,6 @@ void request_release(struct request *request)
     }
     free(request->batches);
     free(request->operations);
-    json_object_put(request->json);
+    document_release(&request->document);
     *request = (struct request){0};
 }

@@ -6,7 +6,7 @@
 #define NETPLANE_REQUEST_H
 
 #include "common/error.h"
-#include "common/json.h"
+#include "netplane/document.h"
 #include "netplane/address.h"
 #include "netplane/element.h"
 
@@ -151,7 +151,7 @@ struct port_fields {
 /* A WireGuard link, or a peer of it. */
 struct tunnel_fields {
     const char *link;
-    struct json_object *allowed; /* array of strings that are prefixes, or NULL */
+    const struct value *allowed; /* array of strings that are prefixes, or NULL */
     struct ip endpoint;          /* family 0: not given */
     uint16_t port;               /* of the endpoint, or to listen on; 0: not given */
     uint16_t keepalive_seconds;  /* 0: none */
@@ -170,8 +170,8 @@ enum dump_part {
 
 struct element_fields {
     const struct element_set *set; /* in the request's own list */
-    struct json_object *add;       /* arrays of strings that are elements of the set, or NULL */
-    struct json_object *remove;
+    const struct value *add;       /* arrays of strings that are elements of the set, or NULL */
+    const struct value *remove;
     bool flush;
 };
 
@@ -236,14 +236,14 @@ struct request {
     struct batch *batches;
     struct operation *operations;
     struct set_list *sets;
-    struct json_object *json;
+    struct document document; /* what texts and lists of operations lie in */
     /* Where the first mistake is, when decoding fails. */
     size_t failed_batch;
     size_t failed_operation;
 };
 
-/* On failure `request` tells its id and place if these could be read, and `error.number` is EBADMSG or EINVAL. */
-int request_decode(const char *text, size_t length, struct request *request, struct error *error);
+/* The text is changed, and has to stay until the request is released. On failure `request` tells its id and place if these could be read, and `error.number` is EBADMSG or EINVAL. */
+int request_decode(char *text, size_t length, struct request *request, struct error *error);
 void request_release(struct request *request);
 #define cleanup_request __attribute__((cleanup(request_release)))
 

@@ -33,6 +33,7 @@ struct run {
     bool links_change;   /* among what is not sent yet are operations that make, rename or delete links */
     bool names_other;    /* what is not sent yet names the descriptor of another namespace, good until another one is opened */
     uint32_t settings_end; /* operations before it are among the settings that stand side by side and are asked for already */
+    bool counted;        /* the namespace's generation is that of our own last change */
     struct text *answer; /* results, as they come */
     struct namespace *touched[TOUCHED_MAX];
     size_t touched_count;
@@ -146,7 +147,8 @@ static int commit_elements(struct run *run)
     run->failed = run->current;
     int result = namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error);
     if (result == 0)
-        result = nft_commit(filter, out, run->request->operations, &run->failed, run->error);
+        result = nft_commit(filter, out, run->request->operations, &run->namespace->generation, &run->failed, run->error);
+    run->counted = result == 0 && run->namespace->generation != 0;
     out_shrink(out);
     return result;
 }
@@ -350,6 +352,8 @@ static int change_ruleset(struct run *run, const char *text)
 {
     watch_read(&run->runner->namespaces, run->namespace, 0);
     int result = ruleset_run(run->namespace, text, NULL, run->error);
+    run->namespace->generation = 0;
+    run->counted = false;
     watch_read(&run->runner->namespaces, run->namespace, CHANGE_NFT);
     return result;
 }
@@ -442,14 +446,14 @@ static int delete_connections(struct run *run, struct text *out)
     return 0;
 }
 
+/* After a change of ours it is that of the change, so that nobody else's hides in it, and need not be asked for. */
 static int read_generation(struct run *run, struct text *out)
 {
     struct netlink *filter;
-    uint32_t generation = 0;
-    if (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
-        nft_generation(filter, &generation, run->error) < 0)
+    if (!run->counted && (namespace_filter(&run->runner->namespaces, run->namespace, &filter, run->error) < 0 ||
+                          nft_generation(filter, &run->namespace->generation, run->error) < 0))
         return -1;
-    text_format(out, "%" PRIu32, generation);
+    text_format(out, "%" PRIu32, run->namespace->generation);
     return 0;
 }
 
@@ -629,7 +633,7 @@ static void write_failure(struct text *answer, const struct request *request, si
     text_puts(answer, "}}");
 }
 
-void run_request(struct runner *runner, const char *bytes, size_t length, struct text *answer)
+void run_request(struct runner *runner, char *bytes, size_t length, struct text *answer)
 {
     cleanup_request struct request request;
     struct error error = {0};

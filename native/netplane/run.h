@@ -14,6 +14,6 @@ struct runner {
 };
 
 /* Decodes, does and answers one request. The answer is always one; only memory that runs out keeps it from being whole. */
-void run_request(struct runner *runner, const char *bytes, size_t length, struct text *answer);
+void run_request(struct runner *runner, char *bytes, size_t length, struct text *answer);
 
 #endif

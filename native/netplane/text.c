@@ -1,7 +1,6 @@
 #include "netplane/text.h"
 
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,8 +49,7 @@ void text_format(struct text *text, const char *format, ...)
         text_put(text, small, (size_t)length);
 }
 
-/* Length of the UTF-8 sequence that begins here, or 0 when it is none (RFC 3629: no overlong forms, no surrogates). */
-static size_t utf8_length(const unsigned char *at, size_t left)
+size_t utf8_length(const unsigned char *at, size_t left)
 {
     size_t length = at[0] < 0x80 ? 1 : at[0] >= 0xc2 && at[0] < 0xe0 ? 2 : at[0] >= 0xe0 && at[0] < 0xf0 ? 3 : at[0] >= 0xf0 && at[0] < 0xf5 ? 4 : 0;
     if (length == 0 || length > left)

@@ -25,6 +25,8 @@ void text_format(struct text *text, const char *format, ...) __attribute__((form
 void text_quote(struct text *text, const char *bytes, size_t length);
 /* `"key":` with a comma before it unless it is the first member of its object. */
 void text_key(struct text *text, const char *key);
+/* Length of the UTF-8 sequence that begins here, or 0 when it is none (RFC 3629: no overlong forms, no surrogates). */
+size_t utf8_length(const unsigned char *at, size_t left);
 /* A comma unless `text` ends where an array or an object begins. */
 void text_comma(struct text *text);
 

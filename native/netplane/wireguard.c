@@ -106,12 +106,12 @@ static void put_endpoint(struct outgoing *out, const struct ip *ip, uint16_t por
     }
 }
 
-static void put_allowed(struct outgoing *out, struct json_object *list)
+static void put_allowed(struct outgoing *out, const struct value *list)
 {
     size_t all = out_nest(out, WGPEER_A_ALLOWEDIPS);
-    for (size_t i = 0; list != NULL && i < json_object_array_length(list); i++) {
+    for (const struct value *item = value_first(list); item != NULL; item = item->next) {
         struct prefix prefix;
-        if (!prefix_from_text(json_object_get_string(json_object_array_get_idx(list, i)), &prefix))
+        if (!prefix_from_text(item->string, &prefix))
             continue; /* it was one when the request was decoded */
         size_t one = out_nest(out, 0);
         uint16_t ip_family = prefix.ip.family;

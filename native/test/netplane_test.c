@@ -416,13 +416,12 @@ static void test_tunnels(void)
 {
     struct outgoing out = {0};
     struct tunnel_fields tunnel = {.link = "wg0", .port = 2377, .key_set = true, .keepalive_seconds = 25};
-    struct json_object *allowed = json_object_new_array();
-    json_object_array_add(allowed, json_object_new_string("100.64.7.255/32"));
+    const struct value allowed = {.kind = VALUE_STRING, .string = "100.64.7.255/32"}, list_of_one = {.kind = VALUE_ARRAY, .count = 1, .first = &allowed};
     memset(tunnel.key, 0x11, sizeof tunnel.key);
     put_wireguard_set(&out, 30, &tunnel, 7);
     CHECK(!out.failed && out.count == 1 && out.places[0].owner == 7);
     CHECK(ip_from_text("10.99.0.1", &tunnel.endpoint));
-    tunnel.allowed = allowed;
+    tunnel.allowed = &list_of_one;
     put_wireguard_peer(&out, 30, &tunnel, false, 8);
     put_wireguard_peer(&out, 30, &tunnel, true, 9);
     const struct nlmsghdr *set = (const struct nlmsghdr *)(out.bytes + out.places[1].offset);
@@ -459,20 +458,22 @@ static void test_tunnels(void)
                             "\"handshakeSeconds\":1700000000,\"receivedBytes\":5,\"sentBytes\":0}");
     text_release(&peers);
     out_release(&out);
-    json_object_put(allowed);
 }
 
 /* Fifty thousand elements: many messages, none with an attribute longer than its length can say. */
 static void test_large_transaction(void)
 {
-    struct json_object *list = json_object_new_array();
+    struct text json = {0};
+    struct document document;
+    text_puts(&json, "[");
     for (int i = 0; i < 50000; i++) {
-        char text[64];
-        snprintf(text, sizeof text, "10.%d.%d.%d . %d : 10.0.0.1", i >> 16, i >> 8 & 255, i & 255, i);
-        json_object_array_add(list, json_object_new_string(text));
+        text_comma(&json);
+        text_format(&json, "\"10.%d.%d.%d . %d : 10.0.0.1\"", i >> 16, i >> 8 & 255, i & 255, i);
     }
+    text_puts(&json, "]");
+    CHECK(document_parse(json.bytes, json.length, &document, &error) == 0 && document.root->count == 50000);
     struct element_set set = set_of(2, (int[]){FIELD_IPV4_ADDR, FIELD_INTEGER}, FIELD_IPV4_ADDR, false);
-    struct operation operation = {.kind = OP_ELEMENTS, .elements = {.set = &set, .add = list}};
+    struct operation operation = {.kind = OP_ELEMENTS, .elements = {.set = &set, .add = document.root}};
     struct outgoing out = {0};
     CHECK(nft_put_elements(&out, &operation, 0, &error) == 0 && !out.failed);
     CHECK(out.count > 20 && out.count < 50);
@@ -483,15 +484,124 @@ static void test_large_transaction(void)
     }
     CHECK(longest > 60000 && longest < 65535);
     out_release(&out);
-    json_object_put(list);
+    document_release(&document);
+    text_release(&json);
+}
+
+/* Parsed, the tree is written again: what it is must show in it. */
+static void write_value(const struct value *value, struct text *out)
+{
+    switch (value->kind) {
+    case VALUE_NULL:
+        text_puts(out, "null");
+        break;
+    case VALUE_BOOLEAN:
+        text_puts(out, value->boolean ? "true" : "false");
+        break;
+    case VALUE_INTEGER:
+        text_format(out, "%lld", (long long)value->integer);
+        break;
+    case VALUE_FRACTION:
+        text_puts(out, "fraction");
+        break;
+    case VALUE_STRING:
+        CHECK(strlen(value->string) == value->count);
+        text_quote(out, value->string, value->count);
+        break;
+    case VALUE_ARRAY:
+    case VALUE_OBJECT: {
+        uint32_t count = 0;
+        text_puts(out, value->kind == VALUE_ARRAY ? "[" : "{");
+        for (const struct value *item = value->first; item != NULL; item = item->next, count++) {
+            if (value->kind == VALUE_OBJECT)
+                text_key(out, item->key);
+            else
+                text_comma(out);
+            write_value(item, out); // NOLINT(misc-no-recursion): the text's depth is bounded
+        }
+        CHECK(count == value->count);
+        text_puts(out, value->kind == VALUE_ARRAY ? "]" : "}");
+        break;
+    }
+    }
+}
+
+/* What is read of a text, or why it is refused. The text lies at the very end of its memory. */
+static const char *document_of(const char *json, size_t length)
+{
+    static struct text written;
+    struct document document;
+    char *copy = malloc(length);
+    memcpy(copy, json, length);
+    text_release(&written);
+    if (document_parse(copy, length, &document, &error) < 0)
+        text_puts(&written, strchr(error.text, ':') == NULL ? error.text : strchr(error.text, ':') + 2);
+    else
+        write_value(document.root, &written);
+    text_put(&written, "", 1);
+    document_release(&document);
+    free(copy);
+    return written.bytes;
+}
+#define DOCUMENT(json) document_of(json, sizeof(json) - 1)
+
+static void test_documents(void)
+{
+    CHECK_TEXT(DOCUMENT(" {\"a\" : [ 1 ,-2, 0, -0 ] , \"b\":{},\"c\":[],\n\"\":null, \"t\":true,\"f\":false }\t"),
+               "{\"a\":[1,-2,0,0],\"b\":{},\"c\":[],\"\":null,\"t\":true,\"f\":false}");
+    CHECK_TEXT(DOCUMENT("7"), "7");
+    CHECK_TEXT(DOCUMENT("[9223372036854775807,-9223372036854775808,9223372036854775808,-9223372036854775809,1.5,1e3,2E-7]"),
+               "[9223372036854775807,-9223372036854775808,fraction,fraction,fraction,fraction,fraction]");
+    CHECK_TEXT(DOCUMENT("\"a\\u00e9\\u20AC\\ud83d\\ude00 \\\"\\\\\\/\\b\\f\\n\\r\\t\\u001f end\""),
+               "\"a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \\\"\\\\/\\u0008\\u000c\\u000a\\u000d\\u0009\\u001f end\"");
+    CHECK_TEXT(DOCUMENT("[\"\xc3\xa9\xf0\x9f\x98\x80\"]"), "[\"\xc3\xa9\xf0\x9f\x98\x80\"]");
+    CHECK_TEXT(DOCUMENT("{\"a\":1,\"b\":2,\"\\u0061\":3}"), "the same key twice in one object");
+    CHECK_TEXT(DOCUMENT("[{\"a\":1},{\"a\":1}]"), "[{\"a\":1},{\"a\":1}]");
+    static const char *const refused[] = {
+        "", " ", "{", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{a:1}", "{\"a\" 1}",
+        "{,}", "{1:2}", "[}", "{]", "]", "}", "1 2", "{}{}", "[]]", "01", "-", "-a", "1.", ".5", "1e", "1e+", "+1", "0x10", "tru", "nul", "NaN", "'a'",
+        "\"", "\"a", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\u0000\"", "\"\\ud83d\"", "\"\\ud83d\\u0041\"", "\"\\ude00\"", "\"\\ud83d\\",
+        "\"\n\"", "\"\xff\"", "\"\xc3\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "[1]x", "/**/1",
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char *copy = strdup(refused[i]);
+        struct document document;
+        error.number = 0;
+        CHECK(document_parse(copy, strlen(copy), &document, &error) < 0 && error.number == 0);
+        document_release(&document);
+        free(copy);
+    }
+    CHECK_TEXT(DOCUMENT("[1\0]"), "it ends too early");
+    CHECK_TEXT(DOCUMENT("\"a\0b\""), "a control character in a string");
+    struct text deep = {0};
+    for (int i = 0; i < DEPTH_MAX; i++)
+        text_puts(&deep, "[");
+    for (int i = 0; i < DEPTH_MAX; i++)
+        text_puts(&deep, "]");
+    text_put(&deep, "", 1);
+    CHECK_TEXT(document_of(deep.bytes, deep.length - 1), deep.bytes);
+    deep.bytes[0] = ' ';
+    CHECK_TEXT(document_of(deep.bytes, deep.length - 1), "it is followed by something else");
+    text_release(&deep);
+    for (int i = 0; i <= DEPTH_MAX; i++)
+        text_puts(&deep, "[");
+    CHECK_TEXT(document_of(deep.bytes, deep.length), "nested too deep");
+    text_release(&deep);
+    for (int i = 0; i <= MEMBERS_MAX; i++)
+        text_format(&deep, "%c\"%d\":0", i == 0 ? '{' : ',', i);
+    text_puts(&deep, "}");
+    CHECK_TEXT(document_of(deep.bytes, deep.length), "too many members");
+    text_release(&deep);
 }
 
 static int decode(const char *text)
 {
     struct request request;
     error.text[0] = '\0';
-    int result = request_decode(text, strlen(text), &request, &error);
+    char *copy = strdup(text);
+    int result = request_decode(copy, strlen(copy), &request, &error);
     request_release(&request);
+    free(copy);
     return result;
 }
 
@@ -530,6 +640,7 @@ int main(void)
     test_listed_names();
     test_tunnels();
     test_large_transaction();
+    test_documents();
     test_requests();
     return checks_end("netplane_test");
 }

@@ -1079,6 +1079,44 @@ onHost("fifty thousand routes and elements come and go, and are listed whole", a
   assert.deepEqual(host.changesSoFar(), [], "changes of its own are not told, however many");
 });
 
+onHost("the number of the ruleset after a change is that of the change, and no other's hides in it", async (host) => {
+  const [path = ""] = await addNamespaces(host, "n");
+  const be = map("be", ["ipv4_addr", "integer"], ["ipv4_addr"]);
+  const { netplane } = host;
+  const key = "10.0.1.100 . 0";
+  const add = (last: number): Operation => ({ op: "elements", set: be, add: [`${key} : 10.0.1.${last}`] });
+  const replace = (last: number): Operation => ({ ...add(last), delete: [key] }) as Operation;
+  const missing: Operation = { op: "elements", set: be, ignore: ["ENOENT"], delete: ["10.0.1.100 . 7"] };
+  const foreign = (): void => void host.sh(path, `nft add set ip skep other${++others} '{ type mark; }'`);
+  let others = 0;
+  await netplane.run(path, [{ op: "ruleset", text: table }]);
+  // Each is told by the change and then asked of the kernel, which counts what has changed something.
+  const steps: readonly (readonly [string, Operation, (() => void)?])[] = [
+    ["the first", add(1)],
+    ["what is there", add(1)],
+    ["replaced", replace(2)],
+    ["replaced again", replace(3)],
+    ["after somebody else", replace(4), foreign],
+    ["once more", replace(5)],
+    ["nothing is left of it", missing],
+    ["a ruleset", { op: "ruleset", text: "add set ip skep ours { type mark; }\n" }],
+    ["after it", replace(6)],
+    ["emptied", { op: "elements", set: be, flush: true }],
+    ["emptied when it is empty", { op: "elements", set: be, flush: true }],
+    ["the last", add(7)],
+    ["missing, and replaced", { ...replace(8), delete: [key, "10.0.1.100 . 8"], ignore: ["ENOENT"] } as Operation],
+  ];
+  for (const [what, operation, before] of steps) {
+    before?.();
+    const told = await netplane.run(path, [operation, { op: "generation" }]);
+    assert.deepEqual([told.at(-1)], await netplane.run(path, [{ op: "generation" }]), what);
+  }
+  const [counted] = await netplane.run(path, [{ op: "generation" }]);
+  foreign();
+  assert.deepEqual(await netplane.run(path, [{ op: "generation" }]), [counted + 1]);
+  assert.deepEqual((await netplane.run(path, [{ op: "elements-list", set: be }]))[0], [`${key} : 10.0.1.8`]);
+});
+
 onHost("namespaces by the dozen are worked in, one after the other and again", async (host) => {
   const paths = await addNamespaces(host, ...Array.from({ length: 40 }, (_, at) => `n${at}`));
   for (const path of [...paths, ...paths])
