@@ -411,6 +411,53 @@ describe("what sandboxes get of the host", () => {
     assert.equal(await on("c7", { address: "10.7.0.11" }), "fd00:7::1:0:b/64");
   });
 
+  test("an address that two ask for in the same moment is one's, and its network is removed under neither", async () => {
+    const ipam = [{ subnet: "10.7.0.0/24" }, { subnet: "fd00:7::/64" }];
+    const { id } = (await networks.create({ name: "blue", enableIpv6: true, ipam })).network;
+    const at = async (...asked: readonly Partial<BridgeWish>[]): Promise<string[]> => {
+      const [first, second] = await Promise.allSettled(
+        asked.map((more, number) =>
+          attach(`c${number}`, [{ ...wish(id), ...more }], { ports: [publish(8000 + number)] }),
+        ),
+      );
+      const said = [first, second].map((one) =>
+        one?.status === "fulfilled"
+          ? (one.value.bridges[0]?.address6 ?? "")
+          : ((one?.reason as { readonly code: string } | undefined)?.code ?? ""),
+      );
+      for (const number of asked.keys()) await chooser.release(`c${number}`);
+      return said;
+    };
+    assert.deepEqual(await at({ address: "10.7.0.9" }, { address: "10.7.0.9" }), [
+      "fd00:7::9/64",
+      "LOCAL_ADDRESS_IN_USE",
+    ]);
+    assert.deepEqual(await at({ address6: "fd00:7::9" }, { address6: "fd00:7::9" }), [
+      "fd00:7::9/64",
+      "LOCAL_ADDRESS_IN_USE",
+    ]);
+    // Of the one it follows from that of IPv4, and the other asks for it; and the other way round.
+    assert.deepEqual(await at({ address: "10.7.0.9" }, { address6: "fd00:7::9" }), [
+      "fd00:7::9/64",
+      "LOCAL_ADDRESS_IN_USE",
+    ]);
+    assert.deepEqual(await at({ address6: "fd00:7::9" }, { address: "10.7.0.9" }), [
+      "fd00:7::9/64",
+      "fd00:7::1:0:9/64",
+    ]);
+    // What is left for another network is its own until that is sure.
+    await attach("c0", [wish(id, { address6: "fd00:7::9" })]);
+    const moving = attach("c0", [wish(bridgeId())], { ports: [publish(53), publish(53)] });
+    await assert.rejects(attach("c1", [wish(id, { address6: "fd00:7::9" })]), { code: "LOCAL_ADDRESS_IN_USE" });
+    await assert.rejects(moving, { code: "PORT_IN_USE" });
+    assert.deepEqual(networks.usedBy(bridgeId()), []);
+    await chooser.release("c0");
+    const attaching = attach("c0", [wish(id)], { ports: [publish(80)] });
+    await assert.rejects(networks.remove("blue"), { code: "LOCAL_NETWORK_IN_USE" });
+    await attaching;
+    assert.deepEqual(networks.usedBy(id), ["c0"]);
+  });
+
   test("networks of the user's have names and bridge has none; ports go where the network says", async () => {
     const { network } = await networks.create({
       name: "blue",

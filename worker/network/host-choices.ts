@@ -51,6 +51,8 @@ type NamedWish = { readonly wish: BridgeWish; readonly interfaceName: string };
 export class HostChooser implements HostChoices {
   readonly #options: HostChooserOptions;
   readonly #choices = new Map<string, Choice>();
+  /** What is being chosen, whose ports are still to be held: nobody else's already, and beside what the sandbox has until then. */
+  readonly #choosing = new Map<string, readonly BridgeEndpoint[]>();
 
   constructor(options: HostChooserOptions) {
     this.#options = options;
@@ -75,6 +77,13 @@ export class HostChooser implements HostChoices {
         if (kept !== undefined && sameWish(kept.wish, wish)) return { ...kept, wish, interfaceName };
         return { ...this.#bridge(id, wish, taken), interfaceName };
       });
+      this.#choosing.set(id, bridges);
+      // Nobody removes them meanwhile.
+      const used = [...bridges, ...(before?.bridges ?? [])];
+      networks.setUser(
+        id,
+        used.map(({ wish }) => wish.networkId),
+      );
       const choice: Choice = {
         gatewayAddress,
         bridges,
@@ -96,7 +105,13 @@ export class HostChooser implements HostChoices {
     } catch (error) {
       const kept = new Set(before === undefined ? [] : addressesOf(before));
       for (const address of taken) if (!kept.has(address)) book.release(id, address);
+      networks.setUser(
+        id,
+        (before?.bridges ?? []).map(({ wish }) => wish.networkId),
+      );
       throw error;
+    } finally {
+      this.#choosing.delete(id);
     }
   }
 
@@ -154,10 +169,10 @@ export class HostChooser implements HostChoices {
   }
 
   #owner6(networkId: string, address6: string): string | undefined {
-    for (const [id, { bridges }] of this.#choices) {
-      const own = bridges.find(({ wish }) => wish.networkId === networkId);
-      if (own?.address6?.split("/")[0] === address6) return id;
-    }
+    const isOwn = ({ wish, address6: own }: BridgeEndpoint): boolean =>
+      wish.networkId === networkId && own?.split("/")[0] === address6;
+    for (const [id, { bridges }] of this.#choices) if (bridges.some(isOwn)) return id;
+    for (const [id, bridges] of this.#choosing) if (bridges.some(isOwn)) return id;
     return undefined;
   }
 
