@@ -587,6 +587,21 @@ describe("networks on a kernel in memory", () => {
       }
     });
 
+    test("a peer that the kernel tells in pieces is one, with what the first says of it", async (t) => {
+      const networks = await open();
+      networks.enterTunnel("node1");
+      await networks.replace(told(peer(1), { ...peer(2), publicKey: theirs }));
+      await networks.sandboxes.attach(taskId, encrypted(1), never);
+      const pieces = [
+        { publicKey: theirs, allowed: [], handshakeSeconds: 5, receivedBytes: 6, sentBytes: 7 },
+        { publicKey: theirs, allowed: ["100.64.11.255/32"], receivedBytes: 0, sentBytes: 0 },
+      ];
+      t.mock.method(kernel, "run", async () => [{ listenPort: 2377, peers: pieces }]);
+      assert.deepEqual(await networks.tunnelPeers(), [
+        { nodeId: "node2", addr: "10.99.0.2", handshakeSeconds: 5, receivedBytes: 6, sentBytes: 7 },
+      ]);
+    });
+
     test("before this node has a key, an attachment is refused for now", async () => {
       const networks = await open();
       await networks.replace(told(peer(1)));

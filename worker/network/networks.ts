@@ -188,7 +188,10 @@ export class Networks implements DataPlane, AsyncDisposable {
     const wanted = this.#model.namespaces.get("")?.get(`wireguard ${tunnelLink}`);
     if (wanted === undefined) return undefined;
     const [found] = await this.#kernel.run("", [{ op: "wireguard-list", link: tunnelLink, ignore: ["ENODEV"] }]);
-    const known = new Map(((found as Wireguard | null)?.peers ?? []).map((peer) => [peer.publicKey, peer]));
+    // Of a peer in pieces the first says what is known of it, and the others what it may send from.
+    const known = new Map<string, Wireguard["peers"][number]>();
+    for (const peer of (found as Wireguard | null)?.peers ?? [])
+      if (!known.has(peer.publicKey)) known.set(peer.publicKey, peer);
     const host = this.#model.namespaces.get("");
     return [...this.#model.peers.values()].flatMap(({ nodeId, addr, publicKey }) => {
       if (host?.get(`tunnel-peer ${tunnelLink} ${publicKey}`) === undefined) return [];
