@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 
 import { Random } from "../../lib/pure/prng.ts";
 import { realClock, silentLogger } from "../../lib/runtime/index.ts";
@@ -9,6 +9,7 @@ import type { EndpointRecord, OverlayWish, PeerRecord, SandboxRequest, ServiceRe
 import type { BridgeNetwork } from "./core/bridges.ts";
 import { Model } from "./core/model.ts";
 import type { SandboxFacts } from "./core/part.ts";
+import { NameTable } from "./dns/index.ts";
 import { NameService } from "./name-service.ts";
 
 const asker = "127.0.2.61";
@@ -197,3 +198,54 @@ test(
     }
   },
 );
+
+const serviceAt = (port: number): NameService =>
+  new NameService({
+    requestOf: () => request([], "db"),
+    bridge: (id) => (id === "br1" ? bridge : undefined),
+    clock: realClock,
+    random: new Random("names"),
+    logger: silentLogger,
+    port,
+    gatewayOf: (number) => gateways[number] ?? "",
+  });
+const nobody = { nodeId: "", number: 0, addr: "", underlayMtu: 1500 };
+
+test("a network of this node is known by name for as long as somebody is on it", async () => {
+  const known = new Map<string, string>();
+  const { prototype } = NameTable;
+  mock.method(prototype, "setNetwork", ({ id, name }: { id: string; name: string }) => void known.set(id, name));
+  mock.method(prototype, "removeNetwork", (id: string) => void known.delete(id));
+  const names = serviceAt(0);
+  try {
+    const model = new Model([names.make], nobody);
+    const here = { wish: bridgeWish, interfaceName: "eth0", macAddress: "", gateway: "172.18.0.1" };
+    model.sandbox("c1", facts("c1", "", { bridges: [{ ...here, address: "127.0.2.62/16" }] }));
+    model.sandbox("c2", facts("c2", "", { bridges: [{ ...here, address: "127.0.2.63/16" }] }));
+    model.sandbox("c1", undefined);
+    assert.deepEqual([...known], [["br1", "green"]]);
+    // It leaves the network and goes on.
+    model.sandbox("c2", facts("c2", "", {}));
+    assert.deepEqual([...known], []);
+  } finally {
+    mock.restoreAll();
+    await names[Symbol.asyncDispose]();
+  }
+});
+
+test("an address that this node has no more is not told to be unserved, however late that is found out", async () => {
+  const port = await freePort();
+  const other = createSocket("udp4").bind(port, gateways[1]);
+  await once(other, "listening");
+  const names = serviceAt(port);
+  try {
+    const model = new Model([names.make], nobody);
+    names.start(model.sandboxes);
+    model.replace({ nodeId: "n1", peers: [self], endpoints: [], services: [] });
+    model.replace({ nodeId: "", peers: [], endpoints: [], services: [] });
+  } finally {
+    await names[Symbol.asyncDispose]();
+    other.close();
+  }
+  assert.deepEqual(names.unserved, []);
+});

@@ -85,7 +85,10 @@ export class NameService implements AsyncDisposable {
   }
 
   #sandbox(id: string, after: SandboxFacts | undefined, before: SandboxFacts | undefined): void {
-    for (const { wish } of before?.bridges ?? []) this.#table.setLocal(wish.networkId, id, undefined);
+    for (const { wish } of before?.bridges ?? []) {
+      this.#table.setLocal(wish.networkId, id, undefined);
+      this.#leave(wish.networkId, id);
+    }
     for (const { wish } of before?.overlays ?? []) this.#leave(wish.network.id, id);
     if (after === undefined) {
       this.#table.removeAsker(id);
@@ -95,14 +98,14 @@ export class NameService implements AsyncDisposable {
     for (const { wish } of after.overlays) {
       const { id: networkId, name, subnet, subnet6 } = wish.network;
       this.#table.setNetwork({ id: networkId, name, subnets: subnet6 === undefined ? [subnet] : [subnet, subnet6] });
-      const users = this.#users.get(networkId) ?? new Set();
-      this.#users.set(networkId, users.add(id));
+      this.#join(networkId, id);
     }
     for (const { wish, address, address6 } of after.bridges) {
       const { networkId, networkName, aliases } = wish;
       const { subnet, subnet6 } = this.#options.bridge(networkId) ?? {};
       const subnets = [subnet, subnet6].filter((one) => one !== undefined);
       this.#table.setNetwork({ id: networkId, name: networkName, subnets });
+      this.#join(networkId, id);
       const names = [request?.containerName ?? "", ...aliases, request?.hostname ?? ""].filter((name) => name !== "");
       const addresses = address6 === undefined ? [address] : [address, address6];
       this.#table.setLocal(networkId, id, { addresses, names });
@@ -118,6 +121,11 @@ export class NameService implements AsyncDisposable {
       dns: request?.dns ?? [],
       links: new Map(Object.entries(request?.links ?? {})),
     });
+  }
+
+  #join(networkId: string, id: string): void {
+    const users = this.#users.get(networkId) ?? new Set();
+    this.#users.set(networkId, users.add(id));
   }
 
   /** A network's name goes with the last sandbox that is on it. */
@@ -166,6 +174,8 @@ export class NameService implements AsyncDisposable {
         this.#failures.delete(address);
         return;
       } catch (error) {
+        // It is to be served there no more, or by another attempt.
+        if (signal.aborted) return;
         this.#failures.set(address, error instanceof Error ? error.message : String(error));
         if (attempt === 5) logger.warn("names are not served yet", { address, error });
       }

@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createSocket, type Socket } from "node:dgram";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer, type Socket as TcpSocket } from "node:net";
+import { connect, createServer, Server, type Socket as TcpSocket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, mock, test } from "node:test";
 
 import { Random } from "../../../lib/pure/prng.ts";
 import { VirtualClock } from "../../../lib/runtime/index.ts";
@@ -458,6 +458,29 @@ test("one asker cannot take all the room of foreign queries, and what is too muc
     second.socket.close();
     await served[Symbol.asyncDispose]();
     await outside.close();
+  }
+});
+
+test("an attempt to serve that fails late takes away nothing of the next one at its address", async () => {
+  const served = await resolver();
+  const listening = Promise.withResolvers<Server>();
+  const first = mock.method(Server.prototype, "listen", function (this: Server): Server {
+    listening.resolve(this);
+    return this;
+  });
+  try {
+    const failing = served.resolver.listen("127.0.1.55");
+    const server = await listening.promise;
+    first.mock.restore();
+    const leaving = served.resolver.leave("127.0.1.55");
+    const port = await served.resolver.listen("127.0.1.55");
+    server.emit("error", new Error("late"));
+    await assert.rejects(failing, { code: "RESOLVER_NOT_BOUND" });
+    await leaving;
+    assert.equal(await served.resolver.listen("127.0.1.55"), port);
+  } finally {
+    mock.restoreAll();
+    await served[Symbol.asyncDispose]();
   }
 });
 

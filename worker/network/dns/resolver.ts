@@ -87,8 +87,9 @@ export class Resolver implements AsyncDisposable {
     if (door === undefined) {
       door = this.#open(address);
       this.#doors.set(address, door);
-      // Another attempt is a new one.
-      door.catch(() => this.#doors.delete(address));
+      const mine = door;
+      // Another attempt is a new one, and may be under way already.
+      door.catch(() => this.#doors.get(address) === mine && this.#doors.delete(address));
     }
     return (await door).udp.address().port;
   }
