@@ -58,12 +58,16 @@ export class Host {
 
   /** The process id of its daemon, if that runs. */
   get pid(): number | undefined {
-    try {
-      const pid = Number(readFileSync(this.#pidFile, "utf8"));
-      return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(this.dataRoot) ? pid : undefined;
-    } catch {
-      return undefined;
-    }
+    return this.#daemons()[0];
+  }
+
+  /** One that is only starting has written no process id down, and may have a shell before it. */
+  #daemons(): number[] {
+    const folder = `\0--data-root\0${this.dataRoot}\0`;
+    const written = readIfThere(this.#pidFile).trim();
+    if (written !== "" && readIfThere(`/proc/${written}/cmdline`).includes(folder)) return [Number(written)];
+    const all = readdirSync("/proc").filter((name) => /^\d+$/u.test(name));
+    return all.map(Number).filter((pid) => commandOf(pid).includes(folder));
   }
 
   /** A command as a process of this host. */
@@ -104,14 +108,13 @@ export class Host {
     }
   }
 
-  /** Every process of the daemon at once, as when it crashes; containers go on. @returns what ended */
+  /** Every process of the daemon at once, as when it crashes; containers go on. */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    const { pid } = this;
-    if (pid === undefined) return;
+    const daemons = this.#daemons();
     // Only the daemon and the manager: the monitors of containers are no children of its once they run. The daemon first,
     // since it would start a manager anew; one that is asked to end ends its manager itself.
-    const all = [pid, ...childrenOf(pid)];
-    for (const one of signal === "SIGKILL" ? all : [pid]) kill(one, signal);
+    const all = daemons.flatMap((pid) => [pid, ...childrenOf(pid)]);
+    for (const one of signal === "SIGKILL" ? all : daemons) kill(one, signal);
     await gone(all);
   }
 
@@ -256,9 +259,11 @@ function childrenOf(pid: number): number[] {
     .flatMap((child) => [child, ...childrenOf(child)]);
 }
 
-function commandOf(pid: number): string {
+const commandOf = (pid: number): string => readIfThere(`/proc/${pid}/cmdline`);
+
+function readIfThere(path: string): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+    return readFileSync(path, "utf8");
   } catch {
     return "";
   }
