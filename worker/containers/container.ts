@@ -845,11 +845,13 @@ export class Container {
 
   // ---- other acts ----
 
-  async rename(name: string): Promise<void> {
-    await this.#locked(async () => {
+  /** @returns the name that it had */
+  rename(name: string): Promise<string> {
+    return this.#locked(async () => {
       const old = this.#record.name;
       await this.#put({ ...this.#record, name });
       this.#emit("rename", { oldName: `/${old}` });
+      return old;
     });
   }
 
@@ -911,20 +913,33 @@ export class Container {
   }
 
   async remove(options: { readonly force?: boolean; readonly volumes?: boolean } = {}): Promise<void> {
-    if (this.#life !== undefined || this.#pendingRestart !== undefined) {
-      if (options.force !== true) {
-        throw new ContainerStateConflict(
-          this.id,
-          "remove",
-          `${this.#record.state.status}: stop the container before removing or force remove`,
-        );
-      }
-      await this.#locked(() => this.#noteStop());
-      await this.#locked(() => this.#resumeIfPaused());
-      if (this.#life !== undefined) await this.#signal(this.#life, 9, true);
-      await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
+    for (let isErased = false; !isErased;) {
+      if (this.#isLive) await this.#endForRemoval(options.force === true);
+      isErased = await this.#locked(async () => {
+        // A start was under way, as that of one that is started again and again.
+        if (this.#isLive) return false;
+        await this.#erase(options.volumes === true);
+        return true;
+      });
     }
-    await this.#locked(() => this.#erase(options.volumes === true));
+  }
+
+  get #isLive(): boolean {
+    return this.#life !== undefined || this.#pendingRestart !== undefined;
+  }
+
+  async #endForRemoval(isForced: boolean): Promise<void> {
+    if (!isForced) {
+      throw new ContainerStateConflict(
+        this.id,
+        "remove",
+        `${this.#record.state.status}: stop the container before removing or force remove`,
+      );
+    }
+    await this.#locked(() => this.#noteStop());
+    await this.#locked(() => this.#resumeIfPaused());
+    if (this.#life !== undefined) await this.#signal(this.#life, 9, true);
+    await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
   }
 
   /** Finishes a removal, from whichever point an earlier one stopped. */

@@ -24,6 +24,7 @@ import {
   ContainerConfigInvalid,
   ContainerNameInUse,
   ContainerNotFound,
+  ContainerStateConflict,
   ExecNotFound,
 } from "./errors.ts";
 import { EventHub, type ContainerEvent } from "./events.ts";
@@ -326,10 +327,8 @@ export class Containers implements AsyncDisposable {
     const wrong = wrongName(clean);
     if (wrong !== undefined) throw new ContainerConfigInvalid(wrong);
     this.#takeName(clean, container.id);
-    const old = container.record.name;
     try {
-      await container.rename(clean);
-      this.#names.delete(old);
+      this.#names.delete(await container.rename(clean));
     } catch (error) {
       this.#names.delete(clean);
       throw error;
@@ -377,8 +376,13 @@ export class Containers implements AsyncDisposable {
     for (const container of this.list()) {
       const { status } = container.record.state;
       if ((status !== "created" && status !== "exited" && status !== "dead") || keep(container)) continue;
-      await container.remove({});
-      removed.push(container.id);
+      try {
+        await container.remove({});
+        removed.push(container.id);
+      } catch (error) {
+        // Started meanwhile: it stays.
+        if (!(error instanceof ContainerStateConflict)) throw error;
+      }
     }
     return removed;
   }

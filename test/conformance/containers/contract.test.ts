@@ -170,6 +170,45 @@ for (const runtime of runtimes()) {
       }
     });
 
+    test("one that is started in the same moment is not removed under its processes", async () => {
+      const container = await worker.create(["sleep", "1000"]);
+      const started = container.start();
+      await assert.rejects(container.remove(), ContainerStateConflict);
+      assert.equal(await started, true);
+      assert.equal(container.record.state.status, "running");
+      await container.stop({ seconds: 0 });
+      const again = container.start();
+      const pruned = worker.containers.prune(({ id }) => id !== container.id);
+      assert.equal(await again, true);
+      assert.deepEqual(await pruned, []);
+      await container.stop({ seconds: 0 });
+      const last = container.start();
+      const removed = container.remove({ force: true });
+      assert.equal(await last, true);
+      const { pid } = container.record.state;
+      await removed;
+      assert.ok(!existsSync(`/proc/${pid}`));
+      assert.ok(!existsSync(container.directory));
+    });
+
+    test("of two new names in the same moment the first is free again", async () => {
+      const named = (name: string): Promise<Container> =>
+        worker.containers.create({
+          name,
+          config: { Image: "busybox", Cmd: ["true"] },
+          hostConfig: { NetworkMode: "none" },
+        });
+      const container = await named("twice");
+      const { id } = container;
+      await Promise.all([worker.containers.rename(id, "twice-a"), worker.containers.rename(id, "twice-b")]);
+      assert.equal(container.record.name, "twice-b");
+      for (const name of ["twice", "twice-a"]) {
+        assert.throws(() => worker.containers.get(name), { code: "CONTAINER_NOT_FOUND" });
+        await (await named(name)).remove();
+      }
+      await container.remove();
+    });
+
     test("who waited while it was removed does not write it anew", async () => {
       const container = await worker.create(["true"]);
       const removed = container.remove();
