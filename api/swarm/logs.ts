@@ -47,7 +47,7 @@ function optionsOf({ query }: Call): { request: skep.control.ILogsRequest } & Om
   if (!wanted.stdout && !wanted.stderr) {
     throw new BadRequest("Bad parameters: you must choose at least one stream", "Ask for stdout=1, stderr=1 or both");
   }
-  const tail = query.text("tail");
+  const tail = tailOf(query.text("tail"));
   const since = timeOf(query.text("since"), "since");
   const until = timeOf(query.text("until"), "until");
   return {
@@ -56,11 +56,19 @@ function optionsOf({ query }: Call): { request: skep.control.ILogsRequest } & Om
     request: {
       ...wanted,
       follow: query.bool("follow"),
-      ...(/^\d{1,15}$/.test(tail) ? { tail: Number(tail) } : {}),
+      ...(tail === undefined ? {} : { tail }),
       ...(since === undefined ? {} : { since }),
       ...(until === undefined ? {} : { until }),
     },
   };
+}
+
+/** Undefined: all of them. */
+function tailOf(text: string): number | undefined {
+  if (text === "" || text === "all") return undefined;
+  if (/^-\d{1,15}$/.test(text)) throw new BadRequest("negative tail values not supported");
+  if (!/^\d{1,15}$/.test(text)) throw new BadRequest('tail value must be a positive integer or "all"');
+  return Number(text);
 }
 
 /** Seconds since 1970 with a fraction, or RFC 3339. */

@@ -423,6 +423,22 @@ const others: readonly (readonly [
   ["a role that is none", "GET", '/nodes?filters={"role":["boss"]}', undefined, 400, "Invalid role filter: 'boss'"],
   ["tasks of no service", "GET", '/tasks?filters={"service":["nosuch"]}', undefined, 404, "service nosuch not found"],
   ["logs of no stream", "GET", "/tasks/x/logs", undefined, 400, "Bad parameters: you must choose at least one stream"],
+  [
+    "the last lines, how many in words",
+    "GET",
+    "/services/x/logs?stdout=1&tail=ten",
+    undefined,
+    400,
+    'tail value must be a positive integer or "all"',
+  ],
+  [
+    "fewer lines than none",
+    "GET",
+    "/tasks/x/logs?stdout=1&tail=-1",
+    undefined,
+    400,
+    "negative tail values not supported",
+  ],
   ["an unknown path", "GET", "/v1.50/nosuch", undefined, 404, "page not found"],
   ["a method that a path has not", "PUT", "/v1.50/services", undefined, 404, "page not found"],
   [
