@@ -54,7 +54,8 @@ export class Firewall {
     const findings: string[] = [];
     let policesForwarding = false;
     for (const program of await this.#iptables()) {
-      const listed = await this.#run(program, ["-S"]);
+      // Another program may just hold the lock that the old ones share.
+      const listed = await this.#run(program, ["-S", "-w", "5"]);
       if (listed.status !== 0) continue;
       const listing = readListing(listed.output);
       policesForwarding ||= hasForwardPolicy(listing);

@@ -44,7 +44,7 @@ describe("the docker CLI", { skip: whyNot(), timeout: 240_000 }, () => {
     const child = spawn("script", ["-qec", `stty rows 30 cols 100; ${command}`, "/dev/null"], {
       env: { ...world.environment, TERM: "xterm" },
       stdio: ["pipe", "pipe", "ignore"],
-      timeout: 30_000,
+      timeout: 60_000,
       killSignal: "SIGKILL",
     });
     let shown = "";
@@ -97,10 +97,12 @@ describe("the docker CLI", { skip: whyNot(), timeout: 240_000 }, () => {
   });
 
   test("run -it has a terminal of the client's size, and exec -it as well", async () => {
-    const shown = await onTerminal("docker run --rm -it --network none busybox sh", /# /, "stty size\nexit 5\n");
+    // Clients that cannot say their size beforehand say it when it runs already.
+    const looks = "until stty size | grep 30.100; do sleep 0.1; done";
+    const shown = await onTerminal("docker run --rm -it --network none busybox sh", /# /, `${looks}; exit 5\n`);
     assert.match(shown, /30 100/);
     await docker("run", "-d", "--network", "none", "--name", "tty1", "bb:1");
-    const inside = await onTerminal('docker exec -it tty1 sh -c "sleep 0.3; stty size"');
+    const inside = await onTerminal(`docker exec -it tty1 sh -c "${looks}"`);
     assert.match(inside, /30 100/);
   });
 

@@ -27,7 +27,7 @@ describe("the docker CLI on a swarm", { skip: hasDocker ? false : "needs the doc
     return new Promise((resolve, reject) => {
       const child = spawn("docker", args, {
         env: { ...process.env, DOCKER_HOST: `unix://${world.socket}`, DOCKER_CONFIG: "/nonexistent" },
-        timeout: 30_000,
+        timeout: 60_000,
       });
       let out = "";
       let err = "";

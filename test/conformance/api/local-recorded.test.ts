@@ -211,7 +211,7 @@ describe("recorded requests about a node", { skip: whySkipped(), timeout: 300_00
           const status = request.response?.status;
           const container = world.worker.containers.list().find(({ record }) => plain === `/containers/${record.name}`);
           // The client went on when it had ended.
-          if (status === 204) await container?.wait("not-running", AbortSignal.timeout(10_000));
+          if (status === 204) await container?.wait("not-running", AbortSignal.timeout(20_000));
         }
         const answer = await send(request, fill, load);
         const where = `${request.method} ${plain}: ${answer.status} ${answer.text.slice(0, 400)}`;

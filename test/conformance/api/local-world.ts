@@ -136,7 +136,7 @@ export class LocalWorld {
     return new Promise((resolve) => {
       const options = {
         env: this.environment,
-        timeout: 30_000,
+        timeout: 60_000,
         killSignal: "SIGKILL" as const,
         maxBuffer: 1 << 26,
         cwd: this.folder,

@@ -12,7 +12,7 @@ const server = "127.0.1.55";
 const asker = "127.0.2.55";
 const otherAsker = "127.0.2.56";
 
-describe("dig", { skip: hasDig ? false : "needs dig (bind9-dnsutils)", timeout: 60_000 }, () => {
+describe("dig", { skip: hasDig ? false : "needs dig (bind9-dnsutils)", timeout: 120_000 }, () => {
   let resolver: Resolver;
   let port: number;
   const names = new NameTable();
@@ -51,9 +51,9 @@ describe("dig", { skip: hasDig ? false : "needs dig (bind9-dnsutils)", timeout: 
   after(() => resolver[Symbol.asyncDispose]());
 
   function dig(args: readonly string[], from = asker): Promise<string> {
-    const all = [`@${server}`, "-p", String(port), "-b", from, "+tries=1", "+time=5", ...args];
+    const all = [`@${server}`, "-p", String(port), "-b", from, "+tries=1", "+time=15", ...args];
     return new Promise((resolve, reject) => {
-      execFile("dig", all, { timeout: 20_000 }, (error, stdout) => (error === null ? resolve(stdout) : reject(error)));
+      execFile("dig", all, { timeout: 60_000 }, (error, stdout) => (error === null ? resolve(stdout) : reject(error)));
     });
   }
   const short = async (args: readonly string[], from?: string): Promise<string[]> =>

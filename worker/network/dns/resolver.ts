@@ -19,6 +19,8 @@ const queriesPerConnectionMax = 32;
 const idleMs = 10_000;
 /** Of a query by TCP; one with every record that a query may have is far below it. */
 const queryBytesMax = 4096;
+/** Ports that the kernel chooses are tried so often again. */
+const chosenTries = 20;
 /** UDP packets wait in the kernel while a tick takes long: about a thousand. */
 const receiveBufferBytes = 1 << 20;
 
@@ -112,7 +114,7 @@ export class Resolver implements AsyncDisposable {
     };
   }
 
-  async #open(address: string): Promise<Door> {
+  async #open(address: string, triesLeft = chosenTries): Promise<Door> {
     const udp = createSocket({ type: "udp4", recvBufferSize: receiveBufferBytes });
     const door: Door = { udp, tcp: createServer((socket) => this.#accept(socket, address)) };
     try {
@@ -121,6 +123,9 @@ export class Resolver implements AsyncDisposable {
       await bound(door.tcp, () => door.tcp.listen(udp.address().port, address));
     } catch (error) {
       await close(door);
+      // It was chosen for UDP, and may be somebody's by TCP.
+      const isTaken = this.#port === 0 && (error as NodeJS.ErrnoException).code === "EADDRINUSE";
+      if (isTaken && triesLeft > 0) return this.#open(address, triesLeft - 1);
       throw new ResolverNotBound(address, this.#port, error);
     }
     udp.on("message", (packet, from) => this.#receive(udp, packet, from));
