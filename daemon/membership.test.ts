@@ -13,8 +13,8 @@ import { skep } from "../proto/index.ts";
 import { frameAddressIn, IdentityFolder, type SwarmIdentity } from "./identity/index.ts";
 import {
   AlreadyInSwarm,
-  JoinTimedOut,
   LeaveNeedsForce,
+  ManagerStartTimedOut,
   Membership,
   NotASwarmManager,
   NotInSwarm,
@@ -82,15 +82,18 @@ const serves =
 const keepsSecrets = `const [flag, folder] = process.argv.slice(process.argv.indexOf("--data-dir"));
   process.stdin.once("data", (secrets) => { require("node:fs").writeFileSync(folder + "/../secrets", secrets); ${serves} });`;
 
-test("a founding that is not done in 20 s leaves the node in no swarm", async (t) => {
+test("a founding that is not done in two minutes leaves the node in no swarm, and says so", async (t) => {
   const { swarm, clock, entered, folder } = node(
     t,
     'process.stdin.on("data", () => {}); process.on("SIGTERM", () => process.exit(0))',
   );
   const init = swarm.init(request, never);
   await entered;
-  clock.advance(20_000);
-  await assert.rejects(init, JoinTimedOut);
+  // As long as a join has is too short for a manager on a slow machine.
+  clock.advance(119_999);
+  assert.equal(swarm.state().state, "pending");
+  clock.advance(1);
+  await assert.rejects(init, ManagerStartTimedOut);
   assert.equal(swarm.state().state, "inactive");
   assert.deepEqual(readdirSync(join(folder, "swarm")), []);
 });

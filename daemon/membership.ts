@@ -90,6 +90,15 @@ export class JoinTimedOut extends ClusterError {
   }
 }
 
+export class ManagerStartTimedOut extends ClusterError {
+  readonly code = "MANAGER_START_TIMED_OUT";
+  constructor() {
+    super(`Cannot start this node's manager: it was not done within ${startMs / 1000} s, and all is as it was before`, {
+      fix: "Look at the daemon's log for what it waits for, and try again",
+    });
+  }
+}
+
 /** The agent, as this room needs it. */
 export interface NodeAgent extends AsyncDisposable {
   start(): void;
@@ -127,8 +136,10 @@ export interface MembershipOptions {
   readonly logger: Logger;
 }
 
-/** Docker's patience with `swarm init` and `swarm join`. */
+/** Docker's patience with `swarm join`, which goes on in the background. */
 const enterMs = 20_000;
+/** Of what is undone when it is not done by then: a manager on a machine that is slow or busy takes a minute to start. */
+const startMs = 120_000;
 const pollMs = 10;
 /** What `info` shows of a certificate that could not be renewed. */
 const tellingCodes: ReadonlySet<string> = new Set([
@@ -231,7 +242,7 @@ export class Membership implements Swarm, AsyncDisposable {
         availability: request.availability,
       });
       const { identity, bootstrap, unlockKey } = founded;
-      const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
+      const limit = deadline(clock, startMs, signal, () => new ManagerStartTimedOut());
       try {
         this.#enter(identity, { start: ["--init"], secrets: { bootstrap, unlockKey } });
         await this.#clusterServes(limit.signal);
@@ -311,7 +322,7 @@ export class Membership implements Swarm, AsyncDisposable {
       const identity = SwarmIdentity.open(this.#folder, key);
       if (identity === undefined) throw new NotInSwarm();
       this.#enter(identity, { start: [], secrets: { unlockKey: key } });
-      const limit = deadline(this.#options.clock, enterMs, signal, () => new JoinTimedOut());
+      const limit = deadline(this.#options.clock, startMs, signal, () => new ManagerStartTimedOut());
       try {
         await this.#child?.serving(limit.signal);
       } catch (error) {

@@ -115,6 +115,7 @@ const statuses: ReadonlyMap<string, number> = new Map([
   ["NOT_LOCKED", 409],
   ["UNLOCK_KEY_WRONG", 401],
   ["JOIN_TIMED_OUT", 503],
+  ["MANAGER_START_TIMED_OUT", 503],
   ["JOIN_UNREACHABLE", 503],
   ["NO_MANAGER_KNOWN", 503],
 ]);
