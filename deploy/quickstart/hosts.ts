@@ -95,7 +95,7 @@ export class Host {
   }
 
   /** Resolves when its API answers. */
-  async answers(patienceMs = 30_000): Promise<void> {
+  async answers(patienceMs = 60_000): Promise<void> {
     const untilMs = performance.now() + patienceMs;
     while (!(await ping(this.socket))) {
       if (performance.now() > untilMs) {
@@ -126,10 +126,11 @@ export class Host {
     await gone(managers);
   }
 
-  /** Processes in containers of this host whose command line holds this. */
+  /** Processes in containers of this host whose command line holds this; not what they fork, which begins with the same one. */
   containerProcesses(command: string): number[] {
     const pids = new Set(cgroupsOf(this.cgroup).flatMap((directory) => processesIn(directory)));
-    return [...pids].filter((pid) => commandOf(pid).includes(command)).sort((a, b) => a - b);
+    const found = [...pids].filter((pid) => commandOf(pid).includes(command));
+    return found.filter((pid) => !found.includes(parentOf(pid))).sort((a, b) => a - b);
   }
 
   /** As when its power fails: containers, too. */
@@ -269,8 +270,17 @@ function readIfThere(path: string): string {
   }
 }
 
+/** 0: it has ended. */
+function parentOf(pid: number): number {
+  try {
+    return Number(/^PPid:\s*(\d+)/mu.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
 async function gone(pids: readonly number[]): Promise<void> {
-  const untilMs = performance.now() + 20_000;
+  const untilMs = performance.now() + 60_000;
   for (const pid of pids) {
     while (existsSync(`/proc/${pid}`) && stateOf(pid) !== "Z") {
       if (performance.now() > untilMs) throw new Error(`process ${pid} does not end`);
@@ -333,11 +343,19 @@ function removeTree(directory: string): void {
 }
 
 function unmountBelow(...roots: readonly string[]): void {
-  const points = readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .map((line) => line.split(" ")[4] ?? "")
-    .filter((point) => roots.some((root) => point === root || point.startsWith(`${root}/`)));
-  for (const point of points.toReversed()) run(["umount", "--lazy", point]);
+  const all = (): string[] =>
+    readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .map((line) => line.split(" ")[4] ?? "");
+  const points = all().filter((point) => roots.some((root) => point === root || point.startsWith(`${root}/`)));
+  for (const point of points.toReversed()) {
+    try {
+      run(["umount", "--lazy", point]);
+    } catch (error) {
+      // Who clears up behind a container may have been faster.
+      if (all().includes(point)) throw error;
+    }
+  }
 }
 
 /** For people who come later: how the daemons were started. */

@@ -69,13 +69,15 @@ describe("a swarm whose nodes speak to each other by IPv6", { skip: why, timeout
       const own = `fd78::1${Description.Hostname.slice(-1)}`;
       assert.deepEqual([Status.Addr, ManagerStatus?.Addr], [own, `[${own}]:2377`]);
     }
-    const { said } = docker(first, "info");
-    assert.match(said, /Node Address: fd78::11/);
-    assert.match(said, /Manager Addresses:\s+\[fd78::11\]:2377\s+\[fd78::12\]:2377\s+\[fd78::13\]:2377/);
+    // Its agent is told of the others a moment later.
+    const all = /Manager Addresses:\s+\[fd78::11\]:2377\s+\[fd78::12\]:2377\s+\[fd78::13\]:2377/;
+    await rig.world.until("its agent to know all managers", 60_000, () => all.test(docker(first, "info").said));
+    assert.match(docker(first, "info").said, /Node Address: fd78::11/);
     for (const { namespace } of rig.hosts) {
-      const shown = spawnSync("ip", ["netns", "exec", namespace, "ss", "-Htn", "dport = :2377"], { encoding: "utf8" });
-      assert.match(shown.stdout, /\[fd78::1\d\]:2377/);
-      assert.doesNotMatch(shown.stdout, /10\.78\.0\.\d+:2377/);
+      const shown = (): string =>
+        spawnSync("ip", ["netns", "exec", namespace, "ss", "-Htn", "dport = :2377"], { encoding: "utf8" }).stdout;
+      await rig.world.until("a connection to another", 60_000, () => /\[fd78::1\d\]:2377/.test(shown()));
+      assert.doesNotMatch(shown(), /10\.78\.0\.\d+:2377/);
     }
   });
 
@@ -122,7 +124,8 @@ describe("a swarm whose nodes speak to each other by IPv6", { skip: why, timeout
     await leader.answers();
     await rig.world.until("all managers again", 60_000, async () => {
       const { status, body } = await ask<readonly Node[]>(leader, "GET", "/nodes");
-      return status === 200 && body.every(({ ManagerStatus }) => ManagerStatus?.Reachability === "reachable");
+      const reachable = ({ ManagerStatus }: Node): boolean => ManagerStatus?.Reachability === "reachable";
+      return status === 200 && body.length === hostsMax && body.every(reachable);
     });
   });
 });

@@ -60,7 +60,7 @@ describe("recorded requests about networks of a node", { skip: hindrance, timeou
     if (name === "container-run-attachable") {
       await world.init(host);
       // The node has its number and its place among the tables a moment later.
-      await world.until("the node is ready", 10_000, async () => {
+      await world.until("the node is ready", 60_000, async () => {
         const [node] = await world.nodes(host);
         return node?.Status.State === "ready";
       });

@@ -112,7 +112,8 @@ export class NetworkRig {
       TaskTemplate: {
         ContainerSpec: {
           Image: "web:1",
-          StopGracePeriod: 3_000_000_000,
+          // A task ends with its last connection, however late its client is.
+          StopGracePeriod: 20_000_000_000,
           Hostname: "{{.Service.Name}}",
           Healthcheck: healthcheck,
         },

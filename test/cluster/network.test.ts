@@ -13,6 +13,10 @@ import { ask, hindrance, World, type TaskShape } from "./world.ts";
 
 const execute = promisify(execFile);
 
+/** Who must answer may take long on a busy machine. */
+const patient = ["-w", "15000"];
+const slow = 60_000;
+
 const webScript = `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80\n`;
 
 interface NetworkedTask extends TaskShape {
@@ -27,7 +31,7 @@ interface Inspected {
   };
 }
 
-describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => {
+describe("services on an overlay", { skip: hindrance, timeout: 400_000 }, () => {
   let world: World;
   let manager: Host;
   let worker: Host;
@@ -63,7 +67,8 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
 
   const spec = (image: string, more: object = {}): Record<string, unknown> => ({
     TaskTemplate: {
-      ContainerSpec: { Image: image, StopGracePeriod: 1_000_000_000, Hostname: "{{.Service.Name}}-{{.Task.Slot}}" },
+      // A task ends with its last connection, however late its client is.
+      ContainerSpec: { Image: image, StopGracePeriod: 10_000_000_000, Hostname: "{{.Service.Name}}-{{.Task.Slot}}" },
       RestartPolicy: { Condition: "any", Delay: 100_000_000 },
       Networks: [{ Target: networkId }],
       Placement: { MaxReplicas: 1, ...more },
@@ -78,7 +83,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
   /** A command inside a task's container. */
   async function inside(task: TaskShape, ...command: readonly string[]): Promise<string> {
     const pid = String(task.Status.ContainerStatus?.PID);
-    const { stdout } = await execute("nsenter", ["-t", pid, "-n", "-m", "--", ...command], { timeout: 10_000 });
+    const { stdout } = await execute("nsenter", ["-t", pid, "-n", "-m", "--", ...command], { timeout: 60_000 });
     return stdout;
   }
 
@@ -90,7 +95,8 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
 
   /** Who answers, and which address it has seen; fails when nobody does. */
   async function get(task: TaskShape, address: string): Promise<{ readonly name: string; readonly seen: string }> {
-    const said = await inside(task, "/bin/net-probe", "get", address, "80").catch((error: unknown) => String(error));
+    const words = ["/bin/net-probe", "get", address, "80", ...patient];
+    const said = await inside(task, ...words).catch((error: unknown) => String(error));
     const [, name = "", seen = ""] = /^(\S+) peer=([\d.]+):/.exec(said) ?? [];
     assert.notEqual(name, "", said);
     return { name, seen };
@@ -98,7 +104,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
 
   async function running(service: string, count: number): Promise<readonly NetworkedTask[]> {
     let found: readonly NetworkedTask[] = [];
-    await world.until(`${count} tasks of ${service}`, 30_000, async () => {
+    await world.until(`${count} tasks of ${service}`, slow, async () => {
       found = await world.running(manager, service);
       return found.length === count;
     });
@@ -112,9 +118,9 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     for (const client of await running("client", 2)) {
       const own = client.NetworksAttachments?.[0]?.Addresses[0]?.split("/")[0] ?? "";
       let vip = "";
-      await world.until("the name", 15_000, async () => (vip = (await addressOf(client, "web")) ?? "") !== "");
+      await world.until("the name", slow, async () => (vip = (await addressOf(client, "web")) ?? "") !== "");
       const met = new Set<string>();
-      await world.until("an answer of both tasks", 15_000, async () => {
+      await world.until("an answer of both tasks", slow, async () => {
         const { name, seen } = await get(client, vip);
         assert.equal(seen, own);
         return met.add(name).size === 2;
@@ -143,7 +149,8 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     const clients = await running("client", 2);
     const ids = await Promise.all(clients.map(async (one) => (await hostOf(one)) === worker));
     const client = clients[ids.indexOf(true)] as TaskShape;
-    const vip = (await addressOf(client, "web")) ?? "";
+    let vip = "";
+    await world.until("the name", slow, async () => (vip = (await addressOf(client, "web")) ?? "") !== "");
     await worker.kill();
     for (let time = 0; time < 10; time += 1) assert.match((await get(client, vip)).name, /^web-[12]$/);
     worker.start();
@@ -154,7 +161,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
       const wanted = await world.running(manager, "client");
       assert.ok(!wanted.some(({ ID }) => ID === client.ID), String(error));
     });
-    await world.until("names of all", 20_000, async () => {
+    await world.until("names of all", slow, async () => {
       const found = await world.running(manager, "client");
       const known = await Promise.all(found.map((one) => addressOf(one, "web")));
       return known.length === 2 && known.every((address) => address === vip);
@@ -163,8 +170,8 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
 
   test("a rolling update drops no request", async () => {
     const [client] = (await running("client", 2)) as [TaskShape];
-    const vip = (await addressOf(client, "web")) ?? "";
-    assert.notEqual(vip, "");
+    let vip = "";
+    await world.until("the name", slow, async () => (vip = (await addressOf(client, "web")) ?? "") !== "");
     const over = new AbortController();
     const failures: string[] = [];
     const asking = (async () => {
@@ -186,7 +193,7 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     });
     await world.until(
       "the update's end",
-      60_000,
+      2 * slow,
       async () => (await world.service(manager, id)).UpdateStatus?.State === "completed",
     );
     over.abort();
@@ -203,23 +210,23 @@ describe("services on an overlay", { skip: hindrance, timeout: 180_000 }, () => 
     const home = await hostOf(task);
     const other = home === manager ? worker : manager;
     const from = (host: Host, address: string): Promise<string> =>
-      execute("nsenter", [`--net=/run/netns/${host.namespace}`, "--", probe, "get", address, "8080"], {
-        timeout: 10_000,
+      execute("nsenter", [`--net=/run/netns/${host.namespace}`, "--", probe, "get", address, "8080", ...patient], {
+        timeout: 60_000,
       }).then(({ stdout }) => stdout, String);
-    await world.until("the port on both hosts", 15_000, async () => {
+    await world.until("the port on both hosts", slow, async () => {
       const answers = await Promise.all([from(home, other.address), from(other, home.address)]);
       return answers.every((answer) => answer.startsWith("open-1 "));
     });
     // Whoever asks from outside is seen as who it is.
     assert.match(await from(other, home.address), new RegExp(`^open-1 peer=${other.address.replaceAll(".", "\\.")}:`));
     // The way out: through the other host's own published port, which it meets by that host's address.
-    assert.match(await inside(task, "/bin/net-probe", "get", other.address, "8080"), /^open-1 /);
+    assert.match(await inside(task, "/bin/net-probe", "get", other.address, "8080", ...patient), /^open-1 /);
     assert.equal((await ask(manager, "DELETE", "/services/open")).status, 200);
   });
 
   test("with its last task of a network, a host loses the network, and nothing of it is left", async () => {
     for (const name of ["web", "client"]) assert.equal((await ask(manager, "DELETE", `/services/${name}`)).status, 200);
-    await world.until("no namespaces", 20_000, async () => {
+    await world.until("no namespaces", slow, async () => {
       const lists = await Promise.all(world.hosts.map((host) => execute("ls", [`${host.execRoot}/netns`])));
       return lists.every(({ stdout }) => stdout.trim() === "");
     });

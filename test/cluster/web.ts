@@ -55,6 +55,8 @@ export class Load {
     const numbers = [port, perSecond, seconds].map(String);
     const command = [process.execPath, script, ...numbers, ...addresses];
     this.#child = spawn("nsenter", [`--net=${namespace}`, "--", ...command], { stdio: ["pipe", "pipe", "inherit"] });
+    // It may have ended before it is told to.
+    this.#child.stdin.on("error", () => undefined);
     let text = "";
     this.#ready = new Promise((resolve) => this.#child.stdout.once("data", () => resolve()));
     this.#child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
@@ -113,6 +115,8 @@ export function askAll(
   const child = spawn("nsenter", [`--net=${namespace}`, "--", probe, "asks"], { stdio: ["pipe", "pipe", "inherit"] });
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+  // A namespace that is gone is told by the number of answers.
+  child.stdin.on("error", () => undefined);
   child.stdin.end(
     questions.map(({ protocol, address, port }) => `${protocol} ${address} ${port} ${waitMs}\n`).join(""),
   );

@@ -64,7 +64,7 @@ export function ask<T = unknown>(host: Host, method: string, path: string, body?
         method,
         // What is ours alone has a version of its own.
         path: path.startsWith("/skep/") ? path : `/v1.50${path}`,
-        timeout: 30_000,
+        timeout: 60_000,
         headers: {
           "content-type": raw ? "application/x-tar" : "application/json",
           ...(bytes === undefined ? {} : { "content-length": bytes.length }),
@@ -87,7 +87,7 @@ export function ask<T = unknown>(host: Host, method: string, path: string, body?
       },
     );
     asked.on("error", reject);
-    asked.on("timeout", () => asked.destroy(new Error(`${method} ${path} on ${host.name}: no answer in 30 s`)));
+    asked.on("timeout", () => asked.destroy(new Error(`${method} ${path} on ${host.name}: no answer in 60 s`)));
     asked.end(bytes);
   });
 }
@@ -175,9 +175,15 @@ export class World {
   }
 
   async service(at: Host, id: string): Promise<ServiceShape> {
-    const { status, body } = await ask<ServiceShape>(at, "GET", `/services/${id}`);
-    assert.equal(status, 200, JSON.stringify(body));
-    return body;
+    return (await this.led(() => ask<ServiceShape>(at, "GET", `/services/${id}`))).body;
+  }
+
+  /** Asks again while nobody leads, as is for a moment whenever a leader is late. @returns the answer, which is a good one */
+  async led<T>(asks: () => Promise<Answer<T>>): Promise<Answer<T>> {
+    let answer!: Answer<T>;
+    await this.until("an answer of a leader", 60_000, async () => (answer = await asks()).status < 500);
+    assert.ok(answer.status < 300, `${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer;
   }
 
   /** Reads, changes, writes; again while somebody else was faster or nobody leads. */
@@ -185,7 +191,7 @@ export class World {
     at: Host,
     id: string,
     change: (spec: Record<string, unknown>) => void,
-    patienceMs = 15_000,
+    patienceMs = 60_000,
   ): Promise<void> {
     await this.until(`an update of ${id}`, patienceMs, async () => {
       const before = await ask<ServiceShape>(at, "GET", `/services/${id}`);
@@ -218,9 +224,15 @@ export class World {
     return body.Swarm.NodeID;
   }
 
+  /** All of them, `count`, are ready, as a manager that answers tells it. */
+  async areReady(at: Host, count: number): Promise<boolean> {
+    const nodes = await this.nodes(at);
+    return nodes.length === count && nodes.every(({ Status }) => Status.State === "ready");
+  }
+
   async leader(from: Host = this.managers[0] as Host): Promise<Host> {
     let found: Host | undefined;
-    await this.until("a leader", 20_000, async () => {
+    await this.until("a leader", 60_000, async () => {
       const nodes = await this.nodes(from);
       const name = nodes.find(({ ManagerStatus }) => ManagerStatus?.Leader === true)?.Description.Hostname;
       found = this.managers.find((host) => host.name === name);
