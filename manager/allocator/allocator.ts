@@ -7,6 +7,7 @@ import { asksForNothing, needsEndpoint, skep } from "../../proto/index.ts";
 import {
   follow,
   inSlices,
+  networkedTasks,
   Backpressure,
   Conflict,
   EntryTooLarge,
@@ -665,11 +666,6 @@ export class Allocator {
     };
     this.#commit(`network ${id} is removed`, [id], write, () => {});
   }
-}
-
-/** One that is in several networks comes as often. */
-function* networkedTasks(view: View<ClusterSchema>): IterableIterator<Task> {
-  for (const networkId of view.keys("task", "network")) yield* view.find("task", "network", networkId);
 }
 
 const ingressSpec: skep.objects.NetworkSpec.$Properties = {
