@@ -136,15 +136,12 @@ export class ImageRecords {
   /** @param users  image by container; all that there are */
   async keepUsers(users: ReadonlyMap<string, string>): Promise<void> {
     const gone = [...this.#users.keys()].filter((container) => !users.has(container));
-    const kept = Promise.all(
-      Array.from(users, ([container, image]) =>
-        this.#images.has(image as Digest) ? this.addUser(container, image as Digest) : undefined,
-      ),
-    );
+    const kept: Promise<void>[] = [];
+    for (const [container, image] of users) if (this.#images.has(image)) kept.push(this.addUser(container, image));
     for (const container of gone) this.#users.delete(container);
     if (gone.length > 0)
       await this.#writes.write(gone.map((container): Operation => ({ type: "del", key: `user/${container}` })));
-    await kept;
+    await Promise.all(kept);
   }
 
   /** When nothing is being written any more. */
