@@ -13,7 +13,7 @@ const calmElectionMs = isFull ? "1000" : "4000";
 
 test(
   "O5: snapshot, restart and join of a full store under load, without a change of leader",
-  { timeout: isFull ? 1_800_000 : 300_000 },
+  { timeout: isFull ? 1_800_000 : 600_000 },
   async (t) => {
     const cluster = await ManagerCluster.start({ managers: 3, args: ["--election-ms", calmElectionMs] });
     t.after(() => cluster[Symbol.asyncDispose]());
@@ -57,7 +57,7 @@ test(
 
 test(
   "G9: a large snapshot over a slow link to a newcomer, while writes go on, costs no leader its office",
-  { skip: needsRoot, timeout: isFull ? 1_200_000 : 300_000 },
+  { skip: needsRoot, timeout: isFull ? 1_200_000 : 600_000 },
   async (t) => {
     interface Told {
       readonly transferMs: number;
@@ -70,7 +70,7 @@ test(
     const story = join(import.meta.dirname, "stories", "large-snapshot.ts");
     // The transfer takes longer than an election would: heartbeats that waited for it would be missed.
     const size = isFull ? ["500", "32", "80", calmElectionMs] : ["20", "8", "20", calmElectionMs];
-    const [told] = await runStory<Told>(t, story, isFull ? 1_150_000 : 280_000, size);
+    const [told] = await runStory<Told>(t, story, isFull ? 1_150_000 : 540_000, size);
     assert.ok(told !== undefined);
     t.diagnostic(JSON.stringify(told));
     assert.ok(told.sameLeader && told.hasLastObject);

@@ -92,7 +92,7 @@ scene("order is kept when a choked stream drains", {}, async (world, one, two) =
 
 scene(
   "O3: a half-open connection is given up after the time in which an answer is due, and healed by dialling anew",
-  { silentMsMax: 200 },
+  { silentMsMax: 200, handshakeTimeoutMs: 2000 },
   async (world, one, two) => {
     const relay = world.opened(one, two);
     const dialled = relay.accepted;
@@ -120,7 +120,7 @@ scene("a member whose transport has closed says so to those that dial it", {}, a
 
 scene(
   "D9: nothing comes back on the connection: the stuck data stream is given up, the control stream's messages arrive",
-  {},
+  { handshakeTimeoutMs: 2000 },
   async (world, one, two) => {
     world.opened(one, two).silence("toClient");
     one.heard.unreachables.length = 0;
@@ -138,7 +138,7 @@ scene(
 
 scene(
   "a peer that accepts connections and says nothing does not hold up anything",
-  { handshakeTimeoutMs: 1000 },
+  { handshakeTimeoutMs: 2000 },
   async (world, one, two, three) => {
     const relay = world.opened(one, two);
     relay.silence("toServer");

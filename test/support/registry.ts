@@ -4,7 +4,7 @@ import { createHash, createSign, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { createServer as createNetServer, type AddressInfo } from "node:net";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
@@ -25,6 +25,9 @@ export interface TestRegistry extends AsyncDisposable {
   readonly tokensGiven: () => number;
 }
 
+/** What tokens are good for. */
+const service = "registry.test";
+
 export const registryUser = { username: "bee", password: "honey:comb" };
 
 /** A reason not to run, or false. */
@@ -36,8 +39,6 @@ export function registryMissing(): string | false {
 
 export async function startRegistry(options: RegistryOptions): Promise<TestRegistry> {
   mkdirSync(options.folder, { recursive: true });
-  const port = await freePort();
-  const host = `127.0.0.1:${port}`;
   const cert = join(options.folder, "cert.pem");
   const key = join(options.folder, "key.pem");
   if (options.tls === true || options.auth === "token") makeCertificate(cert, key);
@@ -45,7 +46,8 @@ export async function startRegistry(options: RegistryOptions): Promise<TestRegis
     "version: 0.1",
     "log: {level: info}",
     `storage: {filesystem: {rootdirectory: ${join(options.folder, "data")}}, delete: {enabled: true}}`,
-    `http: {addr: "${host}"${options.tls === true ? `, tls: {certificate: ${cert}, key: ${key}}` : ""}}`,
+    // The kernel chooses a port, and the registry says which.
+    `http: {addr: "127.0.0.1:0"${options.tls === true ? `, tls: {certificate: ${cert}, key: ${key}}` : ""}}`,
   ];
   let tokens: { server: Server; given: () => number } | undefined;
   if (options.auth === "basic") {
@@ -53,9 +55,9 @@ export async function startRegistry(options: RegistryOptions): Promise<TestRegis
     execFileSync("htpasswd", ["-Bbc", passwords, registryUser.username, registryUser.password], { stdio: "ignore" });
     config.push(`auth: {htpasswd: {realm: test, path: ${passwords}}}`);
   } else if (options.auth === "token") {
-    tokens = await startTokenService(host, cert, key);
+    tokens = await startTokenService(cert, key);
     const realm = `http://127.0.0.1:${(tokens.server.address() as AddressInfo).port}/token`;
-    config.push(`auth: {token: {realm: "${realm}", service: "${host}", issuer: test, rootcertbundle: ${cert}}}`);
+    config.push(`auth: {token: {realm: "${realm}", service: "${service}", issuer: test, rootcertbundle: ${cert}}}`);
   }
   const file = join(options.folder, "config.yml");
   writeFileSync(file, `${config.join("\n")}\n`);
@@ -64,13 +66,14 @@ export async function startRegistry(options: RegistryOptions): Promise<TestRegis
     env: { PATH: "/usr/bin" },
   });
   const said: string[] = [];
-  const ready = Promise.withResolvers<void>();
+  const ready = Promise.withResolvers<string>();
   createInterface(child.stderr).on("line", (line) => {
     if (said.length < 50) said.push(line);
-    if (line.includes("listening on")) ready.resolve();
+    const host = /listening on (127\.0\.0\.1:\d+)/.exec(line)?.[1];
+    if (host !== undefined) ready.resolve(host);
   });
   child.once("exit", (code) => ready.reject(new Error(`docker-registry ended with ${code}: ${said.join("\n")}`)));
-  await ready.promise;
+  const host = await ready.promise;
   return {
     host,
     ca: existsSync(cert) ? readFileSync(cert, "utf8") : undefined,
@@ -86,15 +89,6 @@ export async function startRegistry(options: RegistryOptions): Promise<TestRegis
   };
 }
 
-async function freePort(): Promise<number> {
-  const server = createNetServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
 function makeCertificate(cert: string, key: string): void {
   const subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
   execFileSync(
@@ -107,11 +101,7 @@ function makeCertificate(cert: string, key: string): void {
 }
 
 /** Gives tokens for right credentials, as the distribution specification's token service does. */
-async function startTokenService(
-  service: string,
-  cert: string,
-  key: string,
-): Promise<{ server: Server; given: () => number }> {
+async function startTokenService(cert: string, key: string): Promise<{ server: Server; given: () => number }> {
   let given = 0;
   const expected = `Basic ${Buffer.from(`${registryUser.username}:${registryUser.password}`).toString("base64")}`;
   const server = createServer((request, response) => {

@@ -23,6 +23,8 @@ export interface JoinAs {
 }
 
 const patienceMs = 60_000;
+/** Others keep the machine or its disk busy for longer than the default allows before a leader gives up, or a process. */
+const timings = { ...lanTimings, electionMs: 2000 };
 
 export class SwarmNode {
   readonly name: string;
@@ -67,7 +69,7 @@ export class SwarmNode {
       listen: this.address,
       tls: this.#material(),
       start,
-      timings: lanTimings,
+      timings,
       logger: this.#swarm.logger,
       onFatal: (error) => {
         throw error;

@@ -45,6 +45,8 @@ export function localMember(id: MemberId, clusterId: string, overrides: Partial<
   };
 }
 
+const patient = { reconnectMinMs: 5, reconnectMaxMs: 40, silentMsMax: 60_000, handshakeTimeoutMs: 20_000 };
+
 export class GrpcWorld implements World {
   readonly nodes: GrpcNode[] = [];
   readonly #relays = new Map<string, Relay>();
@@ -85,8 +87,8 @@ export class GrpcWorld implements World {
       clock: this.#options.clock ?? realClock,
       random: new Random(id),
       logger: this.#options.logger ?? silentLogger,
-      // Most scenes answer nothing, and a busy machine may take a second for one: only scenes about silence give up for it.
-      limits: { reconnectMinMs: 5, reconnectMaxMs: 40, silentMsMax: 60_000, ...this.#options.limits },
+      // Most scenes answer nothing, and a busy machine may take seconds for it: only scenes about silence give up for that.
+      limits: { ...patient, ...this.#options.limits },
     });
     const node: GrpcNode = { id, transport, heard, snapshots, server, address, tls, bugs };
     this.nodes.push(node);

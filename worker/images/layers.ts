@@ -52,7 +52,9 @@ export class LayerStore {
   async open(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     for (const name of await readdir(this.#folder)) {
-      if (!/^[0-9a-f]{64}$/.test(name)) await rm(join(this.#folder, name), { recursive: true, force: true });
+      if (/^[0-9a-f]{64}$/.test(name)) continue;
+      // What unpacked it may outlive the daemon that started it by what its pipe still held.
+      await rm(join(this.#folder, name), { recursive: true, force: true, maxRetries: 20, retryDelay: 20 });
     }
   }
 

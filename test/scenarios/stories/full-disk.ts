@@ -14,7 +14,8 @@ tool("mount", "-t", "tmpfs", "-o", "size=420m", "tmpfs", small);
 
 const cluster = await ManagerCluster.start({
   managers: 3,
-  args: ["--election-ms", "1000"],
+  // A leader that others keep from its heartbeats for a second is to lead on: each of two hundred writes counts.
+  args: ["--election-ms", "4000"],
   place: (number) => (number === 3 ? { dataDir: join(small, "data") } : {}),
 });
 const filler = join(small, "filler");
@@ -36,7 +37,7 @@ try {
     const leader = await cluster.leader();
     if (leader.options.memberId === to) return;
     const from = cluster.managers.map(({ lines }) => lines.length);
-    const call = { timeoutMs: 10_000, signal: AbortSignal.timeout(10_000) };
+    const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(30_000) };
     await cluster.channel(leader).call(managersMethods.transfer, { to }, call);
     const target = cluster.managers.find(({ options }) => options.memberId === to)!;
     await target.logged(
