@@ -17,7 +17,7 @@ const listenAddr = flag.text("Address to listen on (format: <ip|interface>[:port
   shownDefault: "0.0.0.0:2377",
 });
 const advertiseAddr = flag.text("Address to tell the others (format: <ip|interface>[:port])");
-const dataPathAddr = flag.text("IPv4 address or interface of the overlay networks' traffic (format: <ip|interface>)");
+const dataPathAddr = flag.text("Address or interface of the overlay networks' traffic (format: <ip|interface>)");
 const externalCas = flag.listOf("External authority (format: protocol=cfssl,url=URL)", readExternalCa, {
   type: "external-ca",
 });

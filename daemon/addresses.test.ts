@@ -4,7 +4,7 @@ import { test } from "node:test";
 import {
   AddressRefused,
   advertiseAddress,
-  checkFrameAddress,
+  checkFramePort,
   listenAddress,
   listenFor,
   withDefaultPort,
@@ -84,7 +84,21 @@ test("who is advertised by IPv6 and names nothing to listen on listens on all ad
   assert.equal(listenFor("10.0.0.5:2377", "0.0.0.0:4000"), "0.0.0.0:4000");
 });
 
-test("frames between nodes go by IPv4, which is said with what to do", () => {
-  checkFrameAddress("10.0.0.5");
-  assert.throws(() => checkFrameAddress("fd00::5"), { code: "DATA_PATH_REFUSED", fix: /--data-path-addr/ });
+test("where nobody says which, the address is of IPv4, or of the family that is asked for, as far as there is one", () => {
+  const six = { address: "fd00::5", family: "IPv6", internal: false };
+  const both: Interfaces = { lo: [v4("127.0.0.1", true)], eth0: [six, v4("10.0.0.5")] };
+  const listen = "0.0.0.0:2377";
+  assert.equal(advertiseAddress("", undefined, listen, both), "10.0.0.5:2377");
+  assert.equal(advertiseAddress("", undefined, listen, both, "IPv6"), "[fd00::5]:2377");
+  assert.equal(advertiseAddress("eth0", undefined, listen, both), "10.0.0.5:2377");
+  assert.equal(advertiseAddress("eth0", undefined, listen, both, "IPv6"), "[fd00::5]:2377");
+  assert.equal(advertiseAddress("10.0.0.5", undefined, listen, both, "IPv6"), "10.0.0.5:2377", "what is said, is said");
+  assert.equal(advertiseAddress("", undefined, listen, { eth0: [six] }, "IPv4"), "[fd00::5]:2377");
+  const many: Interfaces = { eth0: [v4("10.0.0.5"), six, { ...six, address: "fd00::6" }] };
+  assert.throws(() => advertiseAddress("", undefined, listen, many, "IPv6"), AddressRefused);
+});
+
+test("frames between nodes go to one port, and another one is refused with what to do", () => {
+  checkFramePort(4789);
+  assert.throws(() => checkFramePort(7777), { code: "DATA_PATH_REFUSED", fix: /UDP port 4789/ });
 });

@@ -16,11 +16,14 @@ export type Interfaces = Readonly<
   >
 >;
 
+/** Where an interface, or the host, has addresses of both, and nobody named one: undefined is IPv4 before IPv6. */
+export type Family = "IPv4" | "IPv6" | undefined;
+
 export class AddressRefused extends ClusterError {
   readonly code = "ADDRESS_REFUSED";
 }
 
-/** Networks would lead neither to this node nor from it. */
+/** Frames would go where nobody asked for. */
 class DataPathRefused extends ClusterError {
   readonly code = "DATA_PATH_REFUSED";
 }
@@ -58,7 +61,7 @@ export function withDefaultPort(text: string): string {
 /** Where the manager listens; an interface's name stands for its address. @throws AddressRefused */
 export function listenAddress(text: string, interfaces: Interfaces): string {
   const { host, port } = split(text === "" ? "0.0.0.0" : text, "listen address");
-  const ip = host === "" ? "0.0.0.0" : isIP(host) === 0 ? ofInterface(host, interfaces, "listen") : host;
+  const ip = host === "" ? "0.0.0.0" : isIP(host) === 0 ? ofInterface(host, interfaces, "listen", undefined) : host;
   return join(ip, port ?? defaultPort);
 }
 
@@ -82,13 +85,14 @@ export function advertiseAddress(
   otherwise: string | undefined,
   listen: string,
   interfaces: Interfaces,
+  family?: Family,
 ): string {
   const listening = split(listen, "listen address");
   const listenPort = listening.port ?? defaultPort;
   const wanted = text === "" ? (otherwise ?? "") : text;
   if (wanted !== "") {
     const { host, port } = split(wanted, "advertise address");
-    const ip = isIP(host) === 0 ? ofInterface(host, interfaces, "advertise") : host;
+    const ip = isIP(host) === 0 ? ofInterface(host, interfaces, "advertise", family) : host;
     if (ip === "0.0.0.0" || ip === "::") {
       throw new AddressRefused("advertise address must be a non-zero IP address", {
         fix: "Give the address at which the other nodes reach this one",
@@ -102,15 +106,7 @@ export function advertiseAddress(
     return join(ip, port ?? listenPort);
   }
   if (listening.host !== "0.0.0.0" && listening.host !== "::") return join(listening.host, listenPort);
-  return join(chosen(interfaces), listenPort);
-}
-
-/** @param address  plain: where other nodes are to send frames @throws DataPathRefused */
-export function checkFrameAddress(address: string): void {
-  if (!address.includes(":")) return;
-  throw new DataPathRefused(`Cannot send frames between nodes by IPv6, and this node's would go to ${address}`, {
-    fix: "Give --data-path-addr with an IPv4 address of this host, or the interface that has it; the address to advertise may be of IPv6",
-  });
+  return join(chosen(interfaces, family), listenPort);
 }
 
 /** @throws DataPathRefused */
@@ -129,14 +125,17 @@ const takes = {
 
 const isOfLink = (address: string): boolean => /^fe[89ab]/iu.test(address);
 
-function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "advertise"): string {
+function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "advertise", family: Family): string {
   const addresses = interfaces[name];
   if (addresses === undefined) {
     throw new AddressRefused(`${takes[what]}; ${name} is neither an address nor an interface of this host`, {
       fix: `This host has ${Object.keys(interfaces).join(", ")}`,
     });
   }
-  const [only, second] = preferred(addresses.filter(({ address }) => !isOfLink(address)));
+  const [only, second] = preferred(
+    addresses.filter(({ address }) => !isOfLink(address)),
+    family,
+  );
   if (only === undefined) throw new AddressRefused(`interface ${name} has no address`, { fix: "Give an address" });
   if (second !== undefined) {
     throw new AddressRefused(
@@ -147,22 +146,23 @@ function ofInterface(name: string, interfaces: Interfaces, what: "listen" | "adv
   return canonical(only.address);
 }
 
-/** Of one family: IPv4, if there is any of it. */
-function preferred<A extends { readonly family: string }>(addresses: readonly A[]): readonly A[] {
-  const v4 = addresses.filter(({ family }) => family === "IPv4");
-  return v4.length > 0 ? v4 : addresses;
+/** Of one family: the one that is wanted, if there is any of it. */
+function preferred<A extends { readonly family: string }>(addresses: readonly A[], family: Family): readonly A[] {
+  const [v4, v6] = ["IPv4", "IPv6"].map((one) => addresses.filter((address) => address.family === one));
+  const [first = [], second = []] = family === "IPv6" ? [v6, v4] : [v4, v6];
+  return first.length > 0 ? first : second;
 }
 
 /** The only address of the only interface that has one. Interfaces of containers and tunnels do not count. */
-function chosen(interfaces: Interfaces): string {
+function chosen(interfaces: Interfaces, family: Family): string {
   const found: { name: string; address: string; family: string }[] = [];
   for (const [name, addresses] of Object.entries(interfaces)) {
     if (/^(docker|br-|veth|virbr|skep|vx-|gw)/u.test(name)) continue;
-    for (const { address, family, internal } of addresses ?? []) {
-      if (!internal && !isOfLink(address)) found.push({ name, address, family });
+    for (const { address, family: of, internal } of addresses ?? []) {
+      if (!internal && !isOfLink(address)) found.push({ name, address, family: of });
     }
   }
-  const [only, second] = preferred(found);
+  const [only, second] = preferred(found, family);
   const fix = "Specify one with --advertise-addr";
   if (only === undefined) throw new AddressRefused("could not find the system's IP address", { fix });
   if (second !== undefined) {

@@ -5,11 +5,24 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
-import { Authority } from "../lib/pki/index.ts";
+import {
+  Authority,
+  createAuthority,
+  createRequest,
+  digestOfRoot,
+  generatePrivateKey,
+  makeJoinToken,
+  TlsIdentity,
+} from "../lib/pki/index.ts";
+import { hostOf } from "../lib/pure/address.ts";
+import { ClusterError } from "../lib/pure/errors.ts";
 import { Random } from "../lib/pure/prng.ts";
+import { RpcServer } from "../lib/rpc/index.ts";
 import { createLogger, silentLogger, VirtualClock, type Logger } from "../lib/runtime/index.ts";
 import type { Bootstrap } from "../manager/ca/index.ts";
+import { caMethods } from "../proto/ca-methods.ts";
 import { skep } from "../proto/index.ts";
+import type { Interfaces } from "./addresses.ts";
 import { frameAddressIn, IdentityFolder, type SwarmIdentity } from "./identity/index.ts";
 import {
   AlreadyInSwarm,
@@ -23,14 +36,25 @@ import {
 } from "./membership.ts";
 
 const never = new AbortController().signal;
+const v4 = { address: "10.0.0.5", family: "IPv4", internal: false };
+const v6 = { address: "fd00::5", family: "IPv6", internal: false };
 
 /** A node whose manager is a program that says what `manager` prints, and whose agent does nothing. */
 function node(
   t: TestContext,
   manager: string,
   cluster = false,
-  managerUser?: { readonly uid: number; readonly gid: number },
-  logger: Logger = silentLogger,
+  {
+    managerUser,
+    logger = silentLogger,
+    interfaces = { eth0: [v4] },
+    joined = (): Promise<void> => Promise.resolve(),
+  }: {
+    readonly managerUser?: { readonly uid: number; readonly gid: number };
+    readonly logger?: Logger;
+    readonly interfaces?: Interfaces;
+    readonly joined?: (signal: AbortSignal) => Promise<void>;
+  } = {},
 ): { swarm: Membership; clock: VirtualClock; entered: Promise<SwarmIdentity>; served: Promise<void>; folder: string } {
   const folder = mkdtempSync(join(tmpdir(), "skep-membership-"));
   const clock = new VirtualClock();
@@ -41,14 +65,14 @@ function node(
     execRoot: folder,
     defaultAdvertiseAddr: undefined,
     hostname: "node",
-    interfaces: () => ({ eth0: [{ address: "10.0.0.5", family: "IPv4", internal: false }] }),
+    interfaces: () => interfaces,
     managerCommand: [process.execPath, "-e", manager, "--"],
     managerUser,
     managerArgs: [],
     openAgent: (identity) => {
       entered.resolve(identity);
       const done = (): Promise<void> => Promise.resolve();
-      return { start: () => {}, look: served.resolve, joined: done, abandon: done, [Symbol.asyncDispose]: done };
+      return { start: () => {}, look: served.resolve, joined, abandon: done, [Symbol.asyncDispose]: done };
     },
     clusterExists: () => Promise.resolve(cluster),
     countManagers: () => Promise.resolve(3),
@@ -114,15 +138,11 @@ test("a node in a swarm is not let into another, and a manager leaves only by fo
   assert.equal(swarm.state().state, "inactive");
 });
 
-test("a node whose frames would go by IPv6 enters no swarm; advertised by IPv6 it does, with frames by IPv4", async (t) => {
+const six = { ...request, advertiseAddr: "fd00::5" };
+
+test("frames go where a node is advertised, by IPv6 too, or where it says otherwise, and that is kept", async (t) => {
   const { swarm, entered, folder } = node(t, serves, true);
-  const six = { ...request, advertiseAddr: "fd00::5" };
-  const joining = { ...six, remoteAddrs: ["[fd00::1]:2377"], joinToken: "" };
-  const refused = { code: "DATA_PATH_REFUSED" };
-  await assert.rejects(swarm.init(six, never), refused);
-  await assert.rejects(swarm.init({ ...request, dataPathAddr: "fd00::5" }, never), refused);
-  await assert.rejects(swarm.join(joining, never), refused);
-  await assert.rejects(swarm.init({ ...request, dataPathPort: 7777 }, never), refused);
+  await assert.rejects(swarm.init({ ...request, dataPathPort: 7777 }, never), { code: "DATA_PATH_REFUSED" });
   assert.equal(swarm.state().state, "inactive");
   await swarm.init({ ...six, dataPathAddr: "eth0" }, never);
   const { settings } = await entered;
@@ -143,6 +163,105 @@ test("a node whose frames would go by IPv6 enters no swarm; advertised by IPv6 i
   assert.equal(swarm.state().nodeAddr, "fd00::5");
 });
 
+test("a cluster's first manager is told where its frames go", async (t) => {
+  const { swarm, folder } = node(t, keepsSecrets, true);
+  await swarm.init({ ...six, dataPathAddr: "" }, never);
+  const { bootstrap } = JSON.parse(readFileSync(join(folder, "swarm/secrets"), "utf8")) as { bootstrap: Bootstrap };
+  assert.deepEqual([bootstrap.advertise, bootstrap.frameAddr], ["[fd00::5]:2377", "fd00::5"]);
+});
+
+class OtherFamily extends ClusterError {
+  readonly code = "DATA_PATH_FAMILY";
+}
+
+/** A manager of a cluster whose frames go by IPv6: it lets in whose frames do so, too. */
+async function clusterBy6(t: TestContext): Promise<{
+  readonly address: string;
+  readonly token: string;
+  readonly asked: { readonly advertised: string; readonly frames: string }[];
+}> {
+  const clusterId = "c".repeat(25);
+  const root = await createAuthority(clusterId, Date.now());
+  const authority = new Authority(root);
+  const issue = (csr: string, role: "manager" | "worker"): Promise<string> => {
+    const memberId = role === "manager" ? 7 : undefined;
+    return authority.issue(csr, { nodeId: role[0]!.repeat(25), clusterId, role, memberId }, { nowMs: Date.now() });
+  };
+  const privateKeyPem = await generatePrivateKey();
+  const certificatePem = await issue(await createRequest(privateKeyPem), "manager");
+  const tls = new TlsIdentity({ certificatePem, privateKeyPem, rootsPem: root.certificatePem });
+  const server = new RpcServer({ tls, wallMs: () => Date.now(), onBug: () => undefined });
+  t.after(() => server[Symbol.asyncDispose]());
+  const asked: { advertised: string; frames: string }[] = [];
+  server.unary(caMethods.getRoot, () => Promise.resolve({ certificate: root.certificatePem }));
+  server.unary(caMethods.join, async ({ addr, csr, description }) => {
+    const advertised = addr ?? "";
+    const frames = description?.network?.dataPathAddr || hostOf(advertised);
+    asked.push({ advertised, frames });
+    if (!frames.includes(":")) {
+      throw new OtherFamily(`frames would go to ${frames}`, { fix: "Join with --data-path-addr and an IPv6 address" });
+    }
+    const certificate = await issue(csr ?? "", "worker");
+    return { certificate, root: root.certificatePem, nodeId: "w".repeat(25), managerAddrs: [] };
+  });
+  const port = await server.listen("127.0.0.1:0");
+  const token = makeJoinToken(digestOfRoot(root.certificatePem), (count) => new Uint8Array(count).fill(3));
+  return { address: `127.0.0.1:${port}`, token, asked };
+}
+
+test("who says nothing of addresses joins with those of the family that the cluster's frames go by", async (t) => {
+  const { address, token, asked } = await clusterBy6(t);
+  const { swarm, entered } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  await swarm.join({ ...request, remoteAddrs: [address], joinToken: token }, never);
+  assert.deepEqual(asked, [
+    { advertised: "10.0.0.5:2377", frames: "10.0.0.5" },
+    { advertised: "[fd00::5]:2377", frames: "fd00::5" },
+  ]);
+  assert.equal(swarm.state().state, "active");
+  const { settings } = await entered;
+  assert.deepEqual([settings.advertiseAddr, frameAddressIn(settings)], ["[fd00::5]:2377", "fd00::5"]);
+});
+
+test("a join that is not done in 20 s says so, and goes on", async (t) => {
+  const { address, token } = await clusterBy6(t);
+  const joined = async (signal: AbortSignal): Promise<void> => {
+    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    throw signal.reason;
+  };
+  const { swarm, clock, entered } = node(t, serves, true, { interfaces: { eth0: [v6] }, joined });
+  const join = swarm.join({ ...request, remoteAddrs: [address], joinToken: token }, never);
+  const refused = assert.rejects(join, { code: "JOIN_TIMED_OUT" });
+  await entered;
+  clock.advance(20_000);
+  await refused;
+  assert.equal(swarm.state().state, "pending");
+});
+
+test("an interface named for frames stands for its address of the cluster's family, beside what is advertised", async (t) => {
+  const { address, token, asked } = await clusterBy6(t);
+  const { swarm } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  const named = { ...request, advertiseAddr: "10.0.0.5", dataPathAddr: "eth0" };
+  await swarm.join({ ...named, remoteAddrs: [address], joinToken: token }, never);
+  assert.deepEqual(asked.at(-1), { advertised: "10.0.0.5:2377", frames: "fd00::5" });
+});
+
+test("who has no address of the cluster's family, several, or has named another, is told by the manager what to do", async (t) => {
+  const { address, token, asked } = await clusterBy6(t);
+  const refused = { code: "DATA_PATH_FAMILY", message: /10\.0\.0\.5/, fix: /--data-path-addr and an IPv6 address/ };
+  const wish = { ...request, remoteAddrs: [address], joinToken: token };
+  for (const [interfaces, more] of [
+    [{ eth0: [v4] }, {}],
+    [{ eth0: [v4, v6, { ...v6, address: "fd00::6" }] }, {}],
+    [{ eth0: [v4, v6] }, { advertiseAddr: "10.0.0.5" }],
+    [{ eth0: [v4, v6] }, { dataPathAddr: "10.0.0.5" }],
+  ] as const) {
+    const { swarm } = node(t, serves, true, { interfaces });
+    await assert.rejects(swarm.join({ ...wish, ...more }, never), refused);
+    assert.equal(swarm.state().state, "inactive");
+  }
+  assert.equal(asked.length, 4, "nobody asks again with what would be refused again");
+});
+
 const nobody = { uid: 65_534, gid: 65_534 };
 
 /** Why no program can be run here as somebody without rights, or false. */
@@ -158,7 +277,7 @@ test(
   async (t) => {
     const backsUp = `const at = process.argv.indexOf("--backups");
       if (at < 0) { ${serves} } else require("node:fs").mkdirSync(process.argv[at + 1] + "/kept");`;
-    const { swarm, folder } = node(t, backsUp, true, nobody);
+    const { swarm, folder } = node(t, backsUp, true, { managerUser: nobody });
     chmodSync(folder, 0o711);
     await swarm.init(request, never);
     await swarm.init({ ...request, forceNewCluster: true }, never);
@@ -183,7 +302,7 @@ test(
     const failed = Promise.withResolvers<string>();
     const write = (line: string): void => failed.resolve(line);
     const logger = createLogger({ level: "error", destination: { write } });
-    const { swarm, clock, entered, served, folder } = node(t, keepsSecrets, true, undefined, logger);
+    const { swarm, clock, entered, served, folder } = node(t, keepsSecrets, true, { logger });
     await swarm.init(request, never);
     const identity = await entered;
     await served;

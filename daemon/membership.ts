@@ -15,15 +15,25 @@ import type { skep } from "../proto/index.ts";
 import type { InitRequest, JoinRequest, Swarm, SwarmState } from "../api/ports.ts";
 import {
   advertiseAddress,
-  checkFrameAddress,
   checkFramePort,
   listenAddress,
   listenFor,
   withDefaultPort,
+  type Family,
   type Interfaces,
 } from "./addresses.ts";
-import { found, IdentityFolder, join, Renewer, SwarmIdentity, type SwarmSettings } from "./identity/index.ts";
+import {
+  found,
+  frameAddressIn,
+  IdentityFolder,
+  join,
+  Renewer,
+  SwarmIdentity,
+  type SwarmSettings,
+} from "./identity/index.ts";
 import { ManagerChild, ManagerFailed, runManagerCommand } from "./manager-child.ts";
+
+type Addresses = Pick<InitRequest, "listenAddr" | "advertiseAddr" | "dataPathAddr">;
 
 export class AlreadyInSwarm extends ClusterError {
   readonly code = "ALREADY_IN_SWARM";
@@ -226,7 +236,6 @@ export class Membership implements Swarm, AsyncDisposable {
       if (request.forceNewCluster) return this.#forceNewCluster(request, signal);
       if (this.#phase !== "inactive") throw new AlreadyInSwarm();
       const settings = this.#settingsOf(request);
-      checkFrameAddress(settings.frameAddr);
       checkFramePort(request.dataPathPort);
       this.#wipeManager();
       const { clock, hostname } = this.#options;
@@ -267,7 +276,6 @@ export class Membership implements Swarm, AsyncDisposable {
       if (this.#phase !== "inactive") throw new AlreadyInSwarm();
       const { clock } = this.#options;
       const settings = this.#settingsOf(request);
-      checkFrameAddress(settings.frameAddr);
       this.#wipeManager();
       this.#phase = "pending";
       const limit = deadline(clock, enterMs, signal, () => new JoinTimedOut());
@@ -283,7 +291,10 @@ export class Membership implements Swarm, AsyncDisposable {
             description: await this.#options.describe(),
             clock,
           };
-          identity = await join(about, limit.signal);
+          identity = await join(about, limit.signal).catch((error: unknown) => {
+            const otherwise = this.#settingsOfOtherFamily(error, request, settings);
+            return join({ ...about, settings: otherwise }, limit.signal);
+          });
         } catch (error) {
           this.#phase = "inactive";
           throw error;
@@ -593,7 +604,8 @@ export class Membership implements Swarm, AsyncDisposable {
     // Other nodes go on sending frames to where they did, unless that is asked for, too.
     const isKept = request.dataPathAddr === "" && before.frameAddr !== undefined;
     const wanted = isKept ? { ...request, dataPathAddr: before.dataPathAddr } : request;
-    const settings = asked ? this.#settingsOf(wanted) : before;
+    const family = frameAddressIn(before).includes(":") ? "IPv6" : undefined;
+    const settings = asked ? this.#settingsOf(wanted, family) : before;
     const child = this.#child;
     this.#child = undefined;
     this.#closeChannel();
@@ -637,17 +649,34 @@ export class Membership implements Swarm, AsyncDisposable {
     }
   }
 
-  #settingsOf(request: Pick<InitRequest, "listenAddr" | "advertiseAddr" | "dataPathAddr">): Required<SwarmSettings> {
+  #settingsOf(request: Addresses, family?: Family): Required<SwarmSettings> {
     const interfaces = this.#options.interfaces();
-    const listenAddr = listenAddress(request.listenAddr, interfaces);
+    const listen = listenAddress(request.listenAddr, interfaces);
     const { defaultAdvertiseAddr } = this.#options;
-    const advertiseAddr = advertiseAddress(request.advertiseAddr, defaultAdvertiseAddr, listenAddr, interfaces);
+    const advertiseAddr = advertiseAddress(request.advertiseAddr, defaultAdvertiseAddr, listen, interfaces, family);
     const dataPathAddr =
       request.dataPathAddr === ""
         ? ""
-        : hostOf(advertiseAddress(request.dataPathAddr, undefined, listenAddr, interfaces));
+        : hostOf(advertiseAddress(request.dataPathAddr, undefined, listen, interfaces, family));
     const frameAddr = dataPathAddr === "" ? hostOf(advertiseAddr) : dataPathAddr;
-    return { listenAddr: listenFor(advertiseAddr, listenAddr), advertiseAddr, dataPathAddr, frameAddr };
+    return { listenAddr: listenFor(advertiseAddr, listen), advertiseAddr, dataPathAddr, frameAddr };
+  }
+
+  /**
+   * What the user left open was chosen of the family that the cluster's frames do not go by, and this host has the other one.
+   * @throws the error, if it is not that
+   */
+  #settingsOfOtherFamily(error: unknown, request: Addresses, settings: SwarmSettings): SwarmSettings {
+    if (!(error instanceof ClusterError) || error.code !== "DATA_PATH_FAMILY") throw error;
+    const is6 = frameAddressIn(settings).includes(":");
+    let otherwise: SwarmSettings | undefined;
+    try {
+      otherwise = this.#settingsOf(request, is6 ? "IPv4" : "IPv6");
+    } catch {
+      throw error; // there are several of the other family: what the manager said tells what to do
+    }
+    if (frameAddressIn(otherwise).includes(":") === is6) throw error;
+    return otherwise;
   }
 
   #childFailure(): string {

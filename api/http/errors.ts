@@ -107,6 +107,7 @@ const statuses: ReadonlyMap<string, number> = new Map([
   ["PLUGIN_NOT_FOUND", 404],
   // this node in a swarm
   ["DATA_PATH_REFUSED", 400],
+  ["DATA_PATH_FAMILY", 400],
   ["NOT_IN_SWARM", 503],
   ["NOT_A_SWARM_MANAGER", 503],
   ["SWARM_LOCKED", 503],

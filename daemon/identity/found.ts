@@ -13,7 +13,7 @@ import {
 import type { Clock } from "../../lib/runtime/index.ts";
 import type { Bootstrap } from "../../manager/ca/index.ts";
 import { nodeLifeOf, skep } from "../../proto/index.ts";
-import type { IdentityFolder, SwarmSettings } from "./folder.ts";
+import { frameAddressIn, type IdentityFolder, type SwarmSettings } from "./folder.ts";
 import { SwarmIdentity } from "./identity.ts";
 
 export interface FoundOptions {
@@ -78,6 +78,7 @@ export async function found(options: FoundOptions): Promise<Founded> {
       subnetSize: options.subnetSize,
       dataPathPort: options.dataPathPort,
       advertise: settings.advertiseAddr,
+      frameAddr: frameAddressIn(settings),
       hostname: options.hostname,
       availability: options.availability,
     },

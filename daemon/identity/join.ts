@@ -8,13 +8,14 @@ import {
   readJoinToken,
   type JoinToken,
 } from "../../lib/pki/index.ts";
+import { hostOf } from "../../lib/pure/address.ts";
 import { ClusterError } from "../../lib/pure/errors.ts";
 import { Channel } from "../../lib/rpc/index.ts";
 import { sleep, type Clock } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
 import { skep } from "../../proto/index.ts";
 import { JoinAddressMissing, JoinAnswerInvalid, JoinRootMismatch, JoinUnreachable } from "./errors.ts";
-import type { IdentityFolder, State, SwarmSettings } from "./folder.ts";
+import { frameAddressIn, type IdentityFolder, type State, type SwarmSettings } from "./folder.ts";
 import { SwarmIdentity } from "./identity.ts";
 
 export interface JoinOptions {
@@ -50,6 +51,7 @@ const final = new Set([
   "JOIN_TOKEN_OF_ANOTHER_CLUSTER",
   "JOIN_TOO_OFTEN",
   "JOIN_REQUEST_INVALID",
+  "DATA_PATH_FAMILY",
   "CERTIFICATE_REQUEST_INVALID",
   "NODE_REVOKED",
 ]);
@@ -116,13 +118,19 @@ async function ask(
       csr,
       availability: availabilities[options.availability],
       addr: options.settings.advertiseAddr,
-      description: options.description,
+      description: describe(options),
     };
     const response = await channel.call(caMethods.join, request, { timeoutMs: callMs, signal });
     return check(response, address, token, stranger.clusterId);
   } finally {
     channel[Symbol.dispose]();
   }
+}
+
+/** Managers have to know before they let it in whether frames of the others can go to it. */
+function describe({ description, settings }: JoinOptions): skep.objects.NodeDescription.$Properties {
+  const dataPathAddr = frameAddressIn(settings);
+  return dataPathAddr === hostOf(settings.advertiseAddr) ? description : { ...description, network: { dataPathAddr } };
 }
 
 /** Anybody may answer this; the digest tells whether it is the cluster's root. */

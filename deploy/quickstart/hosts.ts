@@ -22,6 +22,8 @@ export interface Site {
   readonly name: string;
   /** The first three bytes of the hosts' addresses. */
   readonly subnet: string;
+  /** Of IPv6, with `::` at its end: then the hosts have addresses of it and none of IPv4. */
+  readonly only6?: string;
   /** Node and the sources or the bundle: what `skepd` is. */
   readonly skepd: readonly [string, ...string[]];
   readonly env?: Readonly<Record<string, string>>;
@@ -40,12 +42,17 @@ export class Host {
   constructor(site: Site, number: number) {
     this.site = site;
     this.name = `host${number}`;
-    this.address = `${site.subnet}.${10 + number}`;
+    this.address = addressIn(site, 10 + number);
     this.namespace = `${site.name}-${number}`;
     this.dataRoot = `/var/lib/${site.name}/${this.name}`;
     this.execRoot = `/run/${site.name}/${this.name}`;
     this.cgroup = `/${site.name}/${this.name}`;
     this.logFile = `/var/lib/${site.name}/${this.name}.log`;
+  }
+
+  /** Of its manager. */
+  get endpoint(): string {
+    return `${this.address.includes(":") ? `[${this.address}]` : this.address}:2377`;
   }
 
   get socket(): string {
@@ -152,6 +159,13 @@ export class Host {
   }
 }
 
+const addressIn = ({ subnet, only6 }: Site, last: number): string =>
+  only6 === undefined ? `${subnet}.${last}` : `${only6}${last}`;
+
+/** As arguments of `ip address add`: nobody has to wait until it is known that no other host has it. */
+const addressed = (address: string): string[] =>
+  address.includes(":") ? [`${address}/64`, "nodad"] : [`${address}/24`];
+
 /** Makes the switch and the hosts; what is there already is used. */
 export function build(site: Site, count: number): Host[] {
   const hosts = Array.from({ length: count }, (_, at) => new Host(site, at + 1));
@@ -169,7 +183,7 @@ export function build(site: Site, count: number): Host[] {
     run(["ip", "-n", switchName, "link", "add", host.name, "type", "veth", ...peer]);
     run(["ip", "-n", switchName, "link", "set", host.name, "master", "br0", "up"]);
     run(["ip", "-n", host.namespace, "link", "set", "lo", "up"]);
-    run(["ip", "-n", host.namespace, "address", "add", `${host.address}/24`, "dev", "eth0"]);
+    run(["ip", "-n", host.namespace, "address", "add", ...addressed(host.address), "dev", "eth0"]);
     run(["ip", "-n", host.namespace, "link", "set", "eth0", "up"]);
   }
   return hosts;
@@ -182,14 +196,14 @@ export interface Outsider {
 }
 
 export function buildOutsider(site: Site): Outsider {
-  const outsider = { address: `${site.subnet}.200`, namespace: `${site.name}-client` };
+  const outsider = { address: addressIn(site, 200), namespace: `${site.name}-client` };
   if (namespaces().has(outsider.namespace)) return outsider;
   const { address, namespace } = outsider;
   run(["ip", "netns", "add", namespace]);
   const peer = ["peer", "name", "eth0", "netns", namespace];
   run(["ip", "-n", `${site.name}-sw`, "link", "add", "client", "type", "veth", ...peer]);
   run(["ip", "-n", `${site.name}-sw`, "link", "set", "client", "master", "br0", "up"]);
-  run(["ip", "-n", namespace, "address", "add", `${address}/24`, "dev", "eth0"]);
+  run(["ip", "-n", namespace, "address", "add", ...addressed(address), "dev", "eth0"]);
   run(["ip", "-n", namespace, "link", "set", "eth0", "up"]);
   return outsider;
 }

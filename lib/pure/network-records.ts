@@ -8,7 +8,7 @@ export interface PeerRecord {
   readonly nodeId: string;
   /** 1 to 4095; MAC, link address, mark, zone and block of gateway addresses follow from it (lib/pure/node-number.ts). */
   readonly number: number;
-  /** Where its VXLAN frames go. */
+  /** Where its VXLAN frames go: plain, of IPv4 or of IPv6, the same for all nodes of a cluster. */
   readonly addr: string;
   /** Of its underlay; 0: not told, 1500. */
   readonly mtu: number;
@@ -16,6 +16,8 @@ export interface PeerRecord {
   readonly publicKey: string;
   /** Plain: its host's own of IPv6, by which the mesh knows what comes from it; left out: none are told. */
   readonly addresses6?: readonly string[];
+  /** The same of IPv4, if `addr` is one of IPv6. */
+  readonly addresses4?: readonly string[];
 }
 
 /** A task on a network, from ASSIGNED until it has ended. Key: `networkId/taskId`. */

@@ -3,11 +3,10 @@
  * cannot be had carries the reason, and is asked for again as soon as something is given back.
  */
 import type { Clock, Logger, Timer } from "../../lib/runtime/index.ts";
-import { asksForNothing, needsEndpoint, skep } from "../../proto/index.ts";
+import { asksForNothing, frameAddressOf, needsEndpoint, skep } from "../../proto/index.ts";
 import {
   follow,
   inSlices,
-  networkedTasks,
   Backpressure,
   Conflict,
   EntryTooLarge,
@@ -653,7 +652,10 @@ export class Allocator {
         if (tx.first("network", "name", name) === undefined)
           tx.create("network", { id: newId(), spec: { name, driver: { name: driver }, scope: "local" } });
       if (isFounding && tx.first("network", "name", "ingress") === undefined)
-        tx.create("network", { id: newId(), spec: ingressSpec });
+        tx.create("network", {
+          id: newId(),
+          spec: { ...ingressSpec, ...(carriedBy6(view) ? { enableIpv6: true } : {}) },
+        });
     };
     this.#commit("networks that every cluster has", [], write, () => (this.#predefinedDue = true));
   }
@@ -668,12 +670,21 @@ export class Allocator {
   }
 }
 
+/** One that is in several networks comes as often. */
+function* networkedTasks(view: View<ClusterSchema>): IterableIterator<Task> {
+  for (const networkId of view.keys("task", "network")) yield* view.find("task", "network", networkId);
+}
+
 const ingressSpec: skep.objects.NetworkSpec.$Properties = {
   name: "ingress",
   driver: { name: "overlay" },
   ingress: true,
   scope: "swarm",
 };
+
+/** Who asks for published ports of hosts that reach each other by IPv6 may have nothing else. */
+const carriedBy6 = (view: View<ClusterSchema>): boolean =>
+  [...view.list("node")].some((node) => frameAddressOf(node)?.includes(":") === true);
 
 function move(from: Set<string>, to: Set<string>): void {
   for (const id of from) to.add(id);

@@ -20,6 +20,8 @@ export interface Bootstrap {
   readonly dataPathPort: number;
   /** HOST:PORT */
   readonly advertise: string;
+  /** Where other nodes send its frames, plain; left out: where it is advertised. */
+  readonly frameAddr?: string;
   readonly hostname: string;
   readonly availability: "active" | "pause" | "drain";
 }
@@ -45,7 +47,8 @@ export function readBootstrap(value: unknown): Bootstrap {
   for (const name of ["memberId", "subnetSize", "dataPathPort"] as const) {
     if (!Number.isSafeInteger(given[name])) throw new BootstrapInvalid(`${name} is not a whole number`);
   }
-  const { defaultAddrPool, availability } = given;
+  const { defaultAddrPool, availability, frameAddr } = given;
+  if (frameAddr !== undefined && typeof frameAddr !== "string") throw new BootstrapInvalid("frameAddr is no text");
   if (!Array.isArray(defaultAddrPool) || !defaultAddrPool.every((pool) => typeof pool === "string"))
     throw new BootstrapInvalid("defaultAddrPool is not a list of texts");
   if (availability !== "active" && availability !== "pause" && availability !== "drain")
@@ -117,7 +120,8 @@ function createCluster(
 ): void {
   if (theCluster(tx) !== undefined) return;
   const spec = specOf(bootstrap);
-  const { clusterId, nodeId, advertise } = bootstrap;
+  const { clusterId, nodeId, advertise, hostname } = bootstrap;
+  const dataPathAddr = bootstrap.frameAddr ?? hostOf(advertise);
   tx.create("cluster", {
     id: clusterId,
     spec,
@@ -137,7 +141,8 @@ function createCluster(
     id: nodeId,
     spec: { role: NodeRole.MANAGER, availability: availabilities[bootstrap.availability] },
     role: NodeRole.MANAGER,
-    description: { hostname: bootstrap.hostname },
+    // Where it is the one that is advertised, its status says it.
+    description: { hostname, ...(dataPathAddr === hostOf(advertise) ? {} : { network: { dataPathAddr } }) },
     status: { state: NodeState.NODE_UNKNOWN, addr: hostOf(advertise) },
     managerStatus: {
       leader: true,

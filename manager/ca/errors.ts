@@ -53,6 +53,21 @@ export class JoinRequestInvalid extends ClusterError {
   }
 }
 
+/** A VXLAN link has one family of IP, so all nodes of a cluster have: no network would ever lead to this one. */
+export class DataPathFamily extends ClusterError {
+  readonly code = "DATA_PATH_FAMILY";
+  /** @param ours,theirs  where frames of the cluster's node and of the one that joins go */
+  constructor(ours: string, theirs: string) {
+    const family = ours.includes(":") ? "IPv6" : "IPv4";
+    super(
+      `Cannot admit the node: frames between nodes of this cluster go by ${family} (to ${ours}, say), and to this node they would go to ${theirs}`,
+      {
+        fix: `Join with --data-path-addr and an ${family} address of the host, or the name of the interface that has it; the address to advertise may be of either family`,
+      },
+    );
+  }
+}
+
 /** A node whose certificate is genuine, and which the cluster has removed. */
 export class NodeRevoked extends ClusterError {
   readonly code = "NODE_REVOKED";

@@ -19,11 +19,12 @@ import { newMemberId, type RandomBytes } from "../../lib/pure/id.ts";
 import type { CallContext, RpcServer, UnaryMethod } from "../../lib/rpc/index.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
-import { certificateRole, nodeLifeOf, skep, trustedRoots } from "../../proto/index.ts";
-import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx } from "../store/index.ts";
+import { certificateRole, frameAddressOf, nodeLifeOf, skep, trustedRoots } from "../../proto/index.ts";
+import { isRevoked, theCluster, type ClusterSchema, type Store, type Tx, type View } from "../store/index.ts";
 import { WrongTokens } from "./core/index.ts";
 import {
   CaNotReady,
+  DataPathFamily,
   JoinRequestInvalid,
   JoinTokenOfAnotherCluster,
   JoinTokenWrong,
@@ -156,8 +157,9 @@ export class AuthorityService {
       known === undefined
         ? { nodeId, clusterId: cluster.id, role, memberId: role === "manager" ? newMemberId(random) : undefined }
         : identityOf(cluster.id, known, random);
-    const issued = await this.#issue(cluster, csr, identity);
     const addr = request.addr ? hostOf(request.addr) : caller;
+    if (known === undefined) checkDataPath(request, addr, store.current());
+    const issued = await this.#issue(cluster, csr, identity);
     await store.update(
       (tx) => {
         const now = tx.get("node", nodeId);
@@ -275,6 +277,27 @@ function checkRequest({ addr, description, availability }: skep.ca.IJoinRequest,
     throw new JoinRequestInvalid("its description is too long");
   if (availability != null && !(availability in NodeAvailability))
     throw new JoinRequestInvalid("its availability is unknown");
+}
+
+/** @throws DataPathFamily */
+function checkDataPath({ description }: skep.ca.IJoinRequest, addr: string, view: View<ClusterSchema>): void {
+  const theirs = frameAddressOf({ description: description ?? null, status: { addr } });
+  const ours = frameAddressOfCluster(view);
+  if (theirs === undefined || ours === undefined) return;
+  if (theirs.includes(":") !== ours.includes(":")) throw new DataPathFamily(ours, theirs);
+}
+
+/**
+ * Where the frames of a node of the cluster go, that others may be compared with: of one that carries networks, a manager if
+ * there is one; as long as there is none, of the manager that is advertised there.
+ */
+function frameAddressOfCluster(view: View<ClusterSchema>): string | undefined {
+  const managers = [...view.find("node", "role", String(NodeRole.MANAGER))].sort((a, b) => a.number - b.number);
+  const address = (node: Node | undefined): string | undefined =>
+    node === undefined ? undefined : frameAddressOf(node);
+  const carries = (node: Node): boolean => node.description?.network != null && address(node) !== undefined;
+  const found = managers.find(carries) ?? [...view.list("node")].find(carries);
+  return address(found ?? managers.find((node) => address(node) !== undefined));
 }
 
 function newNode(

@@ -12,7 +12,6 @@ import { sessionMethod, skep, trustedRoots } from "../../proto/index.ts";
 import {
   follow,
   inSlices,
-  networkedTasks,
   supportedLevel,
   theCluster,
   type Change,
@@ -23,7 +22,7 @@ import {
   type Watch,
   type WatchEvent,
 } from "../store/index.ts";
-import { Attachments } from "./attachments.ts";
+import { Attachments, networkedTasks } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,

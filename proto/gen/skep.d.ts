@@ -3237,6 +3237,9 @@ export namespace skep {
             /** NodeNetwork addresses6. */
             addresses6: string[];
 
+            /** NodeNetwork addresses4. */
+            addresses4: string[];
+
             /**
              * Creates a new NodeNetwork instance using the specified properties.
              * @param [properties] Properties to set
@@ -3290,6 +3293,9 @@ export namespace skep {
 
                 /** NodeNetwork addresses6 */
                 addresses6?: (string[]|null);
+
+                /** NodeNetwork addresses4 */
+                addresses4?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -19309,6 +19315,9 @@ export namespace skep {
             /** PeerRecord addresses6. */
             addresses6: string[];
 
+            /** PeerRecord addresses4. */
+            addresses4: string[];
+
             /**
              * Creates a new PeerRecord instance using the specified properties.
              * @param [properties] Properties to set
@@ -19365,6 +19374,9 @@ export namespace skep {
 
                 /** PeerRecord addresses6 */
                 addresses6?: (string[]|null);
+
+                /** PeerRecord addresses4 */
+                addresses4?: (string[]|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

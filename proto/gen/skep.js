@@ -4425,6 +4425,7 @@ export const skep = $root.skep = (() => {
             const NodeNetwork = function (properties) {
                 this.capabilities = [];
                 this.addresses6 = [];
+                this.addresses4 = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -4436,6 +4437,7 @@ export const skep = $root.skep = (() => {
             NodeNetwork.prototype.wireguardPublicKey = $util.newBuffer([]);
             NodeNetwork.prototype.capabilities = $util.emptyArray;
             NodeNetwork.prototype.addresses6 = $util.emptyArray;
+            NodeNetwork.prototype.addresses4 = $util.emptyArray;
 
             NodeNetwork.create = function(properties) {
                 return new NodeNetwork(properties);
@@ -4460,6 +4462,9 @@ export const skep = $root.skep = (() => {
                 if (message.addresses6 != null && message.addresses6.length)
                     for (let i = 0; i < message.addresses6.length; ++i)
                         writer.uint32(42).string(message.addresses6[i]);
+                if (message.addresses4 != null && message.addresses4.length)
+                    for (let i = 0; i < message.addresses4.length; ++i)
+                        writer.uint32(50).string(message.addresses4[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4534,6 +4539,14 @@ export const skep = $root.skep = (() => {
                             if (!(message.addresses6 && message.addresses6.length))
                                 message.addresses6 = [];
                             message.addresses6.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.addresses4 && message.addresses4.length))
+                                message.addresses4 = [];
+                            message.addresses4.push(reader.stringVerify());
                             continue;
                         }
                     }
@@ -26286,6 +26299,7 @@ export const skep = $root.skep = (() => {
 
             const PeerRecord = function (properties) {
                 this.addresses6 = [];
+                this.addresses4 = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -26298,6 +26312,7 @@ export const skep = $root.skep = (() => {
             PeerRecord.prototype.mtu = 0;
             PeerRecord.prototype.publicKey = $util.newBuffer([]);
             PeerRecord.prototype.addresses6 = $util.emptyArray;
+            PeerRecord.prototype.addresses4 = $util.emptyArray;
 
             PeerRecord.create = function(properties) {
                 return new PeerRecord(properties);
@@ -26323,6 +26338,9 @@ export const skep = $root.skep = (() => {
                 if (message.addresses6 != null && message.addresses6.length)
                     for (let i = 0; i < message.addresses6.length; ++i)
                         writer.uint32(50).string(message.addresses6[i]);
+                if (message.addresses4 != null && message.addresses4.length)
+                    for (let i = 0; i < message.addresses4.length; ++i)
+                        writer.uint32(58).string(message.addresses4[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -26407,6 +26425,14 @@ export const skep = $root.skep = (() => {
                             if (!(message.addresses6 && message.addresses6.length))
                                 message.addresses6 = [];
                             message.addresses6.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.addresses4 && message.addresses4.length))
+                                message.addresses4 = [];
+                            message.addresses4.push(reader.stringVerify());
                             continue;
                         }
                     }

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 
+import { gateway6Of } from "../../lib/pure/node-number.ts";
 import type { Host } from "../../deploy/quickstart/hosts.ts";
 import { namespaceOf, type NetworkRig, type Placed } from "./network-rig.ts";
 import { patience, type Question } from "./web.ts";
@@ -46,6 +47,10 @@ export async function wrongPairs(pairs: Pairs): Promise<{ readonly asked: number
   const { rig, networkId, everywhere } = pairs;
   const gateways = new Map(rig.hosts.map((host) => [host, rig.gatewayOf(host, everywhere)]));
   const gateway = (host: Host): string => gateways.get(host) ?? assert.fail();
+  /** What is seen of a gateway address by who is asked at another: addresses of IPv6 follow from those of IPv4. */
+  const as = (gatewayAddress: string, asked: string): string =>
+    asked.includes(":") ? gateway6Of(gatewayAddress) : gatewayAddress;
+  const loopbacks = rig.hosts.some(({ address }) => address.includes(":")) ? ["127.0.0.1", "::1"] : ["127.0.0.1"];
   const addressOf = ({ addresses }: Placed): string => addresses.get(networkId) ?? assert.fail();
   const vipOf = ({ vips }: Placed): string => vips.get(networkId) ?? assert.fail();
   const [first] = everywhere as [Placed];
@@ -54,7 +59,7 @@ export async function wrongPairs(pairs: Pairs): Promise<{ readonly asked: number
   const answered = (backend: Placed, address: string, port: number, seen: string): Expected[] =>
     protocols.map((protocol) => ({
       question: { protocol, address, port },
-      answer: `${backend.name} peer=${seen}:`,
+      answer: `${backend.name} peer=${seen.includes(":") ? `[${seen}]` : seen}:`,
     }));
   const throughMesh = (seen: (entry: Host, backend: Placed) => string): Expected[] =>
     rig.hosts.flatMap((entry) =>
@@ -95,8 +100,12 @@ export async function wrongPairs(pairs: Pairs): Promise<{ readonly asked: number
     ...rig.hosts.map((host) =>
       holds(host.name, namespaceOf(host), [
         // Seen on the host that it came from, by way of another, it would look like the host's own.
-        ...throughMesh((entry, backend) => (backend.host === host && entry !== host ? gateway(entry) : host.address)),
-        ...everywhere.flatMap((backend) => answered(backend, "127.0.0.1", pairs.portOf(backend), gateway(host))),
+        ...throughMesh((entry, backend) =>
+          backend.host === host && entry !== host ? as(gateway(entry), entry.address) : host.address,
+        ),
+        ...everywhere.flatMap((backend) =>
+          loopbacks.flatMap((own) => answered(backend, own, pairs.portOf(backend), as(gateway(host), own))),
+        ),
         ...overlay,
       ]),
     ),
@@ -104,8 +113,8 @@ export async function wrongPairs(pairs: Pairs): Promise<{ readonly asked: number
       holds(asker.name, asker.namespace, [
         ...throughMesh((entry, backend) => {
           // A container has its gateway address on its own host, and is elsewhere seen as that host.
-          if (entry === asker.host) return backend === asker ? gateway(entry) : asker.gateway;
-          return backend.host === asker.host ? gateway(entry) : asker.host.address;
+          if (entry === asker.host) return as(backend === asker ? gateway(entry) : asker.gateway, entry.address);
+          return backend.host === asker.host ? as(gateway(entry), entry.address) : asker.host.address;
         }),
         // Who meets itself behind a service's address sees the network's gateway.
         ...everywhere.flatMap((backend) => [

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
-import { buildOutsider, type Host, type Outsider } from "../../deploy/quickstart/hosts.ts";
+import { buildOutsider, type Host, type Outsider, type Site } from "../../deploy/quickstart/hosts.ts";
 import { askAll, buildProbe, healthcheck, webImage, type Question } from "./web.ts";
 import { ask, World, type TaskShape } from "./world.ts";
 
@@ -69,16 +69,19 @@ export class NetworkRig {
     managers: number,
     workers: number,
     heartbeatSeconds: number,
-    form = (world: World): Promise<void> => world.form(undefined, heartbeatSeconds),
+    {
+      form = (world): Promise<void> => world.form(undefined, heartbeatSeconds),
+      addresses,
+    }: { readonly form?: (world: World) => Promise<void>; readonly addresses?: Pick<Site, "subnet" | "only6"> } = {},
   ): Promise<NetworkRig> {
     const folder = mkdtempSync(join(tmpdir(), `${site}-`));
     const built = buildProbe();
-    const world = await World.open(site, managers, workers);
+    const world = await World.open(site, managers, workers, addresses);
     const rig = new NetworkRig(world, folder);
     writeFileSync(rig.probe, built);
     chmodSync(rig.probe, 0o755);
     await form(world);
-    const image = await webImage("web:1", built);
+    const image = await webImage("web:1", built, addresses?.only6 === undefined ? undefined : "both");
     for (const host of world.hosts) {
       assert.equal((await ask(host, "POST", "/images/load?quiet=1", image)).status, 200);
       rig.#hostOf.set(await world.nodeIdOf(host), host);

@@ -9,7 +9,7 @@ import { imageArchive } from "../../deploy/quickstart/image.ts";
 import type { LoadOutcome } from "../support/load.ts";
 
 /** As servers should: told to end, it takes no new connection and finishes those that it has. */
-const webScript = `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80\n`;
+const webScript = (address: string): string => `#!/bin/sh\nexec /bin/net-probe serve "$(hostname)" 80 ${address}\n`;
 
 /** Static, since the shell's own wget needs libraries that the image has not. */
 export function buildProbe(): Buffer {
@@ -23,12 +23,13 @@ export function buildProbe(): Buffer {
   }
 }
 
-export function webImage(name: string, probe: Buffer): Promise<Buffer> {
+/** @param address  at which it serves; "both": of IPv4 and of IPv6 */
+export function webImage(name: string, probe: Buffer, address = "0.0.0.0"): Promise<Buffer> {
   return imageArchive({
     name,
     command: ["/bin/web"],
     labels: {},
-    files: { "/bin/web": webScript, "/bin/net-probe": probe },
+    files: { "/bin/web": webScript(address), "/bin/net-probe": probe },
     platform: process.arch === "arm64" ? "arm64" : "amd64",
   });
 }

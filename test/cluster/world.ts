@@ -108,10 +108,15 @@ export class World {
   }
 
   /** Hosts with their daemons, in no swarm yet. */
-  static async open(name: string, managers: number, workers: number): Promise<World> {
+  static async open(
+    name: string,
+    managers: number,
+    workers: number,
+    network: Pick<Site, "subnet" | "only6"> = { subnet: "10.78.0" },
+  ): Promise<World> {
     const site: Site = {
       name,
-      subnet: "10.78.0",
+      ...network,
       skepd: [process.execPath, join(root, "daemon/main.ts")],
       env: { NODE_COMPILE_CACHE: join(root, "build/compile-cache") },
     };
@@ -153,7 +158,7 @@ export class World {
     const { status, body } = await ask(host, "POST", "/swarm/join", {
       ListenAddr: "0.0.0.0:2377",
       AdvertiseAddr: host.address,
-      RemoteAddrs: this.managers.filter((manager) => manager !== host).map(({ address }) => `${address}:2377`),
+      RemoteAddrs: this.managers.filter((manager) => manager !== host).map(({ endpoint }) => endpoint),
       JoinToken: token,
     });
     assert.equal(status, 200, JSON.stringify(body));

@@ -2,7 +2,14 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { digestOfRoot, makeJoinToken, nodeIdOf, TlsIdentity } from "../../lib/pki/index.ts";
+import {
+  createRequest,
+  digestOfRoot,
+  generatePrivateKey,
+  makeJoinToken,
+  nodeIdOf,
+  TlsIdentity,
+} from "../../lib/pki/index.ts";
 import { RpcServer } from "../../lib/rpc/index.ts";
 import { readBootstrap } from "../../manager/ca/index.ts";
 import { caMethods } from "../../proto/ca-methods.ts";
@@ -115,6 +122,38 @@ test("tokens that are wrong, of another cluster, cut short or rotated are refuse
   await swarm.join("w4", { token: swarm.tokens().worker });
 });
 
+test("a node is let in if frames of the cluster's nodes can go to it: all have one family of IP for them", async () => {
+  const { worker: token } = swarm.tokens();
+  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(10_000) };
+  const channel = swarm.node("w1").channel(swarm.first.address);
+  const ask = async (addr: string, dataPathAddr = ""): Promise<string> => {
+    const csr = await createRequest(await generatePrivateKey());
+    const description = { hostname: "h", ...(dataPathAddr === "" ? {} : { network: { dataPathAddr } }) };
+    return (await channel.call(caMethods.join, { token, csr, addr, description }, call)).nodeId ?? "";
+  };
+  const refused = { code: "DATA_PATH_FAMILY", message: /go by IPv4 \(to 127\.0\.0\.1, say\)/, fix: /an IPv4 address/ };
+  await assert.rejects(ask("[fd00::5]:2377"), refused);
+  await assert.rejects(ask("192.0.2.9:2377", "fd00::5"), refused);
+  const mixed = await ask("[fd00::5]:2377", "192.0.2.9");
+  const view = (await swarm.leader()).store.current();
+  assert.equal(view.get("node", mixed)?.status?.addr, "fd00::5");
+  assert.equal(view.get("node", mixed)?.description?.network?.dataPathAddr, "192.0.2.9");
+});
+
+test("the family is that of nodes that carry networks, and as long as there is none, of the first manager", async () => {
+  const other = await Swarm.found({}, { frameAddr: "fd00::1" });
+  try {
+    const { manager: token } = other.tokens();
+    await assert.rejects(other.join("four", { token }), { code: "DATA_PATH_FAMILY", fix: /an IPv6 address/ });
+    assert.equal(other.folder("four").standing(), "none");
+    const six = await other.join("six", { token, frameAddr: "fd00::2" });
+    const view = (await other.leader()).store.current();
+    assert.equal(view.get("node", six.nodeId)?.description?.network?.dataPathAddr, "fd00::2");
+  } finally {
+    await other[Symbol.asyncDispose]();
+  }
+});
+
 test("an address that comes with wrong tokens again and again has to wait", async () => {
   const wrong = makeJoinToken(swarm.cluster().rootCa!.digest!, (count) => new Uint8Array(count).fill(9));
   const { address } = swarm.managers().find(({ manager }) => manager === swarm.first.manager)!;
@@ -179,6 +218,7 @@ test("what a daemon hands its first manager is read with suspicion", () => {
   const { bootstrap } = swarm.founded;
   assert.deepEqual(readBootstrap({ ...bootstrap }), bootstrap);
   const wrong: unknown[] = [undefined, [], {}, { ...bootstrap, memberId: "7" }, { ...bootstrap, availability: "off" }];
+  wrong.push({ ...bootstrap, frameAddr: 7 });
   wrong.push({ ...bootstrap, rootKey: "" }, { ...bootstrap, defaultAddrPool: [1] }, { ...bootstrap, spec: "/////w==" });
   for (const value of wrong) {
     assert.throws(

@@ -1,6 +1,7 @@
 /** Managers, agents and what is between them: stories of a whole control plane under virtual time. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { ClusterSchema, Tx } from "../../manager/store/index.ts";
 import type { skep } from "../../proto/index.ts";
 import { replicated, SwarmWorld, TaskState, type Task } from "../support/swarm-world.ts";
 
@@ -40,6 +41,19 @@ test("a new cluster has the networks that every cluster has; an ingress network 
   await world.run(5000);
   assert.deepEqual(names(), ["bridge", "host", "none"]);
   await world.stop();
+});
+
+test("the ingress network of a new cluster has IPv6 if frames between its nodes go by it", async () => {
+  for (const [addr, has6] of [
+    ["fd00::1", true],
+    ["192.0.2.1", false],
+  ] as const) {
+    const found = (tx: Tx<ClusterSchema>): void => tx.create("node", { id: "founder", status: { addr } });
+    const world = await new SwarmWorld({ managers: 1, workers: 0, found }).start();
+    const ingress = world.store.current().first("network", "name", "ingress");
+    assert.equal(ingress?.spec?.enableIpv6 ?? false, has6, addr);
+    await world.stop();
+  }
 });
 
 test("tasks that find no address wait with the reason, and go on as soon as one is given back", async () => {

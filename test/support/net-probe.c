@@ -2,7 +2,7 @@
  * What network tests ask of a namespace: answer with one's name and the address that was seen, ask somebody, hold a
  * connection open, send a datagram. One small program, since a process is started for every question.
  *
- *   net-probe serve NAME PORT [ADDRESS]        answers on tcp and udp until it is killed; prints "ready";
+ *   net-probe serve NAME PORT [ADDRESS|both]   answers on tcp and udp until it is killed; prints "ready"; both: by IPv4 and IPv6;
  *                                              told to end (SIGTERM) it takes what the kernel has taken for it, and no more,
  *                                              and ends with the last of its connections
  *   net-probe get ADDRESS PORT [-u] [-p SOURCEPORT] [-s SOURCEADDRESS] [-l BYTES] [-d] [-w WAITMS]
@@ -101,11 +101,12 @@ static int ready(int fd, short events)
 
 static int bound(int type, const char *address, int port)
 {
-    struct endpoint own = endpoint_of(address, port);
-    int fd = socket(own.any.sa_family, type | SOCK_CLOEXEC, 0), on = 1;
+    int is_both = strcmp(address, "both") == 0, is_one = !is_both, on = 1;
+    struct endpoint own = endpoint_of(is_both ? "::" : address, port);
+    int fd = socket(own.any.sa_family, type | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (own.any.sa_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &is_one, sizeof is_one);
     if (fd < 0 || bind(fd, &own.any, own.size) < 0)
         return -1;
     return fd;
@@ -234,8 +235,11 @@ static void answer(int fd, const char *name, int datagrams)
             peer.size = sizeof peer.v6;
             getpeername(fd, &peer.any, &peer.size);
         }
-        int is_v6 = peer.any.sa_family == AF_INET6;
-        inet_ntop(peer.any.sa_family, is_v6 ? (const void *)&peer.v6.sin6_addr : &peer.v4.sin_addr, from, sizeof from);
+        /* A socket of both families has those of IPv4 inside of IPv6 (RFC 4291 §2.5.5.2). */
+        int is_mapped = peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr);
+        int is_v6 = peer.any.sa_family == AF_INET6 && !is_mapped;
+        const void *address = is_v6 ? (const void *)&peer.v6.sin6_addr : is_mapped ? &peer.v6.sin6_addr.s6_addr[12] : (const void *)&peer.v4.sin_addr;
+        inet_ntop(is_v6 ? AF_INET6 : AF_INET, address, from, sizeof from);
         int length = snprintf(text, sizeof text, is_v6 ? "%s peer=[%s]:%d\n" : "%s peer=%s:%d\n", name, from, ntohs(peer.v4.sin_port));
         if (sendto(fd, text, (size_t)length, MSG_NOSIGNAL, &peer.any, datagrams ? peer.size : 0) < 0 && !datagrams)
             exit(0);

@@ -20,6 +20,8 @@ export interface JoinAs {
   readonly token: string;
   readonly addresses?: readonly string[];
   readonly patienceMs?: number;
+  /** Where frames go; left out: where it is advertised. */
+  readonly frameAddr?: string;
 }
 
 const patienceMs = 60_000;
@@ -161,14 +163,18 @@ export class Swarm implements AsyncDisposable {
   readonly #channels: Channel[] = [];
   #founded: Founded | undefined;
 
-  static async found(spec: skep.objects.ClusterSpec.$Properties = {}): Promise<Swarm> {
+  /** @param more  where frames to its first node go; left out: where it is advertised */
+  static async found(
+    spec: skep.objects.ClusterSpec.$Properties = {},
+    more: Pick<JoinAs, "frameAddr"> = {},
+  ): Promise<Swarm> {
     const swarm = new Swarm();
     try {
       const address = await freeAddress();
       const founded = await found({
         folder: swarm.folder("n1"),
         clock: swarm.clock,
-        settings: { listenAddr: address, advertiseAddr: address, dataPathAddr: "" },
+        settings: { listenAddr: address, advertiseAddr: address, dataPathAddr: "", ...more },
         spec: skep.objects.ClusterSpec.encode({ name: "default", ...spec }).finish(),
         defaultAddrPool: ["10.0.0.0/8"],
         subnetSize: 24,
@@ -258,7 +264,12 @@ export class Swarm implements AsyncDisposable {
       {
         folder: this.folder(name),
         clock: this.clock,
-        settings: { listenAddr: address, advertiseAddr: address, dataPathAddr: "" },
+        settings: {
+          listenAddr: address,
+          advertiseAddr: address,
+          dataPathAddr: "",
+          ...(as.frameAddr === undefined ? {} : { frameAddr: as.frameAddr }),
+        },
         addresses: as.addresses ?? [this.managers()[0]!.address],
         token: as.token,
         availability: "active",

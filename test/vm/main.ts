@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { runInMachine, whyNoMachine } from "./machine.ts";
 
 const root = join(import.meta.dirname, "../..");
-const needMachine = ["test/conformance/network/encrypted.test.ts"];
+const needMachine = ["encrypted.test.ts", "encrypted6.test.ts"].map((name) => `test/conformance/network/${name}`);
 
 const usualMinutes = 10;
 

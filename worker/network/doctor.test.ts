@@ -25,6 +25,7 @@ const healthy: Observations = {
   refusedPorts: [],
   firewall: [],
   unserved: [],
+  strangers: [],
   connections: { count: 10, max: 1000 },
 };
 const peer = (more: Partial<PeerProbe>): PeerProbe => ({
@@ -62,6 +63,21 @@ test("IPv6 that does not come through is told where IPv4 does, and a link too na
   assert.deepEqual(kinds({ hasMesh6: true, peers: [gone] }), ["error vxlan-blocked"], "one cause is told once");
   assert.deepEqual(kinds({ mtu: 1200, linkMtu: 1250 }), []);
   assert.deepEqual(kinds({ hasMesh6: true, mtu: 1200, linkMtu: 1250 }), ["error mtu-too-small-for-ipv6"]);
+});
+
+test("a node whose frames go by the other family of IP is told with what to do, and not asked", () => {
+  const [found, ...more] = diagnose({ ...healthy, strangers: [{ nodeId: "n9", addr: "fd99::9" }] });
+  assert.deepEqual([found?.severity, found?.kind, more.length], ["error", "other-family", 0]);
+  assert.match(found?.found ?? "", /n9.*fd99::9.*10\.99\.0\.1/);
+  assert.match(found?.fix ?? "", /--data-path-addr/);
+});
+
+test("where frames go by IPv6 their header counts with its 20 bytes more", () => {
+  const six = { addr: "fd99::1", mtu: 1430 };
+  assert.deepEqual(kinds({ ...six, linkMtu: 1500 }), []);
+  assert.deepEqual(kinds({ ...six, linkMtu: 1499 }), ["error link-mtu-too-small"]);
+  const [narrow] = diagnose({ ...healthy, ...six, peers: [peer({ full: "silent" })] });
+  assert.match(narrow?.found ?? "", /less than 1500 bytes/);
 });
 
 test("what was put right is a warning, what was not is an error, and many differences are counted", () => {
@@ -124,6 +140,7 @@ test("other nodes are asked by their resolvers, with small packets and full ones
       mtu: 1500,
       publicKey: "",
     })),
+    strangers: [],
     refusal: undefined,
     differences: async () => differing.shift() ?? [],
     repair: async () => void repairs++,
@@ -170,6 +187,7 @@ test("a node that does not answer is found silent when the time is up or whoever
     {
       self: { nodeId: "n1", number: 1, addr: "", underlayMtu: 1500 },
       peers: [{ nodeId: "n2", number: 2, addr: "127.0.1.79", mtu: 1500, publicKey: "" }],
+      strangers: [],
       refusal: undefined,
       differences: async () => [],
       repair: async () => undefined,

@@ -18,6 +18,7 @@ import { gatewayOf } from "./core/host.ts";
 import type { Self } from "./core/part.ts";
 import type { PeerRecord } from "./core/records.ts";
 import { isReachable } from "./core/tunnel.ts";
+import { mtuMin6 } from "./core/underlay.ts";
 import { probeGateway, probeHost, probeResolver } from "./probes.ts";
 
 export interface DoctorReport extends Pick<Observations, "nodeId" | "number" | "addr" | "mtu"> {
@@ -31,6 +32,8 @@ export interface DoctorReport extends Pick<Observations, "nodeId" | "number" | "
 export interface DoctorFacts {
   readonly self: Self;
   readonly peers: readonly PeerRecord[];
+  /** Those of them that this node's frames cannot go to. */
+  readonly strangers: readonly PeerRecord[];
   readonly refusal: Observations["refusal"];
   /** Compares the kernel with what is wanted. */
   differences(): Promise<readonly Difference[]>;
@@ -52,6 +55,7 @@ export interface DoctorFacts {
   readonly gateway6Of?: (nodeNumber: number) => string;
 }
 
+/** Of an outer header of IPv4, as `underlayMtu` is. */
 const vxlanBytes = 50;
 const smallPacketBytes = 100;
 /** Nodes that are asked at a time. */
@@ -85,6 +89,7 @@ export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<
     refusedPorts,
     firewall,
     unserved,
+    strangers: facts.strangers.map(({ nodeId, addr }) => ({ nodeId, addr })),
     connections,
   });
   return { ...base, peers, tunnel, findings };
@@ -92,7 +97,8 @@ export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<
 
 async function probeAll(facts: DoctorFacts, mtu: number, signal: AbortSignal): Promise<readonly PeerProbe[]> {
   const { self } = facts;
-  const others = self.number === 0 ? [] : [...facts.peers].filter(({ nodeId }) => nodeId !== self.nodeId);
+  const isOther = (peer: PeerRecord): boolean => peer.nodeId !== self.nodeId && !facts.strangers.includes(peer);
+  const others = self.number === 0 ? [] : [...facts.peers].filter(isOther);
   const probed: PeerProbe[] = [];
   for (let at = 0; at < others.length; at += atOnceMax) {
     probed.push(
@@ -113,7 +119,7 @@ async function probe(facts: DoctorFacts, peer: PeerRecord, mtu: number, signal: 
     probeHost(peer.addr, clock, signal),
     through(smallPacketBytes),
     through(mtu),
-    facts.hasMesh6 ? probeGateway(six(self.number), six(peer.number), mtu, clock, signal) : undefined,
+    facts.hasMesh6 && mtu >= mtuMin6 ? probeGateway(six(self.number), six(peer.number), mtu, clock, signal) : undefined,
   ]);
   return {
     nodeId: peer.nodeId,

@@ -9,6 +9,7 @@ import { sleep, TaskGroup, type Clock, type Logger, type Timer } from "../../lib
 import type { Model } from "./core/model.ts";
 import { vxlanLink } from "./core/overlays.ts";
 import type { ForgottenConnections, Namespace, ObjectChange } from "./core/namespace.ts";
+import { underlayTable } from "./core/names.ts";
 import { objectKey, type NetObject, type NftTableName } from "./core/objects.ts";
 import { NetworkNotApplied } from "./errors.ts";
 import type { Batch, Dump, Link, NamespaceChanged, Operation, Wireguard } from "./netplane-types.ts";
@@ -282,6 +283,7 @@ const ownTables: readonly NftTableName[] = [
   { family: "ip", table: "skep" },
   { family: "ip6", table: "skep" },
   { family: "ip6", table: "skepvip" },
+  { family: "ip6", table: underlayTable },
   { family: "netdev", table: "skep" },
 ];
 

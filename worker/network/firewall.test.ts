@@ -24,7 +24,7 @@ describe("peace with the host's firewalls", () => {
   test("a host without any is left alone", async () => {
     const { run } = host({});
     const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
-    assert.deepEqual(await firewall.settle({ dataPort: 4789, link: "eth0" }), {
+    assert.deepEqual(await firewall.settle({ dataPort: 4789, link: "eth0", family: "ip" }), {
       repairs: [],
       findings: [],
       policesForwarding: false,
@@ -45,6 +45,35 @@ describe("peace with the host's firewalls", () => {
     assert.match(found.findings[0] ?? "", /^iptables-legacy -I FORWARD 1 -o skep\+ -j ACCEPT: refused$/);
   });
 
+  test("where frames go by IPv6 the rules of it are looked at, too, each backend only where it is in use", async () => {
+    const version = "v1.8.9 (nf_tables)";
+    const answers = {
+      "iptables --version": version,
+      "iptables -S": dropping.replace("DROP", "ACCEPT"),
+      "ip6tables --version": version,
+    };
+    const { run, asked } = host({
+      ...answers,
+      "ip6tables -S": dropping.replace("INPUT ACCEPT", "INPUT DROP"),
+      "ip6tables -w": "",
+    });
+    const legacyTables = async (family: "ip" | "ip6"): Promise<string> => (family === "ip" ? "filter\n" : "");
+    const firewall = new Firewall({ run, legacyTables, logger: silentLogger });
+    const { repairs, findings, policesForwarding } = await firewall.settle({
+      dataPort: 4789,
+      link: "eth0",
+      family: "ip6",
+    });
+    assert.deepEqual(findings, []);
+    assert.equal(policesForwarding, false, "of IPv6 that this host routes our table decides by itself");
+    assert.ok(repairs.includes("ip6tables -I INPUT 1 -p udp -m udp --dport 4789 -j ACCEPT"), repairs.join("\n"));
+    assert.ok(repairs.includes("ip6tables -I FORWARD 1 -i skep+ -j ACCEPT"));
+    assert.ok(asked.includes("iptables-legacy -S -w 5") && !asked.some((line) => line.startsWith("ip6tables-legacy")));
+    const before = asked.length;
+    await firewall.settle({ dataPort: 4789, link: "eth0", family: "ip" });
+    assert.ok(!asked.slice(before).some((line) => line.startsWith("ip6tables")));
+  });
+
   test("a running firewalld gets our links into its zone trusted, and VXLAN into the zone of its link, once", async () => {
     const answers: Record<string, string | number> = {
       "firewall-cmd --state": "running",
@@ -59,7 +88,7 @@ describe("peace with the host's firewalls", () => {
     const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
     const links = "firewall-cmd --zone trusted --change-interface=skep+";
     assert.deepEqual((await firewall.settle(undefined)).repairs, [links]);
-    const cluster = { dataPort: 4789, link: "eth0" };
+    const cluster = { dataPort: 4789, link: "eth0", family: "ip" } as const;
     assert.deepEqual((await firewall.settle(cluster)).repairs, [
       links,
       "firewall-cmd --zone public --add-port=4789/udp",
@@ -108,7 +137,7 @@ describe("peace with the host's firewalls", () => {
     });
     const firewall = new Firewall({ run, legacyTables: none, logger: silentLogger });
     const where = "(handle 7 in chain in of the nftables table inet theirs)";
-    assert.deepEqual((await firewall.settle({ dataPort: 4789, link: "eth0" })).findings, [
+    assert.deepEqual((await firewall.settle({ dataPort: 4789, link: "eth0", family: "ip" })).findings, [
       `\`reject\` ${where} stops VXLAN between nodes (UDP port 4789), names that containers ask for (port 53): have ` +
         '`udp dport 4789 accept` and `iifname "skep*" udp dport 53 accept` before that',
     ]);

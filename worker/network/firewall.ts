@@ -10,6 +10,7 @@ import { unreachable } from "../../lib/pure/errors.ts";
 import type { Logger } from "../../lib/runtime/index.ts";
 import { flowsOf, refusals, type ClusterPath, type Flow, type Refusal } from "./core/foreign-rules.ts";
 import { hasForwardPolicy, iptablesRepairs, linkWildcard, readListing } from "./core/firewall-plan.ts";
+import { hostTable, underlayTable } from "./core/names.ts";
 
 export interface CommandOutcome {
   /** undefined: there is no such program. */
@@ -19,6 +20,8 @@ export interface CommandOutcome {
 
 /** A program of the host, run to its end in bounded time. */
 export type RunCommand = (program: string, args: readonly string[]) => Promise<CommandOutcome>;
+
+type Family = ClusterPath["family"];
 
 export interface FirewallReport {
   /** What was put in now. */
@@ -31,14 +34,14 @@ export interface FirewallReport {
 
 export interface FirewallOptions {
   readonly run?: RunCommand;
-  /** Names of legacy tables in use, as /proc/net/ip_tables_names has them. */
-  readonly legacyTables?: () => Promise<string>;
+  /** Names of legacy tables in use, as /proc/net/ip_tables_names and ip6_tables_names have them. */
+  readonly legacyTables?: (family: Family) => Promise<string>;
   readonly logger: Logger;
 }
 
 export class Firewall {
   readonly #run: RunCommand;
-  readonly #legacyTables: () => Promise<string>;
+  readonly #legacyTables: (family: Family) => Promise<string>;
   readonly #logger: Logger;
   #told = "";
 
@@ -53,17 +56,20 @@ export class Firewall {
     const repairs: string[] = [];
     const findings: string[] = [];
     let policesForwarding = false;
-    for (const program of await this.#iptables()) {
-      // Another program may just hold the lock that the old ones share.
-      const listed = await this.#run(program, ["-S", "-w", "5"]);
-      if (listed.status !== 0) continue;
-      const listing = readListing(listed.output);
-      policesForwarding ||= hasForwardPolicy(listing);
-      for (const args of iptablesRepairs(listing, cluster?.dataPort)) {
-        const { status, output } = await this.#run(program, ["-w", "5", ...args]);
-        const words = `${program} ${args.join(" ")}`;
-        if (status === 0) repairs.push(words);
-        else findings.push(`${words}: ${firstLine(output)}`);
+    // Those of IPv6 only where frames between nodes come by it.
+    for (const family of cluster?.family === "ip6" ? (["ip", "ip6"] as const) : (["ip"] as const)) {
+      for (const program of await this.#iptables(family)) {
+        // Another program may just hold the lock that the old ones share.
+        const listed = await this.#run(program, ["-S", "-w", "5"]);
+        if (listed.status !== 0) continue;
+        const listing = readListing(listed.output);
+        policesForwarding ||= family === "ip" && hasForwardPolicy(listing);
+        for (const args of iptablesRepairs(listing, cluster?.dataPort)) {
+          const { status, output } = await this.#run(program, ["-w", "5", ...args]);
+          const words = `${program} ${args.join(" ")}`;
+          if (status === 0) repairs.push(words);
+          else findings.push(`${words}: ${firstLine(output)}`);
+        }
       }
     }
     await this.#firewalld(cluster, repairs, findings);
@@ -73,14 +79,15 @@ export class Firewall {
   }
 
   /** The two backends do not see each other's rules; a host may use both. Asking the old one would load it. */
-  async #iptables(): Promise<string[]> {
+  async #iptables(family: Family): Promise<string[]> {
+    const program = `${family}tables`;
     const programs: string[] = [];
-    const plain = await this.#run("iptables", ["--version"]);
+    const plain = await this.#run(program, ["--version"]);
     if (plain.status === undefined) return [];
     const isLegacy = /legacy/.test(plain.output) || !/nf_tables/.test(plain.output);
-    const usesLegacy = /\bfilter\b/.test(await this.#legacyTables());
-    if (!isLegacy || usesLegacy) programs.push("iptables");
-    const other = isLegacy ? "iptables-nft" : "iptables-legacy";
+    const usesLegacy = /\bfilter\b/.test(await this.#legacyTables(family));
+    if (!isLegacy || usesLegacy) programs.push(program);
+    const other = isLegacy ? `${program}-nft` : `${program}-legacy`;
     if (isLegacy || usesLegacy) programs.push(other);
     return programs;
   }
@@ -111,10 +118,11 @@ export class Firewall {
   async #refusals(flows: readonly Flow[]): Promise<string[]> {
     const { status, output } = await this.#run("nft", ["--json", "list", "chains"]);
     if (status !== 0) return [];
+    const families = new Set(["inet", ...flows.map((flow) => flow.family)]);
     const tables = new Set<string>();
     for (const { family, table, hook, name } of baseChains(output)) {
-      const known = table === "skep" || (iptablesTables.has(table) && /^[A-Z]+$/.test(name));
-      if (["ip", "inet"].includes(family) && !known && flows.some(({ hooks }) => hooks.includes(hook))) {
+      const known = ownTables.has(table) || (iptablesTables.has(table) && /^[A-Z]+$/.test(name));
+      if (families.has(family) && !known && flows.some(({ hooks }) => hooks.includes(hook))) {
         tables.add(`${family} ${table}`);
       }
     }
@@ -160,6 +168,7 @@ export class Firewall {
   }
 }
 
+const ownTables: ReadonlySet<string> = new Set([hostTable, underlayTable]);
 /** That the iptables of today makes in nft. */
 const iptablesTables: ReadonlySet<string> = new Set(["filter", "nat", "mangle", "raw", "security"]);
 
@@ -199,4 +208,5 @@ const runProgram: RunCommand = (program, args) =>
   });
 
 /** Absent where the old tables are not built in. */
-const readLegacyTables = (): Promise<string> => readFile("/proc/net/ip_tables_names", "utf8").catch(() => "");
+const readLegacyTables = (family: Family): Promise<string> =>
+  readFile(`/proc/net/${family}_tables_names`, "utf8").catch(() => "");

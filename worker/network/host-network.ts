@@ -12,6 +12,7 @@ import { AddressBook } from "./address-book.ts";
 import type { DataPlane, NetworkRecords, RecordChange } from "./contract.ts";
 import { HostSide, type MeshKind } from "./core/host-side.ts";
 import { portsOfMesh } from "./core/mesh.ts";
+import { isV6 } from "./core/cidr6.ts";
 import type { MakePart } from "./core/part.ts";
 import type { TunnelKey } from "./core/tunnel-key.ts";
 import type { HostPort } from "./core/port-claims.ts";
@@ -225,7 +226,9 @@ export class HostNetwork implements AsyncDisposable {
 
   async check(plane: { settle(): Promise<void> }): Promise<void> {
     const { number, underlay } = this.#side;
-    const cluster = number === 0 ? undefined : { dataPort, link: await linkOf(this.#kernel, underlay) };
+    const family = isV6(underlay) ? "ip6" : "ip";
+    const cluster =
+      number === 0 ? undefined : ({ dataPort, link: await linkOf(this.#kernel, underlay), family } as const);
     const report = await this.#firewall.settle(cluster);
     this.#firewallFindings = report.findings;
     this.#side.setForwardsForOthers(this.#routed || report.policesForwarding);

@@ -56,6 +56,8 @@ export class Networks implements DataPlane, AsyncDisposable {
   readonly #tunnel: OwnTunnel;
   readonly #logger: Logger;
   #remembered: Self | undefined;
+  /** Nodes that are told of and cannot be reached, as they were last in the log. */
+  #strangers = "";
 
   private constructor(
     parts: {
@@ -130,6 +132,7 @@ export class Networks implements DataPlane, AsyncDisposable {
       endpoints: keep(records.endpoints, wrongEndpoint),
       services: keep(records.services, wrongService),
     });
+    this.#tellStrangers();
     await this.#apply(true);
   }
 
@@ -137,7 +140,18 @@ export class Networks implements DataPlane, AsyncDisposable {
     this.#model.change(
       changes.map((change) => (this.#isRight(wrongChange(change)) ? change : { ...change, record: undefined })),
     );
+    this.#tellStrangers();
     await this.#apply(false);
+  }
+
+  #tellStrangers(): void {
+    const strangers = [...this.#model.strangers.values()];
+    const found = strangers.map(({ nodeId, addr }) => `${nodeId} at ${addr}`).join(", ");
+    if (found !== "" && found !== this.#strangers) {
+      const { addr } = this.#model.self;
+      this.#logger.warn("no network leads to nodes whose frames go by another family of IP", { found, own: addr });
+    }
+    this.#strangers = found;
   }
 
   #isRight(wrong: string | undefined): boolean {

@@ -150,13 +150,17 @@ export class NodeNetwork implements AsyncDisposable {
   async describe(nodeId: string, address: string): Promise<skep.objects.NodeNetwork.$Properties | undefined> {
     if (this.abilities.refusal !== undefined) return undefined;
     const key = this.#networks.enterTunnel(nodeId);
-    const addresses6 = await addresses6Of(this.#kernel);
+    const addresses = await addressesOf(this.#kernel);
+    const addresses6 = addresses.filter((one) => isV6(one));
+    // Otherwise frames tell it.
+    const addresses4 = isV6(address) ? addresses.filter((one) => !isV6(one)) : [];
     return {
       mtu: await mtuOf(this.#kernel, address),
       dataPathAddr: "",
       capabilities: key === undefined ? ["overlay"] : ["overlay", "encrypted"],
       wireguardPublicKey: Buffer.from(key ?? "", "base64"),
       ...(addresses6.length === 0 ? {} : { addresses6 }),
+      ...(addresses4.length === 0 ? {} : { addresses4 }),
     };
   }
 
@@ -186,6 +190,7 @@ export class NodeNetwork implements AsyncDisposable {
       {
         self: networks.model.self,
         peers: [...networks.model.peers.values()],
+        strangers: [...networks.model.strangers.values()],
         refusal: refusal === undefined ? undefined : { message: refusal.message, fix: refusal.fix ?? "" },
         differences: () => networks.differences(),
         repair: () => networks.repair(),
@@ -208,11 +213,11 @@ export class NodeNetwork implements AsyncDisposable {
   }
 }
 
-/** The host's own of IPv6, in an order that does not change: not those of links, of loopback, and of ours. */
-async function addresses6Of(kernel: Kernel): Promise<string[]> {
+/** The host's own, in an order that does not change: not those of links, of loopback, and of ours. */
+async function addressesOf(kernel: Kernel): Promise<string[]> {
   const [found] = (await kernel.run("", [{ op: "dump", what: ["addresses"], all: true }])) as [Dump];
   return (found.addresses ?? [])
-    .filter(({ address, link }) => isV6(address) && !/^(::1\/|fe80:)/u.test(address) && !link.startsWith("skep"))
+    .filter(({ address, link }) => !/^(::1\/|fe80:|127\.|169\.254\.)/u.test(address) && !link.startsWith("skep"))
     .map(({ address }) => address.split("/", 1)[0] ?? "")
     .sort();
 }

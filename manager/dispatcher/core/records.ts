@@ -1,6 +1,6 @@
 /** What a data plane is told of a task, a service or a node: made from the objects of the store alone. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
-import { isEncryptedNetwork, parseAddress, skep } from "../../../proto/index.ts";
+import { frameAddressOf, isEncryptedNetwork, parseAddress, skep } from "../../../proto/index.ts";
 
 const { EndpointMode, PublishMode, TaskState } = skep.objects;
 
@@ -125,26 +125,26 @@ export function isLocal({ spec }: Readonly<skep.objects.Network>): boolean {
 }
 
 /** Each node is told of all of them, so they have a bound. */
-const addresses6Max = 16;
+const addressesMax = 16;
 
-function addresses6Of(texts: readonly string[]): Pick<PeerRecord, "addresses6"> {
-  const addresses6 = texts.filter((text) => parseAddress(text)?.bits === 128).slice(0, addresses6Max);
-  return addresses6.length === 0 ? {} : { addresses6 };
-}
+const addressesOf = (texts: readonly string[], bits: 32 | 128): string[] =>
+  texts.filter((text) => parseAddress(text)?.bits === bits).slice(0, addressesMax);
 
 /** @returns undefined if nothing can be sent to it: it has no number or no address yet */
 export function peerRecord(node: Node): PeerRecord | undefined {
   const network = node.description?.network;
   if (network == null || !isNodeNumber(node.number)) return undefined;
-  const said = network.dataPathAddr ?? "";
-  const addr = said === "" ? (node.status?.addr ?? "") : said;
-  if (parseAddress(addr) === undefined) return undefined;
+  const addr = frameAddressOf(node);
+  if (addr === undefined) return undefined;
+  const addresses6 = addressesOf(network.addresses6 ?? [], 128);
+  const addresses4 = addr.includes(":") ? addressesOf(network.addresses4 ?? [], 32) : [];
   return {
     nodeId: node.id,
     number: node.number,
     addr,
     mtu: network.mtu ?? 0,
     publicKey: network.wireguardPublicKey ?? new Uint8Array(),
-    ...addresses6Of(network.addresses6 ?? []),
+    ...(addresses6.length === 0 ? {} : { addresses6 }),
+    ...(addresses4.length === 0 ? {} : { addresses4 }),
   };
 }

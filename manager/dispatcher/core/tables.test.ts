@@ -428,6 +428,26 @@ test("a peer's own addresses of IPv6 are told, as far as they are some, and sixt
   assert.deepEqual(first?.item.peer?.addresses6, told.slice(0, 16));
 });
 
+test("a peer whose frames go by IPv6 is told with its addresses of IPv4 as well, which they do not tell", () => {
+  const tables = new Tables();
+  const addresses4 = ["192.0.2.1", "nonsense", "fd99::1", "192.0.2.2"];
+  const told = (network: object, addr: string): skep.dispatcher.PeerRecord.$Properties | null | undefined => {
+    const status = { addr, state: NodeState.NODE_READY };
+    tables.setNode("node1", nodeOf({ status, description: { network: { mtu: 1500, addresses4, ...network } } }));
+    return [...tables.peers.after(0)].at(-1)?.item.peer;
+  };
+  const by6 = told({ dataPathAddr: "FD99:0::1" }, "192.0.2.1");
+  assert.deepEqual([by6?.addr, by6?.addresses4], ["fd99::1", ["192.0.2.1", "192.0.2.2"]]);
+  const by4 = told({}, "192.0.2.1");
+  assert.deepEqual([by4?.addr, by4?.addresses4], ["192.0.2.1", undefined]);
+  assert.equal(told({}, "fd99::1")?.addr, "fd99::1");
+  // Nobody can send frames there.
+  for (const addr of ["fe80::1", "ff02::1", "::ffff:192.0.2.1"]) {
+    told({}, addr);
+    assert.deepEqual([...tables.peers.after(0)].filter(({ removed }) => !removed).length, 0, addr);
+  }
+});
+
 test("a peer is a node with a data plane, a number and an address", () => {
   const tables = new Tables();
   const peers = (): (skep.dispatcher.PeerRecord.$Properties | null | undefined)[] =>

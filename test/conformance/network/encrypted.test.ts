@@ -13,7 +13,6 @@ import { after, before, describe, test } from "node:test";
 import { nodeAddresses } from "../../../lib/pure/node-number.ts";
 import type { PeerRecord } from "../../../worker/network/contract.ts";
 import { timeFromNow } from "../../support/calm-time.ts";
-import { whySkipped } from "../containers/host.ts";
 import {
   ingressService,
   meshPort,
@@ -23,6 +22,7 @@ import {
   overlayTask as task,
   peerOf,
   taskOf,
+  whyNoTunnels,
   type NetHost,
   type OverlayTask as Task,
 } from "./net-host.ts";
@@ -43,13 +43,6 @@ const o1 = task("o1", open, 1, 11);
 const o2 = task("o2", open, 2, 21);
 const tasks = [a1, b1, b2, c1, o1, o2];
 const records = tasks.map((one) => overlayEndpoint(one));
-
-function whyNoTunnels(): string | false {
-  const skipped = whySkipped();
-  if (skipped !== false) return skipped;
-  const { status } = spawnSync("unshare", ["-n", "ip", "link", "add", "wg0", "type", "wireguard"]);
-  return status === 0 ? false : "needs a kernel with WireGuard; `npm run test:vm` brings one";
-}
 
 /** VXLAN around a datagram from one container to another, as a member's node would send it. */
 function vxlanFrame(from: string, to: Task, text: string): string {

@@ -22,6 +22,7 @@ import { Netplane } from "../../../worker/network/netplane.ts";
 import { isNamespaceFile, Networks } from "../../../worker/network/networks.ts";
 import { TunnelKeys } from "../../../worker/network/tunnel-keys.ts";
 import { spawnSync } from "node:child_process";
+import { whySkipped } from "../containers/host.ts";
 import { NetWorld } from "./world.ts";
 
 export const netplaneProgram = process.env["NETPLANE"] ?? join(import.meta.dirname, "../../../native/build/netplane");
@@ -78,7 +79,7 @@ export class NetHost implements AsyncDisposable {
       logger,
       firewall: {
         run: async (program, args) => this.#run(program, args),
-        legacyTables: async () => world.attempt(name, ["cat", "/proc/net/ip_tables_names"]),
+        legacyTables: async (family) => world.attempt(name, ["cat", `/proc/net/${family}_tables_names`]),
       },
     });
     this.networks = opened = await Networks.open({
@@ -214,6 +215,14 @@ export class NetHosts {
     for (const host of this.#hosts) await host[Symbol.asyncDispose]();
     await this.world.tearDown();
   }
+}
+
+/** Why encrypted networks cannot be tried here, or false. */
+export function whyNoTunnels(): string | false {
+  const skipped = whySkipped();
+  if (skipped !== false) return skipped;
+  const { status } = spawnSync("unshare", ["-n", "ip", "link", "add", "wg0", "type", "wireguard"]);
+  return status === 0 ? false : "needs a kernel with WireGuard; `npm run test:vm` brings one";
 }
 
 /** As ids of tasks are. */

@@ -247,10 +247,15 @@ test("records are handed on as the data plane takes them; what is no address, po
     ["peer/a", peer("a", { addresses6: ["FD99:0::1", "192.0.2.3", "somewhere"] })],
     ["peer/b", peer("b", { number: 4096 })],
     ["peer/c", peer("c", { addr: "host.example" })],
+    ["peer/d", peer("d", { addr: "FD99:0::4", addresses4: ["192.0.2.4", "fd99::4", "somewhere"] })],
+    ["peer/e", peer("e", { addr: "fe80::5" })],
   ]);
   assert.deepEqual(records, {
     nodeId: "me",
-    peers: [{ nodeId: "a", number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: "AQI=", addresses6: ["fd99::1"] }],
+    peers: [
+      { nodeId: "a", number: 3, addr: "192.0.2.3", mtu: 1500, publicKey: "AQI=", addresses6: ["fd99::1"] },
+      { nodeId: "d", number: 3, addr: "fd99::4", mtu: 1500, publicKey: "AQI=", addresses4: ["192.0.2.4"] },
+    ],
     endpoints: [
       {
         networkId: "net",

@@ -1,6 +1,6 @@
 /** Records of the data plane as they travel, and as the data plane takes them. What is not whole is not taken. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
-import { formatAddress, parseAddress, parseRange, skep } from "../../../proto/index.ts";
+import { formatAddress, frameAddress, parseAddress, parseRange, skep } from "../../../proto/index.ts";
 import type {
   EndpointRecord,
   NetworkRecords,
@@ -105,13 +105,10 @@ const isPort = ({ targetPort, publishedPort, protocol }: Port): boolean =>
 /** A peer without a number or an address cannot be reached: it is as good as none. */
 function peerOf(record: skep.dispatcher.PeerRecord.$Properties): PeerRecord | undefined {
   const number = record.number ?? 0;
-  const addr = record.addr ?? "";
-  if (!isNodeNumber(number) || parseAddress(addr) === undefined) return undefined;
-  // One form each, as the kernel has it.
-  const addresses6 = (record.addresses6 ?? []).flatMap((text) => {
-    const address = parseAddress(text);
-    return address?.bits === 128 ? [formatAddress(address)] : [];
-  });
+  const addr = frameAddress(record.addr ?? "");
+  if (!isNodeNumber(number) || addr === undefined) return undefined;
+  const addresses6 = addressesOf(record.addresses6 ?? [], 128);
+  const addresses4 = addressesOf(record.addresses4 ?? [], 32);
   return {
     nodeId: record.nodeId ?? "",
     number,
@@ -119,5 +116,13 @@ function peerOf(record: skep.dispatcher.PeerRecord.$Properties): PeerRecord | un
     mtu: record.mtu ?? 0,
     publicKey: Buffer.from(record.publicKey ?? []).toString("base64"),
     ...(addresses6.length === 0 ? {} : { addresses6 }),
+    ...(addresses4.length === 0 ? {} : { addresses4 }),
   };
 }
+
+/** One form each, as the kernel has it. */
+const addressesOf = (texts: readonly string[], bits: 32 | 128): string[] =>
+  texts.flatMap((text) => {
+    const address = parseAddress(text);
+    return address?.bits === bits ? [formatAddress(address)] : [];
+  });

@@ -1,5 +1,6 @@
 /** What managers tell is checked before anything is built on it: a record that makes no sense is as good as none. */
 import { isNodeNumber } from "../../../lib/pure/node-number.ts";
+import { frameAddress } from "../../../proto/index.ts";
 import { parseAddress, parseCidr } from "./cidr.ts";
 import { parseCidr6 } from "./cidr6.ts";
 import type { EndpointRecord, PeerRecord, RecordChange, ServiceRecord } from "./records.ts";
@@ -9,7 +10,7 @@ const isPort = (port: number): boolean => Number.isInteger(port) && port >= 0 &&
 /** @returns what is wrong; undefined: nothing */
 export function wrongPeer({ nodeId, number, addr }: PeerRecord): string | undefined {
   if (!isNodeNumber(number)) return `node ${nodeId} has the number ${number}`;
-  return parseAddress(addr) === undefined ? `node ${nodeId} is at "${addr}"` : undefined;
+  return frameAddress(addr) !== addr ? `node ${nodeId} is at "${addr}"` : undefined;
 }
 
 export function wrongEndpoint({ taskId, addresses, gatewayAddress }: EndpointRecord): string | undefined {

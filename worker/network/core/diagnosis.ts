@@ -1,4 +1,5 @@
 /** From what was seen of this node's network to what is wrong with it and what to do. Pure. */
+import { mtuMin6, vxlanBytes } from "./underlay.ts";
 
 /** How a host answers a probe; a silent one may drop it. */
 export type Answer = "answers" | "silent";
@@ -65,6 +66,8 @@ export interface Observations {
   readonly firewall: readonly string[];
   /** Addresses at which names should be served and are not, and why. */
   readonly unserved: readonly { readonly address: string; readonly why: string }[];
+  /** Nodes whose frames go by the other family of IP than this one's. */
+  readonly strangers: readonly { readonly nodeId: string; readonly addr: string }[];
   readonly connections: { readonly count: number; readonly max: number } | undefined;
 }
 
@@ -78,9 +81,6 @@ export interface Finding {
 
 /** Above this share of the connections that the kernel remembers, new ones may soon be dropped. */
 const crowdedShare = 0.8;
-const vxlanBytes = 50;
-/** RFC 8200 §5: with less a link has no IPv6. */
-const mtuMin6 = 1280;
 /** After so long without a handshake WireGuard takes nothing of a peer any more (REJECT_AFTER_TIME), and some for the clock. */
 const handshakeSecondsMax = 200;
 /** Differences told one by one; more are counted. */
@@ -94,6 +94,12 @@ export function diagnose(seen: Observations): readonly Finding[] {
   return [
     ...(seen.differences.length === 0 ? [] : differences(seen)),
     ...seen.peers.flatMap((peer) => pathTo(peer, seen)),
+    ...seen.strangers.map(({ nodeId, addr }) => ({
+      severity: "error" as const,
+      kind: "other-family",
+      found: `no network leads to node ${nodeId}: its frames go to ${addr}, and those of this node to ${seen.addr}`,
+      fix: "Let that node leave, and join it with --data-path-addr and an address of the family that the other nodes have",
+    })),
     ...inTunnel(seen),
     ...underlayMtu(seen),
     ...seen.unserved.map(({ address, why }) => ({
@@ -166,7 +172,7 @@ function pathTo(peer: PeerProbe, { mtu, addr }: Observations): readonly Finding[
       {
         severity: "error",
         kind: "mtu-too-large",
-        found: `packets of ${mtu} bytes do not reach ${name}, small ones do: the path carries less than ${mtu + vxlanBytes} bytes`,
+        found: `packets of ${mtu} bytes do not reach ${name}, small ones do: the path carries less than ${mtu + vxlanBytes(addr)} bytes`,
         fix:
           `Find what the path carries with \`ping -M do -s SIZE ${other}\`, and raise it there or lower the MTU of the link of ${addr}; ` +
           "or create networks with --opt com.docker.network.driver.mtu",
@@ -218,7 +224,7 @@ function inTunnel({ tunnel, keyless, nowSeconds, addr }: Observations): readonly
   ];
 }
 
-function underlayMtu({ mtu, linkMtu, number, hasMesh6 }: Observations): readonly Finding[] {
+function underlayMtu({ mtu, addr, linkMtu, number, hasMesh6 }: Observations): readonly Finding[] {
   const narrow: readonly Finding[] =
     number === 0 || !hasMesh6 || mtu >= mtuMin6
       ? []
@@ -226,17 +232,17 @@ function underlayMtu({ mtu, linkMtu, number, hasMesh6 }: Observations): readonly
           {
             severity: "error",
             kind: "mtu-too-small-for-ipv6",
-            found: `links of the mesh carry ${mtu} bytes, and IPv6, which the ingress network has, needs ${mtuMin6}`,
+            found: `links of the mesh carry ${mtu} bytes, and IPv6, which the ingress network has, needs ${mtuMin6}: published ports are not reached by IPv6`,
             fix: `Raise the MTU of the hosts' links by ${mtuMin6 - mtu} bytes and restart skepd, or make the ingress network again without --ipv6`,
           },
         ];
-  if (number === 0 || linkMtu === 0 || linkMtu >= mtu + vxlanBytes) return narrow;
+  if (number === 0 || linkMtu === 0 || linkMtu >= mtu + vxlanBytes(addr)) return narrow;
   return [
     ...narrow,
     {
       severity: "error",
       kind: "link-mtu-too-small",
-      found: `the link of this node carries ${linkMtu} bytes, and the mesh needs ${mtu + vxlanBytes}`,
+      found: `the link of this node carries ${linkMtu} bytes, and the mesh needs ${mtu + vxlanBytes(addr)}`,
       fix: "Raise the link's MTU, or restart skepd so that all nodes learn the smaller one",
     },
   ];

@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 
 import { flowsOf, refusals } from "./foreign-rules.ts";
 
-const flows = flowsOf({ dataPort: 4789, link: "eth0" });
+const flows = flowsOf({ dataPort: 4789, link: "eth0", family: "ip" });
 
 type Expression = Readonly<Record<string, unknown>>;
 const meta = (key: string, right: unknown, op = "=="): Expression => ({

@@ -12,6 +12,7 @@ export interface Flow {
   readonly what: string;
   /** What has to be accepted, in nft's words. */
   readonly accept: string;
+  readonly family: "ip" | "ip6";
   readonly hooks: readonly string[];
   readonly iifname: string;
   /** Empty: this host. */
@@ -30,6 +31,7 @@ export interface ClusterPath {
   readonly dataPort: number;
   /** By which its frames come and go; empty: not known. */
   readonly link: string;
+  readonly family: "ip" | "ip6";
 }
 
 /** One of ours for all of them: they differ in what follows. */
@@ -40,6 +42,7 @@ const ourLinks = `iifname "${linkPattern}" accept\` and \`oifname "${linkPattern
 export function flowsOf(cluster: ClusterPath | undefined): readonly Flow[] {
   const outside = cluster?.link ?? "";
   const arrival = {
+    family: "ip",
     hooks: ["prerouting", "input"],
     iifname: someLink,
     oifname: "",
@@ -71,6 +74,7 @@ export function flowsOf(cluster: ClusterPath | undefined): readonly Flow[] {
   const vxlan = {
     what: `VXLAN between nodes (UDP port ${cluster.dataPort})`,
     accept: `udp dport ${cluster.dataPort} accept`,
+    family: cluster.family,
     protocol: "udp",
     dport: cluster.dataPort,
     state: "untracked",
@@ -117,7 +121,7 @@ export function refusals(listings: readonly string[], flows: readonly Flow[]): r
   const found: Refusal[] = [];
   for (const base of chains.values()) {
     for (const flow of flows) {
-      if (!flow.hooks.includes(base.hook)) continue;
+      if (!flow.hooks.includes(base.hook) || !["inet", flow.family].includes(base.family)) continue;
       const outcome = walk(base, flow, chains, 0);
       const { family, table, name } = base;
       if (outcome.verdict === "refuse" && outcome.isCertain) {
@@ -206,16 +210,16 @@ function valueOf(left: Json, flow: Flow): string | number | readonly string[] | 
     if (key === "iifname" || key === "iif") return flow.iifname === "" ? undefined : flow.iifname;
     if (key === "oifname" || key === "oif") return flow.oifname === "" ? undefined : flow.oifname;
     if (key === "l4proto") return flow.protocol;
-    if (key === "nfproto") return "ipv4";
-    return key === "protocol" ? "ip" : undefined;
+    if (key === "nfproto") return flow.family === "ip6" ? "ipv6" : "ipv4";
+    return key === "protocol" ? flow.family : undefined;
   }
   if (word === "ct") {
     if (key === "state") return flow.state;
     return key === "status" ? (flow.isRewritten ? "dnat" : "confirmed") : undefined;
   }
   if (word !== "payload") return undefined;
-  if (protocol === "ip6" || protocol === "icmp" || protocol === "icmpv6") return "other";
-  if (protocol === "ip") return field === "protocol" ? flow.protocol : undefined;
+  if (protocol === flow.family) return field === "protocol" || field === "nexthdr" ? flow.protocol : undefined;
+  if (protocol === "ip" || protocol === "ip6" || protocol === "icmp" || protocol === "icmpv6") return "other";
   if (protocol !== "th" && protocol !== flow.protocol) return "other";
   return field === "dport" ? (flow.dport ?? "other") : undefined;
 }

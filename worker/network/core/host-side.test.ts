@@ -119,6 +119,76 @@ describe("the host's side of the model", () => {
     assert.deepEqual(keys(), before);
   });
 
+  test("who may send frames is known by family: nodes by IPv4 in one table, by IPv6 in another, and never in both", () => {
+    const { model, keys } = build();
+    const tell = (addr: (number: number) => string, more: object = {}): void => {
+      const peers = [1, 2].map((number) => ({
+        nodeId: `n${number}`,
+        number,
+        addr: addr(number),
+        mtu: 1500,
+        publicKey: "",
+        ...more,
+      }));
+      model.replace({ nodeId: "n1", peers, endpoints: [], services: [] });
+    };
+    const meshMtu = (): unknown => {
+      const link = model.namespaces.get("")?.get("link skepmesh");
+      return link?.type === "link" ? link.mtu : undefined;
+    };
+    const rawOf = (family: "ip" | "ip6", table: string): string => {
+      const found = model.namespaces.get("")?.get(`table ${family} ${table}`);
+      return found?.type === "table" ? (/chain raw \{[^}]*/.exec(found.text)?.[0] ?? "") : "";
+    };
+    tell((number) => `10.99.0.${number}`);
+    const four = keys();
+    assert.ok(!four.some((key) => key.includes("ip6 ")), "nothing of IPv6 in a cluster of IPv4");
+    assert.ok(four.includes("element ip skep peers 10.99.0.2"));
+    assert.match(rawOf("ip", "skep"), /\n +udp dport 4789 ip daddr 10\.99\.0\.1 ip saddr @peers .* notrack accept\n/);
+    assert.equal(meshMtu(), 1450);
+    tell((number) => `fd99::${number}`, { addresses4: ["192.0.2.1", "172.17.0.1"] });
+    const six = keys();
+    assert.deepEqual(
+      six.filter((key) => key.includes(" peers ")),
+      ["element ip6 skepnodes peers fd99::1", "element ip6 skepnodes peers fd99::2"],
+    );
+    assert.ok(six.includes("element ip skep bounce 172.17.0.1 . 100.64.8.0/22"));
+    assert.doesNotMatch(rawOf("ip", "skep"), /notrack accept/);
+    assert.match(rawOf("ip6", "skepnodes"), /udp dport 4789 ip6 daddr fd99::1 ip6 saddr @peers .* notrack accept\n/);
+    assert.ok(!six.includes("table ip6 skep"), "the host does not forward IPv6 for that");
+    assert.equal(meshMtu(), 1430);
+    tell((number) => `10.99.0.${number}`);
+    assert.deepEqual(keys(), four);
+  });
+
+  test("a mesh with IPv6 on links that are too narrow for it goes on with IPv4", () => {
+    const { model, side, keys } = build();
+    const service = {
+      networkId: "ingress",
+      serviceId: "web",
+      name: "web",
+      aliases: [],
+      virtualIp: "",
+      mode: "vip",
+      ports: [{ protocol: "tcp", targetPort: 80, publishedPort: 8080, mode: "ingress" }],
+      has6: true,
+    } as const;
+    const tell = (mtu: number): void => {
+      const own = { nodeId: "n1", number: 1, addr: "fd99::1", mtu, publicKey: "" };
+      model.replace({ nodeId: "n1", peers: [own], endpoints: [], services: [service] });
+      side.told();
+    };
+    tell(1350);
+    assert.deepEqual([side.hasMesh6, side.hasGateway6([])], [true, true]);
+    assert.ok(keys().includes("table ip6 skep"));
+    tell(1349);
+    assert.deepEqual([side.hasMesh6, side.hasGateway6([])], [true, false]);
+    assert.ok(!keys().includes("table ip6 skep"));
+    assert.ok(keys().includes("link skepmesh"));
+    tell(1350);
+    assert.ok(keys().includes("table ip6 skep"));
+  });
+
   test("a network of this node is in the kernel while a sandbox is on it", () => {
     const { model, keys } = build();
     const empty = keys();

@@ -17,11 +17,12 @@ import type { BridgeEndpoint, MakePart, Part, Placement, SandboxFacts, Self } fr
 import { subnetText } from "./pools.ts";
 import { allAddresses6, type HostPort } from "./port-claims.ts";
 import type { EndpointRecord, OverlayWish, PeerRecord, ServiceRecord } from "./records.ts";
-import { tunnelObjects } from "./tunnel.ts";
+import { tunnelObjects, tunnelOverheadBytes } from "./tunnel.ts";
 import type { TunnelKey } from "./tunnel-key.ts";
 import { routedVeth, type RoutedVeth } from "./routed-veth.ts";
 import { boundElements, connectionsOf, portElement, slotElement, SlotChains, type PortKey } from "./slots.ts";
 import { macOfAddress } from "./cidr.ts";
+import { mtuMin6 } from "./underlay.ts";
 
 /** Outer Ethernet, IPv4, UDP and VXLAN headers. */
 const vxlanOverheadBytes = 50;
@@ -116,7 +117,7 @@ export class HostSide {
 
   /** Whether gw0 of a sandbox on these has IPv6: it leads out by it, or is led to. */
   hasGateway6(overlays: readonly OverlayWish[]): boolean {
-    return this.#options.has6 && (this.hasMesh6 || leadsOut6(overlays));
+    return this.#options.has6 && (this.#part?.carriesMesh6 === true || leadsOut6(overlays));
   }
 
   /** Whether what is not ours is routed between foreign links. @param forwards  false: it was not before we came */
@@ -177,7 +178,7 @@ class HostPart implements Part {
       dataPort: this.#options.dataPort,
       mtu: underlayMtu - vxlanOverheadBytes,
       mesh: this.#meshState,
-      has6: this.hasMesh6,
+      has6: this.carriesMesh6,
       forwardsForOthers: this.#forwardsForOthers,
     };
   }
@@ -192,11 +193,11 @@ class HostPart implements Part {
 
   /** There while anything has use of it. */
   #host6(): void {
-    const isUsed = this.hasMesh6 || this.#users6.size > 0;
+    const isUsed = this.carriesMesh6 || this.#users6.size > 0;
     const forwardsForOthers = this.#options.forwardsForOthers6;
     this.#set("host6", isUsed ? hostObjects6({ ...this.#facts, forwardsForOthers }) : []);
     this.#chains.set6(isUsed);
-    this.#mesh.set6(this.hasMesh6);
+    this.#mesh.set6(this.carriesMesh6);
   }
 
   #use6(user: string, uses: boolean): void {
@@ -214,18 +215,24 @@ class HostPart implements Part {
     return this.#options.has6 && (this.#sixes.size > 0 || this.#was.has6);
   }
 
+  /** On links that are too narrow the kernel has no IPv6 (RFC 8200 §5); the doctor tells, and IPv4 goes on. */
+  get carriesMesh6(): boolean {
+    const mtu = this.#self.underlayMtu - vxlanOverheadBytes - (this.isMeshEncrypted ? tunnelOverheadBytes : 0);
+    return this.hasMesh6 && mtu >= mtuMin6;
+  }
+
   told(): void {
     const { encrypted, has6 } = this.#was;
     if (!encrypted && !has6) return;
-    const before = { encrypted: this.isMeshEncrypted, has6: this.hasMesh6 };
+    const before = { encrypted: this.isMeshEncrypted, has6: this.carriesMesh6 };
     this.#was = { encrypted: false, has6: false };
     this.#compare(before);
   }
 
   /** The way is there before anything is led to it. */
   #compare(before: MeshKind): void {
-    if (before.encrypted !== this.isMeshEncrypted || before.has6 !== this.hasMesh6) this.meshChanged();
-    if (before.has6 === this.hasMesh6) return;
+    if (before.encrypted !== this.isMeshEncrypted || before.has6 !== this.carriesMesh6) this.meshChanged();
+    if (before.has6 === this.carriesMesh6) return;
     for (const facts of this.#behindGateway.values()) this.#connect(facts.id, facts, facts);
   }
 
@@ -273,7 +280,7 @@ class HostPart implements Part {
     const { number } = this.#self;
     const isKnown = peer !== undefined && number > 0;
     this.#set(`peer ${key}`, isKnown ? peerObjects(peer, number, this.#meshState) : []);
-    this.#set(`peer6 ${key}`, isKnown && this.hasMesh6 ? peerObjects6(peer, number, this.#meshState) : []);
+    this.#set(`peer6 ${key}`, isKnown && this.carriesMesh6 ? peerObjects6(peer, number, this.#meshState) : []);
   }
 
   endpoint(key: string, after: EndpointRecord | undefined, before: EndpointRecord | undefined): void {
@@ -286,7 +293,7 @@ class HostPart implements Part {
     const ports = (after?.ports.length ?? 0) + (before?.ports.length ?? 0);
     const serviceId = (after ?? before)?.serviceId ?? "";
     if (ports === 0) return;
-    const was = { encrypted: this.isMeshEncrypted, has6: this.hasMesh6 };
+    const was = { encrypted: this.isMeshEncrypted, has6: this.carriesMesh6 };
     const isOpen = after !== undefined && after.ports.length > 0;
     if (isOpen && after.encrypted === true) this.#encrypted.set(serviceId, after);
     else this.#encrypted.delete(serviceId);
@@ -344,7 +351,7 @@ class HostPart implements Part {
 
   /** Of gw0; empty: it has none. */
   #gateway6({ gatewayAddress, overlays }: SandboxFacts): string {
-    const has6 = this.hasMesh6 || (this.#options.has6 && leadsOut6(overlays.map(({ wish }) => wish)));
+    const has6 = this.carriesMesh6 || (this.#options.has6 && leadsOut6(overlays.map(({ wish }) => wish)));
     return has6 ? gateway6Of(gatewayAddress) : "";
   }
 

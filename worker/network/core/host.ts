@@ -5,6 +5,7 @@
 import { gatewayRange, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
 
 import { formatAddress, parseCidr } from "./cidr.ts";
+import { isV6 } from "./cidr6.ts";
 import {
   gatewayLink,
   gatewayPattern,
@@ -25,6 +26,7 @@ import {
   tunnelPeerObjects,
   tunnelPort,
 } from "./tunnel.ts";
+import { nodeElement6, underlayGuard } from "./underlay.ts";
 
 export interface HostFacts {
   /** Of this node; 0: in no swarm, or none given yet. */
@@ -84,6 +86,7 @@ export function hostObjects(facts: HostFacts): NetObject[] {
     element("blocks", [ownBlock]),
     element("leaving", [ownBlock]),
     element("behind", [ownBlock]),
+    ...(facts.number > 0 && isV6(facts.underlay) ? [underlayGuard(facts.underlay, facts.dataPort)] : []),
     ...(facts.number === 0 || facts.mesh === "closed" ? [] : meshObjects(facts)),
   ];
 }
@@ -131,10 +134,11 @@ function meshObjects({ number, underlay, dataPort, mtu, mesh, has6 }: HostFacts)
 /** One node of the cluster, this one included. */
 export function peerObjects(peer: PeerRecord, ownNumber: number, mesh: HostFacts["mesh"] = "open"): NetObject[] {
   const { mac, mark, zone, gatewayAddress, gatewayBlock, tunnelAddress } = nodeAddresses(peer.number);
+  const is6 = isV6(peer.addr);
   const known: NetObject[] = [
-    element("peers", [peer.addr]),
+    is6 ? nodeElement6(peer.addr) : element("peers", [peer.addr]),
     element("blocks", [gatewayBlock]),
-    element("bounce", [peer.addr, gatewayBlock]),
+    ...(is6 ? (peer.addresses4 ?? []) : [peer.addr]).map((address) => element("bounce", [address, gatewayBlock])),
     // A set beside the map: older kernels (6.1) refuse to be asked who is in a map.
     element("members", [mac]),
     element("entry", [mac], [markText(mark)]),
@@ -192,7 +196,7 @@ const netdevTableText = `
  * lan             local networks, each beside itself                    (bridge.ts)
  * leaving         what is masqueraded on its way out                    (here, bridge.ts)
  * behind          what other nodes cannot answer to                     (here, bridge.ts)
- * peers .. zones  nodes of the cluster                                  (peerObjects)
+ * peers .. zones  nodes of the cluster                                  (peerObjects; of those at IPv6 `peers` is in underlay.ts)
  */
 const hostSets: Readonly<Record<string, SetFields>> = {
   ports: { key: ["inet_proto", "inet_service"], data: ["integer"] },

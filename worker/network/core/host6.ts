@@ -5,6 +5,7 @@
  */
 import { block6Of, gateway6Of, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
 import type { BridgeNetwork } from "./bridges.ts";
+import { isV6 } from "./cidr6.ts";
 import {
   gatewayOf,
   markText,
@@ -84,7 +85,7 @@ export function peerObjects6(peer: PeerRecord, ownNumber: number, mesh: HostFact
   const known: NetObject[] = [
     // Of its own it is there in any case.
     ...(peer.number === ownNumber ? [] : [element6("blocks", [block])]),
-    ...(peer.addresses6 ?? []).map((address) => element6("bounce", [address, block])),
+    ...addresses6Of(peer).map((address) => element6("bounce", [address, block])),
     element6("members", [mac]),
     element6("entry", [mac], [markText(mark)]),
     element6("zones", [mac], [String(zone)]),
@@ -98,6 +99,10 @@ export function peerObjects6(peer: PeerRecord, ownNumber: number, mesh: HostFact
     { type: "route", table: 254, destination: block, link: meshLink, via: linkAddress6, onlink: false, source: "" },
   ];
 }
+
+/** Of its host, by which it asks the mesh. */
+const addresses6Of = ({ addr, addresses6 = [] }: PeerRecord): readonly string[] =>
+  isV6(addr) ? [...new Set([addr, ...addresses6])] : addresses6;
 
 /** While a sandbox is on it. */
 export function bridgeObjects6(network: BridgeNetwork): NetObject[] {

@@ -285,6 +285,33 @@ describe("the model of overlays", () => {
     ]);
   });
 
+  test("nothing leads to a node whose frames go by the other family of IP, whichever is told first", () => {
+    const model = joined();
+    const toTwo = (): string[] =>
+      keysOf(model, "/ns/n-4097").filter((key) => /02:fe:00:00:00:02|169\.254\.0\.2/.test(key));
+    model.sandbox("task1", sandbox(1, [0]));
+    model.change([put(endpoint({ net: 0, task: 2, node: 2, service: 0, serving: false }))]);
+    assert.notDeepEqual(toTwo(), []);
+    assert.equal(model.strangers.size, 0);
+    const before = keysOf(model, "/ns/n-4097");
+    const six = (number: number, mtu = 1500): PeerRecord => ({ ...peer(number, mtu), addr: `fd99::${number}` });
+    model.change([put(six(2, 1300))]);
+    assert.deepEqual(toTwo(), []);
+    assert.deepEqual([...model.strangers.keys()], ["node2"]);
+    assert.equal(model.self.underlayMtu, 1500, "how long its packets may be is nobody's business here");
+    // This node's own frames go by IPv6, too, from now on: the others are the strangers.
+    model.change([put(six(1))]);
+    assert.notDeepEqual(toTwo(), []);
+    assert.ok(!model.strangers.has("node1") && !model.strangers.has("node2"));
+    assert.equal(model.self.underlayMtu, 1280, "an outer header of IPv6 is 20 bytes longer");
+    model.change([put(peer(1)), put(peer(2))]);
+    assert.deepEqual(keysOf(model, "/ns/n-4097"), before);
+    assert.equal(model.strangers.size, 0);
+    model.change([put(six(2))]);
+    model.change([gone(put(six(2)))]);
+    assert.equal(model.strangers.size, 0);
+  });
+
   test("the smallest underlay of the cluster says how long a packet may be", () => {
     const model = joined();
     model.sandbox("task1", sandbox(1, [0]));

@@ -7,6 +7,7 @@ import { Namespace } from "./namespace.ts";
 import type { MakePart, Part, Placement, SandboxFacts, Self } from "./part.ts";
 import { endpointKey, serviceKey, type NetworkRecords, type RecordChange } from "./records.ts";
 import type { EndpointRecord, PeerRecord, ServiceRecord } from "./records.ts";
+import { longerHeaderBytes, sameFamily } from "./underlay.ts";
 
 const underlayMtuDefault = 1500;
 /** Less than this carries no IPv4 (RFC 791), and is no fact to build on. */
@@ -16,6 +17,7 @@ export class Model {
   readonly #makers: readonly MakePart[];
   readonly #namespaces = new Map<string, Namespace>();
   readonly #peers = new Map<string, PeerRecord>();
+  readonly #strangers = new Map<string, PeerRecord>();
   readonly #endpoints = new Map<string, EndpointRecord>();
   readonly #services = new Map<string, ServiceRecord>();
   readonly #sandboxes = new Map<string, SandboxFacts>();
@@ -46,6 +48,11 @@ export class Model {
 
   get peers(): ReadonlyMap<string, PeerRecord> {
     return this.#peers;
+  }
+
+  /** Of the peers, those whose frames come by the other family of IP: nothing leads to them. */
+  get strangers(): ReadonlyMap<string, PeerRecord> {
+    return this.#strangers;
   }
 
   get endpoints(): ReadonlyMap<string, EndpointRecord> {
@@ -108,8 +115,8 @@ export class Model {
       return;
     }
     peers.forEach(({ key }, at) => {
-      const after = this.#peers.get(key);
-      for (const part of this.#parts) part.peer(key, after, before[at]);
+      const after = this.#meet(key);
+      for (const part of this.#parts) part.peer(key, after, this.#reached(before[at]));
     });
     for (const change of others) {
       if (change.kind === "endpoint") {
@@ -133,11 +140,28 @@ export class Model {
 
   #selfOf(nodeId: string): Self {
     const own = this.#peers.get(nodeId);
-    let underlayMtu = underlayMtuDefault;
-    for (const { mtu } of this.#peers.values()) if (mtu >= underlayMtuMin) underlayMtu = Math.min(underlayMtu, mtu);
     // A node is told of itself with all others; until then it is who it was.
-    if (own === undefined && nodeId !== "" && nodeId === this.#self.nodeId) return { ...this.#self, underlayMtu };
-    return { nodeId, number: own?.number ?? 0, addr: own?.addr ?? "", underlayMtu };
+    const isSame = own === undefined && nodeId !== "" && nodeId === this.#self.nodeId;
+    const addr = isSame ? this.#self.addr : (own?.addr ?? "");
+    let underlayMtu = underlayMtuDefault;
+    for (const peer of this.#peers.values()) {
+      if (peer.mtu >= underlayMtuMin && isReached(addr, peer)) underlayMtu = Math.min(underlayMtu, peer.mtu);
+    }
+    underlayMtu -= longerHeaderBytes(addr);
+    return isSame ? { ...this.#self, underlayMtu } : { nodeId, number: own?.number ?? 0, addr, underlayMtu };
+  }
+
+  /** undefined: it is not there for the parts, since this node's frames cannot go to it. */
+  #reached(peer: PeerRecord | undefined): PeerRecord | undefined {
+    return peer !== undefined && isReached(this.#self.addr, peer) ? peer : undefined;
+  }
+
+  /** The same of a peer as it is now, which is a stranger otherwise. */
+  #meet(key: string): PeerRecord | undefined {
+    const peer = this.#peers.get(key);
+    const reached = this.#reached(peer);
+    put(this.#strangers, key, reached === undefined ? peer : undefined);
+    return reached;
   }
 
   #make(): readonly Part[] {
@@ -148,8 +172,10 @@ export class Model {
   #remake(): void {
     for (const namespace of this.#namespaces.values()) namespace.rebuild();
     this.#parts = this.#make();
+    this.#strangers.clear();
+    const reached = [...this.#peers.keys()].map((key) => [key, this.#meet(key)] as const);
     for (const part of this.#parts) {
-      for (const [key, record] of this.#peers) part.peer(key, record, undefined);
+      for (const [key, record] of reached) part.peer(key, record, undefined);
       for (const [id, facts] of this.#sandboxes) part.sandbox(id, facts, undefined);
       for (const [key, record] of this.#services) part.service(key, record, undefined);
       for (const [key, record] of this.#endpoints) part.endpoint(key, record, undefined);
@@ -157,6 +183,9 @@ export class Model {
     for (const namespace of this.#namespaces.values()) namespace.settle();
   }
 }
+
+/** Outside a swarm nobody is told of. */
+const isReached = (own: string, { addr }: PeerRecord): boolean => own === "" || sameFamily(own, addr);
 
 function put<Value>(map: Map<string, Value>, key: string, value: Value | undefined): void {
   if (value === undefined) map.delete(key);

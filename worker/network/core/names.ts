@@ -11,6 +11,8 @@ export const meshLink = "skepmesh";
 export const gatewayPattern = "skepg*";
 export const localPattern = "skepl*";
 export const hostTable = "skep";
+/** Of family ip6: who may send frames, where nodes send them by IPv6. */
+export const underlayTable = "skepnodes";
 
 /** Where images and scripts expect names inside of a container: Docker's resolver is there. */
 export const insideResolver = "127.0.0.11";

@@ -13,7 +13,7 @@ export interface Self {
   readonly number: number;
   /** Where its VXLAN frames come to; empty outside a swarm. */
   readonly addr: string;
-  /** Of the cluster's underlays, the smallest. */
+  /** Of the cluster's underlays, the smallest: what is left for an outer header of IPv4 and all that is after it. */
   readonly underlayMtu: number;
 }
 
