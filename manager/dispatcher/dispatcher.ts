@@ -570,19 +570,21 @@ export class Dispatcher {
     });
   }
 
+  /** Of a node that is down for a day, or was removed: nobody will ever say how they ended. */
   #orphan(nodeId: string): void {
     const { store, clock, logger } = this.#options;
     const watch = this.#watch;
     const view = store.current();
     const node = view.get("node", nodeId);
-    if (watch === undefined || node?.status?.state !== NodeState.NODE_DOWN) return;
+    if (watch === undefined || (node !== undefined && node.status?.state !== NodeState.NODE_DOWN)) return;
     const lost = [...view.find("task", "node", nodeId)].filter(holdsPlace).slice(0, orphansMax);
     if (lost.length === 0) return;
-    const lastSeenUs = node.status.sinceUs ?? 0;
+    const lastSeenUs = node?.status?.sinceUs ?? 0;
+    const found = node === undefined ? "was removed" : "is down for a day";
     const change = (tx: Tx<ClusterSchema>): void => {
-      for (const { id } of lost) orphan(tx, id, nodeId, lastSeenUs);
+      for (const { id } of lost) orphan(tx, id, { nodeId, lastSeenUs }, `the node ${found}; its tasks are given up`);
     };
-    store.transact(change, { actor: "dispatcher", cause: `node ${nodeId} is down for a day` }, (outcome) => {
+    store.transact(change, { actor: "dispatcher", cause: `node ${nodeId} ${found}` }, (outcome) => {
       if (watch !== this.#watch) return;
       if (outcome.kind !== "committed") logger.warn("tasks could not be given up", { nodeId, error: outcome.error });
       clock.after(outcome.kind === "committed" ? 0 : retryMs, () => {
@@ -631,6 +633,10 @@ export class Dispatcher {
     yield* this.#readTables(view);
     if (isFirst) yield* this.#meetTables(view);
     yield* this.#attachments.readView(view);
+    // Whoever led when a node was removed may not have come to it.
+    yield* inSlices(view.keys("task", "node"), (nodeId) => {
+      if (nodeId !== "" && !view.has("node", nodeId)) this.#orphan(nodeId);
+    });
     if (isFirst) {
       this.#isRead = true;
       return this.#takeTurns();
@@ -773,6 +779,7 @@ export class Dispatcher {
 
   #nodeChanged(nodeId: string, now: Readonly<skep.objects.Node> | undefined): void {
     if (now === undefined) {
+      this.#orphan(nodeId);
       const followed = this.#nodes.get(nodeId);
       if (followed === undefined) return;
       this.#end(nodeId, followed, (session) => session.goodbye("NODE_REMOVED", `node ${nodeId} was removed`));
@@ -869,16 +876,21 @@ function holdsPlace(task: Readonly<skep.objects.Task>): boolean {
   return state >= TaskState.ASSIGNED && state <= TaskState.RUNNING;
 }
 
-function orphan(tx: Tx<ClusterSchema>, taskId: string, nodeId: string, lastSeenUs: number): void {
+function orphan(
+  tx: Tx<ClusterSchema>,
+  taskId: string,
+  nodeLost: { readonly nodeId: string; readonly lastSeenUs: number },
+  message: string,
+): void {
   const task = tx.get("task", taskId);
-  if (task?.nodeId !== nodeId || !holdsPlace(task)) return;
+  if (task?.nodeId !== nodeLost.nodeId || !holdsPlace(task)) return;
   tx.edit("task", taskId, (draft) => {
     draft.status = {
       ...draft.status,
       state: TaskState.ORPHANED,
       timestampUs: tx.timeUs,
-      message: "the node is down for a day; its tasks are given up",
-      reason: { sinceUs: tx.timeUs, nodeLost: { nodeId, lastSeenUs } },
+      message,
+      reason: { sinceUs: tx.timeUs, nodeLost },
     };
   });
 }

@@ -221,6 +221,29 @@ test("the tasks of a node that is down for a day are orphaned, whoever leads by 
   await world.stop();
 });
 
+test("the tasks of a node that is removed are given up, whoever leads, and what they hold is free", async () => {
+  const world = await new SwarmWorld({ managers: 3, workers: 3 }).start();
+  world.service("web", replicated(3));
+  assert.ok(await world.until(2000, () => world.running("web").length === 3));
+  const of = (nodeId: string): Task => world.tasks("web").find((task) => task.nodeId === nodeId)!;
+  const state = ({ id }: Task): number | null | undefined => world.store.current().get("task", id)?.status?.state;
+  const [first, second] = [of("node1"), of("node2")];
+  await world.node("node1").kill();
+  assert.ok(await world.until(20_000, () => world.nodeState("node1") === "NODE_DOWN"));
+  await world.run(2000);
+  assert.equal(state(first), TaskState.RUNNING);
+  world.write((tx) => tx.remove("node", "node1"));
+  assert.ok(await world.until(2000, () => state(first) === TaskState.ORPHANED));
+  assert.equal(world.store.current().get("task", first.id)?.status?.reason?.nodeLost?.nodeId, "node1");
+  // Of a node that went when nobody led.
+  world.write((tx) => tx.edit("task", second.id, (draft) => void (draft.nodeId = "gone")));
+  await world.run(1000);
+  assert.equal(state(second), TaskState.RUNNING);
+  world.crashLeader("committed", 200, world.managers[1]);
+  assert.ok(await world.until(10_000, () => state(second) === TaskState.ORPHANED));
+  await world.stop();
+});
+
 test("the first node of a cluster that is still being made is told to come again", async () => {
   const world = await new SwarmWorld({ workers: 1 }).start();
   const nodes = [...world.store.current().list("node")].map(({ id }) => id);
