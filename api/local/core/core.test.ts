@@ -3,11 +3,14 @@ import { test } from "node:test";
 
 import fc from "fast-check";
 
+import type { ContainerRecord } from "../../../worker/containers/core/types.ts";
+
 import { DetachScanner, parseDetachKeys } from "./detach-keys.ts";
 import { goFileMode } from "./file-mode.ts";
 import { readImageChanges } from "./image-changes.ts";
 import { humanDuration, statusText } from "./status-text.ts";
 import { isoTime } from "./container-json.ts";
+import { networksJson, type NetworkFacts } from "./network-json.ts";
 
 test("durations are told as the Engine tells them", () => {
   const cases: [number, string][] = [
@@ -48,6 +51,34 @@ test("a container's status says what it does, how it ended and how it feels", ()
   assert.equal(statusText({ state: { ...state, status: "exited", exit } }, 16_000), "Exited (3) 10 seconds ago");
   assert.equal(statusText({ state: { ...state, status: "restarting", exit } }, 7000), "Restarting (3) 1 second ago");
   assert.equal(statusText({ state: { ...state, status: "created" } }, 0), "Created");
+});
+
+test("a task's container is on its service's networks alone, a container of the user's on what its mode names", () => {
+  const end = {
+    networkId: "n1",
+    networkName: "back",
+    address: "10.0.1.5",
+    prefixLength: 24,
+    gateway: "10.0.1.1",
+    macAddress: "",
+    aliases: [],
+  };
+  const facts: NetworkFacts = {
+    sandbox: { id: "t1", namespacePath: "/ns", endpoints: [end], ports: [] },
+    network: () => undefined,
+    exposed: [],
+    digest: (text) => text,
+  };
+  const on = (mode: string, more: Partial<NetworkFacts> = {}): string[] =>
+    Object.keys(
+      networksJson({ id: "c1", name: "c", hostConfig: { NetworkMode: mode } } as unknown as ContainerRecord, {
+        ...facts,
+        ...more,
+      }),
+    );
+  assert.deepEqual(on("default"), ["back"]);
+  assert.deepEqual(on("default", { sandbox: undefined }), []);
+  assert.deepEqual(on("host", { sandbox: undefined }), ["host"]);
 });
 
 test("times have as many digits as they need, and 0 is Go's zero", () => {

@@ -91,7 +91,8 @@ function endpointJson(
 export function networksJson(record: ContainerRecord, facts: NetworkFacts): Record<string, unknown> {
   const ends = facts.sandbox?.endpoints ?? [];
   const mode = record.hostConfig.NetworkMode ?? "none";
-  const own = /^(container|ns):/.test(mode) ? {} : { [mode]: {} };
+  // `default` is what a task's says, which is on its service's networks and no other.
+  const own = /^(container|ns):|^default$/.test(mode) ? {} : { [mode]: {} };
   const out: Record<string, unknown> = {};
   const shown = new Set<SandboxEndpoint>();
   for (const [reference, settings] of Object.entries(record.networks ?? own)) {
