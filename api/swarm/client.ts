@@ -3,7 +3,7 @@ import type { Channel, UnaryMethod } from "../../lib/rpc/index.ts";
 import { controlMethods } from "../../proto/control-methods.ts";
 import { skep } from "../../proto/index.ts";
 import type { Swarm } from "../ports.ts";
-import { managerWords, worded } from "./wording.ts";
+import { managerWords, unlessEnding, worded } from "./wording.ts";
 
 const { ObjectKind } = skep.control;
 export { ObjectKind };
@@ -87,6 +87,10 @@ export class ControlClient {
     signal: AbortSignal,
   ): Promise<Response> {
     await this.#swarm.ready(signal);
-    return this.channel().call(method, request, { timeoutMs, signal });
+    return this.channel()
+      .call(method, request, { timeoutMs, signal })
+      .catch((error: unknown) => {
+        throw unlessEnding(error);
+      });
   }
 }

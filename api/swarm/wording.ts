@@ -38,6 +38,18 @@ export const membershipWords: ReadonlyMap<string, string> = new Map([
   ["SWARM_LOCKED", "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."],
 ]);
 
+const ending =
+  "The manager of this node is ending: it was demoted, or is started again. Please try again, or run this command on another manager node.";
+
+/** What is said of a manager that is not quite gone: its process takes a moment to end after it was demoted. */
+export function unlessEnding(error: unknown): unknown {
+  if (!(error instanceof ClusterError)) return error;
+  const isEnding =
+    error.code === "STORE_CLOSED" ||
+    (error.code === "RPC_UNAVAILABLE" && error.message.startsWith("Cannot reach unix:"));
+  return isEnding ? new Worded(error.code, ending, error, 503) : error;
+}
+
 const statuses: ReadonlyMap<string, number> = new Map([["UNLOCK_KEY_INVALID", 401]]);
 
 export function worded(error: unknown, words: ReadonlyMap<string, string>): unknown {
