@@ -17,7 +17,7 @@ import { runMutations } from "./mutation-runner.ts";
 import { drawOptions, type SimOptions } from "./options.ts";
 import { loadRegressions, regressionPath, type Regression } from "./regressions.ts";
 import { reportFailure } from "./report.ts";
-import { caseOrders, runOrders, seedOrders, type Totals } from "./runner.ts";
+import { caseOrders, oneAfterTheOther, runOrders, seedOrders, type Totals } from "./runner.ts";
 import { schedules } from "./schedules.ts";
 import { shrink } from "./shrink.ts";
 import { runSimulation } from "./simulation.ts";
@@ -110,16 +110,11 @@ async function many(): Promise<void> {
   if (values.minutes === undefined) {
     const count = number("seeds", values.seeds ?? "3000");
     const regressions = loadRegressions().map(({ name, options }) => ({ name, options }));
-    const fixed = await runOrders(caseOrders([...regressions, ...schedules()]), { workers, failuresMax, onProgress });
-    console.log(
-      `${regressions.length} regressions and ${fixed.runs - regressions.length} scripted schedules in ${seconds().toFixed(1)} s`,
-    );
-    totals = await runOrders(seedOrders(from, count), {
-      workers,
-      failuresMax: failuresMax - fixed.failures.length,
-      onProgress,
-    });
-    totals.failures.unshift(...fixed.failures);
+    const scripted = schedules();
+    console.log(`${regressions.length} regressions and ${scripted.length} scripted schedules before ${count} seeds`);
+    const fixed = caseOrders([...regressions, ...scripted]);
+    // By the same threads: what they have compiled for the first serves the others.
+    totals = await runOrders(oneAfterTheOther(fixed, seedOrders(from, count)), { workers, failuresMax, onProgress });
   } else {
     const signal = AbortSignal.timeout(Number(values.minutes) * 60_000);
     totals = await runOrders(seedOrders(from, Number.MAX_SAFE_INTEGER - from), {

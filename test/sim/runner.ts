@@ -24,19 +24,22 @@ export interface RunnerOptions {
   readonly onProgress?: (totals: Totals) => void;
 }
 
+/** A thread spends seconds of its first hundred runs on compiling, and on slow code that waits for it: all is used again. */
+const soonCompiled = ["no-lazy-feedback-allocation", "always-sparkplug"];
+
 /**
  * For workers yet to start. A run lives for 40 ms and leaves nothing: a young generation that holds several runs copies
  * little, and since every core has a worker of its own, helpers that collect side by side would only take turns with them.
  */
-function tuneCollector(): void {
-  for (const flag of ["min-semi-space-size=64", "max-semi-space-size=64", "no-parallel-scavenge"]) {
+function tuneV8(): void {
+  for (const flag of ["min-semi-space-size=64", "max-semi-space-size=64", "no-parallel-scavenge", ...soonCompiled]) {
     setFlagsFromString(`--${flag}`);
   }
 }
 
 /** @param orders  taken one by one until they end, or until there are failures enough */
 export async function runOrders(orders: Iterator<Order>, options: RunnerOptions): Promise<Totals> {
-  tuneCollector();
+  tuneV8();
   const totals: Totals = { runs: 0, coreEvents: 0, events: 0, operations: 0, marks: new Marks(), failures: [] };
   const isOver = (): boolean => totals.failures.length >= options.failuresMax || options.signal?.aborted === true;
   const one = async (): Promise<void> => {
@@ -104,4 +107,10 @@ export function* caseOrders(
   size = 10,
 ): Iterator<Order> {
   for (let at = 0; at < cases.length; at += size) yield { kind: "cases", cases: cases.slice(at, at + size) };
+}
+
+/** All of the first source, then all of the next. */
+export function* oneAfterTheOther(...sources: readonly Iterator<Order>[]): Iterator<Order> {
+  for (const source of sources)
+    for (let next = source.next(); next.done !== true; next = source.next()) yield next.value;
 }
