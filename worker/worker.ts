@@ -159,13 +159,14 @@ export class ImageRootfs implements RootfsProvider {
   }
 
   async prepare(containerId: string, image: string): Promise<PreparedRootfs> {
-    const { imageId, lowerDirs, config } = await this.#images.prepare(containerId, image);
+    const { imageId, lowerDirs, config, written } = await this.#images.prepare(containerId, image);
     const { run } = config;
     const set = (names: readonly string[]): Record<string, object> =>
       Object.fromEntries(names.map((name) => [name, {}]));
     return {
       imageId,
       lowerDirectories: lowerDirs,
+      written,
       config: {
         User: run.user,
         Env: run.env,
@@ -194,6 +195,10 @@ export class ImageRootfs implements RootfsProvider {
 
   async release(containerId: string): Promise<void> {
     await this.#images.release(containerId);
+  }
+
+  async keep(images: ReadonlyMap<string, string>): Promise<void> {
+    await this.#images.keep(images);
   }
 
   async commit(request: CommitRequest): Promise<string> {

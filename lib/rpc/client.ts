@@ -14,6 +14,7 @@ import {
 import { ClusterError } from "../pure/errors.ts";
 import { RpcUnavailable } from "./errors.ts";
 import { asBuffer, type BidiMethod, type UnaryMethod } from "./method.ts";
+import { OpenStreams } from "./open-streams.ts";
 import { fromStatus } from "./status.ts";
 import { CallerStream, type RpcStream, type StreamEvents } from "./stream.ts";
 
@@ -45,7 +46,7 @@ export const messageBytesMaxDefault = 4 * 1024 * 1024;
 export class Channel implements Disposable {
   readonly #client: Client;
   readonly #address: string;
-  readonly #streams = new Set<{ abort(error: ClusterError | undefined): void }>();
+  readonly #streams = new OpenStreams();
   #refusal: ClusterError | undefined;
   #closed = false;
 
@@ -136,24 +137,15 @@ export class Channel implements Disposable {
       new Metadata(),
     );
     const where = { address: this.#address, path: method.path, failure: () => this.#takeRefusal() };
-    const stream = new CallerStream(call, { out: method.request, in: method.response }, where, readPeer, {
-      message: (message) => events.message(message),
-      drain: () => events.drain?.(),
-      finished: () => events.finished?.(),
-      closed: (error) => {
-        this.#streams.delete(stream);
-        events.closed(error);
-      },
-    });
-    this.#streams.add(stream);
-    return stream;
+    const codec = { out: method.request, in: method.response };
+    return this.#streams.add(events, (watched) => new CallerStream(call, codec, where, readPeer, watched));
   }
 
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
     // gRPC lets them go on, on a connection that says goodbye to the other end; only a ping that fails would end them.
-    for (const stream of this.#streams) stream.abort(new RpcUnavailable(this.#address, "its channel was closed"));
+    this.#streams.abort(new RpcUnavailable(this.#address, "its channel was closed"));
     this.#client.close();
   }
 

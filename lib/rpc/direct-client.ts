@@ -19,6 +19,7 @@ import { keepaliveMs, messageBytesMaxDefault, serverName, type ChannelOptions } 
 import { DirectStream, type DirectOptions } from "./direct-stream.ts";
 import { RpcFailed, RpcUnavailable } from "./errors.ts";
 import type { BidiMethod } from "./method.ts";
+import { OpenStreams } from "./open-streams.ts";
 import { fromStatus } from "./status.ts";
 import type { RpcStream, StreamEvents } from "./stream.ts";
 
@@ -31,7 +32,7 @@ const silenceParts = 5;
 /** It uses the certificate that is current when its first stream opens, and connects once. */
 export class DirectChannel implements Disposable {
   readonly #options: ChannelOptions;
-  readonly #streams = new Set<{ abort(error: ClusterError | undefined): void }>();
+  readonly #streams = new OpenStreams();
   #session: ClientHttp2Session | undefined;
   /** Why the connection did not come about or broke. */
   #failure: ClusterError | undefined;
@@ -62,33 +63,20 @@ export class DirectChannel implements Disposable {
       },
       { endStream: false },
     );
-    const stream = new DialledStream(
-      http,
-      {
-        path: method.path,
-        codec: { out: method.request, in: method.response },
-        messageBytesMax: messageBytesMax ?? messageBytesMaxDefault,
-        address,
-        failure: () => this.#failure,
-      },
-      {
-        message: (message) => events.message(message),
-        drain: () => events.drain?.(),
-        finished: () => events.finished?.(),
-        closed: (error) => {
-          this.#streams.delete(stream);
-          events.closed(error);
-        },
-      },
-    );
-    this.#streams.add(stream);
-    return stream;
+    const options = {
+      path: method.path,
+      codec: { out: method.request, in: method.response },
+      messageBytesMax: messageBytesMax ?? messageBytesMaxDefault,
+      address,
+      failure: () => this.#failure,
+    };
+    return this.#streams.add(events, (watched) => new DialledStream(http, options, watched));
   }
 
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const stream of this.#streams) stream.abort(new RpcUnavailable(this.address, "its channel was closed"));
+    this.#streams.abort(new RpcUnavailable(this.address, "its channel was closed"));
     this.#session?.destroy();
   }
 

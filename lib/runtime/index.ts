@@ -4,7 +4,7 @@
  * turn-clock     calls at once share turns of a bounded length
  * task-group     owns started work until it ends
  * bounded-queue  waits, refuses, or drops and tells to resync when full
- * group-commit   many writers, one sync of the disk
+ * group-commit   many writers, one sync of the disk; level-writer on a database that a full disk does not tear
  * logger         JSON lines without secrets
  * random-pool    bytes for ids, many at a call
  * listening      servers outlive connections that cannot be accepted
@@ -16,8 +16,8 @@
  */
 export { BoundedQueue, QueueClosed, ResyncQueue, type QueueOptions, type ResyncItem } from "./bounded-queue.ts";
 export { deadline, realClock, sleep, type Clock, type Deadline, type Timer } from "./clock.ts";
-export { GroupCommit } from "./group-commit.ts";
 export { directoryBytes } from "./directory-bytes.ts";
+export { LevelWriter } from "./level-writer.ts";
 export { listening } from "./listening.ts";
 export { createLogger, logLevels, silentLogger, type Facts, type Logger, type LogLevel } from "./logger.ts";
 export { fillFromPool } from "./random-pool.ts";

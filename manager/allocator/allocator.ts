@@ -7,6 +7,7 @@ import { asksForNothing, frameAddressOf, needsEndpoint, skep } from "../../proto
 import {
   follow,
   inSlices,
+  networkedTasks,
   Backpressure,
   Conflict,
   EntryTooLarge,
@@ -668,11 +669,6 @@ export class Allocator {
     };
     this.#commit(`network ${id} is removed`, [id], write, () => {});
   }
-}
-
-/** One that is in several networks comes as often. */
-function* networkedTasks(view: View<ClusterSchema>): IterableIterator<Task> {
-  for (const networkId of view.keys("task", "network")) yield* view.find("task", "network", networkId);
 }
 
 const ingressSpec: skep.objects.NetworkSpec.$Properties = {

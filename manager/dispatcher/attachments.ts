@@ -6,7 +6,7 @@
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
 import { parseAddress, skep } from "../../proto/index.ts";
-import { inSlices, type ClusterSchema, type Store, type Tx, type View } from "../store/index.ts";
+import { inSlices, networkedTasks, type ClusterSchema, type Store, type Tx, type View } from "../store/index.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import { isLocal } from "./core/index.ts";
 import { AttachmentRefused } from "./errors.ts";
@@ -127,11 +127,6 @@ export class Attachments {
 const again = "ATTACH_AGAIN";
 
 export const isAttachment = ({ spec }: Task): boolean => spec?.networkAttachmentSpec != null;
-
-/** One that is in several networks comes as often. */
-export function* networkedTasks(view: View<ClusterSchema>): IterableIterator<Task> {
-  for (const networkId of view.keys("task", "network")) yield* view.find("task", "network", networkId);
-}
 
 function* attachmentsOf(view: View<ClusterSchema>, nodeId: string): IterableIterator<Task> {
   for (const task of view.find("task", "node", nodeId)) if (isAttachment(task)) yield task;

@@ -12,6 +12,7 @@ import { sessionMethod, skep, trustedRoots } from "../../proto/index.ts";
 import {
   follow,
   inSlices,
+  networkedTasks,
   supportedLevel,
   theCluster,
   type Change,
@@ -22,7 +23,7 @@ import {
   type Watch,
   type WatchEvent,
 } from "../store/index.ts";
-import { Attachments, networkedTasks } from "./attachments.ts";
+import { Attachments } from "./attachments.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import {
   accepted,

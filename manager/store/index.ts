@@ -43,6 +43,7 @@ export {
 } from "./core/errors.ts";
 export { follow, inSlices, type Follower } from "./follow.ts";
 export { isRevoked, removeNode, revokedMax, theCluster, withRevoked } from "./membership.ts";
+export { networkedTasks } from "./networked-tasks.ts";
 export { clusterSchema, type ClusterSchema } from "./schema.ts";
 export type { ChangeAct } from "./core/transaction.ts";
 export { defaultLimits, supportedLevel, type MachineLimits } from "./core/machine.ts";

@@ -225,30 +225,45 @@ void connections_live(struct monitor *m, uint8_t stream, uint64_t time_ns, uint8
     }
 }
 
+static bool is_behind(const struct monitor *m, const struct connection *c)
+{
+    return c->attach_output && m->options.log.format == LOG_FRAMED && c->position < logfile_end(&m->log);
+}
+
 bool connections_behind(const struct monitor *m)
 {
-    if (m->options.log.format == LOG_FRAMED)
-        for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
-            if (m->connections[i].fd >= 0 && m->connections[i].attach_output &&
-                m->connections[i].position < logfile_end(&m->log))
-                return true;
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
+        if (m->connections[i].fd >= 0 && is_behind(m, &m->connections[i]))
+            return true;
     return false;
 }
 
-void connections_end(struct monitor *m, const char *reason)
+static void end_attach(struct monitor *m, struct connection *c, const char *reason)
+{
+    uint8_t out[256];
+    struct ctl_writer w;
+    ctl_begin(&w, out, sizeof out, CTL_END, c->attach_tag);
+    ctl_put_string(&w, reason);
+    c->attached = c->attach_output = false;
+    connection_send(m, c, &w, NULL, 0);
+}
+
+void connections_end_whole(struct monitor *m)
 {
     for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
         struct connection *c = &m->connections[i];
-        if (c->fd < 0 || !c->attached)
-            continue;
-        uint8_t out[256];
-        struct ctl_writer w;
+        if (c->fd >= 0 && c->attached && !is_behind(m, c))
+            end_attach(m, c, "exited");
+    }
+}
+
+void connections_end(struct monitor *m)
+{
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        struct connection *c = &m->connections[i];
         /* One that has not had all can read on in the log, which will not change any more. */
-        bool behind = c->attach_output && m->options.log.format == LOG_FRAMED && c->position < logfile_end(&m->log);
-        ctl_begin(&w, out, sizeof out, CTL_END, c->attach_tag);
-        ctl_put_string(&w, behind ? "behind" : reason);
-        c->attached = c->attach_output = false;
-        connection_send(m, c, &w, NULL, 0);
+        if (c->fd >= 0 && c->attached)
+            end_attach(m, c, is_behind(m, c) ? "behind" : "exited");
     }
 }
 

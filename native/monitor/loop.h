@@ -193,7 +193,9 @@ void connections_tell_oom(struct monitor *m);
 void connections_tell_exit(struct monitor *m);
 void connections_unblock_stdin(struct monitor *m, int exec);
 bool connections_behind(const struct monitor *m);
-void connections_end(struct monitor *m, const char *reason);
+/* Ends those that have had all that there is; once the container has ended, that is. */
+void connections_end_whole(struct monitor *m);
+void connections_end(struct monitor *m);
 unsigned connections_open(const struct monitor *m);
 
 /* execs.c */

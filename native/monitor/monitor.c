@@ -529,6 +529,8 @@ static void end(struct monitor *m)
     m->phase = PHASE_ENDING;
     write_exit(m);
     connections_tell_exit(m);
+    /* What is cleared up from here on is nothing that a client has to wait for. */
+    connections_end_whole(m);
     cgroups_kill(&m->cgroups, SIGKILL);
     close_fd(&m->mount_pin);
     unwatch_fd(m, &m->oom_fd);
@@ -765,13 +767,15 @@ static void run(struct monitor *m)
         for (int i = 0; i < count; i++)
             dispatch(m, events[i].data.u64, events[i].events);
         connections_pump(m);
+        if (m->phase == PHASE_ENDING)
+            connections_end_whole(m);
         tick(m);
     }
 }
 
 static void leave(struct monitor *m)
 {
-    connections_end(m, "exited");
+    connections_end(m);
     unwatch_fd(m, &m->listen_packet);
     unwatch_fd(m, &m->listen_stream);
     (void)unlinkat(m->state, "ctl", 0);

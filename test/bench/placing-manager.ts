@@ -17,6 +17,7 @@ import type { Change, ClusterSchema } from "../../manager/store/index.ts";
 import { skep } from "../../proto/index.ts";
 import { carryOutOrders, openForBench } from "./bench-manager.ts";
 import { nodeName, type Placed, type PlacingOrder } from "./placing-names.ts";
+import { untilAll } from "./until-all.ts";
 
 const whole = process.argv.includes("--loops-all");
 process.argv = process.argv.filter((word) => !word.startsWith("--loops-"));
@@ -44,7 +45,7 @@ async function carryOut(order: PlacingOrder): Promise<Placed | object> {
       await makeNodes(order.nodes, order.ready);
       return {};
     case "ready":
-      return await profiled(order.profile, () => untilReady(order.nodes));
+      return await profiled(order.profile, () => untilReady(order));
     case "place":
       return await profiled(order.profile, () => place(order));
     case "memory": {
@@ -55,9 +56,9 @@ async function carryOut(order: PlacingOrder): Promise<Placed | object> {
   }
 }
 
-async function untilReady(count: number): Promise<object> {
-  while (store.current().countBy("node", "state", String(NodeState.NODE_READY)) < count)
-    await new Promise((resolve) => setTimeout(resolve, 100));
+async function untilReady({ nodes, limitMs }: Extract<PlacingOrder, { kind: "ready" }>): Promise<object> {
+  const found = (): number => store.current().countBy("node", "state", String(NodeState.NODE_READY));
+  await untilAll("agents are connected", { count: nodes, found, limitMs, clock: realClock });
   return {};
 }
 

@@ -1,8 +1,8 @@
 /** What a placing manager (placing-manager.ts) is asked for, and what it answers. */
 export type PlacingOrder =
   | { readonly kind: "nodes"; readonly nodes: number; readonly ready: boolean }
-  /** Waits until so many nodes are ready. */
-  | { readonly kind: "ready"; readonly nodes: number; readonly profile?: string }
+  /** Waits until so many nodes are ready, at most so long. */
+  | { readonly kind: "ready"; readonly nodes: number; readonly limitMs: number; readonly profile?: string }
   /** Services of so many replicas each, until all tasks have a node, or run; at most so long. */
   | {
       readonly kind: "place";

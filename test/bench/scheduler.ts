@@ -23,6 +23,8 @@ import { median, type BenchOptions, type Report } from "./report.ts";
 const coreRateMin = 36_000;
 /** Of Nomad's million: 3,750 and 1,500 a second, on clusters of hosts. */
 const millionRateMin = 10_000;
+/** For each of many, on a machine that does other things as well. */
+const connectMsMax = 40;
 /** How long connected agents without tasks are looked at. */
 const restMs = 5000;
 
@@ -206,7 +208,17 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
         privateKeyPem,
         agents: nodeIds.map((nodeId, at) => ({ nodeId, certificatePem: certificates[at]! })),
       } satisfies AgentsOrder);
-      await order(leader, { kind: "ready", nodes: agents, ...profileTo(".connecting") }, report);
+      // Ten times as long as they took on the quiet machine.
+      const connectingMs = 60_000 + agents * connectMsMax;
+      await order(
+        leader,
+        { kind: "ready", nodes: agents, limitMs: connectingMs, ...profileTo(".connecting") },
+        report,
+      ).catch((error: unknown) => {
+        const { welcomed = 0, sessions = 0, lost = 0, lastLoss = "" } = words.last ?? {};
+        const said = `${welcomed} welcomes, ${sessions} sessions, ${lost} lost${lost > 0 ? `: ${lastLoss}` : ""}`;
+        throw new Error(`${error instanceof Error ? error.message : String(error)}; the agents: ${said}`);
+      });
       const name = `X3 ${services * replicas} tasks onto ${agents} agents`;
       tell(report, { name: `${name}: all agents connected`, unit: "s", ours: (performance.now() - startMs) / 1000 });
       const connected = words.last;

@@ -4,6 +4,7 @@
  */
 import { Level } from "level";
 
+import { LevelWriter } from "../../lib/runtime/index.ts";
 import { skep } from "../../proto/index.ts";
 
 export type Task = Readonly<skep.objects.Task>;
@@ -42,9 +43,11 @@ type Row =
 
 export class LevelMemory implements TaskMemory {
   readonly #level: Level<string, Uint8Array>;
+  readonly #writer: LevelWriter<Row>;
 
   private constructor(level: Level<string, Uint8Array>) {
     this.#level = level;
+    this.#writer = new LevelWriter(level, { sync: false });
   }
 
   static async open(folder: string): Promise<LevelMemory> {
@@ -87,10 +90,11 @@ export class LevelMemory implements TaskMemory {
   }
 
   async write(changes: readonly MemoryChange[]): Promise<void> {
-    await this.#level.batch(changes.flatMap(rowsOf));
+    await this.#writer.write(changes.flatMap(rowsOf));
   }
 
   async close(): Promise<void> {
+    await this.#writer.idle();
     await this.#level.close();
   }
 }

@@ -3,7 +3,7 @@
  * hold its lock, one after the other; reading needs none.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, rmdir, stat, unlink, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -63,6 +63,7 @@ import { MonitorConnection } from "./monitor-connection.ts";
 import { networkFilesOf, planNetworkFiles, writeNetworkFiles, type NetworkFile } from "./network-files.ts";
 import { runProgram, runtimeMessage, streamProgram, type StreamedProgram } from "./programs.ts";
 import type { RecordStore } from "./records.ts";
+import { retried } from "./retried.ts";
 import {
   layersOf,
   listChanges,
@@ -82,7 +83,7 @@ import {
 } from "./root-access.ts";
 import type { ContainerNetwork, ContainerSettings } from "./settings.ts";
 import { readPids, readStats, type CgroupPaths, type ContainerStats } from "./stats.ts";
-import { Attachment, ExecStream, type AttachOptions } from "./streams.ts";
+import { Attachment, ExecStream, type AttachOptions, type LogPlace } from "./streams.ts";
 import type { VolumeProvider } from "./volumes.ts";
 
 /** What all containers of a worker share. */
@@ -137,6 +138,16 @@ interface Life {
   readonly places: { readonly bundle: string; readonly networkFiles: string } | undefined;
 }
 
+/** How a life begins. */
+interface Beginning {
+  /** Before it. */
+  readonly delayMs: number;
+  /** Its record, if it was written ahead. */
+  readonly written?: Promise<void> | undefined;
+  readonly start?: () => Promise<void>;
+  readonly places?: Life["places"];
+}
+
 /** A monitor that does not end this long after its container is left to itself. */
 const monitorEndMs = 15_000;
 /** Patience with SIGKILL: a process in an uninterruptible wait may outlive it. */
@@ -164,8 +175,8 @@ export class Container {
   #released = false;
   /** Of its lives nothing is left but its files: no state, no network, no volume in use. */
   #isBare = false;
-  /** It has no record any more: it is about to be removed, and the lock is held until it is. */
-  #isUnwritten = false;
+  /** What it is now has not been written yet: the disk was full. */
+  #isUnrecorded = false;
   /** Resolves when the log gets nothing more; replaced with each life. */
   #logEnded: PromiseWithResolvers<void> | undefined;
 
@@ -229,7 +240,9 @@ export class Container {
       if (this.#life !== undefined) return false;
       this.#cancelRestart();
       const { restartCount, stoppedByUser } = this.#record.state;
-      if (restartCount !== 0 || stoppedByUser) await this.#update({ restartCount: 0, stoppedByUser: false });
+      // How its last life ended is not lost for a new one either.
+      if (restartCount !== 0 || stoppedByUser || this.#isUnrecorded)
+        await this.#update({ restartCount: 0, stoppedByUser: false });
       try {
         await this.#launch(0);
       } catch (error) {
@@ -252,9 +265,8 @@ export class Container {
       // First, since the record may be what cannot be written.
       this.#clearState();
       await this.#letGo();
-      for (const attachment of this.#attachments) attachment.abandon();
-      this.#attachments.clear();
-      await this.#update({
+      this.#abandonClients();
+      await this.#updateSurely({
         status: this.#record.state.startedAtMs === 0 ? "created" : "exited",
         pid: 0,
         error: why,
@@ -275,6 +287,7 @@ export class Container {
     if (record.state.startedAtMs !== 0) this.#clearState();
     if (this.volumeNames.length > 0) await this.#host.volumes.mount(this.id, this.volumeNames);
     const prepared = await settings.rootfs.prepare(this.id, record.imageId);
+    await prepared.written;
     const layers = layersOf(this.directory, prepared.lowerDirectories, this.#sharesMounts ? "host" : "apart");
     const user = await prepareRoot(settings.programs, layers, {
       imageId: record.imageId,
@@ -297,8 +310,10 @@ export class Container {
       seccomp: this.#seccomp(),
     });
     const { bundle } = this;
-    // A client that is to see the first byte comes between the two.
-    const atOnce = this.#attachments.size === 0;
+    // A client that is to see the first byte comes between the two, or finds it in the log.
+    const logPlace = this.#logPlace();
+    const atOnce = logPlace !== undefined || this.#attachments.size === 0;
+    const written = this.#writeAhead();
     const started = await this.#launchMonitor({
       directories: [bundle, ...ownDirectories(layers)],
       files: [
@@ -311,11 +326,16 @@ export class Container {
     try {
       connection = await MonitorConnection.open(this.stateDirectory);
       const monitor = connection;
-      for (const attachment of this.#attachments) await attachment.connect(this.stateDirectory);
-      this.#attachments.clear();
-      await this.#begin(monitor, started.pid, delayMs, async () => {
-        if (!atOnce) await monitor.request({ type: "start" }, "ok");
+      await this.#begin(monitor, started.pid, {
+        delayMs,
+        written,
+        start: async () => {
+          await this.#connectClients(logPlace);
+          if (!atOnce) await monitor.request({ type: "start" }, "ok");
+        },
       });
+      // Who came in the meantime. It may have ended by now.
+      await this.#connectClients(logPlace).catch(() => this.#abandonClients());
     } catch (error) {
       // It may run by now, and there would be nobody who knows of it.
       this.#life?.stop.abort();
@@ -324,6 +344,59 @@ export class Container {
       await this.#killRemains();
       throw error;
     }
+  }
+
+  /** Where what it is about to say begins; undefined: its log may not keep all of it until a client comes. */
+  #logPlace(): LogPlace | undefined {
+    const { Type: driver = "", Config: options = {} } = this.#record.hostConfig.LogConfig ?? {};
+    if (driver === "none" || sizeOption(options?.["max-size"]) > 0 || options?.["mode"] === "non-blocking")
+      return undefined;
+    const bytes = statSync(this.logPath, { throwIfNoEntry: false })?.size ?? 0;
+    return {
+      offset: BigInt(bytes),
+      sinceNs: bytes === 0 ? 0n : BigInt(this.#host.settings.clock.wallMs()) * 1_000_000n,
+    };
+  }
+
+  /** Those that wait for the start. */
+  async #connectClients(from: LogPlace | undefined): Promise<void> {
+    for (const attachment of this.#attachments) {
+      await attachment.connect(this.stateDirectory, from);
+      this.#attachments.delete(attachment);
+    }
+  }
+
+  #abandonClients(): void {
+    for (const attachment of this.#attachments) attachment.abandon();
+    this.#attachments.clear();
+  }
+
+  /**
+   * One that is removed when it ends may be said to run before it does: it is removed after a crash in between, too. So the
+   * disk is not waited for while nothing else goes on.
+   */
+  #writeAhead(): Promise<void> | undefined {
+    if (this.#record.hostConfig.AutoRemove !== true) return undefined;
+    const { records } = this.#host;
+    const written = records.put(this.#runningRecord(0));
+    written.catch(() => undefined); // it is waited for when it runs
+    return written;
+  }
+
+  #runningRecord(pid: number): ContainerRecord {
+    return {
+      ...this.#record,
+      state: {
+        ...this.#record.state,
+        status: this.#record.state.status === "paused" ? "paused" : "running",
+        pid,
+        startedAtMs: this.#host.settings.clock.wallMs(),
+        exit: undefined,
+        error: "",
+        restarting: false,
+        health: this.#healthPlan() === undefined ? noHealth : startingHealth,
+      },
+    };
   }
 
   async #launchMonitor(request: LaunchRequest): Promise<MonitorStarted> {
@@ -340,30 +413,12 @@ export class Container {
   async #begin(
     connection: MonitorConnection,
     pid: number,
-    delayMs: number,
-    start: () => Promise<void>,
-    places?: Life["places"],
+    { delayMs, written, start, places }: Beginning,
   ): Promise<void> {
     const { settings, tasks, records } = this.#host;
     await connection.send({ type: "wait" });
-    const plan = this.#healthPlan();
-    const record: ContainerRecord = {
-      ...this.#record,
-      state: {
-        ...this.#record.state,
-        status: this.#record.state.status === "paused" ? "paused" : "running",
-        pid,
-        startedAtMs: settings.clock.wallMs(),
-        exit: undefined,
-        error: "",
-        restarting: false,
-        health: plan === undefined ? noHealth : startingHealth,
-      },
-    };
-    // One that is removed when it ends may be said to run before it does: it is removed after a crash in between, too.
-    const written = record.hostConfig.AutoRemove === true ? records.put(record) : undefined;
-    written?.catch(() => undefined); // it is waited for below
-    await start();
+    await start?.();
+    const record = this.#runningRecord(pid);
     const life: Life = {
       connection,
       pid,
@@ -380,6 +435,7 @@ export class Container {
     this.#show(record);
     this.#emit("start");
     tasks.start(`watch ${this.id}`, () => this.#watch(life));
+    const plan = this.#healthPlan();
     if (plan !== undefined)
       tasks.start(`health ${this.id}`, (signal) =>
         this.#probe(life, plan, AbortSignal.any([signal, life.stop.signal])),
@@ -634,46 +690,61 @@ export class Container {
     // One that is about to be removed is removed after a crash, too: its record need not say first how it ended.
     const isRemoved = !decision.restart && hostConfig.AutoRemove === true && state.status !== "removing";
     if (isRemoved) this.#note(ended);
-    else await this.#update(ended);
+    else await this.#updateSurely(ended);
     this.#emit("die", { exitCode: String(exit.code), ...(exit.signal > 0 ? { signal: String(exit.signal) } : {}) });
     life.over.resolve(exit);
     this.#logEnded?.resolve();
     this.#wake("exit");
     // While its monitor clears up, and before anything is removed that says it was there.
-    const released = Promise.all([
-      decision.restart ? undefined : this.#releaseNetwork(),
-      isRemoved ? this.#unwrite() : undefined,
-    ]);
-    released.catch(() => undefined); // it is waited for below
-    await this.#awaitMonitorEnd(life.connection);
-    life.connection[Symbol.dispose]();
+    const released = decision.restart ? undefined : this.#releaseNetwork();
+    const cleared = this.#awaitMonitorEnd(life.connection).then(() => life.connection[Symbol.dispose]());
+    // Nobody outside can tell whether the last of it is gone, but by its mounts and by processes that it shared with others.
+    if (!isRemoved || this.#record.mounts.length > 0 || this.#sharesProcesses) await cleared;
     await released;
-    if (isRemoved) return this.#eraseAfterClients();
-    this.#clearState();
+    if (isRemoved) return this.#eraseAfterClients(cleared);
+    this.#clearStateIfRecorded();
     if (decision.restart) this.#restartLater(decision.delayMs);
     else await this.#letGo();
   }
 
-  /**
-   * What is written of one that is about to be removed, under the lock: what a crash leaves of it after that belongs to nobody
-   * and goes at the next start, but for volumes, which only its record names.
-   */
-  async #unwrite(): Promise<void> {
-    await this.#host.settings.rootfs.release(this.id);
-    if (this.#record.anonymousVolumes.length > 0) return;
-    await this.#host.records.delete(this.id);
-    this.#isUnwritten = true;
+  /** Its own end is not the end of all that ran in it. */
+  get #sharesProcesses(): boolean {
+    return (this.#record.hostConfig.PidMode ?? "") !== "" && this.#record.hostConfig.PidMode !== "private";
   }
 
-  /** Whoever is still reading its output gets it all, within reason. */
-  async #eraseAfterClients(): Promise<void> {
+  /**
+   * Whoever is still reading its output gets it all, within reason.
+   * @param cleared  settles when its monitor has ended
+   */
+  async #eraseAfterClients(cleared: Promise<void>): Promise<void> {
     const patience = new AbortController();
     const late = sleep(this.#host.settings.clock, slowClientMs, patience.signal).catch(() => undefined);
     await Promise.race([Promise.all(Array.from(this.#clients, ({ finished }) => finished)), late]);
     patience.abort();
     // Nor that its removal has begun.
     this.#note({ status: "removing" });
-    await this.#erase(true);
+    await this.#giveBack(true);
+    const doomed = this.#toTrash();
+    const { tasks } = this.#host;
+    // It is removed again after a crash as long as its record is there, so nobody has to wait for the disk.
+    tasks.start(`forget ${this.id}`, () => this.#unwrite());
+    this.#forget();
+    tasks.start(`clear away ${this.id}`, async () => {
+      await cleared;
+      this.#clearState();
+      if (doomed !== undefined) await clearAway(doomed);
+    });
+  }
+
+  /** Of one that removed itself. Its image is nobody's from the call on; a disk that is full takes the rest later. */
+  async #unwrite(): Promise<void> {
+    const { settings, records, tasks } = this.#host;
+    const tell = (error: unknown): void =>
+      settings.logger.error("the record of a removed container could not be deleted", { container: this.id, error });
+    // What a failure leaves of this is put right when the worker starts.
+    const released = settings.rootfs.release(this.id).catch(tell);
+    await retried(() => records.delete(this.id), { clock: settings.clock, signal: tasks.signal, onFailure: tell });
+    await released;
   }
 
   /** The end of the connection is the monitor's last act. */
@@ -701,14 +772,22 @@ export class Container {
       await this.#locked(async () => {
         if (pending.signal.aborted || this.#life !== undefined || this.#removed) return;
         this.#pendingRestart = undefined;
-        await this.#update({ restartCount: this.#record.state.restartCount + 1 });
+        const again = (): void => this.#restartLater(Math.min(delayMs * 2, 60_000));
+        try {
+          await this.#update({ restartCount: this.#record.state.restartCount + 1 });
+        } catch (error) {
+          // A disk that is full would not take its start either.
+          this.#host.settings.logger.warn("a container's restart could not be recorded", { container: this.id, error });
+          again();
+          return;
+        }
         try {
           await this.#launch(delayMs);
         } catch (error) {
           this.#host.settings.logger.warn("a container could not be restarted", { container: this.id, error });
           if (this.#record.hostConfig.RestartPolicy?.Name === "always") {
-            await this.#update({ status: "restarting", restarting: true });
-            this.#restartLater(Math.min(delayMs * 2, 60_000));
+            await this.#updateSurely({ status: "restarting", restarting: true });
+            again();
           }
         }
       });
@@ -942,6 +1021,16 @@ export class Container {
     await this.#stopLife({ seconds: 0, signal: "KILL" }, false);
   }
 
+  /** It is gone for everybody. */
+  #forget(): void {
+    this.#removed = true;
+    this.#emit("destroy");
+    this.#host.forget(this);
+    this.#abandonClients();
+    this.#wake("removed");
+    this.#tellChange();
+  }
+
   /** Finishes a removal, from whichever point an earlier one stopped. */
   async #erase(volumes: boolean): Promise<void> {
     if (this.#removed) return;
@@ -952,13 +1041,8 @@ export class Container {
     const doomed = this.#toTrash();
     // One waits for the kernel, the other for the disk.
     await Promise.all([this.#giveBack(volumes), settings.rootfs.release(this.id)]);
-    if (!this.#isUnwritten) await records.delete(this.id);
-    this.#removed = true;
-    this.#emit("destroy");
-    this.#host.forget(this);
-    for (const attachment of this.#attachments) attachment.abandon();
-    this.#wake("removed");
-    this.#tellChange();
+    await records.delete(this.id);
+    this.#forget();
     if (doomed !== undefined) this.#host.tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
   }
 
@@ -1052,8 +1136,17 @@ export class Container {
     );
     this.#clients.add(attachment);
     void attachment.finished.then(() => this.#clients.delete(attachment));
-    if (this.#life === undefined) this.#attachments.add(attachment);
-    else await attachment.connect(this.stateDirectory);
+    const life = this.#life;
+    if (life !== undefined) {
+      await attachment.connect(this.stateDirectory).catch((error: unknown) => {
+        // It ended meanwhile, and its monitor with it.
+        if (this.#life === life && readExit(this.stateDirectory, 0) === undefined) throw error;
+        attachment.abandon();
+      });
+    } else if (this.#isRecordedAsRunning && !this.#record.state.restarting) {
+      // What it has said is told; it is another life that would be waited for.
+      attachment.abandon();
+    } else this.#attachments.add(attachment);
     return attachment;
   }
 
@@ -1271,6 +1364,7 @@ export class Container {
 
   async #layers(): Promise<Layers> {
     const prepared = await this.#host.settings.rootfs.prepare(this.id, this.#record.imageId);
+    await prepared.written;
     const layers = layersOf(this.directory, prepared.lowerDirectories);
     await makeDirectories(layers);
     return layers;
@@ -1403,7 +1497,7 @@ export class Container {
     }
     const { startedAtMs, health } = this.#record.state;
     await this.#host.volumes.mount(this.id, this.volumeNames);
-    await this.#begin(connection, hello.pid, 0, () => Promise.resolve(), this.#placesOfBefore());
+    await this.#begin(connection, hello.pid, { delayMs: 0, places: this.#placesOfBefore() });
     await this.#update({
       ...(startedAtMs === 0 ? {} : { startedAtMs }),
       ...(health.status === "none" ? {} : { health }),
@@ -1450,6 +1544,11 @@ export class Container {
     await this.#verb(["delete", "--force", this.id]).catch(() => undefined);
   }
 
+  /** Until it is, how it ended stands there only. */
+  #clearStateIfRecorded(): void {
+    if (!this.#isUnrecorded) this.#clearState();
+  }
+
   /** At once: a few small files of ours, in memory; one after the other they would take a trip to the thread pool each. */
   #clearState(): void {
     removeFolder(this.stateDirectory);
@@ -1459,7 +1558,7 @@ export class Container {
   async #letGo(): Promise<void> {
     if (this.volumeNames.length > 0) await this.#host.volumes.unmount(this.id);
     await this.#releaseNetwork();
-    this.#isBare = true;
+    this.#isBare = !this.#isUnrecorded;
   }
 
   /** The daemon stops: connections are closed, the container goes on. */
@@ -1501,6 +1600,38 @@ export class Container {
     else this.#record = { ...this.#record, state: { ...state, stoppedByUser: true } };
   }
 
+  /**
+   * What has happened, whether it can be written or not. If not, it is written as soon as the disk takes it, and until then a
+   * daemon that comes anew finds it in the monitor's state.
+   */
+  async #updateSurely(change: Partial<RecordedState>): Promise<void> {
+    try {
+      await this.#update(change);
+    } catch (error) {
+      if (this.#removed) throw error;
+      this.#note(change);
+      this.#recordLater(error);
+    }
+  }
+
+  #recordLater(error: unknown): void {
+    const { settings, records, tasks } = this.#host;
+    settings.logger.error("a container's state could not be recorded; it will be", { container: this.id, error });
+    if (this.#isUnrecorded) return;
+    this.#isUnrecorded = true;
+    const record = async (): Promise<void> => {
+      // Something else may have been written since.
+      if (this.#removed || !this.#isUnrecorded) return;
+      await records.put(this.#record);
+      this.#isUnrecorded = false;
+      settings.logger.info("a container's state is recorded", { container: this.id });
+      if (this.#life === undefined) this.#clearState();
+    };
+    tasks.start(`record ${this.id}`, async (signal) => {
+      await retried(() => this.#locked(record), { clock: settings.clock, signal });
+    });
+  }
+
   async #update(change: Partial<RecordedState>): Promise<void> {
     await this.#put({ ...this.#record, state: { ...this.#record.state, ...change } });
   }
@@ -1509,6 +1640,7 @@ export class Container {
     // Who waited for the lock while it was removed would write it anew, for ever.
     if (this.#removed) throw new ContainerStateConflict(this.id, "change", "removed");
     await this.#host.records.put(record);
+    this.#isUnrecorded = false;
     this.#show(record);
   }
 

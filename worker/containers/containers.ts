@@ -161,6 +161,7 @@ export class Containers implements AsyncDisposable {
     const leftovers = await clearLeftovers(this.#settings, new Set(this.#containers.keys()), running);
     this.recovery = { ...outcome, leftovers };
     await this.#settings.networks?.keep(running);
+    await this.#settings.rootfs.keep(new Map(this.list().map(({ id, record }) => [id, record.imageId])));
     await this.#host.volumes.settled();
     for (const container of this.list()) {
       const last = before.get(container.id);
@@ -175,6 +176,8 @@ export class Containers implements AsyncDisposable {
         continue;
       this.#tasks.start(`start ${container.id}`, async () => void (await container.start()));
     }
+    // One that removed itself may have been told to be gone, and its name been given again, before its record was deleted.
+    for (const { id, record } of this.#containers.values()) this.#names.set(record.name, id);
   }
 
   async create(request: CreateRequest): Promise<Container> {
@@ -223,7 +226,16 @@ export class Containers implements AsyncDisposable {
       };
       mkdirSync(join(this.#settings.dataDirectory, "containers", id), { mode: 0o711 });
       made = true;
-      await this.#records.put(record);
+      // Both at once: what a crash leaves of one without the other is put right when the worker starts.
+      const put = this.#records.put(record);
+      await Promise.all([put, prepared.written]).catch(async (error: unknown) => {
+        const isRecorded = await put.then(
+          () => true,
+          () => false,
+        );
+        if (isRecorded) await this.#records.delete(id);
+        throw error;
+      });
       const container = new Container(this.#host, record);
       this.#containers.set(id, container);
       this.#events.emit({

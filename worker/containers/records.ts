@@ -1,7 +1,7 @@
 /** What a worker remembers of its containers, in `level`: one value a container, replaced as a whole. */
-import { Level } from "level";
+import { Level, type BatchOperation } from "level";
 
-import { GroupCommit } from "../../lib/runtime/index.ts";
+import { LevelWriter } from "../../lib/runtime/index.ts";
 import type { ContainerId, ContainerRecord } from "./core/types.ts";
 
 export interface RecordStore extends AsyncDisposable {
@@ -15,16 +15,9 @@ export async function openRecords(directory: string): Promise<RecordStore> {
   const db = new Level<string, ContainerRecord>(directory, { valueEncoding: "json" });
   await db.open();
   const containers = db.sublevel<string, ContainerRecord>("containers", { valueEncoding: "json" });
-  type Row =
-    | { readonly type: "put"; readonly key: string; readonly value: ContainerRecord }
-    | { readonly type: "del"; readonly key: string };
+  const key = (id: ContainerId): string => containers.prefixKey(id, "utf8");
   // Fifty containers that start at once share a few syncs instead of waiting for one each.
-  const writes = new GroupCommit<Row>((rows) =>
-    db.batch(
-      rows.map((row) => ({ ...row, sublevel: containers })),
-      { sync: true },
-    ),
-  );
+  const writer = new LevelWriter<BatchOperation<typeof db, string, ContainerRecord>>(db);
   return {
     all: async () => {
       const found: ContainerRecord[] = [];
@@ -32,10 +25,10 @@ export async function openRecords(directory: string): Promise<RecordStore> {
       for await (const record of containers.values()) if (record.version === 1) found.push(record);
       return found;
     },
-    put: (record) => writes.add({ type: "put", key: record.id, value: record }),
-    delete: (id) => writes.add({ type: "del", key: id }),
+    put: (record) => writer.write([{ type: "put", key: key(record.id), value: record }]),
+    delete: (id) => writer.write([{ type: "del", key: key(id) }]),
     [Symbol.asyncDispose]: async () => {
-      await writes.idle();
+      await writer.idle();
       await db.close();
     },
   };

@@ -13,6 +13,8 @@ export interface PreparedRootfs {
   /** Read-only directories, the topmost first; not empty. */
   readonly lowerDirectories: readonly string[];
   readonly config: ImageConfig;
+  /** Settles when it is on disk that the container keeps them. */
+  readonly written: Promise<void>;
 }
 
 export interface CommitRequest {
@@ -29,6 +31,8 @@ export interface RootfsProvider {
   prepare(containerId: ContainerId, image: string): Promise<PreparedRootfs>;
   /** The container is gone. Releasing twice is fine. */
   release(containerId: ContainerId): Promise<void>;
+  /** When the worker starts: these containers keep these images, and nobody else does. */
+  keep(images: ReadonlyMap<ContainerId, string>): Promise<void>;
   /** Makes an image of a container's changes; its id. */
   commit(request: CommitRequest): Promise<string>;
 }
@@ -56,10 +60,13 @@ export class DirectoryRootfs implements RootfsProvider {
       imageId: image,
       lowerDirectories: [join(this.#directory, image, "rootfs"), ...below],
       config: text === undefined ? {} : (JSON.parse(text) as ImageConfig),
+      written: Promise.resolve(),
     };
   }
 
   async release(): Promise<void> {}
+
+  async keep(): Promise<void> {}
 
   async commit(request: CommitRequest): Promise<string> {
     const image = `commit-${process.pid}-${++this.#commits}`;

@@ -10,6 +10,12 @@ export interface OutputChunk {
   readonly bytes: Buffer;
 }
 
+/** Whether that is how a monitor answers that has ended. */
+function isGone(error: unknown): boolean {
+  const { code = "" } = error as NodeJS.ErrnoException;
+  return error instanceof MonitorFailed || ["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE"].includes(code);
+}
+
 /** Largest piece of standard input in one message. */
 const stdinPiece = 32 * 1024;
 
@@ -21,6 +27,13 @@ export interface AttachOptions {
   readonly stdin: boolean;
   readonly stdout: boolean;
   readonly stderr: boolean;
+}
+
+/** A place in a log that is never cut. */
+export interface LogPlace {
+  readonly offset: bigint;
+  /** Frames behind it are younger. */
+  readonly sinceNs: bigint;
 }
 
 /** A client at a container's standard streams. It can be made before the container runs; then it waits. */
@@ -35,6 +48,8 @@ export class Attachment implements Disposable {
   #closed = false;
   /** Frames before it were there before this client. */
   #connectedAtNs = 0n;
+  /** Its monitor was gone when it came: all that there is lies in the log. */
+  #readsLog = false;
 
   /**
    * @param closeStdinWithUs  `StdinOnce`: the container's input ends with this client
@@ -46,25 +61,37 @@ export class Attachment implements Disposable {
     this.#closeStdinWithUs = closeStdinWithUs && options.stdin;
   }
 
-  /** Called by the container: before it starts, so that no byte is missed, or at once when it runs. */
-  async connect(stateDirectory: string): Promise<void> {
+  /**
+   * Called by the container: before it starts, so that no byte is missed, or at once when it runs.
+   * @param from  where its output begins, in a log that keeps all of it; undefined: with what comes from now on
+   */
+  async connect(stateDirectory: string, from?: LogPlace): Promise<void> {
     if (this.#closed) return;
-    const connection = await MonitorConnection.open(stateDirectory);
-    // Before the monitor notes its place: what is too early is seen twice by who falls behind at once, too late never.
-    this.#connectedAtNs = BigInt(Date.now()) * 1_000_000n;
-    await connection.request(
-      {
-        type: "attach",
-        offset: fromNow,
-        stdin: this.options.stdin,
-        output: this.options.stdout || this.options.stderr,
-      },
-      "attached",
-    );
+    let connection: MonitorConnection | undefined;
+    try {
+      connection = await MonitorConnection.open(stateDirectory);
+      // Before the monitor notes its place: what is too early is seen twice by who falls behind at once, too late never.
+      this.#connectedAtNs = from?.sinceNs ?? BigInt(Date.now()) * 1_000_000n;
+      await connection.request(
+        {
+          type: "attach",
+          offset: from?.offset ?? fromNow,
+          stdin: this.options.stdin,
+          output: this.options.stdout || this.options.stderr,
+        },
+        "attached",
+      );
+    } catch (error) {
+      connection?.[Symbol.dispose]();
+      if (from === undefined || !isGone(error)) throw error;
+      this.#connectedAtNs = from.sinceNs;
+      this.#readsLog = true;
+      connection = undefined;
+    }
     this.#connection.resolve(connection);
   }
 
-  /** The container will not start. */
+  /** There is nothing to be heard of it: it will not start, or has ended. */
   abandon(): void {
     this.#finished.resolve();
     this.#connection.resolve(undefined);
@@ -84,7 +111,10 @@ export class Attachment implements Disposable {
 
   async *#frames(): AsyncGenerator<LogFrame, void, undefined> {
     const connection = await this.#connection.promise;
-    if (connection === undefined) return;
+    if (connection === undefined) {
+      if (this.#readsLog && this.#logPath !== undefined) yield* readFramesAfter(this.#logPath, this.#connectedAtNs);
+      return;
+    }
     const splitter = new FrameSplitter();
     let lastNs = this.#connectedAtNs;
     for await (const event of connection.events()) {

@@ -81,6 +81,8 @@ export interface PreparedImage {
   /** Overlay lower directories, the topmost first. */
   readonly lowerDirs: readonly string[];
   readonly config: ImageConfig;
+  /** Settles when it is on disk that the container uses it. */
+  readonly written: Promise<void>;
 }
 
 /** An image as lists show it. */
@@ -324,16 +326,24 @@ export class Images implements AsyncDisposable {
     return { image, config: await this.#store.config(image) };
   }
 
-  /** Binds an image to a container: it stays, with its layers, until `release`. Calling it again gives the same answer. */
+  /**
+   * Binds an image to a container: it stays, with its layers, until `release`, and after a restart once `written` has settled.
+   * Calling it again gives the same answer.
+   */
   async prepare(containerId: string, text: string): Promise<PreparedImage> {
-    // The collector has its turn before or after; the disk is waited for outside, so that containers do not wait in a row.
+    // The collector has its turn before or after; the disk is waited for by who asks, so that containers do not wait in a row.
     const { image, written } = await this.#store.exclusively(async () => {
       const found = this.#store.find(text);
       return { image: found, written: this.#store.records.addUser(containerId, found.id) };
     });
-    await written;
+    written.catch(() => undefined); // whoever waits for it hears of it
     const lowerDirs = image.layers.map((layer) => this.#store.layers.path(layer.chainId)).reverse();
-    return { imageId: image.id, lowerDirs, config: await this.#store.config(image) };
+    return { imageId: image.id, lowerDirs, config: await this.#store.config(image), written };
+  }
+
+  /** These containers use these images, and nobody else does: what a crash left of others goes. An image that is gone is left out. */
+  async keep(images: ReadonlyMap<string, string>): Promise<void> {
+    await this.#store.exclusively(() => this.#store.records.keepUsers(images));
   }
 
   async release(containerId: string): Promise<void> {

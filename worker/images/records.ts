@@ -1,6 +1,6 @@
 /** What the node remembers of images, in `level`: images by id, names, layers, and which container uses which image. */
 import type { BatchOperation, Level } from "level";
-import { GroupCommit } from "../../lib/runtime/index.ts";
+import { LevelWriter } from "../../lib/runtime/index.ts";
 import type { Descriptor } from "./core/manifest.ts";
 import type { Digest } from "./core/reference.ts";
 
@@ -42,10 +42,10 @@ export class ImageRecords {
   readonly #images = new Map<Digest, ImageRecord>();
   readonly #names = new Map<string, Digest>();
   readonly #users = new Map<string, Use>();
-  readonly #writes: GroupCommit<Operation>;
+  readonly #writes: LevelWriter<Operation>;
 
   private constructor(database: Database) {
-    this.#writes = new GroupCommit((operations) => database.batch([...operations], { sync: true }));
+    this.#writes = new LevelWriter(database);
   }
 
   static async open(database: Database): Promise<ImageRecords> {
@@ -93,24 +93,24 @@ export class ImageRecords {
   }
 
   async put(image: ImageRecord, names: readonly string[]): Promise<void> {
-    await this.#writes.add(
+    await this.#writes.write([
       { type: "put", key: `image/${image.id}`, value: image },
       ...names.map((name): Operation => ({ type: "put", key: `name/${name}`, value: image.id })),
-    );
+    ]);
     this.#images.set(image.id, image);
     for (const name of names) this.#names.set(name, image.id);
   }
 
   async putName(name: string, id: Digest): Promise<void> {
-    await this.#writes.add({ type: "put", key: `name/${name}`, value: id });
+    await this.#writes.write([{ type: "put", key: `name/${name}`, value: id }]);
     this.#names.set(name, id);
   }
 
   async remove({ image, names }: { readonly image?: Digest; readonly names: readonly string[] }): Promise<void> {
-    await this.#writes.add(
+    await this.#writes.write([
       ...names.map((name): Operation => ({ type: "del", key: `name/${name}` })),
       ...(image === undefined ? [] : [{ type: "del", key: `image/${image}` } satisfies Operation]),
-    );
+    ]);
     for (const name of names) this.#names.delete(name);
     if (image !== undefined) this.#images.delete(image);
   }
@@ -119,7 +119,7 @@ export class ImageRecords {
   addUser(container: string, image: Digest): Promise<void> {
     const known = this.#users.get(container);
     if (known?.image === image) return known.written;
-    const written = this.#writes.add({ type: "put", key: `user/${container}`, value: image });
+    const written = this.#writes.write([{ type: "put", key: `user/${container}`, value: image }]);
     const use = { image, written };
     this.#users.set(container, use);
     written.catch(() => {
@@ -130,7 +130,18 @@ export class ImageRecords {
 
   async removeUser(container: string): Promise<void> {
     if (!this.#users.delete(container)) return;
-    await this.#writes.add({ type: "del", key: `user/${container}` });
+    await this.#writes.write([{ type: "del", key: `user/${container}` }]);
+  }
+
+  /** @param users  image by container; all that there are */
+  async keepUsers(users: ReadonlyMap<string, string>): Promise<void> {
+    const gone = [...this.#users.keys()].filter((container) => !users.has(container));
+    const kept: Promise<void>[] = [];
+    for (const [container, image] of users) if (this.#images.has(image)) kept.push(this.addUser(container, image));
+    for (const container of gone) this.#users.delete(container);
+    if (gone.length > 0)
+      await this.#writes.write(gone.map((container): Operation => ({ type: "del", key: `user/${container}` })));
+    await Promise.all(kept);
   }
 
   /** When nothing is being written any more. */

@@ -5,9 +5,9 @@
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 
-import { Level } from "level";
+import { Level, type BatchOperation } from "level";
 
-import type { Clock, Logger } from "../../lib/runtime/index.ts";
+import { LevelWriter, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import type { BridgeNetwork } from "./core/bridges.ts";
 import {
   defaultBridgeName,
@@ -41,6 +41,7 @@ export interface LocalNetworksOptions {
 export class LocalNetworks implements AsyncDisposable {
   readonly #options: LocalNetworksOptions;
   readonly #database: Level<string, LocalNetworkRecord>;
+  readonly #writer: LevelWriter<BatchOperation<Level<string, LocalNetworkRecord>, string, LocalNetworkRecord>>;
   readonly #records = new Map<string, LocalNetworkRecord>();
   /** Sandboxes on each network, by network id. */
   readonly #users = new Map<string, Set<string>>();
@@ -49,6 +50,7 @@ export class LocalNetworks implements AsyncDisposable {
   private constructor(options: LocalNetworksOptions, database: Level<string, LocalNetworkRecord>) {
     this.#options = options;
     this.#database = database;
+    this.#writer = new LevelWriter(database);
   }
 
   /** The network `bridge` is made if it is not there yet. */
@@ -122,7 +124,7 @@ export class LocalNetworks implements AsyncDisposable {
       ...((wish.ipam ?? []).some(({ subnet = "" }) => subnet !== "") ? { hasOwnSubnet: true } : {}),
       network: { ...reading.network, id: randomBytes(32).toString("hex") },
     };
-    await this.#database.batch([{ type: "put", key: record.network.id, value: record }], { sync: true });
+    await this.#writer.write([{ type: "put", key: record.network.id, value: record }]);
     this.#records.set(record.network.id, record);
     return record;
   }
@@ -183,7 +185,7 @@ export class LocalNetworks implements AsyncDisposable {
     if (name === defaultBridgeName) throw new LocalNetworkPredefined(name, "removed");
     const users = this.usedBy(id);
     if (users.length > 0) throw new LocalNetworkInUse(name, id, users);
-    await this.#database.batch([{ type: "del", key: id }], { sync: true });
+    await this.#writer.write([{ type: "del", key: id }]);
     this.#records.delete(id);
     return record;
   }

@@ -3,9 +3,9 @@ import { randomBytes } from "node:crypto";
 import { lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
-import { Level } from "level";
+import { Level, type BatchOperation } from "level";
 
-import { directoryBytes, type Clock, type Logger } from "../../lib/runtime/index.ts";
+import { directoryBytes, LevelWriter, type Clock, type Logger } from "../../lib/runtime/index.ts";
 import { readVolumeOptions, wrongVolumeName } from "./core/options.ts";
 import type { VolumeProvider, VolumeWish as ContainerVolumeWish } from "../containers/index.ts";
 import { VolumeDriverUnknown, VolumeInUse, VolumeInvalid, VolumeNotFound } from "./errors.ts";
@@ -50,6 +50,7 @@ export const anonymousLabel = "com.docker.volume.anonymous";
 export class Volumes implements VolumeProvider, AsyncDisposable {
   readonly #options: VolumesOptions;
   readonly #database: Level<string, VolumeRecord>;
+  readonly #writer: LevelWriter<BatchOperation<Level<string, VolumeRecord>, string, VolumeRecord>>;
   readonly #records = new Map<string, VolumeRecord>();
   /** Containers that refer to a volume, running or not. Told anew by their room when the worker starts. */
   readonly #holders = new Map<string, Set<string>>();
@@ -60,6 +61,7 @@ export class Volumes implements VolumeProvider, AsyncDisposable {
   private constructor(options: VolumesOptions, database: Level<string, VolumeRecord>) {
     this.#options = options;
     this.#database = database;
+    this.#writer = new LevelWriter(database);
   }
 
   static async open(options: VolumesOptions): Promise<Volumes> {
@@ -109,12 +111,12 @@ export class Volumes implements VolumeProvider, AsyncDisposable {
   }
 
   async #put(record: VolumeRecord): Promise<void> {
-    await this.#database.batch([{ type: "put", key: record.name, value: record }], { sync: true });
+    await this.#writer.write([{ type: "put", key: record.name, value: record }]);
     this.#records.set(record.name, record);
   }
 
   async #forget(name: string): Promise<void> {
-    await this.#database.batch([{ type: "del", key: name }], { sync: true });
+    await this.#writer.write([{ type: "del", key: name }]);
     this.#records.delete(name);
   }
 
