@@ -25,7 +25,7 @@ test(
   { skip: process.getuid?.() === 0 ? false : "needs root: mounts a small disk", timeout: 60_000 },
   async () => {
     const folder = mkdtempSync("/var/tmp/sk-level-");
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "none", folder]);
+    execFileSync("/usr/bin/mount", ["-t", "tmpfs", "-o", "size=1m", "none", folder]);
     try {
       const database = new Level(join(folder, "db"));
       const writer = new LevelWriter<{ type: "put"; key: string; value: string }>(database);
@@ -53,7 +53,7 @@ test(
         [],
       );
     } finally {
-      execFileSync("umount", ["--lazy", folder]);
+      execFileSync("/usr/bin/umount", ["--lazy", folder]);
       rmSync(folder, { recursive: true, force: true });
     }
   },
