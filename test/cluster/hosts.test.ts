@@ -9,12 +9,19 @@ import { Host } from "../../deploy/quickstart/hosts.ts";
 const site = { name: "skepho", subnet: "10.78.9", skepd: [process.execPath] } as const;
 
 /** What looks like a host's daemon, and has written no process id down. */
-const starting = ({ dataRoot }: Host): ChildProcess =>
-  spawn(process.execPath, ["-e", "setInterval(() => {}, 60_000)", "--", "--data-root", dataRoot], { stdio: "ignore" });
+async function starting({ dataRoot }: Host): Promise<ChildProcess> {
+  const script = "setInterval(() => {}, 60_000); console.log(1)";
+  const child = spawn(process.execPath, ["-e", script, "--", "--data-root", dataRoot], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  // Until then its command line may not be there yet.
+  await once(child.stdout, "data");
+  return child;
+}
 
 test("a daemon that has not written its process id down is ended with the others of its host, and no other host's", async () => {
   const [one, ten] = [new Host(site, 1), new Host(site, 10)];
-  const [child, other] = [starting(one), starting(ten)];
+  const [child, other] = [await starting(one), await starting(ten)];
   try {
     assert.deepEqual([one.pid, ten.pid], [child.pid, other.pid]);
     // What an earlier daemon has left, and somebody else has that number now.

@@ -7,6 +7,7 @@ import { realClock, VirtualClock } from "../../lib/runtime/index.ts";
 import { diagnose, type Observations, type PeerProbe } from "./core/diagnosis.ts";
 import { NameTable, Resolver } from "./dns/index.ts";
 import { examine, type DoctorFacts } from "./doctor.ts";
+import { listenAt } from "./testing/listen-at.ts";
 
 const healthy: Observations = {
   nodeId: "n1",
@@ -128,7 +129,7 @@ test("ports, names, firewalls and crowded connections are told with what to do",
 
 test("other nodes are asked by their resolvers, with small packets and full ones, and what differs is put right once", async () => {
   const resolver = new Resolver({ names: new NameTable(), port: 0, clock: realClock, random: new Random("doctor") });
-  const port = await resolver.listen("127.0.1.72");
+  const port = await listenAt(resolver, "127.0.1.72");
   const differing = [[{ namespace: "", what: "missing" as const, object: "link skep0" }], []];
   let repairs = 0;
   const facts: DoctorFacts = {

@@ -234,10 +234,9 @@ test("a network of this node is known by name for as long as somebody is on it",
 });
 
 test("an address that this node has no more is not told to be unserved, however late that is found out", async () => {
-  const port = await freePort();
-  const other = createSocket("udp4").bind(port, gateways[1]);
+  const other = createSocket("udp4").bind(0, gateways[1]);
   await once(other, "listening");
-  const names = serviceAt(port);
+  const names = serviceAt(other.address().port);
   try {
     const model = new Model([names.make], nobody);
     names.start(model.sandboxes);
@@ -247,5 +246,5 @@ test("an address that this node has no more is not told to be unserved, however 
     await names[Symbol.asyncDispose]();
     other.close();
   }
-  assert.deepEqual(names.unserved, []);
+  assert.ok(!names.unserved.some(({ address }) => address === gateways[1]));
 });

@@ -6,6 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { Random } from "../../../lib/pure/prng.ts";
 import { realClock } from "../../../lib/runtime/index.ts";
 import { NameTable, Resolver } from "../../../worker/network/dns/index.ts";
+import { listenAt } from "../../../worker/network/testing/listen-at.ts";
 
 const hasDig = spawnSync("dig", ["-v"]).status === 0;
 const server = "127.0.1.55";
@@ -46,7 +47,7 @@ describe("dig", { skip: hasDig ? false : "needs dig (bind9-dnsutils)", timeout: 
     names.setAsker({ ...both, addresses: [asker] });
     names.setAsker({ ...both, id: "b", addresses: [otherAsker], networks: ["ov2"] });
     resolver = new Resolver({ names, port: 0, clock: realClock, random: new Random("dig") });
-    port = await resolver.listen(server);
+    port = await listenAt(resolver, server);
   });
   after(() => resolver[Symbol.asyncDispose]());
 

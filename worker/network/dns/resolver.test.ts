@@ -10,6 +10,7 @@ import { after, mock, test } from "node:test";
 import { Random } from "../../../lib/pure/prng.ts";
 import { VirtualClock } from "../../../lib/runtime/index.ts";
 import type { Asker, Names } from "../contract.ts";
+import { listenAt } from "../testing/listen-at.ts";
 import { Frames, framed } from "./core/frames.ts";
 import { Resolver, type ResolverOptions } from "./resolver.ts";
 
@@ -165,7 +166,7 @@ async function resolver(
   const random = new Random("resolver");
   // Whatever takes its time on a busy machine is waited for; a test that is about time moves it.
   const resolver = new Resolver({ port: 0, names, hostServers, clock: new VirtualClock(), random, ...rest });
-  const port = await resolver.listen(address);
+  const port = await listenAt(resolver, address);
   return { port, resolver, [Symbol.asyncDispose]: () => resolver[Symbol.asyncDispose]() };
 }
 
@@ -473,7 +474,7 @@ test("an attempt to serve that fails late takes away nothing of the next one at 
     const server = await listening.promise;
     first.mock.restore();
     const leaving = served.resolver.leave("127.0.1.55");
-    const port = await served.resolver.listen("127.0.1.55");
+    const port = await listenAt(served.resolver, "127.0.1.55");
     server.emit("error", new Error("late"));
     await assert.rejects(failing, { code: "RESOLVER_NOT_BOUND" });
     await leaving;
@@ -489,7 +490,7 @@ test("it serves at several addresses, and no longer at one that it leaves", asyn
   const client = await udpClient(known);
   try {
     assert.equal(await served.resolver.listen("127.0.1.53"), served.port, "again is harmless");
-    const other = await served.resolver.listen("127.0.1.54");
+    const other = await listenAt(served.resolver, "127.0.1.54");
     const tcp = connect({ host: "127.0.1.54", port: other, localAddress: known });
     // What the kernel alone has accepted would be reset.
     tcp.write(framed(query("web", 1)));
