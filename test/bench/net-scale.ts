@@ -3,8 +3,11 @@
  * for at once, W7 one task of 2,000 in 200 services leaving and coming back, by netplane's own clock; W8 new connections to
  * a service's address among 50,000 tasks beside the same among ten.
  */
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { silentLogger } from "../../lib/runtime/index.ts";
 import type { EndpointRecord, OverlayNetwork, RecordChange, ServiceRecord } from "../../worker/network/contract.ts";
 import { ingressService, meshPort, NetHost, peerOf, taskOf } from "../conformance/network/net-host.ts";
 import { NetWorld, output, run as execute } from "../conformance/network/world.ts";
@@ -74,7 +77,9 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 }
 
 async function attaching(world: NetWorld, rounds: number, quick: boolean, note: Note): Promise<void> {
-  const host = await NetHost.open(world, "h1");
+  // Namespaces are bound in /run, which is in memory on a host; this machine's may be on its disk.
+  const inMemory = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "skepns-"));
+  const host = await NetHost.open(world, "h1", silentLogger, inMemory);
   try {
     await host.plane.replace({ nodeId: "n1", peers: [1, 2, 3, 4, 5].map(peerOf), ...crowd(small, 100) });
     // The first of a network builds the network.
@@ -93,6 +98,7 @@ async function attaching(world: NetWorld, rounds: number, quick: boolean, note: 
     }
   } finally {
     await host[Symbol.asyncDispose]();
+    rmSync(inMemory, { recursive: true, force: true });
   }
 }
 

@@ -45,16 +45,25 @@ export class NetHost implements AsyncDisposable {
   networks!: Networks;
   plane!: DataPlane;
 
-  private constructor(world: NetWorld, name: string, logger: Logger) {
+  readonly #namespaceDirectory: string;
+
+  private constructor(world: NetWorld, name: string, logger: Logger, namespaceDirectory?: string) {
     this.world = world;
     this.name = name;
     this.folder = join(world.folder, name);
     this.logger = logger;
+    this.#namespaceDirectory = namespaceDirectory ?? join(this.folder, "netns");
     mkdirSync(this.folder, { recursive: true });
   }
 
-  static async open(world: NetWorld, name: string, logger: Logger = silentLogger): Promise<NetHost> {
-    const host = new NetHost(world, name, logger);
+  /** @param namespaceDirectory  where its namespaces are bound; with its other files unless given */
+  static async open(
+    world: NetWorld,
+    name: string,
+    logger: Logger = silentLogger,
+    namespaceDirectory?: string,
+  ): Promise<NetHost> {
+    const host = new NetHost(world, name, logger, namespaceDirectory);
     await host.start();
     return host;
   }
@@ -87,7 +96,7 @@ export class NetHost implements AsyncDisposable {
       onTunnelKey: this.host.onTunnelKey,
       dataDirectory: directories.dataDirectory,
       tunnelKeys: TunnelKeys.open(join(this.folder, "swarm"), logger),
-      namespaceDirectory: join(this.folder, "netns"),
+      namespaceDirectory: this.#namespaceDirectory,
       isNamespaceFile,
       parts: this.host.parts,
       choices: this.host.choices,
