@@ -42,11 +42,8 @@ suite("keys of a cluster", { skip: hindrance }, () => {
   const members = (): Host[] => [m1, m2, m3, w1] as Host[];
   const steady = (): Promise<number> =>
     world.until("four running tasks", slow, async () => (await world.running(m1 as Host, service)).length === 4);
-  const swarm = async (at: Host): Promise<SwarmShape> => {
-    const { status, body } = await ask<SwarmShape>(at, "GET", "/swarm");
-    assert.equal(status, 200, JSON.stringify(body));
-    return body;
-  };
+  const swarm = async (at: Host): Promise<SwarmShape> =>
+    (await world.led(() => ask<SwarmShape>(at, "GET", "/swarm"))).body;
   /** Reads, changes, writes; again while somebody else was faster. */
   const change = (at: Host, act: (spec: Record<string, unknown>) => void, query = ""): Promise<number> =>
     world.until("a change of the swarm", slow, async () => {
@@ -57,10 +54,8 @@ suite("keys of a cluster", { skip: hindrance }, () => {
     });
   const setAutolock = (on: boolean) => (spec: Record<string, unknown>) =>
     void (spec["EncryptionConfig"] = { AutoLockManagers: on });
-  const unlockKey = async (at: Host): Promise<string> => {
-    const { body } = await ask<{ UnlockKey: string }>(at, "GET", "/swarm/unlockkey");
-    return body.UnlockKey;
-  };
+  const unlockKey = async (at: Host): Promise<string> =>
+    (await world.led(() => ask<{ UnlockKey: string }>(at, "GET", "/swarm/unlockkey"))).body.UnlockKey;
   const stateOf = async (host: Host): Promise<string> => {
     const { body } = await ask<{ Swarm: { LocalNodeState: string } }>(host, "GET", "/info");
     return body.Swarm.LocalNodeState;
@@ -240,8 +235,10 @@ suite("keys of a cluster", { skip: hindrance }, () => {
       });
       const now = await swarm(at);
       await world.until("every node to show the new root", slow, async () => {
-        const { body } = await ask<NodeTls[]>(at, "GET", "/nodes");
-        return body.every(({ Description }) => Description.TLSInfo?.TrustRoot === now.TLSInfo.TrustRoot);
+        const { status, body } = await ask<NodeTls[]>(at, "GET", "/nodes");
+        return (
+          status === 200 && body.every(({ Description }) => Description.TLSInfo?.TrustRoot === now.TLSInfo.TrustRoot)
+        );
       });
       await allReachable();
       await steady();
@@ -259,10 +256,7 @@ suite("keys of a cluster", { skip: hindrance }, () => {
       });
       assert.ok(old.status >= 400, `a token of the old root is refused: ${JSON.stringify(old)}`);
       await world.join(late as Host, now.JoinTokens.Worker);
-      await world.until("five ready nodes", slow, async () => {
-        const nodes = await world.nodes(at);
-        return nodes.length === 5 && nodes.every(({ Status }) => Status.State === "ready");
-      });
+      await world.until("five ready nodes", slow, () => world.areReady(at, 5));
     },
   );
 

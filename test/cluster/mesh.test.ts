@@ -159,7 +159,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: 600_0
     // The asking container must not be among those that move.
     const id = ids.find((one) => one !== task.NodeID) ?? "";
     const setAvailability = (availability: string): Promise<number> =>
-      world.until(availability, 10_000, async () => {
+      world.until(availability, slow, async () => {
         const { body } = await ask<{ Version: { Index: number }; Spec: object }>(manager, "GET", `/nodes/${id}`);
         const wanted = { ...body.Spec, Availability: availability };
         const path = `/nodes/${id}/update?version=${body.Version.Index}`;
@@ -226,7 +226,7 @@ describe("a published service on three hosts", { skip: hindrance, timeout: 600_0
       });
     });
     try {
-      await world.until("the receiver", 10_000, () => heard.includes("ready"));
+      await world.until("the receiver", slow, () => heard.includes("ready"));
       const from = namespaceOf(client);
       const inside = (...command: string[]): Promise<unknown> =>
         execute("nsenter", [`--net=${from}`, "--", ...command]);

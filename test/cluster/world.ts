@@ -166,7 +166,7 @@ export class World {
 
   /** @returns its id */
   async create(at: Host, name: string, replicas: number, extra: Record<string, unknown> = {}): Promise<string> {
-    const { status, body } = await ask<{ ID: string }>(at, "POST", "/services/create", {
+    const spec = {
       Name: name,
       TaskTemplate: {
         ContainerSpec: { Image: "hello:1", StopGracePeriod: 2_000_000_000 },
@@ -174,9 +174,8 @@ export class World {
       },
       Mode: { Replicated: { Replicas: replicas } },
       ...extra,
-    });
-    assert.equal(status, 201, JSON.stringify(body));
-    return body.ID;
+    };
+    return (await this.led(() => ask<{ ID: string }>(at, "POST", "/services/create", spec))).body.ID;
   }
 
   async service(at: Host, id: string): Promise<ServiceShape> {

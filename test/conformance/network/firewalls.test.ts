@@ -26,7 +26,8 @@ import type { NetWorld } from "./world.ts";
 const network = overlayOf("green", 4097);
 const t1 = overlayTask("t1", network, 1, 11);
 const t2 = overlayTask("t2", network, 2, 21);
-const patienceMs = 20_000;
+/** firewalld and ufw are programs in Python, which start others by the dozen. */
+const patienceMs = 60_000;
 
 const needs = (...files: readonly string[]): string | false => {
   const missing = files.filter((file) => !existsSync(file));
@@ -38,7 +39,7 @@ const firewalldPrograms = ["firewalld", "firewall-cmd"].map((name) =>
   join(firewalldFiles, `usr/${name === "firewalld" ? "sbin" : "bin"}/${name}`),
 ) as [string, string];
 
-describe("with another firewall on the host", { skip: whySkipped(), timeout: 240_000 }, () => {
+describe("with another firewall on the host", { skip: whySkipped(), timeout: 400_000 }, () => {
   let hosts: NetHosts;
   let world: NetWorld;
   /** The host with the firewall, and its name. */
@@ -198,6 +199,7 @@ END`,
   describe("of firewalld", { skip: needs(...firewalldPrograms, "/usr/bin/dbus-daemon") }, () => {
     const children: ChildProcess[] = [];
     const path = process.env["PATH"] ?? "";
+    const language = process.env["LC_ALL"];
     let folder = "";
 
     /** In its namespace, with a bus and a configuration of its own. */
@@ -224,6 +226,8 @@ END`,
       folder = join(world.folder, "firewalld");
       cpSync(join(firewalldFiles, "etc/firewalld"), join(folder, "etc"), { recursive: true });
       process.env["PATH"] = `${join(firewalldFiles, "usr/bin")}:${path}`;
+      // It says how it is in the language of whoever asks.
+      process.env["LC_ALL"] = "C";
       const bus = `unix:path=${folder}/bus`;
       const rules = `<allow own="*"/><allow send_destination="*"/><allow eavesdrop="true"/><allow user="*"/>`;
       writeFileSync(
@@ -244,6 +248,8 @@ END`,
     after(async () => {
       await end();
       delete process.env["DBUS_SYSTEM_BUS_ADDRESS"];
+      if (language === undefined) delete process.env["LC_ALL"];
+      else process.env["LC_ALL"] = language;
       process.env["PATH"] = path;
       inside("sh", "-c", "nft delete table inet firewalld; true");
     });
