@@ -170,6 +170,12 @@ test("a cluster's first manager is told where its frames go", async (t) => {
   assert.deepEqual([bootstrap.advertise, bootstrap.frameAddr], ["[fd00::5]:2377", "fd00::5"]);
 });
 
+/** A call that a busy machine was late with is tried again, and that waits by this clock. */
+function run(t: TestContext, clock: VirtualClock): void {
+  const ticks = setInterval(() => clock.advance(10), 10);
+  t.after(() => clearInterval(ticks));
+}
+
 class OtherFamily extends ClusterError {
   readonly code = "DATA_PATH_FAMILY";
 }
@@ -211,12 +217,11 @@ async function clusterBy6(t: TestContext): Promise<{
 
 test("who says nothing of addresses joins with those of the family that the cluster's frames go by", async (t) => {
   const { address, token, asked } = await clusterBy6(t);
-  const { swarm, entered } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  const { swarm, entered, clock } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  run(t, clock);
   await swarm.join({ ...request, remoteAddrs: [address], joinToken: token }, never);
-  assert.deepEqual(asked, [
-    { advertised: "10.0.0.5:2377", frames: "10.0.0.5" },
-    { advertised: "[fd00::5]:2377", frames: "fd00::5" },
-  ]);
+  assert.deepEqual(asked[0], { advertised: "10.0.0.5:2377", frames: "10.0.0.5" });
+  assert.deepEqual(asked.at(-1), { advertised: "[fd00::5]:2377", frames: "fd00::5" });
   assert.equal(swarm.state().state, "active");
   const { settings } = await entered;
   assert.deepEqual([settings.advertiseAddr, frameAddressIn(settings)], ["[fd00::5]:2377", "fd00::5"]);
@@ -230,6 +235,7 @@ test("a join that is not done in 20 s says so, and goes on", async (t) => {
   };
   const { swarm, clock, entered } = node(t, serves, true, { interfaces: { eth0: [v6] }, joined });
   const join = swarm.join({ ...request, remoteAddrs: [address], joinToken: token }, never);
+  run(t, clock);
   const refused = assert.rejects(join, { code: "JOIN_TIMED_OUT" });
   await entered;
   clock.advance(20_000);
@@ -239,7 +245,8 @@ test("a join that is not done in 20 s says so, and goes on", async (t) => {
 
 test("an interface named for frames stands for its address of the cluster's family, beside what is advertised", async (t) => {
   const { address, token, asked } = await clusterBy6(t);
-  const { swarm } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  const { swarm, clock } = node(t, serves, true, { interfaces: { eth0: [v4, v6] } });
+  run(t, clock);
   const named = { ...request, advertiseAddr: "10.0.0.5", dataPathAddr: "eth0" };
   await swarm.join({ ...named, remoteAddrs: [address], joinToken: token }, never);
   assert.deepEqual(asked.at(-1), { advertised: "10.0.0.5:2377", frames: "fd00::5" });
@@ -255,11 +262,13 @@ test("who has no address of the cluster's family, several, or has named another,
     [{ eth0: [v4, v6] }, { advertiseAddr: "10.0.0.5" }],
     [{ eth0: [v4, v6] }, { dataPathAddr: "10.0.0.5" }],
   ] as const) {
-    const { swarm } = node(t, serves, true, { interfaces });
+    const { swarm, clock } = node(t, serves, true, { interfaces });
+    run(t, clock);
     await assert.rejects(swarm.join({ ...wish, ...more }, never), refused);
     assert.equal(swarm.state().state, "inactive");
   }
-  assert.equal(asked.length, 4, "nobody asks again with what would be refused again");
+  const frames = new Set(asked.map((one) => one.frames));
+  assert.deepEqual(frames, new Set(["10.0.0.5"]), "nobody asks with what was not said or is not certain");
 });
 
 const nobody = { uid: 65_534, gid: 65_534 };

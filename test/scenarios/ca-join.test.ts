@@ -124,7 +124,7 @@ test("tokens that are wrong, of another cluster, cut short or rotated are refuse
 
 test("a node is let in if frames of the cluster's nodes can go to it: all have one family of IP for them", async () => {
   const { worker: token } = swarm.tokens();
-  const call = { timeoutMs: 5000, signal: AbortSignal.timeout(10_000) };
+  const call = { timeoutMs: 30_000, signal: AbortSignal.timeout(60_000) };
   const channel = swarm.node("w1").channel(swarm.first.address);
   const ask = async (addr: string, dataPathAddr = ""): Promise<string> => {
     const csr = await createRequest(await generatePrivateKey());

@@ -12,7 +12,7 @@ import { runInMachine, whyNoMachine } from "./machine.ts";
 const root = join(import.meta.dirname, "../..");
 const needMachine = ["encrypted.test.ts", "encrypted6.test.ts"].map((name) => `test/conformance/network/${name}`);
 
-const usualMinutes = 10;
+const usualMinutes = 15;
 
 const reason = whyNoMachine();
 if (reason !== undefined) {

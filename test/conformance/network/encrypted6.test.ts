@@ -25,6 +25,8 @@ import { eventually, type NetWorld } from "./world.ts";
 
 const secret = overlayOf("secret", 4097, { encrypted: true });
 const port = 7000;
+/** An emulated machine on a busy one. */
+const patienceMs = 100_000;
 /** What must never be seen on the switch. */
 const marker = "nobody-else-may-read-this";
 const a1 = overlayTask("a1", secret, 1, 11);
@@ -66,7 +68,7 @@ describe(
         for (const protocol of [[], ["-u"]]) {
           // The first packet waits for a handshake.
           const expected = new RegExp(`^${to.id} peer=${from.address.replaceAll(".", "\\.")}:`);
-          await eventually(() => expected.test(world.getBriefly(from.id, to.address, port, ...protocol)));
+          await eventually(() => expected.test(world.getBriefly(from.id, to.address, port, ...protocol)), patienceMs);
         }
       }
       assert.match(world.exec("h1", ["wg", "show", "skepwg", "endpoints"]), /\t\[fd99::2\]:2377$/mu);
@@ -92,8 +94,14 @@ describe(
         { kind: "endpoint", key: `ingress/${b1.id}`, record: taskOf(b1.id, 2, gateway) },
       );
       assert.match(world.ip("h1", "-d link show skepmesh"), /mtu 1370 .*id 4095 .*dstport 4793/su);
-      await eventually(() => world.getBriefly("near", "10.99.0.1", 8080).startsWith(`${b1.id} peer=10.99.0.100:`));
-      await eventually(() => world.getBriefly("near", own(1), 8081).startsWith(`${b1.id} peer=[fd99::64]:`));
+      await eventually(
+        () => world.getBriefly("near", "10.99.0.1", 8080).startsWith(`${b1.id} peer=10.99.0.100:`),
+        patienceMs,
+      );
+      await eventually(
+        () => world.getBriefly("near", own(1), 8081).startsWith(`${b1.id} peer=[fd99::64]:`),
+        patienceMs,
+      );
     });
 
     test("between the hosts nothing but WireGuard was seen of all that", async () => {

@@ -269,8 +269,8 @@ export function output(child: ChildProcess): Promise<string> {
 }
 
 /** Asks again until it is so, for as long as a busy machine may take; programs of the hosts go on meanwhile. */
-export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const untilMs = performance.now() + 20_000;
+export async function eventually(isSo: () => boolean | Promise<boolean>, patienceMs = 20_000): Promise<void> {
+  const untilMs = performance.now() + patienceMs;
   while (!(await isSo())) {
     if (performance.now() > untilMs) throw new Error("it does not become so");
     await wait(10);
