@@ -16,7 +16,8 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
   before(async () => {
     world = await World.open("skepct", 3, 2);
     [m1, m2, m3, w1, w2] = world.hosts as [Host, Host, Host, Host, Host];
-    await world.form();
+    // A daemon that is started again is back before its node is taken for lost, however busy the machine is.
+    await world.form(undefined, 30);
   });
   after(() => world.close());
 
@@ -44,9 +45,18 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       assert.equal((error as NodeJS.ErrnoException).code, "ESRCH");
     }
   };
+  /** Tasks on every host: a node that was not ready in the moment in which they got their places has none. */
+  const everywhere = async (at: Host, name: string, replicas: number): Promise<string> => {
+    for (;;) {
+      await steadyNodes(at);
+      const id = await world.create(at, name, replicas);
+      await steady(at, id, replicas);
+      if (all().every((host) => world.containersOn(host) > 0)) return id;
+      await remove(at, id);
+    }
+  };
   const remove = async (at: Host, id: string): Promise<void> => {
-    const { status } = await ask(at, "DELETE", `/services/${id}`);
-    assert.equal(status, 200);
+    await world.led(() => ask(at, "DELETE", `/services/${id}`));
     await world.until("its containers to be gone", slow, () => all().every((host) => world.containersOn(host) === 0));
   };
 
@@ -71,9 +81,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       await leader.answers();
       assert.equal((await world.service(asked, id)).Spec.Labels?.["after"], "kill");
       await steady(asked, id, 6, "hello:2");
-      await world.until("the node to be back", slow, async () =>
-        (await world.nodes(asked)).every(({ Status }) => Status.State === "ready"),
-      );
+      await steadyNodes(asked);
       await remove(asked, id);
     },
   );
@@ -83,8 +91,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
     { timeout: 4 * slow },
     async () => {
       const at = m2 as Host;
-      const id = await world.create(at, "monitors", 6);
-      await steady(at, id, 6);
+      const id = await everywhere(at, "monitors", 6);
       const before = world.monitorsOn(w1 as Host);
       assert.ok(before.length > 0, "the worker has containers");
       await world.update(at, id, setImage("hello:2"));
@@ -111,8 +118,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
     "an upgrade in place of a daemon stops none of its containers, the leader's neither",
     { timeout: 4 * slow },
     async () => {
-      const id = await world.create(m1 as Host, "upgrade", 8);
-      await steady(m1 as Host, id, 8);
+      const id = await everywhere(m1 as Host, "upgrade", 8);
       for (const host of [w1 as Host, await world.leader()]) {
         const asked = other(host);
         const pids = host.containerProcesses("/bin/hello");
@@ -131,67 +137,6 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
       await remove(m1 as Host, id);
     },
   );
-
-  test(
-    "the leader's host is cut off: another leads, and what was acknowledged is there",
-    { timeout: 2 * slow },
-    async () => {
-      const leader = await world.leader();
-      const at = other(leader);
-      const id = await world.create(at, "cut", 4);
-      await steady(at, id, 4);
-      leader.setLink(false);
-      try {
-        await world.update(at, id, (spec) => (spec["Labels"] = { written: "while cut off" }));
-        await world.until("four tasks on the others", slow, async () => {
-          const cut = await world.nodeIdOf(leader);
-          return (await world.running(at, id)).filter(({ NodeID }) => NodeID !== cut).length === 4;
-        });
-      } finally {
-        leader.setLink(true);
-      }
-      await world.until("the old leader to know", slow, async () => {
-        const { status, body } = await ask<{ Spec: { Labels?: Record<string, string> } }>(
-          leader,
-          "GET",
-          `/services/${id}`,
-        );
-        return status === 200 && body.Spec.Labels?.["written"] === "while cut off";
-      });
-      await world.until(
-        "no more than four containers",
-        slow,
-        () => all().reduce((sum, host) => sum + world.containersOn(host), 0) === 4,
-      );
-      await remove(at, id);
-    },
-  );
-
-  test("a worker is cut off and comes back: its old tasks stop", { timeout: 2 * slow }, async () => {
-    const at = m1 as Host;
-    const worker = w2 as Host;
-    const workerId = await world.nodeIdOf(worker);
-    const id = await world.create(at, "away", 5);
-    await steady(at, id, 5);
-    const before = world.containersOn(worker);
-    assert.ok(before > 0, "the worker has tasks");
-    worker.setLink(false);
-    try {
-      await world.until("its tasks to run elsewhere", slow, async () => {
-        const running = await world.running(at, id);
-        return running.filter(({ NodeID }) => NodeID !== workerId).length === 5;
-      });
-      assert.equal(world.containersOn(worker), before, "it goes on without managers");
-    } finally {
-      worker.setLink(true);
-    }
-    await world.until(
-      "five containers in all",
-      slow,
-      () => all().reduce((sum, host) => sum + world.containersOn(host), 0) === 5,
-    );
-    await remove(at, id);
-  });
 
   test(
     "the quorum is lost: reads say so, nothing is accepted; regained, all is there",
@@ -279,9 +224,7 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
     await host.kill("SIGTERM");
     host.start([], { LD_PRELOAD: library, FAKETIME: "+1h", FAKETIME_DONT_FAKE_MONOTONIC: "1" });
     await host.answers();
-    await world.until("it to be ready", slow, async () =>
-      (await world.nodes(at)).every(({ Status }) => Status.State === "ready"),
-    );
+    await steadyNodes(at);
     const id = await world.create(host, "clock", 5);
     await steady(at, id, 5);
     await remove(at, id);
@@ -291,11 +234,86 @@ suite("a cluster of five hosts", { skip: hindrance }, () => {
     await steadyNodes(at);
   });
 
-  const steadyNodes = (at: Host): Promise<number> =>
-    world.until("all nodes to be ready", slow, async () => {
-      const nodes = await world.nodes(at);
-      return nodes.length === 5 && nodes.every(({ Status }) => Status.State === "ready");
+  /** From now on a node is lost that is silent for nine seconds: whoever is started anew is told so at once. */
+  const shortHeartbeats = async (): Promise<void> => {
+    const at = m1 as Host;
+    await world.until("a change of the swarm", slow, async () => {
+      const { status, body } = await ask<{ Version: { Index: number }; Spec: object }>(at, "GET", "/swarm");
+      if (status !== 200) return false;
+      const spec = { ...body.Spec, Dispatcher: { HeartbeatPeriod: 3_000_000_000 } };
+      return (await ask(at, "POST", `/swarm/update?version=${body.Version.Index}`, spec)).status === 200;
     });
+    for (const host of all()) {
+      await host.kill();
+      host.start();
+      await host.answers();
+      await steadyNodes(other(host));
+    }
+  };
+
+  test(
+    "the leader's host is cut off: another leads, and what was acknowledged is there",
+    { timeout: 6 * slow },
+    async () => {
+      await shortHeartbeats();
+      const leader = await world.leader();
+      const at = other(leader);
+      const id = await world.create(at, "cut", 4);
+      await steady(at, id, 4);
+      leader.setLink(false);
+      try {
+        await world.update(at, id, (spec) => (spec["Labels"] = { written: "while cut off" }));
+        await world.until("four tasks on the others", slow, async () => {
+          const cut = await world.nodeIdOf(leader);
+          return (await world.running(at, id)).filter(({ NodeID }) => NodeID !== cut).length === 4;
+        });
+      } finally {
+        leader.setLink(true);
+      }
+      await world.until("the old leader to know", slow, async () => {
+        const { status, body } = await ask<{ Spec: { Labels?: Record<string, string> } }>(
+          leader,
+          "GET",
+          `/services/${id}`,
+        );
+        return status === 200 && body.Spec.Labels?.["written"] === "while cut off";
+      });
+      await world.until(
+        "no more than four containers",
+        slow,
+        () => all().reduce((sum, host) => sum + world.containersOn(host), 0) === 4,
+      );
+      await remove(at, id);
+    },
+  );
+
+  test("a worker is cut off and comes back: its old tasks stop", { timeout: 4 * slow }, async () => {
+    const at = m1 as Host;
+    const worker = w2 as Host;
+    const workerId = await world.nodeIdOf(worker);
+    const id = await everywhere(at, "away", 5);
+    const before = world.containersOn(worker);
+    assert.ok(before > 0, "the worker has tasks");
+    worker.setLink(false);
+    try {
+      await world.until("its tasks to run elsewhere", slow, async () => {
+        const running = await world.running(at, id);
+        return running.filter(({ NodeID }) => NodeID !== workerId).length === 5;
+      });
+      assert.equal(world.containersOn(worker), before, "it goes on without managers");
+    } finally {
+      worker.setLink(true);
+    }
+    await world.until(
+      "five containers in all",
+      slow,
+      () => all().reduce((sum, host) => sum + world.containersOn(host), 0) === 5,
+    );
+    await remove(at, id);
+  });
+
+  const steadyNodes = (at: Host): Promise<number> =>
+    world.until("all nodes to be ready", slow, () => world.areReady(at, 5));
 
   test("no daemon has met an error of its own", () => {
     for (const host of all()) {
