@@ -22,6 +22,7 @@ say({ ready: true });
 let n = Number(seed) * 1000;
 for (;;) {
   const lasting = ++n % 3 === 0;
+  const removesItself = !lasting && n % 2 === 0;
   const container = await containers.create({
     name: `c-${n}`,
     config: {
@@ -30,9 +31,21 @@ for (;;) {
         ? ["sh", "-c", "while :; do echo tick; sleep 0.05; done"]
         : ["sh", "-c", `echo ${n}; exit ${n % 100}`],
     },
-    hostConfig: { NetworkMode: "none" },
+    hostConfig: { NetworkMode: "none", AutoRemove: removesItself },
   });
   say({ created: container.id });
+  if (removesItself) {
+    const attachment = await container.attach({ stdin: false, stdout: true, stderr: true });
+    const gone = container.wait("removed", AbortSignal.timeout(120_000));
+    await container.start();
+    let output = "";
+    for await (const { bytes } of attachment.output()) output += bytes.toString();
+    attachment[Symbol.dispose]();
+    const { code } = await gone;
+    if (output !== `${n}\n` || code !== n % 100) throw new Error(`${n} said ${output} and ended with ${code}`);
+    say({ removed: container.id });
+    continue;
+  }
   const ended = container.wait("next-exit", AbortSignal.timeout(120_000));
   ended.catch(() => undefined);
   await container.start();

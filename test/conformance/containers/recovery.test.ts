@@ -60,6 +60,11 @@ test(
           .filter((line) => line.endsWith("}"))
           .map((line) => JSON.parse(line) as Record<string, unknown>);
         const removed = new Set(told.map((line) => line["removed"]));
+        assert.deepEqual(
+          containers.list().filter(({ id }) => removed.has(id)),
+          [],
+          `round ${round}: removed ones came back`,
+        );
         for (const line of told) {
           const id = (line["created"] ?? line["started"]) as string | undefined;
           if (id === undefined || removed.has(id)) continue;
