@@ -68,6 +68,23 @@ describe("containers over images", { skip: whySkipped(), timeout: 600_000 }, () 
     await container.remove();
   });
 
+  test("when the worker starts images are kept for the containers that have a record, and for no others", async () => {
+    const users = async (): Promise<number> =>
+      (await images.list()).find(({ repoTags }) => repoTags.includes("busybox:1"))?.containers ?? -1;
+    // As a crash leaves them: noted for one without a record, and not for one that has one.
+    const { written } = await images.prepare("f".repeat(64), "busybox:1");
+    await written;
+    assert.equal(await users(), 1);
+    await worker.reopen();
+    assert.equal(await users(), 0);
+    const container = await worker.create(["true"], {}, { Image: "busybox:1" });
+    await images.release(container.id);
+    await worker.reopen();
+    assert.equal(await users(), 1);
+    await worker.containers.get(container.id).remove();
+    assert.equal(await users(), 0);
+  });
+
   test("commit makes an image of two layers, from which another container runs", async () => {
     const { container } = await worker.run(["sh", "-c", "echo made > /tmp/new"], {}, { Image: "busybox:1" });
     const id = await container.commit({ pause: true, author: "bee", comment: "why" });
