@@ -147,14 +147,6 @@ function dependents(
   renewed: ReadonlySet<string>,
 ): ObjectChange[] {
   const defined = new Set(changes.flatMap(({ after }) => (after?.type === "table" ? [tableKey(after)] : [])));
-  const made = new Set(renewed);
-  for (const { before, after } of changes) if (before === undefined && after?.type === "link") made.add(after.name);
-  // Before Linux 6.16 a chain on a link goes with it, and nobody counts that as a change of rules.
-  const netdev: NftTableName = { family: "netdev", table: "skep" };
-  const hooked = made.size === 0 ? undefined : namespace.get(tableKey(netdev));
-  if (hooked?.type === "table" && [...made].some((link) => hooked.text.includes(`device "${link}"`))) {
-    defined.add(tableKey(netdev));
-  }
   const rekeyed = new Set(
     changes.flatMap(({ before, after }) => (before !== undefined && after?.type === "wireguard" ? [after.link] : [])),
   );
@@ -449,11 +441,12 @@ const isVerdict = (set: ElementSet): boolean => set.data?.[0] === "verdict";
 const tableKey = ({ family, table }: NftTableName): string => `table ${family} ${table}`;
 
 /** Defines a table, or its rules anew over sets that stay as they are: connections and elements do not notice. */
-function installText({ family, table, text }: TableObject, { recreate, partial }: InstallHow): string {
+function installText({ family, table, text, left }: TableObject, { recreate, partial }: InstallHow): string {
   const name = `${family} ${table}`;
   const definition = `table ${name} {\n${text}}`;
   if (recreate) return `add table ${name}\ndelete table ${name}\n${definition}`;
-  if (!partial) return `add table ${name}\nflush table ${name}\n${definition}`;
+  if (!partial) return [`add table ${name}`, `flush table ${name}`, ...(left ?? []), definition].join("\n");
+  // What an earlier version left goes on until all is known that takes its place.
   const chains = [...text.matchAll(/^\s*chain (\S+) \{/gm)].map(([, chain = ""]) => `flush chain ${name} ${chain}`);
   // The first makes the chains that are not there, so that all can be emptied; the second puts in their rules.
   return [definition, ...chains, definition].join("\n");

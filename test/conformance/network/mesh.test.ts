@@ -425,8 +425,7 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       ["the mesh's link of the task's host is deleted", "h2", ["ip", "link", "del", "skepmesh"]],
       ["the mesh's link is down", "h1", ["ip", "link", "set", "skepmesh", "down"]],
       ["the route to the task's host is deleted", "h1", ["ip", "route", "del", "100.64.8.0/22"]],
-      ["the way back is deleted", "h2", ["ip", "route", "flush", "table", "5300"]],
-      ["the rule of the way back is deleted", "h2", ["ip", "rule", "del", "pref", "5300"]],
+      ["the way back is deleted", "h2", ["ip", "route", "del", "100.64.4.0/22"]],
       [
         "the fdb entry is deleted",
         "h1",
@@ -434,9 +433,10 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
       ],
       ["the neighbours are deleted", "h1", ["ip", "neigh", "flush", "nud", "permanent"]],
       ["all routes of ours are deleted", "h2", ["ip", "route", "flush", "proto", "200"]],
-      ["the table of the mesh is deleted", "h2", ["nft", "delete", "table", "netdev", "skep"]],
-      ["the map of the way back is emptied", "h2", ["nft", "flush", "map", "netdev", "skep", "nodemac"]],
-      ["the chain of the way back is emptied", "h2", ["nft", "flush", "chain", "netdev", "skep", "back"]],
+      ["the table of the mesh is deleted", "h2", ["nft", "delete", "table", "ip", "skep"]],
+      ["the map of the way back is emptied", "h2", ["nft", "flush", "map", "ip", "skep", "hops"]],
+      ["the chain that begins the way back is emptied", "h2", ["nft", "flush", "chain", "ip", "skep", "arriving"]],
+      ["the chain that ends the way back is emptied", "h2", ["nft", "flush", "chain", "ip", "skep", "answering"]],
       ["elements are taken out", "h1", ["nft", "flush", "map", "ip", "skep", "tcpbe"]],
       ["the route to the task is deleted", "h2", ["sh", "-c", "ip route del $(ip route | grep -o '^100.64.8.2')"]],
       ["the link of the task is down", "h2", ["ip", "link", "set", "skepg64400802", "down"]],
@@ -451,6 +451,30 @@ describe("the ingress mesh", { skip: whySkipped(), timeout: 300_000 }, () => {
         await heals(what);
       });
     }
+
+    test("what led answers back in a version before is taken away, and answers go on", async () => {
+      await serve("w2");
+      const held = world.hold("far", own(1), 8080);
+      assert.match(await held.ask(), new RegExp(id("w2")));
+      await hosts.host(2).stop();
+      const before = [
+        "ip neigh add 169.254.255.254 lladdr 02:fe:00:00:00:00 dev skepmesh nud permanent",
+        "ip route add default via 169.254.255.254 dev skepmesh onlink table 5300 proto 200",
+        "ip rule add fwmark 0x53000000/0xff000000 lookup 5300 pref 5300 protocol 200",
+        "nft 'table netdev skep { map nodemac { type mark : ether_addr; }; chain back { type filter hook egress device skepmesh priority 0; meta mark and 0xff000000 == 0x53000000 ether daddr set meta mark map @nodemac meta mark set 0; }; }'",
+        "nft 'add chain ip skep premark { type filter hook prerouting priority mangle; }'",
+        "nft add rule ip skep premark ct direction reply ct mark and 0xff000000 == 0x53000000 meta mark set ct mark",
+      ];
+      world.exec("h2", ["sh", "-ec", before.join("\n")]);
+      await hosts.host(2).start();
+      await hosts.host(2).plane.replace(recordsOf(2, numbers.map(peerOf), [task("w2")], [ingressService(ports)]));
+      const list = "ip rule; ip route show table all; ip neigh; nft list tables; nft list chains";
+      const seen = world.exec("h2", ["sh", "-c", list]);
+      assert.ok(!/5300|169\.254\.255\.254|netdev|premark/.test(seen), seen);
+      assert.match(await held.ask(), new RegExp(id("w2")));
+      await held.end();
+      assert.match(get("far", own(1), 8080), new RegExp(id("w2")));
+    });
 
     test("skepd starts again under traffic: no connection is lost, and none is refused meanwhile", async () => {
       await serve("w2");

@@ -309,6 +309,32 @@ describe("the host's side of the model", () => {
       assert.ok(keys().includes("route 254 100.64.12.0/22"));
     });
 
+    test("gw0 of a task is as long as the mesh's link, in the tunnel and out of it; a container's is none of the mesh's", () => {
+      const { model } = build(nowhere, { key });
+      model.replace(records(true));
+      model.sandbox("t1", sandbox({ id: "t1", namespacePath: "/ns/t1", gatewayAddress: "100.64.4.2" }));
+      model.sandbox("c1", sandbox({ gatewayAddress: "100.64.0.2" }));
+      const mtusOf = (name: string): readonly number[] => {
+        const link = model.namespaces.get("")?.get(`link ${name}`);
+        return link?.type === "link" && link.how.kind === "veth" ? [link.mtu, link.how.peerMtu] : [];
+      };
+      assert.deepEqual(
+        [mtusOf("skepg64400402"), mtusOf("skepg64400002")],
+        [
+          [1390, 1390],
+          [1500, 1500],
+        ],
+      );
+      model.change([{ kind: "service", key: "mesh/web", record: undefined }]);
+      assert.deepEqual(
+        [mtusOf("skepg64400402"), mtusOf("skepg64400002")],
+        [
+          [1450, 1450],
+          [1500, 1500],
+        ],
+      );
+    });
+
     test("without a tunnel there is no mesh and no port of it, until there is one", () => {
       const tunnel: Tunnel = {};
       const { model, side, keys } = build(nowhere, tunnel);

@@ -232,8 +232,6 @@ class HostPart implements Part {
   /** The way is there before anything is led to it. */
   #compare(before: MeshKind): void {
     if (before.encrypted !== this.isMeshEncrypted || before.has6 !== this.carriesMesh6) this.meshChanged();
-    if (before.has6 === this.carriesMesh6) return;
-    for (const facts of this.#behindGateway.values()) this.#connect(facts.id, facts, facts);
   }
 
   get #meshState(): "open" | "tunnel" | "closed" {
@@ -245,8 +243,15 @@ class HostPart implements Part {
   meshChanged(): void {
     this.#host();
     for (const key of this.#peers.keys()) this.#peer(key);
+    for (const facts of this.#behindGateway.values()) this.#connect(facts.id, facts, facts);
     const isClosed = this.#meshState === "closed";
     for (const [id, record] of this.#encrypted) this.#mesh.setService(id, isClosed ? undefined : record);
+  }
+
+  /** That of the mesh's link: nobody is told of an answer that is too long for it (host.ts, `answerRules`). */
+  get #gatewayMtu(): number {
+    const tunnel = this.#meshState === "tunnel" ? tunnelOverheadBytes : 0;
+    return this.#self.underlayMtu - vxlanOverheadBytes - tunnel;
   }
 
   get number(): number {
@@ -398,7 +403,7 @@ class HostPart implements Part {
           ? {}
           : { v6: { address: gateway6, subnet: "", gateway: gateway6Of(gateway), isDefaultRoute: true } }),
         mac: macOfAddress(gatewayAddress),
-        mtu: inSwarm ? this.#self.underlayMtu - vxlanOverheadBytes : linkMtu,
+        mtu: inSwarm ? this.#gatewayMtu : linkMtu,
         // Also for one that is isolated: answers to who came through the mesh go this way, and nothing else may.
         isDefaultRoute: true,
         leadsToHost: false,

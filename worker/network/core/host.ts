@@ -49,13 +49,7 @@ export interface HostFacts {
  * Below all that an allocator gives (it begins with 4096): no network of a user's can have it.
  */
 const meshVni = 4095;
-export const replyTable = 5300;
-export const replyPriority = 5300;
 export const markText = (mark: number): string => `0x${mark.toString(16).padStart(8, "0")}`;
-
-/** A next hop that nobody is: egress puts the entry node's hardware address in place of its own. */
-const replyHop = "169.254.255.254";
-export const replyHopMac = "02:fe:00:00:00:00";
 
 /**
  * The block of number 0. Every node has it for itself, whether in a swarm or not, and no other node routes to it:
@@ -81,7 +75,14 @@ export function hostObjects(facts: HostFacts): NetObject[] {
     { type: "link", name: gatewayLink, how: { kind: "bridge" }, owner: "host", mac: "", mtu: 0, master: "" },
     { type: "address", link: gatewayLink, address: `${ownGateway}/32` },
     { type: "sysctl", path: "net/ipv4/ip_forward", value: "1" },
-    { type: "table", family: "ip", table: hostTable, text: hostTableText(facts), sets: hostSets },
+    {
+      type: "table",
+      family: "ip",
+      table: hostTable,
+      text: hostTableText(facts),
+      sets: hostSets,
+      left: answerRules.leftChain("ip"),
+    },
     element("gateways", [ownGateway]),
     element("blocks", [ownBlock]),
     element("leaving", [ownBlock]),
@@ -114,18 +115,6 @@ function meshObjects({ number, underlay, dataPort, mtu, mesh, has6 }: HostFacts)
     has6
       ? { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "0" }
       : { type: "sysctl", path: `net/ipv6/conf/${meshLink}/disable_ipv6`, value: "1", optional: true },
-    { type: "neighbour", link: meshLink, address: replyHop, mac: replyHopMac },
-    {
-      type: "route",
-      table: replyTable,
-      destination: "0.0.0.0/0",
-      link: meshLink,
-      via: replyHop,
-      onlink: true,
-      source: "",
-    },
-    { type: "rule", priority: replyPriority, mark: nodeMarkBase, mask: nodeMarkMask, table: replyTable },
-    { type: "table", family: "netdev", table: hostTable, text: netdevTableText, sets: netdevSets },
     element("gateways", [gatewayAddress]),
     element("leaving", [gatewayBlock]),
   ];
@@ -143,7 +132,6 @@ export function peerObjects(peer: PeerRecord, ownNumber: number, mesh: HostFacts
     element("members", [mac]),
     element("entry", [mac], [markText(mark)]),
     element("zones", [mac], [String(zone)]),
-    { ...element("nodemac", [markText(mark)], [mac]), family: "netdev" },
   ];
   if (peer.number === ownNumber || mesh === "closed") return known;
   if (mesh === "tunnel" && !isReachable(peer)) return known;
@@ -152,6 +140,7 @@ export function peerObjects(peer: PeerRecord, ownNumber: number, mesh: HostFacts
     ...(mesh === "tunnel" ? tunnelPeerObjects(peer) : []),
     { type: "fdb", link: meshLink, mac, destination: mesh === "tunnel" ? tunnelAddress : peer.addr },
     { type: "neighbour", link: meshLink, address: gatewayAddress, mac },
+    element("hops", [markText(mark)], [gatewayAddress]),
     {
       type: "route",
       table: 254,
@@ -173,16 +162,21 @@ export const element = (set: string, key: readonly string[], value: readonly str
   value,
 });
 
-const netdevSets: Readonly<Record<string, SetFields>> = { nodemac: { key: ["mark"], data: ["ether_addr"] } };
-
-/** The reply to a connection that came through another node goes back there; the mark then goes, since VXLAN would route by it. */
-const netdevTableText = `
-  map nodemac { type mark : ether_addr; }
-  chain back {
-    type filter hook egress device "${meshLink}" priority 0; policy accept;
-    meta mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} ether daddr set meta mark map @nodemac meta mark set 0
-  }
-`;
+/**
+ * What H does with the answer to a connection that came through E: while its way is looked for it is for E's gateway address,
+ * which is behind the mesh, and after that for the client again. A rule of the kernel's own for that (ip-rule(8)) would make
+ * each look-up of a route on this host take the long way for good (docs/adr/0046). It begins after addresses are translated back, and
+ * ends before anybody's filters of forwarding that come after ours.
+ */
+export const answerRules = {
+  isAnswer: `ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} ct direction reply`,
+  /** Of no use any more; a daemon of before left it. */
+  leftChain: (family: "ip" | "ip6"): readonly string[] => [
+    `add chain ${family} ${hostTable} premark { type filter hook prerouting priority mangle; }`,
+    `flush chain ${family} ${hostTable} premark`,
+    `delete chain ${family} ${hostTable} premark`,
+  ],
+};
 
 /**
  * Sets and maps, and who fills them:
@@ -197,6 +191,7 @@ const netdevTableText = `
  * leaving         what is masqueraded on its way out                    (here, bridge.ts)
  * behind          what other nodes cannot answer to                     (here, bridge.ts)
  * peers .. zones  nodes of the cluster                                  (peerObjects; of those at IPv6 `peers` is in underlay.ts)
+ * hops            by the mark of a node, where answers to it go         (peerObjects)
  */
 const hostSets: Readonly<Record<string, SetFields>> = {
   ports: { key: ["inet_proto", "inet_service"], data: ["integer"] },
@@ -220,6 +215,7 @@ const hostSets: Readonly<Record<string, SetFields>> = {
   members: { key: ["ether_addr"] },
   entry: { key: ["ether_addr"], data: ["mark"] },
   zones: { key: ["ether_addr"], data: ["ct_zone"] },
+  hops: { key: ["mark"], data: ["ipv4_addr"] },
 };
 
 /** What sandboxes ask 127.0.0.11; routed-veth.ts leads it here. */
@@ -261,6 +257,7 @@ export function hostTableText({ number, underlay, dataPort, mesh, forwardsForOth
   set members { type ether_addr; }
   map entry { type ether_addr : mark; }
   map zones { typeof ether saddr : ct zone; }
+  map hops { type mark : ipv4_addr; }
   chain untracked {
     notrack
   }
@@ -303,19 +300,19 @@ ${frames(`udp dport ${dataPort} ip saddr ${underlay} ip daddr @peers notrack acc
     ct direction reply accept
     ip daddr @gateways icmp type echo-request accept
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
-    ${namesOfSandboxes} accept
     ip saddr . ip daddr @lan ip daddr != @gateways accept
     reject with icmp type net-prohibited
   }
   chain entering {
 ${swarm(`ether saddr != @members drop`, `ct direction original ct mark 0 ct mark set ether saddr map @entry`)}  }
-  chain premark {
-    type filter hook prerouting priority mangle; policy accept;
+  chain arriving {
+    type filter hook prerouting priority dstnat + 10; policy accept;
     iifname != "${linkPattern}" accept
-${swarm(
-  `iifname "${meshLink}" goto entering`,
-  `ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
-)}    ip saddr @isolated jump fenced
+${swarm(`iifname "${meshLink}" goto entering`, `${answerRules.isAnswer} ip daddr set ct mark map @hops`)}    ip saddr @isolated jump fenced
+  }
+  chain answering {
+    oifname != "${meshLink}" drop
+    ip daddr set ct original ip saddr accept
   }
   chain nobody {
     oifname "lo" accept
@@ -338,6 +335,7 @@ ${swarm(
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr @gateways meta l4proto { tcp, udp } th dport 53 accept
     ${namesOfSandboxes} dnat to ${ownGateway}
+    ip saddr @isolated accept
     iifname != "${meshLink}" fib daddr type local ip daddr . meta l4proto . th dport vmap @bound
     iifname != "${meshLink}" fib daddr type local meta priority set meta l4proto . th dport map @ports goto leading
   }
@@ -358,7 +356,7 @@ ${swarm(
   }
   chain flt {
     type filter hook forward priority filter; policy accept;
-    ct state established,related accept
+${swarm(`${answerRules.isAnswer} iifname "${linkPattern}" goto answering`)}    ct state established,related accept
     ct status dnat accept
 ${swarm(
   `iifname "${meshLink}" oifname "${gatewayPattern}" accept`,

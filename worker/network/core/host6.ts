@@ -3,26 +3,14 @@
  * forward IPv6 and costs each packet of it. What has: a sandbox on a network with IPv6, and a mesh that has it. What is named
  * here as there is the same; names are asked for by IPv4 alone, so there is no resolver in it.
  */
-import { block6Of, gateway6Of, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
+import { block6Of, gateway6Of, nodeAddresses } from "../../../lib/pure/node-number.ts";
 import type { BridgeNetwork } from "./bridges.ts";
 import { isV6 } from "./cidr6.ts";
-import {
-  gatewayOf,
-  markText,
-  ownBlock,
-  ownGateway,
-  replyHopMac,
-  replyPriority,
-  replyTable,
-  type HostFacts,
-} from "./host.ts";
+import { answerRules, gatewayOf, markText, ownBlock, ownGateway, type HostFacts } from "./host.ts";
 import { gatewayLink, gatewayPattern, hostTable, linkPattern, localPattern, meshLink } from "./names.ts";
 import type { ElementObject, NetObject, SetFields } from "./objects.ts";
 import type { PeerRecord } from "./records.ts";
 import { isReachable, tunnelDataPort } from "./tunnel.ts";
-
-/** A next hop that nobody is; no node's number leads to it. */
-const replyHop6 = "fe80::ffff";
 
 /** This host's IPv6 as it is while anything uses it. */
 export function hostObjects6(facts: HostFacts): NetObject[] {
@@ -31,7 +19,14 @@ export function hostObjects6(facts: HostFacts): NetObject[] {
   const gateways = [...new Set([ownGateway, gatewayOf(number)])];
   return [
     { type: "sysctl", path: "net/ipv6/conf/all/forwarding", value: "1" },
-    { type: "table", family: "ip6", table: hostTable, text: tableText(facts), sets },
+    {
+      type: "table",
+      family: "ip6",
+      table: hostTable,
+      text: tableText(facts),
+      sets,
+      left: answerRules.leftChain("ip6"),
+    },
     ...gateways.flatMap((gateway): NetObject[] => [
       { type: "address", link: gatewayLink, address: `${gateway6Of(gateway)}/128` },
       element6("gateways", [gateway6Of(gateway)]),
@@ -62,25 +57,13 @@ export const loopbackRoute = (link: string, metric: number): NetObject => ({
   localMetric: metric,
 });
 
-const meshObjects6: readonly NetObject[] = [
-  // Those of veths are addresses of IPv4, which are higher numbers.
-  loopbackRoute(meshLink, replyTable),
-  { type: "neighbour", link: meshLink, address: replyHop6, mac: replyHopMac },
-  {
-    type: "route",
-    table: replyTable,
-    destination: "::/0",
-    link: meshLink,
-    via: replyHop6,
-    onlink: false,
-    source: "",
-  },
-  { type: "rule", family: "ip6", priority: replyPriority, mark: nodeMarkBase, mask: nodeMarkMask, table: replyTable },
-];
+/** Those of veths are addresses of IPv4, which are higher numbers. */
+const meshMetric = 5300;
+const meshObjects6: readonly NetObject[] = [loopbackRoute(meshLink, meshMetric)];
 
 /** One node of the cluster, this one included, while the mesh has IPv6. */
 export function peerObjects6(peer: PeerRecord, ownNumber: number, mesh: HostFacts["mesh"]): NetObject[] {
-  const { mac, mark, zone, linkAddress6, gatewayBlock } = nodeAddresses(peer.number);
+  const { mac, mark, zone, linkAddress6, gatewayAddress, gatewayBlock } = nodeAddresses(peer.number);
   const block = block6Of(gatewayBlock);
   const known: NetObject[] = [
     // Of its own it is there in any case.
@@ -95,6 +78,7 @@ export function peerObjects6(peer: PeerRecord, ownNumber: number, mesh: HostFact
   return [
     ...known,
     { type: "neighbour", link: meshLink, address: linkAddress6, mac },
+    element6("hops", [markText(mark)], [gateway6Of(gatewayAddress)]),
     // A link-local next hop is on its link by itself.
     { type: "route", table: 254, destination: block, link: meshLink, via: linkAddress6, onlink: false, source: "" },
   ];
@@ -152,6 +136,7 @@ const sets: Readonly<Record<string, SetFields>> = {
   members: { key: ["ether_addr"] },
   entry: { key: ["ether_addr"], data: ["mark"] },
   zones: { key: ["ether_addr"], data: ["ct_zone"] },
+  hops: { key: ["mark"], data: ["ipv6_addr"] },
 };
 
 const protocols = ["tcp", "udp", "sctp"] as const;
@@ -183,6 +168,7 @@ ${each((one) => `  map ${one}to { typeof ip6 daddr . ${one} dport : ip6 daddr . 
   set members { type ether_addr; }
   map entry { type ether_addr : mark; }
   map zones { typeof ether saddr : ct zone; }
+  map hops { type mark : ipv6_addr; }
   chain ours {
     ip6 saddr fe80::/10 drop
     ip6 daddr fe80::/10 drop
@@ -202,13 +188,14 @@ ${swarm(`iifname "${meshLink}" ct original zone set ether saddr map @zones`, `ii
   }
   chain entering {
 ${swarm(`ether saddr != @members drop`, `ct direction original ct mark 0 ct mark set ether saddr map @entry`)}  }
-  chain premark {
-    type filter hook prerouting priority mangle; policy accept;
+  chain arriving {
+    type filter hook prerouting priority dstnat + 10; policy accept;
     iifname != "${linkPattern}" accept
-${swarm(
-  `iifname "${meshLink}" goto entering`,
-  `ct direction reply ct mark & ${markText(nodeMarkMask)} == ${markText(nodeMarkBase)} meta mark set ct mark`,
-)}    ip6 saddr @isolated jump fenced
+${swarm(`iifname "${meshLink}" goto entering`, `${answerRules.isAnswer} ip6 daddr set ct mark map @hops`)}    ip6 saddr @isolated jump fenced
+  }
+  chain answering {
+    oifname != "${meshLink}" drop
+    ip6 daddr set ct original ip6 saddr accept
   }
   chain nobody {
     oifname "lo" accept
@@ -221,6 +208,7 @@ ${each((one) => `  chain ${one}one {\n    dnat ip6 to ip6 daddr . ${one} dport m
   }
   chain pre {
     type nat hook prerouting priority dstnat; policy accept;
+    ip6 saddr @isolated accept
     iifname != "${meshLink}" fib daddr type local ip6 daddr . meta l4proto . th dport vmap @bound
     iifname != "${meshLink}" fib daddr type local meta priority set meta l4proto . th dport map @ports goto leading
   }
@@ -240,7 +228,7 @@ ${swarm(
   }
   chain flt {
     type filter hook forward priority filter; policy accept;
-    ct state established,related accept
+${swarm(`${answerRules.isAnswer} iifname "${linkPattern}" goto answering`)}    ct state established,related accept
     ct status dnat accept
 ${swarm(
   `iifname "${meshLink}" oifname "${gatewayPattern}" accept`,

@@ -163,6 +163,8 @@ export interface SetFields {
 export interface TableObject extends NftTableName {
   readonly type: "table";
   readonly text: string;
+  /** Lines that take away chains which a table of an earlier version may have, when all is known that is wanted. */
+  readonly left?: readonly string[];
   /** Of each of its sets and maps, by name. */
   readonly sets: Readonly<Record<string, SetFields>>;
 }
