@@ -12,7 +12,7 @@ interface Hold {
   /** What each reader has to have applied. */
   readonly waits: Map<TableReader, number>;
   /** Also for every node that this leader has to meet first. */
-  readonly forNodes: boolean;
+  forNodes: boolean;
 }
 
 export class Drains {
@@ -60,8 +60,10 @@ export class Drains {
       for (const reader of table.readers)
         // Who was never told that it serves sends it nothing.
         if (reader.heard >= servingSince && reader.applied < version) waits.set(reader, version);
-    if (waits.size === 0) return false;
-    this.#holds.set(taskId, { untilMs: nowMs + drainMs, waits, forNodes: false });
+    // Nobody of those is a reader yet, and an earlier leader may have told them that it serves.
+    const forNodes = noted.length > 0 && this.#unmet.size > 0;
+    if (waits.size === 0 && !forNodes) return false;
+    this.#holds.set(taskId, { untilMs: nowMs + drainMs, waits, forNodes });
     for (const reader of waits.keys()) {
       const tasks = this.#byReader.get(reader);
       if (tasks === undefined) this.#byReader.set(reader, new Set([taskId]));
@@ -87,7 +89,8 @@ export class Drains {
   /** It has applied a complete state of this leader, or is not waited for any more. @returns tasks that may stop now */
   met(nodeId: string): readonly string[] {
     if (!this.#unmet.delete(nodeId) || this.#unmet.size > 0) return [];
-    return this.#endWhere(({ forNodes }) => forNodes);
+    for (const hold of this.#holds.values()) hold.forNodes = false;
+    return this.#endWhere(({ waits }) => waits.size === 0);
   }
 
   // ------------------------------------------------------------------------------------------------------------ ends
@@ -124,7 +127,7 @@ export class Drains {
       if (hold === undefined || !isEnough(hold.waits.get(reader) ?? 0)) continue;
       hold.waits.delete(reader);
       this.#forget(reader, taskId);
-      if (hold.waits.size > 0) continue;
+      if (hold.waits.size > 0 || hold.forNodes) continue;
       this.#holds.delete(taskId);
       free.push(taskId);
     }

@@ -244,6 +244,30 @@ test("a new leader waits for every node that still goes by what the last one tol
   assert.equal(drains.holdForNodes("c", 0), false);
 });
 
+test("a task that is asked to stop under a new leader waits for nodes that it has not met, beside those that it told", () => {
+  const { all, withdraw } = serving(1);
+  const drains = new Drains();
+  drains.expect(["n1", "n2"]);
+  assert.equal(drains.hold("a", [withdraw()], 0), true);
+  apply(all[0]!, 2);
+  assert.deepEqual(drains.applied(all[0]!), [], "n1 and n2 may have been told of it by the leader before");
+  assert.deepEqual(drains.met("n1"), []);
+  assert.deepEqual(drains.met("n2"), ["a"]);
+
+  const other = serving(1);
+  drains.expect(["n1"]);
+  assert.equal(drains.hold("b", [other.withdraw()], 0), true);
+  assert.deepEqual(drains.met("n1"), [], "who is connected has not applied it yet");
+  apply(other.all[0]!, 2);
+  assert.deepEqual(drains.applied(other.all[0]!), ["b"]);
+
+  const never = serving(0);
+  drains.expect(["n1"]);
+  assert.equal(drains.hold("c", [never.withdraw()], 100), true, "nobody that is connected was told of it");
+  assert.equal(drains.hold("d", [], 100), false, "it never served");
+  assert.deepEqual(drains.expire(100 + drainMs), ["c"], "nor longer than the bound");
+});
+
 // -------------------------------------------------------------------------------------------------------------- tables
 
 const taskOf = (more: skep.objects.Task.$Properties): skep.objects.Task =>
