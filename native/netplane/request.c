@@ -633,7 +633,7 @@ static int decode_operations(const struct value *list, struct request *request, 
 {
     struct operation *operation = &request->operations[batch->first];
     request->failed_operation = 0;
-    for (const struct value *item = list->first; item != NULL; item = item->next) {
+    for (const struct value *item = value_first(list); item != NULL; item = item->next) {
         if (decode_operation(item, request, operation++, error) < 0)
             return -1;
         request->failed_operation++;
