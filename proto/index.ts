@@ -20,7 +20,7 @@ export { asksForNothing, needsEndpoint, networksOfService } from "./allocation.t
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
-export { frameAddressOf, isEncryptedNetwork } from "./network.ts";
+export { carriesEncrypted, frameAddressOf, isEncryptedNetwork } from "./network.ts";
 export { certificateRole, nodeLifeOf, trustedRoots } from "./membership.ts";
 export { taskName, templateData, type TemplateNode } from "./task-template.ts";
 export { skep } from "./gen/skep.js";

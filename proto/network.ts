@@ -8,6 +8,12 @@ export function isEncryptedNetwork(spec: skep.objects.NetworkSpec.$Properties | 
   return "encrypted" in options && options["encrypted"] !== "false";
 }
 
+/** A key that managers did not take from it leads nobody to it. */
+export function carriesEncrypted({ description }: Pick<skep.objects.Node.$Properties, "description">): boolean {
+  const network = description?.network;
+  return network?.capabilities?.includes("encrypted") === true && (network.wireguardPublicKey?.length ?? 0) > 0;
+}
+
 /** Where other nodes send a node's frames; undefined: it has not told yet, or nobody can send them there. */
 export function frameAddressOf({
   description,

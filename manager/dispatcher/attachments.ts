@@ -5,7 +5,7 @@
  */
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { ClusterError } from "../../lib/pure/errors.ts";
-import { parseAddress, skep } from "../../proto/index.ts";
+import { carriesEncrypted, isEncryptedNetwork, parseAddress, skep } from "../../proto/index.ts";
 import { inSlices, networkedTasks, type ClusterSchema, type Store, type Tx, type View } from "../store/index.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import { isLocal } from "./core/index.ts";
@@ -40,6 +40,8 @@ const answersMax = 1000;
 const textMax = 255;
 const aliasesMax = 64;
 const addressesMax = 8;
+const needsWireguard =
+  "Run it on a node whose kernel has WireGuard (`modprobe wireguard` shows it), or in a network without `--opt encrypted`";
 
 export class Attachments {
   readonly #options: AttachmentsOptions;
@@ -150,6 +152,9 @@ function check(
   if (found === undefined || found.pendingDelete) throw new AttachmentRefused(target, `network ${target} not found`);
   if (isLocal(found) || found.spec?.ingress === true || found.spec?.attachable !== true)
     throw new AttachmentRefused(target, "it is not attachable");
+  // Its task would wait for ever, and nobody be told why.
+  if (isEncryptedNetwork(found.spec) && !carriesEncrypted(view.get("node", nodeId) ?? {}))
+    throw new AttachmentRefused(target, "it is encrypted, and this node has no WireGuard", needsWireguard);
   let count = 0;
   for (const task of attachmentsOf(view, nodeId)) {
     count++;

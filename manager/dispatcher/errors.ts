@@ -11,9 +11,11 @@ export class SessionInvalid extends ClusterError {
 /** The node cannot have this place; its daemon tells whoever asked. */
 export class AttachmentRefused extends ClusterError {
   readonly code = "ATTACH_REFUSED";
-  constructor(network: string, found: string) {
-    super(`Cannot attach a container to network ${network}: ${found}`, {
-      fix: "Name a network of the cluster that was made with --attachable; `skep network ls` shows those there are",
-    });
+  constructor(
+    network: string,
+    found: string,
+    fix = "Name a network of the cluster that was made with --attachable; `skep network ls` shows those there are",
+  ) {
+    super(`Cannot attach a container to network ${network}: ${found}`, { fix });
   }
 }

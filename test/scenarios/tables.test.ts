@@ -343,6 +343,16 @@ test("a container of a node's own gets its place in an attachable network, and g
     assert.equal(code, "ATTACH_REFUSED", network);
   }
 
+  const secret = { name: "secret", attachable: true, driver: { options: { encrypted: "" } } };
+  world.write((tx) => tx.create("network", { id: "secret", spec: secret }));
+  await world.run(100);
+  let refusal = "";
+  attacher
+    .attach({ ...ask, containerId: "c3", network: "secret" }, never)
+    .catch((error: unknown) => (refusal = (error as { message: string }).message));
+  await world.run(100);
+  assert.match(refusal, /network secret: it is encrypted, and this node has no WireGuard$/u);
+
   // The daemon is restarted: the place is still there, and is still its own.
   await Promise.all([node.kill(), world.run(50)]);
   node.start();

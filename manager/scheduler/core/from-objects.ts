@@ -1,5 +1,12 @@
 /** The scheduler's facts, read from the objects of the store. */
-import { isEncryptedNetwork, parseConstraint, skep, traitsOf, type Constraint } from "../../../proto/index.ts";
+import {
+  carriesEncrypted,
+  isEncryptedNetwork,
+  parseConstraint,
+  skep,
+  traitsOf,
+  type Constraint,
+} from "../../../proto/index.ts";
 import type { Amounts, GroupFacts, NodeAvailability, NodeFacts, NodeState, TaskFacts } from "./facts.ts";
 
 const { PortProtocol, PublishMode, TaskState } = skep.objects;
@@ -19,10 +26,7 @@ export function nodeFactsOf(node: skep.objects.Node.$Properties): NodeFacts {
     capacity: amountsOf(description?.resources),
     named: namesOf(description?.resources?.genericResources ?? []),
     plugins: plugins.length === 0 ? undefined : new Set(plugins.map(({ type, name }) => `${type ?? ""}/${name ?? ""}`)),
-    // A key that managers did not take from it leads nobody to it.
-    encrypts:
-      description?.network?.capabilities?.includes("encrypted") === true &&
-      (description.network.wireguardPublicKey?.length ?? 0) > 0,
+    encrypts: carriesEncrypted(node),
   };
 }
 
