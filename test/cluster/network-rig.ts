@@ -172,7 +172,7 @@ export class NetworkRig {
 
   /** The addresses of a name as a container is told them, in order, or `?` where there is none. */
   async lookUp(asker: Placed, ...name: readonly string[]): Promise<string> {
-    const words = ["-t", String(asker.pid), "-n", "-m", "--", "/bin/busybox", "nslookup", "-type=a", ...name];
+    const words = ["-t", String(asker.pid), "-n", "-m", "-r", "--", "/bin/busybox", "nslookup", "-type=a", ...name];
     const said = await execute("nsenter", words, { timeout: 20_000 }).then(
       ({ stdout }) => stdout,
       (error: { stdout?: string }) => error.stdout ?? "",
