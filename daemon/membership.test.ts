@@ -49,11 +49,13 @@ function node(
     logger = silentLogger,
     interfaces = { eth0: [v4] },
     joined = (): Promise<void> => Promise.resolve(),
+    abandon = (): Promise<void> => Promise.resolve(),
   }: {
     readonly managerUser?: { readonly uid: number; readonly gid: number };
     readonly logger?: Logger;
     readonly interfaces?: Interfaces;
     readonly joined?: (signal: AbortSignal) => Promise<void>;
+    readonly abandon?: (signal: AbortSignal) => Promise<void>;
   } = {},
 ): { swarm: Membership; clock: VirtualClock; entered: Promise<SwarmIdentity>; served: Promise<void>; folder: string } {
   const folder = mkdtempSync(join(tmpdir(), "skep-membership-"));
@@ -72,7 +74,7 @@ function node(
     openAgent: (identity) => {
       entered.resolve(identity);
       const done = (): Promise<void> => Promise.resolve();
-      return { start: () => {}, look: served.resolve, joined, abandon: done, [Symbol.asyncDispose]: done };
+      return { start: () => {}, look: served.resolve, joined, abandon, [Symbol.asyncDispose]: done };
     },
     clusterExists: () => Promise.resolve(cluster),
     countManagers: () => Promise.resolve(3),
@@ -135,6 +137,18 @@ test("a node in a swarm is not let into another, and a manager leaves only by fo
   });
   await assert.rejects(swarm.unlock("key", never), NotLocked);
   await swarm.leave(true, never);
+  assert.equal(swarm.state().state, "inactive");
+});
+
+test("a node that is leaving goes on with it when whoever asked has gone", async (t) => {
+  const asked = new AbortController();
+  const abandon = async (signal: AbortSignal): Promise<void> => {
+    asked.abort();
+    signal.throwIfAborted();
+  };
+  const { swarm } = node(t, serves, true, { abandon });
+  await swarm.init(request, never);
+  await swarm.leave(true, asked.signal);
   assert.equal(swarm.state().state, "inactive");
 });
 

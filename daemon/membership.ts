@@ -197,6 +197,8 @@ export class Membership implements Swarm, AsyncDisposable {
   readonly #persisted = new Map<Persisted, () => void>();
   /** One of init, join, leave, unlock and role changes at a time. */
   #turn: Promise<void> = Promise.resolve();
+  /** The daemon ends. */
+  readonly #stop = new AbortController();
 
   constructor(options: MembershipOptions) {
     this.#options = options;
@@ -315,8 +317,9 @@ export class Membership implements Swarm, AsyncDisposable {
       if (this.#phase === "inactive") throw new NotInSwarm();
       if (this.#phase === "locked" && !force) throw new SwarmLocked();
       if (this.#child !== undefined && !force) throw new LeaveNeedsForce(await this.#managerCount(signal));
-      // First the tasks, while their names and networks are known; then everything else.
-      await this.#agent?.abandon(signal);
+      // First the tasks, while their names and networks are known; then everything else. Its tasks are lost once that has
+      // begun, so it goes on when whoever asked has gone: half left, the node would take no task, and never come back.
+      await this.#agent?.abandon(this.#stop.signal);
       await this.#exit();
       this.#folder.wipe();
       this.#wipeManager();
@@ -374,6 +377,7 @@ export class Membership implements Swarm, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
     await this.#turn;
     await this.#exit();
   }

@@ -3,7 +3,7 @@
 import { hostOf } from "../lib/pure/address.ts";
 import type { Random } from "../lib/pure/prng.ts";
 import { Channel } from "../lib/rpc/index.ts";
-import { removeFolder, type Clock, type Logger } from "../lib/runtime/index.ts";
+import { removeFolder, sleep, type Clock, type Logger } from "../lib/runtime/index.ts";
 import { Agent, LevelMemory } from "../worker/agent/index.ts";
 import type { Executor } from "../worker/executor/index.ts";
 import type { AgentPlaces } from "../worker/container-networks/index.ts";
@@ -22,6 +22,9 @@ const managerSilenceMs = 4000;
  * each, 5,000 nodes would ask their leader 2,500 times a second, whoever of them is heard anyway.
  */
 const managerPingMs = 20_000;
+/** Between tries to start. */
+const startAgainMinMs = 1000;
+const startAgainMaxMs = 30_000;
 
 export interface NodeAgentOptions {
   readonly identity: SwarmIdentity;
@@ -50,6 +53,7 @@ class OpenAgent implements NodeAgent {
   #agent: Agent | undefined;
   #described: skep.objects.NodeNetwork.$Properties | undefined;
   #renewKey: () => Promise<void> = () => Promise.resolve();
+  readonly #stop = new AbortController();
   #closing: Promise<void> | undefined;
 
   constructor(options: NodeAgentOptions) {
@@ -63,18 +67,44 @@ class OpenAgent implements NodeAgent {
         );
       }
     });
-    // Whoever waits for it hears of it; else the log does.
-    this.#started.promise.catch((error: unknown) => options.logger.error("the agent cannot start", { error }));
+    // It ended before it could start; the log has why.
+    this.#started.promise.catch(() => undefined);
   }
 
   start(): void {
-    this.#start().then(
+    this.#startInTheEnd().then(
       (agent) => this.#started.resolve(agent),
       (error: unknown) => this.#started.reject(error),
     );
   }
 
+  /** A disk that is full, say, has room again later; a node without its agent would be lost until somebody saw to it. */
+  async #startInTheEnd(): Promise<Agent> {
+    const { clock, logger } = this.#options;
+    for (let waitMs = startAgainMinMs; ; waitMs = Math.min(2 * waitMs, startAgainMaxMs)) {
+      try {
+        return await this.#start();
+      } catch (error) {
+        logger.error("the agent cannot start yet", { error, waitMs });
+      }
+      await sleep(clock, waitMs, this.#stop.signal);
+    }
+  }
+
   async #start(): Promise<Agent> {
+    try {
+      return await this.#open();
+    } catch (error) {
+      // What it had opened would be in the way of the next try.
+      await this.#agent?.[Symbol.asyncDispose]();
+      this.#agent = undefined;
+      await this.#memory?.close();
+      this.#memory = undefined;
+      throw error;
+    }
+  }
+
+  async #open(): Promise<Agent> {
     const { identity, events, executor, network, folder, clock, random, logger } = this.#options;
     this.#memory = await LevelMemory.open(folder);
     const self = identity.settings.advertiseAddr;
@@ -136,7 +166,6 @@ class OpenAgent implements NodeAgent {
   }
 
   async joined(signal: AbortSignal): Promise<void> {
-    await this.#started.promise;
     await new Promise<void>((resolve, reject) => {
       const onAbort = (): void => reject(signal.reason as Error);
       if (signal.aborted) onAbort();
@@ -149,6 +178,8 @@ class OpenAgent implements NodeAgent {
   }
 
   async abandon(signal: AbortSignal): Promise<void> {
+    // One that could not start yet does not try again.
+    this.#stop.abort();
     const agent = await this.#started.promise.catch(() => undefined);
     await agent?.leave(signal);
     await this[Symbol.asyncDispose]();
@@ -163,6 +194,7 @@ class OpenAgent implements NodeAgent {
 
   async #close(): Promise<void> {
     this.#unwatch();
+    this.#stop.abort();
     const agent = await this.#started.promise.catch(() => undefined);
     this.#options.places.follow(undefined);
     await agent?.[Symbol.asyncDispose]();
