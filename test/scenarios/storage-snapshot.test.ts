@@ -156,6 +156,24 @@ test("G5: a whole that does not match its digest is thrown away; nothing is inst
   assert.equal(storage.snapshots.openReceiver(5, one.offer).nextChunk, 0);
 });
 
+test("G2: a snapshot that arrived and was not wanted any more does not keep its spool", () => {
+  const { offer, chunks } = sent(40, 2);
+  const disk = new FaultDisk(new Random(1));
+  const storage = DirectStorage.open(options(disk, 1));
+  const receiver = storage.snapshots.openReceiver(5, offer);
+  for (const chunk of chunks) receiver.write(chunk);
+  receiver.finish();
+  const spools = (): string[] => disk.paths().filter((path) => path.endsWith(".spool"));
+  assert.equal(spools().length, 1);
+  // The log came that far by itself, so it is never installed.
+  storage.save({ hardState: hardState(2, 0, 60), entries: entries(1, 60, 2) });
+  storage.createSnapshot(meta(30, 2), { index: 30, next: () => undefined });
+  assert.equal(spools().length, 1, "it may be installed yet");
+  storage.createSnapshot(meta(50, 2), { index: 50, next: () => undefined });
+  assert.deepEqual(spools(), []);
+  assert.throws(() => storage.snapshots.install(offer.meta), { code: "SNAPSHOT_NOT_FOUND" });
+});
+
 test("G5: an offer out of bounds is refused before a byte is written", () => {
   const { offer } = sent(40, 2);
   const disk = new FaultDisk(new Random(1));

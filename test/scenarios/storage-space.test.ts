@@ -86,6 +86,58 @@ test("K10: on a full disk a save waits for room and is then done; nothing acknow
   assert.deepEqual([after.entries.length, after.hardState.term], [index, 2]);
 });
 
+test("K10: a full disk, or a quota that is used up, costs the ballast whatever call meets it, also at the end of a segment", () => {
+  for (const code of ["ENOSPC", "EDQUOT"] as const) {
+    for (const act of ["open", "write", "allocate"] as const) {
+      const rig = new LogRig(1, { ballastBytes: 8_192, lowBytes: 16_384 });
+      const log = rig.open();
+      while (log.idle());
+      assert.ok(rig.disk.paths().includes("/data/log/ballast"));
+      rig.disk.fail({ act, path: "segment-0000000000000002", code });
+      let index = 0;
+      while (rig.segments().length < 2) log.save({ hardState: hardState(1), entries: [entry(++index, 1)] });
+      assert.ok(!rig.disk.paths().includes("/data/log/ballast"), `${act} ${code}`);
+      rig.disk.restart();
+      assert.equal(rig.open().takeRecovered().entries.length, index);
+    }
+    // Without any it waits.
+    const rig = new LogRig(1);
+    const log = rig.open();
+    rig.disk.fail({ act: "allocate", path: "segment", code });
+    let index = 0;
+    assert.throws(() => {
+      for (;;) log.save({ hardState: hardState(1), entries: [entry(++index, 1)] });
+    }, LogDiskFull);
+    log.save({ hardState: hardState(1), entries: [entry(index, 1)] });
+    assert.equal(log.lastIndex, index);
+  }
+});
+
+test("K10: snapshots that a full disk refuses, written or received, leave no descriptor and no file, however often", () => {
+  const disk = new FaultDisk(new Random(1));
+  const storage = DirectStorage.open(storageOptions(disk, 1));
+  storage.save({ hardState: hardState(1, 0, 40), entries: entries(1, 40, 1) });
+  storage.createSnapshot(meta(10, 1), snapshotSource(10));
+  const reader = storage.snapshots.openReader(meta(10, 1));
+  const offer = { ...reader.offer, meta: meta(60, 1) };
+  reader.close();
+  const [files, open] = [disk.paths(), disk.openFiles];
+  for (let attempt = 0; attempt < 10; attempt++) {
+    // The header, and the first block behind it.
+    disk.fail({ act: "write", path: ".tmp", code: "ENOSPC", after: attempt % 2 });
+    assert.throws(() => storage.createSnapshot(meta(39, 1), snapshotSource(39)), { code: "SNAPSHOT_WRITE_FAILED" });
+    disk.fail({ act: "write", path: ".spool", code: "ENOSPC" });
+    assert.throws(() => storage.snapshots.openReceiver(5, offer), { code: "SNAPSHOT_WRITE_FAILED" });
+    assert.deepEqual([disk.paths(), disk.openFiles], [files, open]);
+  }
+  // No key is held on to for a file that is not there.
+  storage.rotateKey();
+  storage.createSnapshot(meta(39, 1), snapshotSource(39));
+  storage.createSnapshot(meta(40, 1), snapshotSource(40));
+  storage.compact(40);
+  assert.deepEqual([...storage.snapshots.keysInUse()], [2]);
+});
+
 test("K10: creating a snapshot on a full disk fails with its own error; the log and the older snapshot stay", () => {
   const disk = new FaultDisk(new Random(1));
   const storage = DirectStorage.open(storageOptions(disk, 1));

@@ -382,7 +382,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: "result of fdatasync ignored",
     file: wal("engine"),
-    snippet: 'if (errnoOf(error) === "ENOSPC") throw new LogWriteFailed("sync", error);\n      throw error;',
+    snippet: 'if (isFull(error)) throw new LogWriteFailed("sync", error);\n      throw error;',
     replacement: "errnoOf(error);",
     test: "manager/raft/wal/engine.test.ts",
   },

@@ -31,7 +31,7 @@ export interface DiskFault {
   readonly act: DiskAct;
   /** Only for paths that contain this. */
   readonly path?: string;
-  readonly code: "EIO" | "ENOSPC";
+  readonly code: "EIO" | "ENOSPC" | "EDQUOT";
   /** How many matching calls fail; 1 unless told. */
   readonly times?: number;
   /** How many matching calls succeed first. */
@@ -164,6 +164,8 @@ export class FaultDisk implements FileSystem {
   /** Virtual time spent in calls so far. */
   elapsedUs = 0;
   latency: DiskLatency | undefined;
+  /** Opened and not closed by now, power cuts apart. */
+  openFiles = 0;
   /** Handed to `pwrite` so far. */
   bytesWritten = 0;
   /** The power goes in the next `datasync`, before it has done anything. */
@@ -575,6 +577,7 @@ class FaultFile implements OpenFile {
     this.#path = path;
     this.#inode = inode;
     this.#epoch = disk.epoch;
+    disk.openFiles++;
   }
 
   pread(into: Uint8Array, position: number): number {
@@ -602,6 +605,7 @@ class FaultFile implements OpenFile {
   }
 
   close(): void {
+    if (!this.#closed) this.#disk.openFiles--;
     this.#closed = true;
   }
 

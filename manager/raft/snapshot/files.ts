@@ -136,8 +136,14 @@ export class SnapshotFiles {
     const path = `${this.options.folder}/${name}.${++this.#begun}.tmp`;
     const blocks = this.#disk("begin", () => BlockWriter.create(this, path, meta));
     this.#writing.set(path, blocks.header.keyId);
-    blocks.addChunk(encodeMeta(meta));
-    return new SnapshotWriter(this, blocks, meta, this.options.compress, () => this.#writing.delete(path));
+    const writer = new SnapshotWriter(this, blocks, meta, this.options.compress, () => this.#writing.delete(path));
+    try {
+      blocks.addChunk(encodeMeta(meta));
+    } catch (error) {
+      writer.abort();
+      throw error;
+    }
+    return writer;
   }
 
   /** A whole, durable file takes its place among the snapshots; older ones go (who reads them reads on). */
@@ -229,9 +235,10 @@ export class SnapshotFiles {
     const { files, folder } = this.options;
     const gone = this.#names.slice(0, Math.max(0, this.#names.length - snapshotsKept));
     const newest = this.newest?.index ?? 0;
+    // Received in vain: by then the log had come so far by itself. Who installs one installs it before a newer one.
+    for (const [key, path] of this.#arrived) if (indexOfSpool(path) <= newest) this.#arrived.delete(key);
     for (const name of files.readdir(folder)) {
-      const spool = /^incoming-[0-9]+-([0-9]+)-/u.exec(name);
-      const stale = spool !== null && Number(spool[1]) <= newest && !this.#inUse(`${folder}/${name}`);
+      const stale = indexOfSpool(name) <= newest && !this.#inUse(`${folder}/${name}`);
       const broken = this.damaged.some(({ path }) => path === `${folder}/${name}`) && !this.#names.includes(name);
       if (gone.includes(name) || stale || broken) files.unlink(`${folder}/${name}`);
     }
@@ -278,8 +285,15 @@ class BlockWriter {
     const session = randomBytes(sessionBytes);
     const header: FileHeader = { index, term, keyId: keys.active.id, session, owner: owner.owner };
     const file = files.open(path, "create");
-    file.pwrite(encodeFileHeader(header), 0);
-    return new BlockWriter(owner, path, file, header, cipher.derive(keys.active.key, session));
+    try {
+      file.pwrite(encodeFileHeader(header), 0);
+      return new BlockWriter(owner, path, file, header, cipher.derive(keys.active.key, session));
+    } catch (error) {
+      // A full disk is tried again and again: no descriptor and no empty file of each try is left.
+      file.close();
+      forget(files, path);
+      throw error;
+    }
   }
 
   addChunk(chunk: Uint8Array): void {
@@ -373,11 +387,7 @@ export class SnapshotWriter {
   abort(): void {
     this.#blocks.close();
     this.#onEnd();
-    try {
-      this.#files.options.files.unlink(this.#blocks.path);
-    } catch {
-      // The next open removes it.
-    }
+    forget(this.#files.options.files, this.#blocks.path);
   }
 
   #reserve(bytes: number): void {
@@ -592,6 +602,15 @@ export class SpoolReceiver {
 
 // ---- parts ----
 
+/** Of a file that was not finished. */
+function forget(files: FileSystem, path: string): void {
+  try {
+    files.unlink(path);
+  } catch {
+    // The next open removes it.
+  }
+}
+
 function nameOf({ index, term }: SnapshotMeta): string {
   return `snapshot-${String(index).padStart(16, "0")}-${String(term).padStart(16, "0")}.snap`;
 }
@@ -599,6 +618,12 @@ function nameOf({ index, term }: SnapshotMeta): string {
 function parseName(name: string): { index: number; term: number } | undefined {
   const match = /^snapshot-([0-9]{16})-([0-9]{16})\.snap$/u.exec(name);
   return match === null ? undefined : { index: Number(match[1]), term: Number(match[2]) };
+}
+
+/** Of the snapshot that arrives in it; Infinity for any other file. */
+function indexOfSpool(path: string): number {
+  const found = /(?:^|\/)incoming-[0-9]+-([0-9]+)-[^/]*$/u.exec(path);
+  return found === null ? Number.POSITIVE_INFINITY : Number(found[1]);
 }
 
 function checkOffer({ meta, chunks, sizeBytes, digest }: SnapshotOffer): void {

@@ -467,7 +467,7 @@ export class WalEngine {
       this.#syncs++;
       file.datasync();
     } catch (error) {
-      if (errnoOf(error) === "ENOSPC") throw new LogWriteFailed("sync", error);
+      if (isFull(error)) throw new LogWriteFailed("sync", error);
       throw error;
     }
   }
@@ -515,9 +515,9 @@ export class WalEngine {
       owner: this.#owner,
       ...from,
     });
-    const file = this.#files.open(temporary, "create");
+    const file = this.#withBallast(() => this.#files.open(temporary, "create"));
     try {
-      file.pwrite(header, 0);
+      this.#withBallast(() => file.pwrite(header, 0));
       this.#withBallast(() => file.allocate(Math.min(segmentHeaderBytes + aheadBytes, segmentBytes)));
       this.#sync(file);
       before?.();
@@ -578,16 +578,16 @@ export class WalEngine {
   }
 
   /** A full disk costs the ballast first. */
-  #withBallast(act: () => void): void {
+  #withBallast<T>(act: () => T): T {
     try {
-      act();
+      return act();
     } catch (error) {
-      if (errnoOf(error) !== "ENOSPC" || this.#ballastBytes === 0) throw error;
+      if (!isFull(error) || this.#ballastBytes === 0) throw error;
       this.#files.unlink(`${this.#options.folder}/${ballastName}`);
       this.#files.syncDirectory(this.#options.folder);
       this.#ballastBytes = 0;
       this.#freeBytes = this.#files.freeBytes(this.#options.folder);
-      act();
+      return act();
     }
   }
 
@@ -698,7 +698,7 @@ export class WalEngine {
     try {
       return run();
     } catch (error) {
-      if (errnoOf(error) === "ENOSPC") {
+      if (isFull(error)) {
         this.#freeBytes = 0;
         throw new LogDiskFull(error);
       }
@@ -707,6 +707,12 @@ export class WalEngine {
       throw failure;
     }
   }
+}
+
+/** No room on the file system, or none left of what its owner may use. */
+function isFull(error: unknown): boolean {
+  const code = errnoOf(error);
+  return code === "ENOSPC" || code === "EDQUOT";
 }
 
 /** A batch in the form that the engine takes; its payload is a copy. */
