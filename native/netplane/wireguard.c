@@ -12,6 +12,8 @@ _Static_assert(WG_KEY_LEN == TUNNEL_KEY_BYTES, "a key of Curve25519");
 
 enum { DUMP_TRIES_MAX = 5 }; /* until one is seen that nobody changed under way */
 
+static const uint8_t no_key[TUNNEL_KEY_BYTES]; /* a preshared key of zeros is none (linux/wireguard.h) */
+
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 bool key_from_text(const char *text, uint8_t out[static TUNNEL_KEY_BYTES])
@@ -90,6 +92,7 @@ void put_wireguard_set(struct outgoing *out, uint16_t family, const struct tunne
         out_put(out, WGDEVICE_A_PRIVATE_KEY, tunnel->key, TUNNEL_KEY_BYTES);
     if (tunnel->port != 0)
         out_put(out, WGDEVICE_A_LISTEN_PORT, &tunnel->port, sizeof tunnel->port);
+    out_put_u32(out, WGDEVICE_A_FWMARK, 0);
     out_end(out);
 }
 
@@ -136,6 +139,7 @@ void put_wireguard_peer(struct outgoing *out, uint16_t family, const struct tunn
             put_endpoint(out, &tunnel->endpoint, tunnel->port);
         put_allowed(out, tunnel->allowed);
         out_put(out, WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, &tunnel->keepalive_seconds, sizeof tunnel->keepalive_seconds);
+        out_put(out, WGPEER_A_PRESHARED_KEY, no_key, sizeof no_key);
     }
     out_nest_end(out, peer);
     out_nest_end(out, peers);
@@ -237,6 +241,12 @@ static void write_peer(struct text *out, const struct nlattr *peer)
         text_key(out, "keepaliveSeconds");
         text_format(out, "%u", keepalive);
     }
+    const struct nlattr *preshared = parts[WGPEER_A_PRESHARED_KEY];
+    if (preshared != NULL && attribute_length(preshared) == sizeof no_key &&
+        memcmp(attribute_data(preshared), no_key, sizeof no_key) != 0) {
+        text_key(out, "preshared");
+        text_puts(out, "true");
+    }
     struct __kernel_timespec shaken = {0};
     if (handshake != NULL && attribute_length(handshake) == sizeof shaken)
         memcpy(&shaken, attribute_data(handshake), sizeof shaken);
@@ -266,6 +276,8 @@ int wireguard_read(void *context, const struct nlmsghdr *message, struct error *
     }
     if (attributes[WGDEVICE_A_LISTEN_PORT] != NULL)
         listing->port = attribute_u16(attributes[WGDEVICE_A_LISTEN_PORT]);
+    if (attributes[WGDEVICE_A_FWMARK] != NULL)
+        listing->mark = attribute_u32(attributes[WGDEVICE_A_FWMARK]);
     if (peers == NULL)
         return 0;
     const uint8_t *at = attribute_data(peers);
@@ -304,6 +316,10 @@ int wireguard_list(struct netlink *generic, uint16_t family, const char *link, s
     }
     text_key(out, "listenPort");
     text_format(out, "%u", listing.port);
+    if (listing.mark != 0) {
+        text_key(out, "mark");
+        text_format(out, "%" PRIu32, listing.mark);
+    }
     text_key(out, "peers");
     text_put(out, peers.bytes, peers.length);
     text_puts(out, "]}");

@@ -1,6 +1,7 @@
 /*
  * WireGuard links by generic netlink (linux/wireguard.h): their keys, their peers, and what the kernel tells of them. A
- * private key goes to the kernel and is never told by anyone: listings carry public keys only.
+ * private key goes to the kernel and is never told by anyone: listings carry public keys only, and whether a peer has a
+ * preshared one. What we set has neither that nor a mark: both are taken away from what somebody else gave them to.
  */
 #ifndef NETPLANE_WIREGUARD_H
 #define NETPLANE_WIREGUARD_H
@@ -21,7 +22,7 @@ int wireguard_family(struct netlink *generic, uint16_t *out, struct error *error
 void put_wireguard_set(struct outgoing *out, uint16_t family, const struct tunnel_fields *tunnel, uint32_t owner);
 void put_wireguard_peer(struct outgoing *out, uint16_t family, const struct tunnel_fields *tunnel, bool remove, uint32_t owner);
 
-/* `{"publicKey":...,"listenPort":...,"peers":[...]}`. ENODEV: no such link; EOPNOTSUPP: it is of another kind. */
+/* `{"publicKey":...,"listenPort":...,"mark":...,"peers":[...]}`; a mark of 0 is left out. ENODEV: no such link; EOPNOTSUPP: it is of another kind. */
 int wireguard_list(struct netlink *generic, uint16_t family, const char *link, struct text *out, struct error *error);
 
 /* One message of a listing, as part of `"peers":[`; for tests and fuzzing as well. */
@@ -30,6 +31,7 @@ struct tunnel_listing {
     uint8_t public_key[TUNNEL_KEY_BYTES];
     bool has_key;
     uint16_t port;
+    uint32_t mark; /* of the packets that it sends; 0: none */
 };
 int wireguard_read(void *listing, const struct nlmsghdr *message, struct error *error);
 

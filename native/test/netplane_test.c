@@ -259,6 +259,7 @@ static void test_tunnel_questions(void)
         out_begin(&out, wanted, NLM_F_MULTI, &header, sizeof header, 0);
         out_put(&out, WGDEVICE_A_PUBLIC_KEY, key, sizeof key);
         out_put(&out, WGDEVICE_A_LISTEN_PORT, &port, sizeof port);
+        out_put_u32(&out, WGDEVICE_A_FWMARK, 83);
         size_t peers = out_nest(&out, WGDEVICE_A_PEERS), peer = out_nest(&out, 0);
         out_put(&out, WGPEER_A_PUBLIC_KEY, key, sizeof key);
         out_put(&out, WGPEER_A_ENDPOINT, key, 7);
@@ -278,7 +279,7 @@ static void test_tunnel_questions(void)
     CHECK(wireguard_list(&kernel, wanted, "wg0", &text, &error) == 0);
     text_put(&text, "", 1);
     CHECK_TEXT(text.bytes,
-               "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"listenPort\":2377,\"peers\":["
+               "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"listenPort\":2377,\"mark\":83,\"peers\":["
                "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"allowed\":[\"68.68.68.68/32\"],"
                "\"receivedBytes\":0,\"sentBytes\":0},"
                "{\"publicKey\":\"REREREREREREREREREREREREREREREREREREREREREQ=\",\"allowed\":[],"
@@ -448,13 +449,14 @@ static void test_tunnels(void)
     out_put(&out, WGPEER_A_PUBLIC_KEY, tunnel.key, sizeof tunnel.key);
     out_put(&out, WGPEER_A_LAST_HANDSHAKE_TIME, &shaken, sizeof shaken);
     out_put(&out, WGPEER_A_RX_BYTES, &bytes, sizeof bytes);
+    out_put(&out, WGPEER_A_PRESHARED_KEY, secret, sizeof secret); /* that it has one is told, and nothing of it */
     out_nest_end(&out, peer);
     out_nest_end(&out, list);
     out_end(&out);
     CHECK(wireguard_read(&listing, (const struct nlmsghdr *)out.bytes, &error) == 0);
     CHECK(listing.has_key && memcmp(listing.public_key, other, sizeof other) == 0 && listing.port == 2377);
     text_put(&peers, "", 1);
-    CHECK_TEXT(peers.bytes, "{\"publicKey\":\"ERERERERERERERERERERERERERERERERERERERERERE=\",\"allowed\":[],"
+    CHECK_TEXT(peers.bytes, "{\"publicKey\":\"ERERERERERERERERERERERERERERERERERERERERERE=\",\"allowed\":[],\"preshared\":true,"
                             "\"handshakeSeconds\":1700000000,\"receivedBytes\":5,\"sentBytes\":0}");
     text_release(&peers);
     out_release(&out);

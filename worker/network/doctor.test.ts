@@ -151,7 +151,7 @@ test("other nodes are asked by their resolvers, with small packets and full ones
     unserved: [],
     tunnel: async () => undefined,
     meshTunnelBytes: 0,
-    hasMesh6: false,
+    hasMesh6: () => false,
     // However long an answer takes: none of them is asked for twice.
     clock: new VirtualClock(),
     port,
@@ -171,11 +171,19 @@ test("other nodes are asked by their resolvers, with small packets and full ones
     );
     // By IPv6, where this machine has it.
     const has6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === "::1"));
-    const six = { ...facts, hasMesh6: true, gateway6Of: () => "::1" };
+    const six = { ...facts, hasMesh6: () => true, gateway6Of: () => "::1" };
     const [by6] = (await examine(six, new AbortController().signal)).peers;
     assert.equal(by6?.full6, has6 ? "answers" : "silent");
+    // An address that is nobody's, so that nothing answers. The last published service goes while the others are asked.
+    const unanswered = { ...facts, gateway6Of: () => "2001:db8::5" };
+    const silent = await examine({ ...unanswered, hasMesh6: () => true }, new AbortController().signal);
+    assert.ok(silent.findings.some(({ kind }) => kind === "ipv6-blocked"));
+    let asked = 0;
+    const going = await examine({ ...unanswered, hasMesh6: () => asked++ === 0 }, new AbortController().signal);
+    assert.ok(!going.findings.some(({ kind }) => kind === "ipv6-blocked"));
+    assert.ok(asked > 1);
     assert.ok((other?.roundTripMs ?? -1) >= 0);
-    assert.equal(resolver.figures.strangers, 4, "a node is nobody to a resolver, which refuses it");
+    assert.equal(resolver.figures.strangers, 8, "a node is nobody to a resolver, which refuses it");
   } finally {
     await resolver[Symbol.asyncDispose]();
   }
@@ -198,7 +206,7 @@ test("a node that does not answer is found silent when the time is up or whoever
       unserved: [],
       tunnel: async () => undefined,
       meshTunnelBytes: 0,
-      hasMesh6: false,
+      hasMesh6: () => false,
       clock: realClock,
       gatewayOf: () => "127.0.1.79",
     },

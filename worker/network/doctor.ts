@@ -46,8 +46,8 @@ export interface DoctorFacts {
   tunnel(): Promise<readonly TunnelPeer[] | undefined>;
   /** What the mesh's frames lose to the tunnel. */
   readonly meshTunnelBytes: number;
-  /** The mesh has IPv6. */
-  readonly hasMesh6: boolean;
+  /** Whether the mesh has IPv6 by now: it goes with the last service that publishes a port. */
+  hasMesh6(): boolean;
   readonly clock: Clock;
   /** Other than 53: tests. */
   readonly port?: number;
@@ -73,7 +73,8 @@ export async function examine(facts: DoctorFacts, signal: AbortSignal): Promise<
     connectionsOf(),
     refusal === undefined ? facts.tunnel() : undefined,
   ]);
-  const { refusedPorts, firewall, unserved, hasMesh6 } = facts;
+  const { refusedPorts, firewall, unserved } = facts;
+  const hasMesh6 = facts.hasMesh6();
   const base = { nodeId: self.nodeId, number: self.number, addr: self.addr, mtu };
   const findings = diagnose({
     ...base,
@@ -119,7 +120,9 @@ async function probe(facts: DoctorFacts, peer: PeerRecord, mtu: number, signal: 
     probeHost(peer.addr, clock, signal),
     through(smallPacketBytes),
     through(mtu),
-    facts.hasMesh6 && mtu >= mtuMin6 ? probeGateway(six(self.number), six(peer.number), mtu, clock, signal) : undefined,
+    facts.hasMesh6() && mtu >= mtuMin6
+      ? probeGateway(six(self.number), six(peer.number), mtu, clock, signal)
+      : undefined,
   ]);
   return {
     nodeId: peer.nodeId,
@@ -128,7 +131,8 @@ async function probe(facts: DoctorFacts, peer: PeerRecord, mtu: number, signal: 
     underlay: host.answer,
     small: small.answer,
     full: full.answer,
-    ...(full6 === undefined ? {} : { full6: full6.answer }),
+    // Where the mesh has none any more, the other node may have heard of that before it was asked.
+    ...(full6 === undefined || !facts.hasMesh6() ? {} : { full6: full6.answer }),
     roundTripMs: small.roundTripMs,
   };
 }

@@ -265,7 +265,8 @@ export type Operation = Tolerant &
     | { readonly op: "wireguard-probe" }
     /**
      * EOPNOTSUPP: the kernel has no WireGuard, or the link is none. Keys are base64 as wg(8) writes them. Another private key
-     * ends no connection: what peers send by sessions of the old one is taken for three minutes more.
+     * ends no connection: what peers send by sessions of the old one is taken for three minutes more. Its packets have no mark
+     * from then on.
      */
     | {
         readonly op: "wireguard-set";
@@ -273,7 +274,7 @@ export type Operation = Tolerant &
         readonly privateKey?: string;
         readonly listenPort?: number;
       }
-    /** One that is there becomes this one. A prefix that another peer had is its no longer. */
+    /** One that is there becomes this one, without a preshared key. A prefix that another peer had is its no longer. */
     | ({ readonly op: "wireguard-peer-set"; readonly link: string } & WireguardPeer)
     /** No error if there is none. */
     | { readonly op: "wireguard-peer-delete"; readonly link: string; readonly publicKey: string }
@@ -296,8 +297,12 @@ export interface Wireguard {
   /** Left out: it has no key. */
   readonly publicKey?: string;
   readonly listenPort: number;
+  /** Of the packets that it sends; left out: none. */
+  readonly mark?: number;
   /** A peer may come in pieces: the same key again, with more of what it may send from. */
   readonly peers: readonly (WireguardPeer & {
+    /** It has such a key, which is never told; left out: it has none. */
+    readonly preshared?: true;
     /** Since 1970; left out: never. */
     readonly handshakeSeconds?: number;
     readonly receivedBytes: number;

@@ -679,6 +679,17 @@ describe("networks on a kernel in memory", () => {
       ]);
       await networks.repair();
       assert.deepEqual([...(tunnel()?.peers.keys() ?? [])], [theirs]);
+      // A key that the other end does not have, and a mark that may lead the tunnel's packets elsewhere.
+      const whole = tunnel()?.peers.get(theirs) ?? assert.fail("no peer");
+      tunnel()?.peers.set(theirs, { ...whole, preshared: true });
+      tunnel()!.mark = 83;
+      assert.deepEqual((await differences(networks)).sort(), [
+        "missing wireguard skepwg",
+        `wrong tunnel-peer skepwg ${theirs}`,
+      ]);
+      await networks.repair();
+      assert.deepEqual([tunnel()?.peers.get(theirs)?.preshared, tunnel()?.mark], [undefined, undefined]);
+      assert.deepEqual(await differences(networks), []);
       // The link itself, which takes the network's with it.
       await kernel.run("", [{ op: "link-delete", name: "skepwg" }]);
       assert.equal(kernel.get(path("n-4097")).links.has("vx"), false);

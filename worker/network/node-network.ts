@@ -200,7 +200,7 @@ export class NodeNetwork implements AsyncDisposable {
         unserved: this.#names.unserved,
         tunnel: () => networks.tunnelPeers(),
         meshTunnelBytes: this.#host.isMeshEncrypted ? tunnelOverheadBytes : 0,
-        hasMesh6: this.#host.hasMesh6,
+        hasMesh6: () => this.#host.hasMesh6,
         clock: this.#clock,
       },
       signal,

@@ -557,7 +557,8 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
         break;
       case "wireguard": {
         const tunnel = found.tunnels.get(object.link);
-        const agrees = tunnel?.publicKey === object.key.publicKey && tunnel.listenPort === object.port;
+        const agrees =
+          tunnel?.publicKey === object.key.publicKey && tunnel.listenPort === object.port && tunnel.mark === undefined;
         if (!agrees) changes.push({ key, before: undefined, after: object });
         break;
       }
@@ -594,8 +595,8 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
 const loopbacks: ReadonlySet<string> = new Set(["127.0.0.1/8", "::1/128"]);
 
 /** Where it is found may be elsewhere than where it was looked for: it follows who proves to be it. */
-const peerAgrees = (wanted: TunnelPeerObject, { allowed, keepaliveSeconds }: TunnelPeerObject): boolean =>
-  wanted.allowed === allowed && wanted.keepaliveSeconds === keepaliveSeconds;
+const peerAgrees = (wanted: TunnelPeerObject, { allowed, keepaliveSeconds, preshared }: TunnelPeerObject): boolean =>
+  wanted.allowed === allowed && wanted.keepaliveSeconds === keepaliveSeconds && preshared === undefined;
 
 function linkAgrees(wanted: LinkObject, { up, mac, mtu, master, alias, kind, vni, local, port, lower }: Link): boolean {
   const { how, owner } = wanted;
@@ -685,8 +686,9 @@ function foundObjects({ links, dump, tunnels, rules }: Found): Map<string, NetOb
 /** A peer that the kernel tells in pieces is one. */
 function foundPeers(link: string, { peers }: Wireguard): TunnelPeerObject[] {
   const found = new Map<string, TunnelPeerObject>();
-  for (const { publicKey, endpoint, port, allowed, keepaliveSeconds } of peers) {
+  for (const { publicKey, endpoint, port, allowed, keepaliveSeconds, preshared } of peers) {
     const before = found.get(publicKey);
+    const isPreshared = before?.preshared ?? preshared;
     found.set(publicKey, {
       type: "tunnel-peer",
       link,
@@ -695,6 +697,7 @@ function foundPeers(link: string, { peers }: Wireguard): TunnelPeerObject[] {
       port: before?.port ?? port ?? 0,
       allowed: [before?.allowed ?? "", ...allowed].filter((prefix) => prefix !== "").join(" "),
       keepaliveSeconds: before?.keepaliveSeconds ?? keepaliveSeconds ?? 0,
+      ...(isPreshared === undefined ? {} : { preshared: isPreshared }),
     });
   }
   return [...found.values()];

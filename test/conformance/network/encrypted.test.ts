@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
@@ -243,6 +243,13 @@ describe("encrypted overlays over three hosts", { skip: whyNoTunnels(), timeout:
     await host(1).networks.repair();
     assert.ok(tunnel(1).includes(key));
     await eventually(() => briefly(a1, b1.address).startsWith(b1.id));
+    // With a preshared key, which the other end does not have, it would understand nobody at its next handshake.
+    const secret = join(host(1).folder, "preshared");
+    writeFileSync(secret, `${Buffer.alloc(32, 7).toString("base64")}\n`);
+    world.exec("h1", ["wg", "set", "skepwg", "fwmark", "83", "peer", key, "preshared-key", secret]);
+    await host(1).networks.repair();
+    assert.equal(world.exec("h1", ["wg", "show", "skepwg", "preshared-keys"]).includes("(none)"), true);
+    assert.equal(world.exec("h1", ["wg", "show", "skepwg", "fwmark"]).trim(), "off");
     // With it goes the link of the network: its frames have nowhere else to go.
     world.ip("h1", "link delete skepwg");
     await eventually(() => briefly(a1, b1.address).startsWith(b1.id));

@@ -132,6 +132,8 @@ export interface TunnelPeerObject {
   /** CIDR: all that it may send from, and what is sent to it. */
   readonly allowed: string;
   readonly keepaliveSeconds: number;
+  /** Somebody else gave it such a key, with which it understands nobody; ours have none. */
+  readonly preshared?: true;
 }
 
 /** Path below /proc/sys, with slashes. Never set back: it goes with its link or namespace, or stays. */

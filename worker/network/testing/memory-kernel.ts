@@ -36,7 +36,8 @@ const keyOfRoute = ({ table = 254, destination, metric }: Route): string =>
 export interface MemoryTunnel {
   privateKey: string;
   listenPort: number;
-  readonly peers: Map<string, WireguardPeer>;
+  mark?: number;
+  readonly peers: Map<string, WireguardPeer & { readonly preshared?: true }>;
 }
 
 export class MemoryNamespace {
@@ -263,6 +264,7 @@ export class MemoryKernel implements Kernel {
         const tunnel = ns.tunnels.get(operation.link) ?? fail("ENODEV");
         tunnel.privateKey = operation.privateKey ?? tunnel.privateKey;
         tunnel.listenPort = operation.listenPort ?? tunnel.listenPort;
+        delete tunnel.mark;
         return undefined;
       }
       case "wireguard-peer-set": {
@@ -279,10 +281,10 @@ export class MemoryKernel implements Kernel {
         (ns.tunnels.get(operation.link) ?? fail("ENODEV")).peers.delete(operation.publicKey);
         return undefined;
       case "wireguard-list": {
-        const { privateKey, listenPort, peers } = ns.tunnels.get(operation.link) ?? fail("ENODEV");
+        const { privateKey, listenPort, mark, peers } = ns.tunnels.get(operation.link) ?? fail("ENODEV");
         const publicKey = this.publicKeyOf?.(privateKey) ?? "";
         const listed = [...peers.values()].map((peer) => ({ ...peer, receivedBytes: 0, sentBytes: 0 }));
-        return { publicKey, listenPort, peers: listed } satisfies Wireguard;
+        return { publicKey, listenPort, ...(mark === undefined ? {} : { mark }), peers: listed } satisfies Wireguard;
       }
       default:
         return undefined;
