@@ -300,6 +300,26 @@ test("what a network asks for must make sense: ranges, gateways, auxiliary addre
   assert.equal(refusal({ subnet }, { subnet: "10.10.0.0/24" }, { subnet: "fd00::/64" }), "granted");
 });
 
+test("a VXLAN number may be asked for, but not another network's, nor the mesh's", () => {
+  const ledger = new Ledger();
+  const asking = (id: string, number: string): skep.objects.Network => {
+    const options = { "com.docker.network.driver.overlay.vxlanid_list": number };
+    return network(id, { spec: { name: id, driver: { name: "overlay", options } } });
+  };
+  assert.equal(open(ledger, asking("a", "5000")).vni, 5000);
+  for (const [number, why] of [
+    ["5000", /network a has VXLAN number 5000/],
+    ["4095", /VXLAN number 4095 is the mesh's/],
+    ["0", /is no VXLAN number/],
+    ["16777216", /is no VXLAN number/],
+  ] as const) {
+    const made = asking(`of ${number}`, number);
+    ledger.setNetwork(made);
+    const answer = ledger.grantNetwork(made);
+    assert.match(answer.kind === "refused" ? answer.refusal.text : "granted", why);
+  }
+});
+
 test("a pool around the nodes' gateway addresses gives out what lies beside them", () => {
   const ledger = new Ledger();
   const cluster = { id: "c", defaultAddrPool: ["100.0.0.0/9"], subnetSize: 16 };

@@ -43,6 +43,8 @@ const refused = (refusal: Refusal): { readonly kind: "refused"; readonly refusal
 
 /** Swarm's. */
 const vniFirst = 4096;
+/** That of the mesh on every node (worker/network/core/host.ts): two links of one number cannot be on a host. */
+const vniOfMesh = 4095;
 const vniLast = 2 ** 24 - 1;
 const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
 const subnetSizeDefault = 24;
@@ -204,6 +206,7 @@ export class Ledger {
       const vni = Number(asked.split(",")[0]);
       if (!Number.isSafeInteger(vni) || vni < 1 || vni > vniLast)
         return networkNotReady(id, `"${asked}" is no VXLAN number between 1 and ${vniLast}`);
+      if (vni === vniOfMesh) return networkNotReady(id, `VXLAN number ${vni} is the mesh's, on every node`);
       const owner = this.#vnis.get(vni);
       return owner === undefined || owner === id
         ? vni
