@@ -185,6 +185,10 @@ export class Dispatcher {
       isHeld: (taskId) => this.#drains.isHeld(taskId),
       applied: (reader) => this.#releaseTasks(this.#drains.applied(reader)),
       gone: (reader) => this.#releaseTasks(this.#drains.gone(reader)),
+      parted: (reader, nodeId) => {
+        if (isAway(store.current().get("node", nodeId))) this.#releaseTasks(this.#drains.gone(reader));
+        else this.#drains.parted(reader, nodeId);
+      },
       met: (nodeId) => this.#releaseTasks(this.#drains.met(nodeId)),
       lost: (session) => this.#confirmed(session, () => session.startOver()),
       due: (session) => this.#sendSoon(session),
@@ -739,7 +743,7 @@ export class Dispatcher {
 
   #readNode(id: string, node: Readonly<skep.objects.Node> | undefined): void {
     if (this.#tables.setNode(id, node)) this.#readTasksOf("node", id);
-    if (node === undefined || node.status?.state === NodeState.NODE_DOWN) this.#releaseTasks(this.#drains.met(id));
+    if (isAway(node)) this.#releaseTasks(this.#drains.met(id));
     if (node === undefined) this.#attachments.nodeRemoved(id);
     else this.#nodes.get(id)?.session?.dataPlaneChanged();
   }
@@ -859,6 +863,11 @@ function* tasksOf(view: View<ClusterSchema>, serviceIds: readonly string[]): Ite
 function settle(report: Report): void {
   report.left--;
   if (report.left === 0) report.session.acknowledge(report.number);
+}
+
+/** Nobody waits for its data plane: it is taken for lost, or has none. */
+function isAway(node: Readonly<skep.objects.Node> | undefined): boolean {
+  return node === undefined || node.status?.state === NodeState.NODE_DOWN || node.description?.network == null;
 }
 
 /** By its node's word, or nobody's any more: whoever sent it connections sends them into nothing. */

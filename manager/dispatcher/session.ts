@@ -22,8 +22,10 @@ export interface SessionHost {
   isHeld(taskId: string): boolean;
   /** The node does what this table says, as far as the reader has applied it. */
   applied(reader: TableReader): void;
-  /** The session does not read this table any more. */
+  /** The node does not use this table any more. */
   gone(reader: TableReader): void;
+  /** The session is over, and the node goes on with what it was told of this table. */
+  parted(reader: TableReader, nodeId: string): void;
   /** The node does what a complete state of this leader says. */
   met(nodeId: string): void;
   /** What the session needs is not remembered any more: to be answered with startOver(). */
@@ -265,7 +267,12 @@ export class Session {
     this.#ended = true;
     this.#timer?.cancel();
     this.#timer = undefined;
-    for (const id of Array.from(this.#readers.keys())) this.#closeReader(id);
+    for (const reader of this.#readers.values()) {
+      reader.close();
+      this.#host.parted(reader, this.nodeId);
+    }
+    this.#readers.clear();
+    this.#read.clear();
   }
 
   /** The other end reads again. */

@@ -2,15 +2,18 @@
  * Tasks that may not be asked to stop yet: some node may still send them connections. Each waits for those who were told
  * that it serves, until they do what they were told since, and never longer than `drainMs`. Time is passed in.
  */
-import type { TableReader, Withdrawal } from "./table.ts";
+import type { Table, TableReader, Withdrawal } from "./table.ts";
 
 /** Longer than any node takes that is well, and no longer than Swarm's sleep. */
 export const drainMs = 2000;
 
+/** A session's reader of a table; or a node, by id, whose session broke, and which does what it was told before. */
+type Waited = TableReader | string;
+
 interface Hold {
   readonly untilMs: number;
-  /** What each reader has to have applied. */
-  readonly waits: Map<TableReader, number>;
+  /** What each reader has to have applied; a node without a session has to come back. */
+  readonly waits: Map<Waited, number>;
   /** Also for every node that this leader has to meet first. */
   forNodes: boolean;
 }
@@ -20,7 +23,9 @@ export class Drains {
   readonly #holds = new Map<string, Hold>();
   /** Withdrawn, and not asked to stop: their node was down, and perhaps is not any more. */
   readonly #noted = new Map<string, readonly Withdrawal[]>();
-  readonly #byReader = new Map<TableReader, Set<string>>();
+  readonly #byWaited = new Map<Waited, Set<string>>();
+  /** Nodes whose session broke, and how far they had heard of each table. */
+  readonly #parted = new Map<Table, Map<string, number>>();
   /** Nodes that have not applied what this leader tells: nobody knows what their tables say. */
   readonly #unmet = new Set<string>();
 
@@ -55,20 +60,19 @@ export class Drains {
     this.note(taskId, withdrawals);
     const noted = this.#noted.get(taskId) ?? [];
     this.#noted.delete(taskId);
-    const waits = new Map<TableReader, number>();
-    for (const { table, servingSince, version } of noted)
+    const waits = new Map<Waited, number>();
+    for (const { table, servingSince, version } of noted) {
+      // Who was never told that it serves sends it nothing.
       for (const reader of table.readers)
-        // Who was never told that it serves sends it nothing.
         if (reader.heard >= servingSince && reader.applied < version) waits.set(reader, version);
+      for (const [nodeId, heard] of this.#parted.get(table) ?? [])
+        if (heard >= servingSince) waits.set(nodeId, Infinity);
+    }
     // Nobody of those is a reader yet, and an earlier leader may have told them that it serves.
     const forNodes = noted.length > 0 && this.#unmet.size > 0;
     if (waits.size === 0 && !forNodes) return false;
     this.#holds.set(taskId, { untilMs: nowMs + drainMs, waits, forNodes });
-    for (const reader of waits.keys()) {
-      const tasks = this.#byReader.get(reader);
-      if (tasks === undefined) this.#byReader.set(reader, new Set([taskId]));
-      else tasks.add(taskId);
-    }
+    for (const waited of waits.keys()) this.#remember(waited, taskId);
     return true;
   }
 
@@ -86,11 +90,16 @@ export class Drains {
     return true;
   }
 
-  /** It has applied a complete state of this leader, or is not waited for any more. @returns tasks that may stop now */
+  /**
+   * It has applied a complete state of this leader, in a session that goes on, or is down and not waited for any more.
+   * @returns tasks that may stop now
+   */
   met(nodeId: string): readonly string[] {
-    if (!this.#unmet.delete(nodeId) || this.#unmet.size > 0) return [];
+    for (const [table, heard] of this.#parted) if (heard.delete(nodeId) && heard.size === 0) this.#parted.delete(table);
+    const free = this.#satisfy(nodeId, () => true);
+    if (!this.#unmet.delete(nodeId) || this.#unmet.size > 0) return free;
     for (const hold of this.#holds.values()) hold.forNodes = false;
-    return this.#endWhere(({ waits }) => waits.size === 0);
+    return [...free, ...this.#endWhere(({ waits }) => waits.size === 0)];
   }
 
   // ------------------------------------------------------------------------------------------------------------ ends
@@ -100,9 +109,23 @@ export class Drains {
     return this.#satisfy(reader, (version) => reader.applied >= version);
   }
 
-  /** Its session is over: it is not waited for. @returns tasks that may stop now */
+  /** Its node does not use the table any more: it is not waited for. @returns tasks that may stop now */
   gone(reader: TableReader): readonly string[] {
     return this.#satisfy(reader, () => true);
+  }
+
+  /** Its session broke: what the node was told it still does, until it is met again. */
+  parted(reader: TableReader, nodeId: string): void {
+    const { table, heard } = reader;
+    const nodes = this.#parted.get(table) ?? new Map<string, number>();
+    this.#parted.set(table, nodes.set(nodeId, Math.max(heard, nodes.get(nodeId) ?? 0)));
+    for (const taskId of this.#byWaited.get(reader) ?? []) {
+      const waits = this.#holds.get(taskId)?.waits;
+      waits?.delete(reader);
+      waits?.set(nodeId, Infinity);
+      this.#remember(nodeId, taskId);
+    }
+    this.#byWaited.delete(reader);
   }
 
   /** It has ended by itself, or is forgotten. @returns whether it was held */
@@ -111,7 +134,7 @@ export class Drains {
     const hold = this.#holds.get(taskId);
     if (hold === undefined) return false;
     this.#holds.delete(taskId);
-    for (const reader of hold.waits.keys()) this.#forget(reader, taskId);
+    for (const waited of hold.waits.keys()) this.#forget(waited, taskId);
     return true;
   }
 
@@ -120,13 +143,13 @@ export class Drains {
     return this.#endWhere(({ untilMs }) => untilMs <= nowMs);
   }
 
-  #satisfy(reader: TableReader, isEnough: (version: number) => boolean): readonly string[] {
+  #satisfy(waited: Waited, isEnough: (version: number) => boolean): readonly string[] {
     const free: string[] = [];
-    for (const taskId of Array.from(this.#byReader.get(reader) ?? [])) {
+    for (const taskId of Array.from(this.#byWaited.get(waited) ?? [])) {
       const hold = this.#holds.get(taskId);
-      if (hold === undefined || !isEnough(hold.waits.get(reader) ?? 0)) continue;
-      hold.waits.delete(reader);
-      this.#forget(reader, taskId);
+      if (hold === undefined || !isEnough(hold.waits.get(waited) ?? 0)) continue;
+      hold.waits.delete(waited);
+      this.#forget(waited, taskId);
       if (hold.waits.size > 0 || hold.forNodes) continue;
       this.#holds.delete(taskId);
       free.push(taskId);
@@ -140,9 +163,15 @@ export class Drains {
     return over;
   }
 
-  #forget(reader: TableReader, taskId: string): void {
-    const tasks = this.#byReader.get(reader);
+  #remember(waited: Waited, taskId: string): void {
+    const tasks = this.#byWaited.get(waited);
+    if (tasks === undefined) this.#byWaited.set(waited, new Set([taskId]));
+    else tasks.add(taskId);
+  }
+
+  #forget(waited: Waited, taskId: string): void {
+    const tasks = this.#byWaited.get(waited);
     tasks?.delete(taskId);
-    if (tasks?.size === 0) this.#byReader.delete(reader);
+    if (tasks?.size === 0) this.#byWaited.delete(waited);
   }
 }

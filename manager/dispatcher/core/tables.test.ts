@@ -186,7 +186,7 @@ test("a task is held until everybody who was told of it does what they were told
   assert.equal(drains.nextMs, undefined);
 });
 
-test("nobody waits longer than the bound, for a session that is over, or for one that never heard of the task", () => {
+test("nobody waits longer than the bound, for a node that does not use the table any more, or for one that never heard of the task", () => {
   const { table, all, withdraw } = serving(2);
   const drains = new Drains();
   const [one, two] = all as [TableReader, TableReader];
@@ -206,6 +206,37 @@ test("nobody waits longer than the bound, for a session that is over, or for one
 
   put(table, "b", "", true);
   assert.equal(drains.hold("b", [put(table, "b", "", false)!], 6000), false, "nobody was told that it serves");
+});
+
+test("who was told of a task and lost its session is waited for until it is met again, whether it was before or meanwhile", () => {
+  const { table, all, withdraw } = serving(2);
+  const drains = new Drains();
+  const [one, two] = all as [TableReader, TableReader];
+  const part = (reader: TableReader, nodeId: string): void => {
+    reader.close();
+    drains.parted(reader, nodeId);
+  };
+  part(one, "n1");
+  assert.equal(drains.hold("a", [withdraw()], 0), true);
+  part(two, "n2");
+  assert.deepEqual(drains.met("n1"), []);
+  assert.equal(drains.isHeld("a"), true, "n2 goes on with what it was told");
+  assert.deepEqual(drains.met("n2"), ["a"]);
+  assert.deepEqual(drains.met("n2"), []);
+
+  put(table, "b", "", true);
+  assert.equal(drains.hold("b", [put(table, "b", "", false)!], 0), false, "both have been met since");
+
+  put(table, "c", "", true);
+  const early = new TableReader(table);
+  apply(early, 3);
+  put(table, "d", "", true);
+  part(early, "n3");
+  assert.equal(drains.hold("d", [put(table, "d", "", false)!], 100), false, "it had not heard of this one");
+  assert.equal(drains.hold("c", [put(table, "c", "", false)!], 100), true);
+  part(new TableReader(table), "n3");
+  assert.equal(drains.isHeld("c"), true, "its next session broke before it said anything");
+  assert.deepEqual(drains.expire(100 + drainMs), ["c"], "nor longer than the bound");
 });
 
 test("a task that was withdrawn before it is asked to stop, since its node was down, is held for that", () => {
