@@ -27,6 +27,13 @@ export interface Asker {
   attachAnswer(answer: skep.dispatcher.AttachAnswer.$Properties): void;
 }
 
+/** A place that is not there yet: which request asked for it, and the reason that was told last. */
+interface Asked {
+  readonly asker: Asker;
+  readonly number: number;
+  told: string;
+}
+
 type Attach = skep.dispatcher.Attach.$Properties;
 type Task = Readonly<skep.objects.Task>;
 type Edit = "stop" | "remove";
@@ -46,6 +53,7 @@ const needsWireguard =
 export class Attachments {
   readonly #options: AttachmentsOptions;
   readonly #writer: BatchWriter<Edit>;
+  readonly #asked = new Map<string, Asked>();
   #running = false;
 
   constructor(options: AttachmentsOptions) {
@@ -69,7 +77,7 @@ export class Attachments {
 
   *readView(view: View<ClusterSchema>): Generator<void, void> {
     yield* inSlices(networkedTasks(view), (task) => {
-      this.taskChanged(task);
+      this.taskChanged(task.id, task);
       if (isAttachment(task) && !view.has("node", task.nodeId)) this.#writer.add(task.id, "remove");
     });
   }
@@ -77,11 +85,14 @@ export class Attachments {
   stop(): void {
     this.#running = false;
     this.#writer.clear();
+    this.#asked.clear();
   }
 
   /** What has ended is forgotten. */
-  taskChanged(task: Task): void {
-    if (!this.#running || !isAttachment(task)) return;
+  taskChanged(id: string, task: Task | undefined): void {
+    if (!this.#running) return;
+    this.#sayWhy(id, task);
+    if (task === undefined || !isAttachment(task)) return;
     const state = task.status?.state ?? TaskState.NEW;
     const neverPlaced = state < TaskState.ASSIGNED && task.desiredState >= TaskState.SHUTDOWN;
     if (state > TaskState.RUNNING || neverPlaced) this.#writer.add(task.id, "remove");
@@ -106,8 +117,12 @@ export class Attachments {
       check(store.current(), asker.nodeId, request);
       store.transact(act, { actor: `node ${asker.nodeId}`, cause: "a container is attached" }, (outcome) => {
         if (asker.ended) return;
-        if (outcome.kind === "committed") asker.attachAnswer({ number, taskId: outcome.result });
-        else if (outcome.error instanceof AttachmentRefused) refuse(outcome.error);
+        if (outcome.kind === "committed") {
+          const taskId = outcome.result;
+          asker.attachAnswer({ number, taskId });
+          this.#asked.set(taskId, { asker, number, told: "" });
+          this.#sayWhy(taskId, store.current().get("task", taskId));
+        } else if (outcome.error instanceof AttachmentRefused) refuse(outcome.error);
         // Otherwise nobody knows: the same request finds what became of it.
         else asker.attachAnswer({ number, code: again });
       });
@@ -115,6 +130,23 @@ export class Attachments {
       if (!(error instanceof AttachmentRefused)) throw error;
       refuse(error);
     }
+  }
+
+  /** Whoever waits for the place hears why, should it wait in vain. */
+  #sayWhy(id: string, task: Task | undefined): void {
+    const asked = this.#asked.get(id);
+    if (asked === undefined) return;
+    const { status } = task ?? {};
+    if (task === undefined || (status?.state ?? TaskState.NEW) > TaskState.NEW || asked.asker.ended)
+      return void this.#asked.delete(id);
+    const found = status?.err ?? "";
+    if (found === "" || found === asked.told) return;
+    asked.told = found;
+    const target = task.spec?.networks?.[0]?.target ?? "";
+    const name = this.#options.store.current().get("network", target)?.spec?.name ?? target;
+    const fix = status?.reason?.addressPoolFull == null ? askOtherwise : freeAddresses;
+    const { message } = new AttachmentRefused(name, found.replace(/^Cannot [^:]*: /, ""));
+    asked.asker.attachAnswer({ number: asked.number, code: waits, message, fix });
   }
 
   /** A node may only detach what is its own. */
@@ -127,6 +159,11 @@ export class Attachments {
 
 /** The answer that says: ask again. */
 const again = "ATTACH_AGAIN";
+/** Comes after the answer: why the place is not there yet. Agents of earlier releases pass it over. */
+const waits = "ATTACH_WAITS";
+const freeAddresses = "Use a network with a larger subnet, or take containers and services off this one";
+const askOtherwise =
+  "Look at the network with `skep network inspect --verbose`, and ask for another address or for none";
 
 export const isAttachment = ({ spec }: Task): boolean => spec?.networkAttachmentSpec != null;
 
@@ -170,8 +207,11 @@ function check(
 /** @returns the id of the task that is the container's place */
 function place(tx: Tx<ClusterSchema>, id: string, nodeId: string, request: Attach): string {
   const { networkId, known } = check(tx, nodeId, request);
-  if (known !== undefined) return known.id;
   const { containerId, name, network } = request;
+  if (known !== undefined) {
+    rename(tx, known, name ?? "", network?.aliases ?? []);
+    return known.id;
+  }
   // The network must not be removed in between.
   tx.guard("network", networkId);
   const { aliases, driverOpts, addresses } = network ?? {};
@@ -189,6 +229,16 @@ function place(tx: Tx<ClusterSchema>, id: string, nodeId: string, request: Attac
     status: { state: TaskState.NEW, timestampUs: tx.timeUs, message: "created" },
   });
   return id;
+}
+
+/** The container has other names by now. */
+function rename(tx: Tx<ClusterSchema>, { id, name, networksAttachments }: Task, now: string, aliases: string[]): void {
+  const isSame = networksAttachments.every((each) => (each.aliases ?? []).join("\n") === aliases.join("\n"));
+  if (name === now && isSame) return;
+  tx.edit("task", id, (draft) => {
+    draft.name = now;
+    draft.networksAttachments = networksAttachments.map((each) => ({ ...each, aliases: [...aliases] }));
+  });
 }
 
 function stop(tx: Tx<ClusterSchema>, taskId: string): void {

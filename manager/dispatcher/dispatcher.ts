@@ -667,7 +667,7 @@ export class Dispatcher {
         const { before, after } = change;
         // First the tables: whether the node may hear of it now depends on them.
         this.#readTask(change.id, after);
-        if (after !== undefined) this.#attachments.taskChanged(after);
+        this.#attachments.taskChanged(change.id, after);
         const nodeId = after?.nodeId ?? before?.nodeId ?? "";
         if (nodeId !== "") this.#nodes.get(nodeId)?.session?.taskChanged(change.id);
         return;

@@ -182,6 +182,10 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     assert.equal(Object.keys(shown[0]!.Containers).length, 2);
     assert.deepEqual(shown[0]!.Labels, { k: "v" });
     assert.equal(await docker(a, "ps", "-q", "--filter", "network=net1").then((text) => text.split("\n").length), 2);
+    await docker(a, "rename", "db", "depot");
+    assert.equal(await lookUp(a, "user", "depot"), "172.30.0.77", "while it runs it is found by its new name");
+    assert.equal(await lookUp(a, "user", "db"), "");
+    await docker(a, "rename", "depot", "db");
   });
 
   test("ports are published, chosen, shown and refused when they are taken", async () => {
@@ -353,6 +357,11 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
       await world.until(`the name ${name}`, slow, async () => (await lookUp(b, "two", name)) === one);
     }
     await world.until("the name two", slow, async () => (await lookUp(a, "one", "two")) === two);
+    await docker(b, "rename", "two", "second");
+    await world.until("its new name", slow, async () => (await lookUp(a, "one", "second")) === two);
+    assert.equal(await lookUp(a, "one", "two"), "");
+    await docker(b, "rename", "second", "two");
+    await world.until("its old name", slow, async () => (await lookUp(a, "one", "two")) === two);
     await untilServed("one for two", () => fetchFrom(b, "two", "one"));
     const service = [
       "--name",

@@ -353,6 +353,11 @@ test("a container of a node's own gets its place in an attachable network, and g
   void attacher.attach(ask, never).then((found) => (again = found));
   await world.run(100);
   assert.equal(again?.taskId, attached!.taskId, "asked again, it is the same");
+  void attacher.attach({ ...ask, name: "crate", aliases: ["c"] }, never).then((found) => (again = found));
+  await world.run(100);
+  assert.equal(again?.taskId, attached!.taskId, "also with another name");
+  const renamed = node.kernel.endpoints.get(`net/${attached!.taskId}`);
+  assert.deepEqual([renamed?.name, renamed?.aliases], ["crate", ["c"]], "by which others know it from then on");
 
   for (const [network, addresses] of [
     ["nowhere", []],
@@ -398,7 +403,7 @@ test("a place that is given up while it is waited for is given back; one of a re
   const world = await open();
   const { attacher } = world.node("node1").agent!;
   const giveUp = new AbortController();
-  let failed = false;
+  let failure = "";
   const ask = { containerId: "c1", name: "box", network: "net", aliases: [], addresses: ["10.0.0.77"] };
   const subnet = world.store.current().get("network", "net")?.ipam?.config?.[0]?.subnet ?? "";
   const address = subnet.replace(/0\/24$/u, "77");
@@ -406,13 +411,19 @@ test("a place that is given up while it is waited for is given back; one of a re
   void attacher.attach({ ...ask, addresses: [address] }, new AbortController().signal).then((found) => (first = found));
   await world.run(300);
   assert.deepEqual(first?.addresses, [`${address}/24`]);
-  attacher.attach({ ...ask, containerId: "c2", addresses: [address] }, giveUp.signal).catch(() => (failed = true));
+  attacher
+    .attach({ ...ask, containerId: "c2", addresses: [address] }, giveUp.signal)
+    .catch((error: unknown) => (failure = String(error)));
   await world.run(300);
   const waiting = [...world.store.current().find("task", "state", String(TaskState.NEW))];
   assert.match(waiting[0]?.status?.err ?? "", /belongs to task/u);
   giveUp.abort();
   await world.run(300);
-  assert.equal(failed, true);
+  assert.match(
+    failure,
+    /Cannot attach a container to network net: address \S+ belongs to task/u,
+    "and says why it waited",
+  );
   assert.equal([...world.store.current().find("task", "node", "node1")].length, 1);
   void world.node("node1").kill();
   world.write((tx) => tx.remove("node", "node1"));

@@ -40,13 +40,19 @@ export interface AttacherOptions {
 
 /** The managers do not know what became of the request: it is asked again, which finds it. */
 const again = "ATTACH_AGAIN";
+/** After the answer: why the place is not there yet. */
+const waits = "ATTACH_WAITS";
 const againMs = 200;
 
 interface Waiting {
   readonly request: AttachRequest;
   /** Of the message under way; 0: none. */
   number: number;
+  /** Of the one that was answered with a place. */
+  answered: number;
   taskId: string;
+  /** Why it is not there yet, as far as managers have said. */
+  refusal: AttachmentRefused | undefined;
   readonly resolve: (attached: Attached) => void;
   readonly reject: (error: Error) => void;
 }
@@ -67,7 +73,7 @@ export class Attacher {
    * Resolves when the container may be given the addresses: the data plane of this node knows its network. Asked again for
    * the same container and network, also after a restart, the answer is the same place.
    * @param signal  given up, what was got by then is given back
-   * @throws AttachmentRefused; the signal's reason
+   * @throws AttachmentRefused, also for a place that was waited for in vain; the signal's reason
    */
   attach(request: AttachRequest, signal: AbortSignal): Promise<Attached> {
     return new Promise((resolve, reject) => {
@@ -80,12 +86,14 @@ export class Attacher {
         leave();
         const isShared = [...this.#waiting].some(({ taskId }) => taskId === waiting.taskId);
         if (waiting.taskId !== "" && !isShared) this.detach(waiting.taskId);
-        reject(signal.reason as Error);
+        waiting.reject(waiting.refusal ?? (signal.reason as Error));
       };
       const waiting: Waiting = {
         request,
         number: 0,
+        answered: 0,
         taskId: "",
+        refusal: undefined,
         resolve: (attached) => {
           leave();
           resolve(attached);
@@ -133,6 +141,11 @@ export class Attacher {
   }
 
   answered({ number, taskId, code, message, fix }: skep.dispatcher.AttachAnswer.$Properties): void {
+    if (code === waits) {
+      for (const waiting of this.#waiting)
+        if (waiting.answered === number) waiting.refusal = new AttachmentRefused(message ?? "", fix ?? "");
+      return;
+    }
     const waiting = [...this.#waiting].find((each) => each.number !== 0 && each.number === number);
     if (waiting === undefined) {
       // Given up before the answer came.
@@ -141,6 +154,7 @@ export class Attacher {
     }
     waiting.number = 0;
     if ((taskId ?? "") !== "") {
+      waiting.answered = number ?? 0;
       waiting.taskId = taskId ?? "";
       this.#leaving.delete(waiting.taskId);
       this.look();

@@ -924,13 +924,23 @@ export class Container {
 
   // ---- other acts ----
 
-  /** @returns the name that it had */
+  /** Others find it by its new name at once. @returns the name that it had */
   rename(name: string): Promise<string> {
     return this.#locked(async () => {
-      const old = this.#record.name;
-      await this.#put({ ...this.#record, name });
-      this.#emit("rename", { oldName: `/${old}` });
-      return old;
+      const before = this.#record;
+      await this.#put({ ...before, name });
+      // On the network bridge nobody has a name.
+      const isNamed = Object.keys(before.networks ?? {}).some((network) => network !== "bridge");
+      if (isNamed && (this.#life !== undefined || before.state.restarting)) {
+        try {
+          await this.#attachNetwork();
+        } catch (error) {
+          await this.#put(before);
+          throw error;
+        }
+      }
+      this.#emit("rename", { oldName: `/${before.name}` });
+      return before.name;
     });
   }
 
