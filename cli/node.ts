@@ -1,6 +1,6 @@
 /** `skep node`: the hosts of a swarm. */
 import { filtersQuery, inPath } from "./api/client.ts";
-import type { GenericResource, Info, Labels, SwarmNode, Task } from "./api/types.ts";
+import type { GenericResource, Info, Labels, SwarmNode, Task, TlsInfo } from "./api/types.ts";
 import { CommandError, throwAll } from "./errors.ts";
 import { atLeast, command, exactly, none } from "./grammar/command.ts";
 import * as flag from "./grammar/flags.ts";
@@ -20,7 +20,7 @@ export const ls = command({
     const api = await session.api();
     const nodes =
       (await api.get<SwarmNode[] | null>("/nodes", { query: { filters: filtersQuery(flags.filter) } })) ?? [];
-    const self = nodes.length > 0 ? ((await api.get<Info>("/info")).Swarm?.NodeID ?? "") : "";
+    const { NodeID: self = "", Cluster: cluster } = (nodes.length > 0 && (await api.get<Info>("/info")).Swarm) || {};
     const name = ({ Description: { Hostname = "" } }: SwarmNode): string => Hostname;
     const sorted = nodes.toSorted((a, b) => name(a).localeCompare(name(b), "en", { numeric: true }));
     const quiet = flags.quiet === true;
@@ -33,7 +33,7 @@ export const ls = command({
         Availability: ["AVAILABILITY", (node) => capitalize(node.Spec.Availability ?? "")],
         ManagerStatus: ["MANAGER STATUS", managerStatus],
         EngineVersion: ["ENGINE VERSION", (node) => node.Description.Engine?.EngineVersion ?? ""],
-        TLSStatus: ["TLS STATUS", (node) => (node.Description.TLSInfo?.TrustRoot ? "Ready" : "Unknown")],
+        TLSStatus: ["TLS STATUS", (node) => tlsStatus(node, cluster?.TLSInfo)],
       },
       // In the default table the mark of this node belongs to the id.
       shown: ["ID", "Hostname", "Status", "Availability", "ManagerStatus", "EngineVersion"],
@@ -43,6 +43,15 @@ export const ls = command({
     });
   },
 });
+
+/** While the root is rotated, who has a certificate of the old one is waited for. */
+function tlsStatus({ Description: { TLSInfo: own } }: SwarmNode, cluster: TlsInfo | undefined): string {
+  if (!own?.TrustRoot || !cluster?.TrustRoot) return "Unknown";
+  const isSame = (["TrustRoot", "CertIssuerSubject", "CertIssuerPublicKey"] as const).every(
+    (member) => own[member] === cluster[member],
+  );
+  return isSame ? "Ready" : "Needs Rotation";
+}
 
 function managerStatus({ ManagerStatus: status }: SwarmNode): string {
   if (status === undefined) return "";

@@ -1,4 +1,5 @@
 /** `skep swarm`: making, joining and keeping a swarm. */
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,9 +19,13 @@ const listenAddr = flag.text("Address to listen on (format: <ip|interface>[:port
 });
 const advertiseAddr = flag.text("Address to tell the others (format: <ip|interface>[:port])");
 const dataPathAddr = flag.text("Address or interface of the overlay networks' traffic (format: <ip|interface>)");
-const externalCas = flag.listOf("External authority (format: protocol=cfssl,url=URL)", readExternalCa, {
-  type: "external-ca",
-});
+const externalCas = flag.listOf(
+  "External authority (format: protocol=cfssl,url=URL); not supported, and refused",
+  readExternalCa,
+  {
+    type: "external-ca",
+  },
+);
 
 /** Of the cluster's specification: in `init` and in `update`. */
 const specFlags = {
@@ -342,7 +347,10 @@ async function waitForRotation(session: Session, quiet: boolean): Promise<void> 
     const swarm = await api.get<Swarm>("/swarm", { signal });
     const nodes = await api.get<SwarmNode[]>("/nodes", { signal });
     const trusting = nodes.filter(({ Description: { TLSInfo: tls } }) => tls?.TrustRoot === swarm.TLSInfo?.TrustRoot);
-    const line = `desired root digest: ${swarm.TLSInfo?.CertIssuerSubject === undefined ? "unknown" : "known"}, rotated TLS certificates: ${trusting.length}/${nodes.length} nodes`;
+    const digest = createHash("sha256")
+      .update(swarm.TLSInfo?.TrustRoot ?? "")
+      .digest("hex");
+    const line = `desired root digest: sha256:${digest}, rotated TLS certificates: ${trusting.length}/${nodes.length} nodes`;
     if (!quiet && line !== told) session.warn(line);
     told = line;
     if (swarm.RootRotationInProgress !== true && trusting.length === nodes.length) return;

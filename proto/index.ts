@@ -17,6 +17,7 @@ export {
 export { controlMethods } from "./control-methods.ts";
 export { decodeSharing, encodeSharing, sharedFrom, type SharedField } from "./decode-sharing.ts";
 export { asksForNothing, needsEndpoint, networksOfService } from "./allocation.ts";
+export { wrongClusterSpec } from "./cluster-spec.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";

@@ -13,7 +13,9 @@ import type { Filters } from "./query.ts";
 const filterKeys = ["before", "dangling", "label", "label!", "reference", "since", "until"] as const;
 
 export function imageRoutes(context: LocalContext): LocalRoute[] {
-  const { images } = context.local;
+  const { images, containers } = context.local;
+  const isRunning = (id: string): boolean =>
+    containers.list().some((container) => container.id === id && container.running);
   return [
     { method: "GET", path: "/images/json", handle: (call) => listImages(context, call) },
     { method: "GET", path: "/images/get", handle: (call) => save(context, call, call.query.all("names"), call.signal) },
@@ -81,7 +83,7 @@ export function imageRoutes(context: LocalContext): LocalRoute[] {
       path: "/images/*name",
       handle: (call) =>
         found(call, async (name) => {
-          const { untagged, removed } = await images.remove(name, { force: call.query.flag("force") });
+          const { untagged, removed } = await images.remove(name, { force: call.query.flag("force"), isRunning });
           return json([...untagged.map((one) => ({ Untagged: one })), ...removed.map((one) => ({ Deleted: one }))]);
         }),
     },

@@ -1,6 +1,6 @@
 /** The swarm itself: init, join, leave, unlock, and the cluster's settings, tokens and keys. */
 import { formatUnlockKey, issuerOf } from "../../lib/pki/index.ts";
-import { skep } from "../../proto/index.ts";
+import { skep, wrongClusterSpec } from "../../proto/index.ts";
 import { BadRequest, type JsonObject, type Route } from "../http/index.ts";
 import type { Availability, Swarm } from "../ports.ts";
 import { ObjectKind, type ControlClient } from "./client.ts";
@@ -45,7 +45,7 @@ export function swarmRoutes(swarm: Swarm, control: ControlClient): readonly Rout
             encryptionConfig: { autoLockManagers },
           }).finish(),
         };
-        checkInit(request);
+        checkInit(request, spec);
         return { json: await inWords(swarm.init(request, call.signal)) };
       },
     },
@@ -141,7 +141,12 @@ async function inWords<T>(act: Promise<T>): Promise<T> {
   }
 }
 
-function checkInit(request: { readonly subnetSize: number; readonly dataPathPort: number }): void {
+function checkInit(
+  request: { readonly subnetSize: number; readonly dataPathPort: number },
+  spec: skep.objects.ClusterSpec.$Properties,
+): void {
+  const wrong = wrongClusterSpec(spec);
+  if (wrong !== undefined) throw new BadRequest(wrong);
   if (request.subnetSize < 1 || request.subnetSize > 29) {
     throw new BadRequest("subnet size is out of range: 1 to 29", "Give a mask length of at most 29");
   }

@@ -32,3 +32,21 @@ test("a root that somebody brings must be able to sign, and the next forced rota
   assert.equal(config().signingCaCert, "");
   assert.equal(config().forceRotate, 2);
 });
+
+test("an external authority, which nobody would ask, is refused; settings that have one already can be changed", async () => {
+  const { store } = new StoreCluster();
+  const external = { protocol: "cfssl", url: "https://ca.example/sign" };
+  await store.update((tx) => {
+    tx.create("cluster", { id: "c", spec: { name: "default", caConfig: { externalCas: [external] } } });
+  }, by);
+  const update = (...externalCas: (typeof external)[]): Promise<unknown> =>
+    store.update((tx) => {
+      const spec = { name: "default", caConfig: { externalCas } };
+      updateCluster(tx, theCluster(tx)!, { spec, rotate: {} }, chance);
+    }, by);
+  await update(external);
+  const other = { protocol: "cfssl", url: "https://other.example/sign" };
+  await assert.rejects(update(other), { code: "SPEC_INVALID", message: /^external CAs are not supported/u });
+  await update();
+  await assert.rejects(update(external), { code: "SPEC_INVALID" });
+});

@@ -27,7 +27,8 @@ export function updateCluster(
 ): void {
   const { rotate } = update;
   const spec = mergeClusterSpec(cluster.spec ?? {}, update.spec);
-  checkClusterSpec(spec);
+  const knownUrls = (cluster.spec?.caConfig?.externalCas ?? []).map(({ url }) => url ?? "");
+  checkClusterSpec(spec, knownUrls);
   if ((spec.name ?? "") !== (cluster.spec?.name ?? ""))
     throw new SpecInvalid("modification of cluster name is not allowed");
   checkBroughtRoot(tx, cluster, spec);

@@ -44,7 +44,7 @@ import type {
   Resources,
   RestartPolicy,
 } from "./core/types.ts";
-import { signalNumber, wrongHostConfig } from "./core/validate.ts";
+import { signalNumber, wrongHostConfig, wrongUpdate } from "./core/validate.ts";
 import {
   ContainerConfigInvalid,
   ContainerNotRunning,
@@ -727,7 +727,7 @@ export class Container {
     const doomed = this.#toTrash();
     const { tasks } = this.#host;
     // It is removed again after a crash as long as its record is there, so nobody has to wait for the disk.
-    tasks.start(`forget ${this.id}`, () => this.#unwrite());
+    tasks.start(`forget ${this.id}`, async () => void (await Promise.all([this.#releaseImage(), this.#unwrite()])));
     this.#forget();
     tasks.start(`clear away ${this.id}`, async () => {
       await cleared;
@@ -736,15 +736,12 @@ export class Container {
     });
   }
 
-  /** Of one that removed itself. Its image is nobody's from the call on; a disk that is full takes the rest later. */
+  /** Of one that is gone for everybody: a disk that is full takes it later. */
   async #unwrite(): Promise<void> {
     const { settings, records, tasks } = this.#host;
     const tell = (error: unknown): void =>
       settings.logger.error("the record of a removed container could not be deleted", { container: this.id, error });
-    // What a failure leaves of this is put right when the worker starts.
-    const released = settings.rootfs.release(this.id).catch(tell);
     await retried(() => records.delete(this.id), { clock: settings.clock, signal: tasks.signal, onFailure: tell });
-    await released;
   }
 
   /** The end of the connection is the monitor's last act. */
@@ -987,7 +984,7 @@ export class Container {
         ...resources,
         ...(policy?.Name === undefined || policy.Name === "" ? {} : { RestartPolicy: policy }),
       };
-      const wrong = wrongHostConfig(hostConfig);
+      const wrong = wrongUpdate(this.#record.hostConfig, resources) ?? wrongHostConfig(hostConfig, this.#host.facts);
       if (wrong !== undefined) throw new ContainerConfigInvalid(wrong);
       if (this.#life !== undefined && Object.keys(resources).length > 0) {
         const facts: HostFacts = { ...this.#host.facts, devices: new Map() };
@@ -1041,19 +1038,46 @@ export class Container {
     this.#tellChange();
   }
 
-  /** Finishes a removal, from whichever point an earlier one stopped. */
+  /**
+   * Finishes a removal, from whichever point an earlier one stopped. A disk that is full does not keep it from going: its
+   * own files go first then, and the record when the disk takes that, after a restart by what is left in the trash.
+   */
   async #erase(volumes: boolean): Promise<void> {
     if (this.#removed) return;
-    const { settings, records } = this.#host;
-    if (this.#record.state.status !== "removing") await this.#update({ status: "removing" });
+    const { records, tasks } = this.#host;
+    const { status } = this.#record.state;
+    if (status !== "removing") {
+      await this.#update({ status: "removing" }).catch(() => this.#note({ status: "removing" }));
+    }
     if (!this.#isBare) this.#clearState();
     // Out of sight at once; the files go after the record, and what a crash leaves of them goes when the worker starts.
     const doomed = this.#toTrash();
     // One waits for the kernel, the other for the disk.
-    await Promise.all([this.#giveBack(volumes), settings.rootfs.release(this.id)]);
-    await records.delete(this.id);
+    const [given] = await Promise.allSettled([this.#giveBack(volumes), this.#releaseImage()]);
+    if (given.status === "rejected") throw given.reason;
+    let isRecorded = false;
+    try {
+      await records.delete(this.id);
+    } catch {
+      if (doomed !== undefined) await clearAway(doomed, { keepFolder: true });
+      isRecorded = await records.delete(this.id).then(
+        () => false,
+        () => true,
+      );
+    }
     this.#forget();
-    if (doomed !== undefined) this.#host.tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
+    if (isRecorded) tasks.start(`forget ${this.id}`, () => this.#unwrite());
+    else if (doomed !== undefined) tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
+  }
+
+  /** It is nobody's from the call on; what a failure leaves is put right when the worker starts. */
+  async #releaseImage(): Promise<void> {
+    const { rootfs, logger } = this.#host.settings;
+    await rootfs
+      .release(this.id)
+      .catch((error: unknown) =>
+        logger.error("the image of a removed container could not be released", { container: this.id, error }),
+      );
   }
 
   /** Its networks and volumes. */
@@ -1735,8 +1759,13 @@ function readExit(stateDirectory: string, nowMs: number): ExitStatus | undefined
 /**
  * The files of a container, in the trash. One that wrote nothing has a log and four directories; to walk them takes four times
  * as many trips to the thread pool. Not at once: what is removed from a disk may take it milliseconds.
+ * @param keepFolder  it stays, and tells who starts anew that the container was removed
  */
-async function clearAway(directory: string): Promise<void> {
+async function clearAway(directory: string, { keepFolder = false } = {}): Promise<void> {
+  if (keepFolder) {
+    for (const name of await readdir(directory)) await rm(join(directory, name), { recursive: true, force: true });
+    return;
+  }
   try {
     await unlink(join(directory, "container.log"));
     for (const path of ["upper", "work/work", "work", ""]) await rmdir(join(directory, path));

@@ -1,7 +1,7 @@
 /** All containers of one worker: their names, their creation, their return after a restart of the daemon. */
 import { randomBytes, randomInt } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { mkdir, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { inventName } from "../../lib/pure/invented-name.ts";
@@ -106,6 +106,8 @@ export class Containers implements AsyncDisposable {
   static async open(settings: ContainerSettings, volumes?: VolumeProvider): Promise<Containers> {
     for (const path of [
       join(settings.dataDirectory, "containers"),
+      // Now, since a disk that is full does not take it when it is needed.
+      join(settings.dataDirectory, "trash"),
       join(settings.runDirectory, "c"),
       join(settings.runDirectory, "r"),
     ]) {
@@ -139,7 +141,12 @@ export class Containers implements AsyncDisposable {
   }
 
   async #recover(): Promise<void> {
-    for (const record of await this.#records.all()) {
+    // A full disk may have kept the record of one that was removed: what is in the trash says so.
+    const trash = await readdir(join(this.#settings.dataDirectory, "trash"));
+    const doomed = new Set(trash.map((name) => name.slice(0, name.lastIndexOf("-"))));
+    for (const found of await this.#records.all()) {
+      const isDoomed = doomed.has(found.id);
+      const record = isDoomed ? { ...found, state: { ...found.state, status: "removing" as const } } : found;
       const container = new Container(this.#host, record);
       this.#containers.set(record.id, container);
       this.#names.set(record.name, record.id);
@@ -193,7 +200,7 @@ export class Containers implements AsyncDisposable {
     let made = false;
     try {
       const prepared = await this.#settings.rootfs.prepare(id, config.Image ?? "");
-      const wrongWish = wrongConfig(config, hostConfig, prepared.config);
+      const wrongWish = wrongConfig(config, hostConfig, prepared.config, this.#host.facts);
       if (wrongWish !== undefined) throw new ContainerConfigInvalid(wrongWish);
       if (hostConfig.Init === true && this.#settings.programs.init === undefined)
         throw new ContainerConfigInvalid("this worker has no init program");

@@ -27,11 +27,18 @@ export async function readHostFacts(): Promise<StaticFacts> {
     cgroupVersion: version1 ? 1 : 2,
     machine: arch,
     cpus: cpus().length,
+    cpusOnline: await listed("/sys/devices/system/cpu/online"),
+    memoryNodesOnline: await listed("/sys/devices/system/node/online"),
     capabilities: allCapabilities.filter((_, bit) => (bounding & (1n << BigInt(bit))) !== 0n),
     seccomp: /^Seccomp:/m.test(status),
     swapAccounting: version1 ? await exists(`${memory}/memory.memsw.limit_in_bytes`) : true,
     thermalThrottlePaths: throttled.flat(),
   };
+}
+
+/** Empty where the kernel does not say. */
+async function listed(path: string): Promise<string> {
+  return (await readFile(path, "utf8").catch(() => "")).trim();
 }
 
 async function exists(path: string): Promise<boolean> {

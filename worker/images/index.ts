@@ -248,12 +248,16 @@ export class Images implements AsyncDisposable {
     });
   }
 
+  /** @param options.isRunning  whether a container runs; absent: none does */
   async remove(
     text: string,
-    options: { readonly force?: boolean } = {},
+    options: { readonly force?: boolean; readonly isRunning?: (container: string) => boolean } = {},
   ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
     const { id } = this.#store.find(text);
-    const result = await this.#store.remove(text, options.force ?? false);
+    const result = await this.#store.remove(text, {
+      force: options.force ?? false,
+      isRunning: options.isRunning ?? (() => false),
+    });
     for (const name of result.untagged) this.#emit({ action: "untag", id, name: familiar(parseReference(name)) });
     for (const removed of result.removed) this.#emit({ action: "delete", id: removed, name: removed });
     if (result.removed.length > 0) await this.#store.prune({ images: "none" });

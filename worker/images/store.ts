@@ -216,35 +216,42 @@ export class ImageContentStore implements AsyncDisposable {
 
   /**
    * Docker's rules: a name is taken away; the last name, or an id, takes the image with it unless a container uses it.
+   * @param isRunning  whether a container runs: its image goes by no means
    * @returns names taken away and the images removed
+   * @throws ImageInUse
    */
   async remove(
     text: string,
-    force: boolean,
+    { force, isRunning }: { readonly force: boolean; readonly isRunning: (container: string) => boolean },
   ): Promise<{ readonly untagged: readonly string[]; readonly removed: readonly Digest[] }> {
     return this.exclusively(async () => {
       const image = this.find(text);
       const names = this.namesOf(image.id);
-      const byId = text.startsWith("sha256:") || image.id.startsWith(`sha256:${text}`);
       const users = [...this.records.users()].filter(([, id]) => id === image.id).map(([container]) => container);
-      const tags = names.filter((name) => !name.includes("@"));
-      if (!byId) {
-        const key = nameKey(parseReference(text));
-        const others = tags.filter((name) => name !== key);
-        if (others.length > 0 && !key.includes("@")) {
-          await this.records.remove({ names: [key] });
-          return { untagged: [key], removed: [] };
-        }
-      } else if (tags.length > 1 && !force) {
-        throw new ImageInUse(text, `it has several names (${tags.join(", ")})`);
+      const [user] = users;
+      const id = image.id.slice(7, 19);
+      const named = isDigest(text) ? undefined : names.find((name) => name === nameKey(parseReference(text)));
+      if (named !== undefined) {
+        if (!force && user !== undefined && isSingleReference(names))
+          throw ImageInUse.reference(text, user.slice(0, 12), id);
+        const untagged = [named, ...danglingDigests(named, names)];
+        const isLast = untagged.length === names.length && user === undefined;
+        await this.records.remove({ names: untagged, ...(isLast ? { image: image.id } : {}) });
+        return { untagged, removed: isLast ? [image.id] : [] }; // a container keeps the image, without a name
       }
-      if (users.length > 0) {
-        if (!force) throw new ImageInUse(text, `container ${users[0]?.slice(0, 12)} uses it`);
-        await this.records.remove({ names }); // the container keeps the image, without a name
-        return { untagged: names, removed: [] };
+      const running = users.find(isRunning);
+      if (running !== undefined) {
+        const found = `image is being used by running container ${running.slice(0, 12)}`;
+        throw ImageInUse.image(id, "cannot be forced", found);
       }
-      await this.records.remove({ names, image: image.id });
-      return { untagged: names, removed: [image.id] };
+      if (!force && names.length > 0 && !isSingleReference(names))
+        throw ImageInUse.image(id, "must be forced", "image is referenced in multiple repositories");
+      if (!force && user !== undefined) {
+        const found = `image is being used by stopped container ${user.slice(0, 12)}`;
+        throw ImageInUse.image(id, "must be forced", found);
+      }
+      await this.records.remove({ names, ...(user === undefined ? { image: image.id } : {}) });
+      return { untagged: names, removed: user === undefined ? [image.id] : [] };
     });
   }
 
@@ -316,6 +323,22 @@ export class ImageContentStore implements AsyncDisposable {
 }
 
 /** The key of a name in the records: the tag if there is one, else the digest. */
+const repositoryOfKey = (key: string): string =>
+  key.includes("@") ? key.slice(0, key.indexOf("@")) : key.slice(0, key.lastIndexOf(":"));
+
+/** At most one tag, and every digest in its repository: the names go together. */
+function isSingleReference(keys: readonly string[]): boolean {
+  const tags = keys.filter((key) => !key.includes("@"));
+  return keys.length > 0 && tags.length <= 1 && new Set(keys.map(repositoryOfKey)).size === 1;
+}
+
+/** Digests of a repository go with its last tag. */
+function danglingDigests(removed: string, keys: readonly string[]): readonly string[] {
+  if (removed.includes("@")) return [];
+  const mine = keys.filter((key) => key !== removed && repositoryOfKey(key) === repositoryOfKey(removed));
+  return mine.every((key) => key.includes("@")) ? mine : [];
+}
+
 export function nameKey(reference: ImageReference): string {
   const name = repositoryName(reference);
   return reference.digest === undefined ? `${name}:${reference.tag}` : `${name}@${reference.digest}`;

@@ -206,12 +206,27 @@ export class Volumes implements VolumeProvider, AsyncDisposable {
     // What is mounted there is somebody else's; removing it with the volume would be a catastrophe.
     if (await isMountpoint(mountpoint)) await unmountVolume(name, mountpoint);
     const doomed = join(this.#options.folder, ".trash", `${name}@${randomBytes(4).toString("hex")}`);
+    let isInTrash = true;
     await rename(join(this.#options.folder, name), doomed).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "ENOENT") throw error;
+      isInTrash = false;
     });
-    await this.#forget(name);
+    let isRecorded = false;
+    try {
+      await this.#forget(name);
+    } catch (error) {
+      if (!isInTrash) throw error;
+      // The disk is full, perhaps of what it holds. If it does not take the record even then, the folder stays in the trash,
+      // which says at the next start that the volume is gone.
+      await rm(join(doomed, "_data"), { recursive: true, force: true });
+      isRecorded = await this.#forget(name).then(
+        () => false,
+        () => true,
+      );
+      if (isRecorded) this.#records.delete(name);
+    }
     this.#emit("destroy", name);
-    await rm(doomed, { recursive: true, force: true });
+    if (!isRecorded) await rm(doomed, { recursive: true, force: true });
   }
 
   /** Removes volumes that no container refers to. @returns their names and the bytes of their files */

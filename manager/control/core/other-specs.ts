@@ -1,13 +1,11 @@
 /** What the specs of secrets, configs, networks, nodes and the cluster may say, apart from what they refer to. */
 import { isAddressOrRange } from "../../../proto/address.ts";
-import type { skep } from "../../../proto/index.ts";
-import { isNegative, isSet, nanos } from "./durations.ts";
+import { wrongClusterSpec, type skep } from "../../../proto/index.ts";
 import { SpecInvalid } from "./errors.ts";
 import { checkDataName, checkDnsName, checkDriver, checkLabels } from "./names.ts";
 
 const secretBytesMax = 500 * 1024;
 const configBytesMax = 1000 * 1024;
-const certExpiryMinNs = 3600 * 1e9;
 /** Each spec goes into an entry of the log, with room for what surrounds it. */
 const optionsMax = 200;
 
@@ -84,26 +82,10 @@ export function checkNodeSpec(spec: skep.objects.NodeSpec.$Properties): void {
   if ((spec.name ?? "") !== "") checkDnsName(spec);
 }
 
-/** @throws SpecInvalid */
-export function checkClusterSpec(spec: skep.objects.ClusterSpec.$Properties): void {
+/** @param knownUrls  see wrongClusterSpec. @throws SpecInvalid */
+export function checkClusterSpec(spec: skep.objects.ClusterSpec.$Properties, knownUrls: readonly string[]): void {
   checkLabels(spec.labels);
-  const { caConfig, dispatcher, raft } = spec;
-  if (isSet(caConfig?.nodeCertExpiry) && nanos(caConfig?.nodeCertExpiry) < certExpiryMinNs) {
-    throw new SpecInvalid("minimum certificate expiry time must be: 1h0m0s");
-  }
-  if (isNegative(dispatcher?.heartbeatPeriod)) {
-    throw new SpecInvalid("heartbeat time period cannot be a negative duration");
-  }
-  if (raft?.electionTick != null && raft.electionTick > 0 && raft.electionTick <= (raft.heartbeatTick ?? 0)) {
-    throw new SpecInvalid("election tick must be larger than heartbeat tick");
-  }
-  for (const { url, protocol } of caConfig?.externalCas ?? []) {
-    if ((protocol ?? "") !== "" && protocol !== "cfssl")
-      throw new SpecInvalid("invalid CA protocol: only cfssl is known");
-    if (!/^https:\/\/\S+$/.test(url ?? "")) throw new SpecInvalid("external CA URL must be an https URL");
-  }
-  if ((caConfig?.signingCaKey ?? "") !== "" && (caConfig?.signingCaCert ?? "") === "") {
-    throw new SpecInvalid("if a signing CA key is provided, the signing CA cert must also be provided");
-  }
+  const wrong = wrongClusterSpec(spec, knownUrls);
+  if (wrong !== undefined) throw new SpecInvalid(wrong);
   checkDriver(spec.taskDefaults?.logDriver, "TaskDefaults: LogDriver");
 }

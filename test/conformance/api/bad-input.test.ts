@@ -394,6 +394,22 @@ const others: readonly (readonly [
   ["a stale cluster", "POST", "/swarm/update?version=1", {}, 500, "update out of sequence"],
   ["a subnet of 30 bits", "POST", "/swarm/init", { SubnetSize: 30 }, 400, /subnet size/],
   [
+    "a new cluster whose certificates live for a minute",
+    "POST",
+    "/swarm/init",
+    { Spec: { CAConfig: { NodeCertExpiry: 60_000_000_000 } } },
+    400,
+    "minimum certificate expiry time must be: 1h0m0s",
+  ],
+  [
+    "an authority that nobody would ask",
+    "POST",
+    "/swarm/init",
+    { Spec: { CAConfig: { ExternalCAs: [{ Protocol: "cfssl", URL: "https://ca.example/sign" }] } } },
+    400,
+    /^external CAs are not supported/u,
+  ],
+  [
     "a data path port below 1024",
     "POST",
     "/swarm/init",

@@ -173,6 +173,39 @@ describe("the end of a container", { skip: whySkipped(), timeout: 240_000 }, () 
     }
   });
 
+  test("one is removed also when the disk is full, and its own files make room for that", async (t) => {
+    const worker = await new TestWorker("builtin").open();
+    const trash = join(worker.settings.dataDirectory, "trash");
+    const inTrash = (): string[] => readdirSync(trash).flatMap((name) => readdirSync(join(trash, name)));
+    try {
+      const { container } = await worker.run(["sh", "-c", "echo much > /file"]);
+      const { container: other } = await worker.run(["true"]);
+      // What fills the disk is the container's own.
+      const isFull = (): boolean => existsSync(container.directory) || inTrash().length > 0;
+      const makeRoom = holdDisk(t, async () => {
+        if (isFull()) throw new Error("IO error: No space left on device");
+      });
+      await container.remove();
+      assert.throws(() => worker.containers.get(container.id), { code: "CONTAINER_NOT_FOUND" });
+      makeRoom();
+      await worker.reopen();
+      assert.deepEqual(worker.containers.recovery.removed, [], "its record was deleted");
+
+      const makeRoomAgain = fullDisk(t);
+      await worker.containers.get(other.id).remove();
+      assert.throws(() => worker.containers.get(other.id), { code: "CONTAINER_NOT_FOUND" });
+      await worker.containers[Symbol.asyncDispose]();
+      makeRoomAgain();
+      await worker.open();
+      assert.deepEqual(worker.containers.recovery.removed, [other.id], "what is in the trash says so");
+      assert.deepEqual(worker.containers.list(), []);
+      assert.deepEqual(readdirSync(trash), []);
+    } finally {
+      await worker.close();
+    }
+    assert.deepEqual(worker.remains(), []);
+  });
+
   test("nobody waits for what a container that removed itself leaves to clear up, but who sees its mounts", async () => {
     const worker = new TestWorker("builtin");
     const runtime = join(worker.base, "runtime");

@@ -561,10 +561,13 @@ test(
     await images.load(Readable.from([await dockerArchive(twoLayers, "app:1")]));
     await images.tag("app:1", "app:2");
     const { id } = (await images.inspect("app:1")).image;
-    await assert.rejects(images.remove(id), { code: "IMAGE_IN_USE" });
+    await assert.rejects(images.remove(id), { code: "IMAGE_IN_USE", message: /referenced in multiple repositories/u });
     assert.deepEqual(await images.remove("app:2"), { untagged: ["app:2"], removed: [] });
     await images.prepare("c1", "app:1");
-    await assert.rejects(images.remove("app:1"), { code: "IMAGE_IN_USE" });
+    await assert.rejects(images.remove("app:1"), { code: "IMAGE_IN_USE", message: /\(must force\)/u });
+    await assert.rejects(images.remove(id), { code: "IMAGE_IN_USE", message: /used by stopped container c1$/u });
+    const isRunning = (): boolean => true;
+    await assert.rejects(images.remove(id, { force: true, isRunning }), { message: /\(cannot be forced\)/u });
     await images.remove("app:1", { force: true });
     assert.equal((await images.prune({ all: true })).images.length, 0, "a container's image stays");
     assert.equal(

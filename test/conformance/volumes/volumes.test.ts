@@ -13,6 +13,8 @@ import {
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 
+import { Level } from "level";
+
 import { realClock, silentLogger } from "../../../lib/runtime/index.ts";
 import {
   VolumeDriverUnknown,
@@ -63,6 +65,38 @@ describe("volumes", { skip: whySkipped(), timeout: 600_000 }, () => {
   afterEach(async () => {
     for (const container of worker.containers.list()) await container.remove({ force: true, volumes: true });
     for (const { name } of volumes.list()) await volumes.delete(name);
+  });
+
+  test("one is removed also when the disk is full, its contents first", async (t) => {
+    const own = mkdtempSync("/var/tmp/sk-vol-");
+    const trash = join(own, ".trash");
+    const open = (): Promise<Volumes> => Volumes.open({ folder: own, clock: realClock, logger: silentLogger });
+    let mine = await open();
+    for (const name of ["big", "small"]) {
+      await mine.create({ name });
+      writeFileSync(join(mine.mountpoint(name), "file"), name);
+    }
+    const holdsData = (): boolean => readdirSync(trash).some((name) => existsSync(join(trash, name, "_data")));
+    let isFull = holdsData;
+    const prototype = Level.prototype as unknown as { batch: (...args: unknown[]) => Promise<void> };
+    const { batch } = prototype;
+    const mocked = t.mock.method(prototype, "batch", async function (this: unknown, ...args: unknown[]): Promise<void> {
+      if (isFull()) throw new Error("IO error: No space left on device");
+      return batch.apply(this, args);
+    });
+    await mine.delete("big");
+    assert.deepEqual(readdirSync(trash), [], "its record is deleted");
+    isFull = () => true;
+    await mine.delete("small");
+    assert.throws(() => mine.inspect("small"), VolumeNotFound);
+    assert.equal(holdsData(), false);
+    mocked.mock.restore();
+    await mine[Symbol.asyncDispose]();
+    mine = await open();
+    assert.deepEqual(mine.list(), []);
+    assert.deepEqual(readdirSync(trash), []);
+    await mine[Symbol.asyncDispose]();
+    rmSync(own, { recursive: true, force: true });
   });
 
   test("a volume is created, found, listed and removed; creating it again gives the same one", async () => {

@@ -16,7 +16,7 @@ import {
 } from "./oci-spec.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { ContainerConfig, ContainerId, ContainerRecord, HostConfig, ImageConfig } from "./types.ts";
-import { signalNumber, wrongConfig, wrongHostConfig } from "./validate.ts";
+import { signalNumber, wrongConfig, wrongHostConfig, wrongUpdate } from "./validate.ts";
 
 const facts: HostFacts = {
   cgroupVersion: 1,
@@ -25,6 +25,8 @@ const facts: HostFacts = {
   capabilities: allCapabilities,
   seccomp: true,
   swapAccounting: true,
+  cpusOnline: "0-3",
+  memoryNodesOnline: "0",
   thermalThrottlePaths: ["/sys/devices/system/cpu/cpu0/thermal_throttle"],
   devices: new Map([["/dev/fuse", { type: "c", major: 10, minor: 229, mode: 0o20666, uid: 0, gid: 0 }]]),
 };
@@ -267,17 +269,46 @@ test("wishes that would harm the host or make no sense are refused", () => {
     { SecurityOpt: ["apparmor=my-profile"] },
     { CpusetCpus: "0;1" },
   ];
-  for (const host of wrong) assert.ok(wrongHostConfig(host) !== undefined, JSON.stringify(host));
+  for (const host of wrong) assert.ok(wrongHostConfig(host, size) !== undefined, JSON.stringify(host));
+  const fine: HostConfig = {
+    Sysctls: { "net.ipv4.ip_forward": "1", "kernel.shmmax": "1" },
+    NetworkMode: "ns:/run/x",
+    SecurityOpt: ["no-new-privileges", "seccomp=unconfined"],
+  };
+  assert.equal(wrongHostConfig(fine, size), undefined);
+  assert.match(wrongConfig({}, {}, {}, size) ?? "", /no command/);
+  assert.match(wrongConfig({ Cmd: ["x"], WorkingDir: "rel" }, {}, {}, size) ?? "", /absolute/);
+});
+
+const size = { cpus: 4, cpusOnline: "0-3", memoryNodesOnline: "0" };
+
+test("limits out of range are refused in the Engine's words", () => {
+  const mb = 1 << 20;
+  const wrong: [HostConfig, string][] = [
+    [{ NanoCpus: 4.001e9 }, "range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"],
+    [{ NanoCpus: -1 }, "range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"],
+    [{ NanoCpus: 1e9, CpuQuota: 5000 }, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"],
+    [{ Memory: 6 * mb - 1 }, "Minimum memory limit allowed is 6MB"],
+    [{ MemoryReservation: mb }, "Minimum memory reservation allowed is 6MB"],
+    [{ MemorySwappiness: 101 }, "Invalid value: 101, valid memory swappiness range is 0-100"],
+    [{ CpusetCpus: "0,4" }, "Requested CPUs are not available - requested 0,4, available: 0-3"],
+    [{ CpusetCpus: "3-2" }, "Invalid value 3-2 for cpuset cpus: invalid format: 3-2"],
+    [{ CpusetCpus: "1," }, "Invalid value 1, for cpuset cpus: invalid format: 1,"],
+    [{ CpusetMems: "1" }, "Requested memory nodes are not available - requested 1, available: 0"],
+    [{ ShmSize: -1 }, "SHM size can not be less than 0"],
+    [{ OomScoreAdj: 1001 }, "Invalid value 1001, range for oom score adj is [-1000, 1000]"],
+  ];
+  for (const [host, text] of wrong) assert.equal(wrongHostConfig(host, size), text);
+  const fine: HostConfig = { NanoCpus: 4e9, Memory: 6 * mb, CpusetCpus: "0,2-3", CpusetMems: "0", PidsLimit: -1 };
+  assert.equal(wrongHostConfig(fine, size), undefined);
+  assert.equal(wrongHostConfig({ CpusetCpus: "9" }, { ...size, cpusOnline: "" }), undefined, "the kernel decides");
   assert.equal(
-    wrongHostConfig({
-      Sysctls: { "net.ipv4.ip_forward": "1", "kernel.shmmax": "1" },
-      NetworkMode: "ns:/run/x",
-      SecurityOpt: ["no-new-privileges", "seccomp=unconfined"],
-    }),
-    undefined,
+    wrongConfig({ Cmd: ["x"], Healthcheck: { Interval: 999_999 } }, {}, {}, size),
+    "Interval in Healthcheck cannot be less than 1ms",
   );
-  assert.match(wrongConfig({}, {}, {}) ?? "", /no command/);
-  assert.match(wrongConfig({ Cmd: ["x"], WorkingDir: "rel" }, {}, {}) ?? "", /absolute/);
+  assert.match(wrongUpdate({ CpuQuota: 5000 }, { NanoCpus: 1e9 }) ?? "", /Nano CPUs cannot be updated as CPU Quota/);
+  assert.match(wrongUpdate({ Memory: 6 * mb, MemorySwap: 8 * mb }, { Memory: 9 * mb }) ?? "", /update the memoryswap/);
+  assert.equal(wrongUpdate({ MemorySwap: 8 * mb }, { Memory: 9 * mb, MemorySwap: 9 * mb }), undefined);
 });
 
 test("signals by name, number and real-time offset", () => {

@@ -22,6 +22,9 @@ export interface HostFacts {
   /** Node's name of the architecture. */
   readonly machine: string;
   readonly cpus: number;
+  /** Of processors and of memory's nodes, in the kernel's lists (`0-3,6`); empty: not known. */
+  readonly cpusOnline: string;
+  readonly memoryNodesOnline: string;
   /** Capabilities of the daemon. */
   readonly capabilities: readonly string[];
   /** Kernel has a seccomp filter. */

@@ -1,7 +1,10 @@
 /** What is wrong with a wish, in the Engine's words where its clients know them; undefined when nothing is. */
 import { normalizeCapability } from "./capabilities.ts";
-import { argumentsOf, parseDeviceRule } from "./oci-spec.ts";
-import type { ContainerConfig, HostConfig, ImageConfig, Resources } from "./types.ts";
+import { argumentsOf, parseDeviceRule, type HostFacts } from "./oci-spec.ts";
+import type { ContainerConfig, HealthConfig, HostConfig, ImageConfig, Resources } from "./types.ts";
+
+/** What the host has, in the lists of the kernel (`0-3,6`); an empty one is not known. */
+export type HostSize = Pick<HostFacts, "cpus" | "cpusOnline" | "memoryNodesOnline">;
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const memoryMin = 6 << 20;
@@ -34,20 +37,26 @@ function wrongSysctl(key: string, host: HostConfig): string | undefined {
   return `sysctl '${key}' is not separately settable for a container`;
 }
 
-export function wrongResources(resources: Resources): string | undefined {
+export function wrongResources(resources: Resources, size: HostSize): string | undefined {
   const { Memory = 0, MemorySwap = 0, MemoryReservation = 0, NanoCpus = 0 } = resources;
-  if (Memory < 0 || (Memory > 0 && Memory < memoryMin)) return "Minimum memory limit allowed is 6MB";
+  if (Memory !== 0 && Memory < memoryMin) return "Minimum memory limit allowed is 6MB";
   if (MemorySwap > 0 && Memory === 0)
     return "You should always set the Memory limit when using Memoryswap limit, see usage";
   if (MemorySwap > 0 && MemorySwap < Memory)
     return "Minimum memoryswap limit should be larger than memory limit, see usage";
+  const swappiness = resources.MemorySwappiness ?? -1;
+  if (swappiness !== -1 && !(swappiness >= 0 && swappiness <= 100))
+    return `Invalid value: ${swappiness}, valid memory swappiness range is 0-100`;
+  if (MemoryReservation > 0 && MemoryReservation < memoryMin) return "Minimum memory reservation allowed is 6MB";
   if (MemoryReservation > 0 && Memory > 0 && MemoryReservation > Memory) {
     return "Minimum memory limit can not be less than memory reservation limit, see usage";
   }
-  if (NanoCpus < 0) return "NanoCPUs must not be negative";
-  if (NanoCpus > 0 && ((resources.CpuPeriod ?? 0) > 0 || (resources.CpuQuota ?? 0) > 0)) {
-    return "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set.";
-  }
+  if (NanoCpus > 0 && (resources.CpuPeriod ?? 0) > 0)
+    return "Conflicting options: Nano CPUs and CPU Period cannot both be set";
+  if (NanoCpus > 0 && (resources.CpuQuota ?? 0) > 0)
+    return "Conflicting options: Nano CPUs and CPU Quota cannot both be set";
+  if (NanoCpus < 0 || NanoCpus > size.cpus * 1e9)
+    return `range of CPUs is from 0.01 to ${size.cpus}.00, as there are only ${size.cpus} CPUs available`;
   const period = resources.CpuPeriod ?? 0;
   if (period !== 0 && (period < 1000 || period > 1_000_000))
     return "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)";
@@ -55,10 +64,61 @@ export function wrongResources(resources: Resources): string | undefined {
   if (quota > 0 && quota < 1000) return "CPU cfs quota can not be less than 1ms (i.e. 1000)";
   const weight = resources.BlkioWeight ?? 0;
   if (weight !== 0 && (weight < 10 || weight > 1000)) return "Range of blkio weight is from 10 to 1000";
-  for (const cpus of [resources.CpusetCpus, resources.CpusetMems]) {
-    if (cpus !== undefined && !/^[0-9,-]*$/.test(cpus)) return `Invalid value ${cpus} for cpuset`;
+  return (
+    wrongSet(["cpus", "CPUs"], resources.CpusetCpus ?? "", size.cpusOnline) ??
+    wrongSet(["mems", "memory nodes"], resources.CpusetMems ?? "", size.memoryNodesOnline)
+  );
+}
+
+/** A range has to lie in one of those that are online. */
+function wrongSet([kind, things]: readonly [string, string], wanted: string, online: string): string | undefined {
+  if (wanted === "") return undefined;
+  const ranges = rangesOf(wanted);
+  if (ranges === undefined) return `Invalid value ${wanted} for cpuset ${kind}: invalid format: ${wanted}`;
+  const there = rangesOf(online) ?? [];
+  const isThere = ([from, to]: Range): boolean => there.some(([first, last]) => from >= first && to <= last);
+  if (there.length === 0 || ranges.every(isThere)) return undefined;
+  return `Requested ${things} are not available - requested ${wanted}, available: ${online}`;
+}
+
+type Range = readonly [number, number];
+
+/** `0-3,6`. */
+function rangesOf(text: string): readonly Range[] | undefined {
+  const ranges: Range[] = [];
+  for (const part of text.split(",")) {
+    const match = /^([0-9]{1,6})(?:-([0-9]{1,6}))?$/.exec(part);
+    if (match === null) return undefined;
+    const range = [Number(match[1]), Number(match[2] ?? match[1])] as const;
+    if (range[0] > range[1]) return undefined;
+    ranges.push(range);
+  }
+  return ranges;
+}
+
+/** An update of one that has other limits already. */
+export function wrongUpdate(now: Resources, wish: Resources): string | undefined {
+  const has = (value: number | undefined): boolean => (value ?? 0) > 0;
+  const conflict = (wanted: string, set: string): string =>
+    `Conflicting options: ${wanted} cannot be updated as ${set} has already been set`;
+  if (has(wish.NanoCpus) && has(now.CpuPeriod)) return conflict("Nano CPUs", "CPU Period");
+  if (has(wish.NanoCpus) && has(now.CpuQuota)) return conflict("Nano CPUs", "CPU Quota");
+  if (has(wish.CpuPeriod) && has(now.NanoCpus)) return conflict("CPU Period", "NanoCPUs");
+  if (has(wish.CpuQuota) && has(now.NanoCpus)) return conflict("CPU Quota", "NanoCPUs");
+  if (!has(wish.MemorySwap) && (now.MemorySwap ?? 0) > 0 && (wish.Memory ?? 0) > (now.MemorySwap ?? 0)) {
+    return "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time";
   }
   return undefined;
+}
+
+const healthMinNs = 1_000_000;
+
+function wrongHealth(health: HealthConfig | null | undefined): string | undefined {
+  for (const name of ["Interval", "Timeout", "StartPeriod", "StartInterval"] as const) {
+    const value = health?.[name] ?? 0;
+    if (value !== 0 && value < healthMinNs) return `${name} in Healthcheck cannot be less than 1ms`;
+  }
+  return (health?.Retries ?? 0) < 0 ? "Retries in Healthcheck cannot be negative" : undefined;
 }
 
 function wrongMode(kind: string, mode: string | undefined, words: readonly string[]): string | undefined {
@@ -73,7 +133,7 @@ function wrongNetworkMode(mode: string): string | undefined {
   return wrongMode("network", mode, []);
 }
 
-export function wrongHostConfig(host: HostConfig): string | undefined {
+export function wrongHostConfig(host: HostConfig, size: HostSize): string | undefined {
   const policy = host.RestartPolicy ?? {};
   const names = ["", "no", "on-failure", "always", "unless-stopped"];
   if (!names.includes(policy.Name ?? "")) return `invalid restart policy: unknown policy '${String(policy.Name)}'`;
@@ -119,6 +179,9 @@ export function wrongHostConfig(host: HostConfig): string | undefined {
     if (/^(apparmor|label)[:=](?!unconfined$|disable$)/.test(option))
       return `this host's worker does not load profiles: ${option}`;
   }
+  if ((host.ShmSize ?? 0) < 0) return "SHM size can not be less than 0";
+  const oom = host.OomScoreAdj ?? 0;
+  if (oom < -1000 || oom > 1000) return `Invalid value ${oom}, range for oom score adj is [-1000, 1000]`;
   const network = host.NetworkMode ?? "";
   return (
     wrongMode("PID", host.PidMode, ["host"]) ??
@@ -129,11 +192,16 @@ export function wrongHostConfig(host: HostConfig): string | undefined {
     (host.CgroupParent !== undefined && /(^|\/)\.\.(\/|$)/.test(host.CgroupParent)
       ? "a cgroup parent may not hold '..'"
       : undefined) ??
-    wrongResources(host)
+    wrongResources(host, size)
   );
 }
 
-export function wrongConfig(config: ContainerConfig, host: HostConfig, image: ImageConfig): string | undefined {
+export function wrongConfig(
+  config: ContainerConfig,
+  host: HostConfig,
+  image: ImageConfig,
+  size: HostSize,
+): string | undefined {
   if (argumentsOf({ config, image }).length === 0) return "no command specified";
   const directory = config.WorkingDir ?? "";
   if (directory !== "" && !directory.startsWith("/"))
@@ -145,7 +213,7 @@ export function wrongConfig(config: ContainerConfig, host: HostConfig, image: Im
   if (config.StopSignal !== undefined && config.StopSignal !== "" && signalNumber(config.StopSignal) === undefined) {
     return `invalid signal: ${config.StopSignal}`;
   }
-  return wrongHostConfig(host);
+  return wrongHealth(config.Healthcheck) ?? wrongHostConfig(host, size);
 }
 
 /** signal(7), x86 and arm64. */

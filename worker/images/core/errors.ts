@@ -17,10 +17,22 @@ export class ImageNotFound extends ClusterError {
   }
 }
 
+/** In the Engine's words, which clients and scripts match on. */
 export class ImageInUse extends ClusterError {
   readonly code = "IMAGE_IN_USE";
-  constructor(reference: string, found: string) {
-    super(`Cannot remove image "${reference}": ${found}`, { fix: "Remove what uses it, or force" });
+  private constructor(what: string, how: "must force" | "must be forced" | "cannot be forced", found: string) {
+    const fix = how === "cannot be forced" ? "Stop what uses it" : "Remove what uses it, or force";
+    super(`conflict: unable to ${what} (${how}) - ${found}`, { fix });
+  }
+
+  /** Of the last name of an image that a container uses. @param container, image  short ids */
+  static reference(reference: string, container: string, image: string): ImageInUse {
+    const found = `container ${container} is using its referenced image ${image}`;
+    return new ImageInUse(`remove repository reference ${JSON.stringify(reference)}`, "must force", found);
+  }
+
+  static image(image: string, how: "must be forced" | "cannot be forced", found: string): ImageInUse {
+    return new ImageInUse(`delete ${image}`, how, found);
   }
 }
 
