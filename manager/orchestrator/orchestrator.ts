@@ -461,8 +461,11 @@ function setStatus(
   tx.edit("service", service.id ?? "", (draft) => {
     const before = draft.updateStatus;
     const same = before != null && (before.updateId === draft.specVersion || before.updateId === 0);
+    // Why it began is what everybody asks while it goes on.
+    const goesBack = same && status.state === UpdateState.ROLLBACK_STARTED && before.state === status.state;
     draft.updateStatus = {
       ...status,
+      message: goesBack && before.message ? before.message : status.message,
       updateId: draft.specVersion,
       startedAtUs: same && before.startedAtUs ? before.startedAtUs : nowUs,
       completedAtUs: over ? nowUs : 0,

@@ -265,7 +265,13 @@ test("an update that fails while it is watched rolls back by itself, and older s
   world.update("web", (spec) => image(spec, "ok:2"));
   assert.ok(await world.until(60_000, () => world.updateState("web") === "UPDATE_COMPLETED"));
   world.update("web", (spec) => image(spec, "crash"));
-  assert.ok(await world.until(120_000, () => world.updateState("web") === "ROLLBACK_COMPLETED"));
+  const message = (): string => world.store.current().get("service", "web")?.updateStatus?.message ?? "";
+  assert.ok(await world.until(60_000, () => world.updateState("web") === "ROLLBACK_STARTED"));
+  while (world.updateState("web") === "ROLLBACK_STARTED") {
+    assert.match(message(), /^update rolled back due to failure or early termination of task /u, "why, all the while");
+    await world.run(100);
+  }
+  assert.equal(world.updateState("web"), "ROLLBACK_COMPLETED");
   assert.deepEqual(imagesOf(world, "web"), ["ok:2"]);
   assert.equal(world.running("web").length, 4);
   const service = world.store.current().get("service", "web");
