@@ -229,6 +229,16 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     await refused(a, /is not connected to network net1/, "network", "disconnect", "net1", "mover");
     await docker(a, "network", "disconnect", "-f", "net1", "mover");
     await refused(a, /container must be created in host network mode/, "network", "connect", "host", "mover");
+    // On no network it goes on, and is put on one again without being started anew.
+    const links = (): Promise<string> => inside(a, "mover", "busybox ip -o link");
+    assert.doesNotMatch(await links(), /eth/);
+    await docker(a, "network", "connect", "net1", "mover");
+    assert.match(await fetchFrom(a, "mover", "db"), /^root:/);
+    await docker(a, "network", "disconnect", "net1", "mover");
+    assert.doesNotMatch(await links(), /eth/);
+    await docker(a, "restart", "-t", "0", "mover");
+    assert.match(await addressOf(a, "mover", "bridge"), /^172\.17\./, "it starts on the network of its mode");
+    assert.match(await links(), /eth/);
     await docker(a, "rm", "-f", "mover");
   });
 

@@ -296,6 +296,7 @@ export class Container {
       groupAdd: record.hostConfig.GroupAdd ?? [],
     });
     if (record.state.startedAtMs === 0) await this.#fillNewVolumes(layers);
+    await this.#joinSome();
     const network = await this.#attachNetwork();
     const files = this.#networkFiles(network);
     const spec = buildSpec({
@@ -495,8 +496,16 @@ export class Container {
   async #attachNetwork(): Promise<ContainerNetwork | undefined> {
     const mode = this.#record.hostConfig.NetworkMode ?? "none";
     const { networks } = this.#host.settings;
-    if (networks === undefined || ["host", "none"].includes(mode) || /^(container|ns):/.test(mode)) return undefined;
+    if (networks === undefined || sharesNetwork(mode)) return undefined;
     return networks.attach(this.#record);
+  }
+
+  /** As in the reference, one that was taken off its last network starts on that of its mode again. */
+  async #joinSome(): Promise<void> {
+    const { networks, hostConfig } = this.#record;
+    const mode = hostConfig.NetworkMode ?? "none";
+    if (networks === undefined || Object.keys(networks).length > 0 || sharesNetwork(mode)) return;
+    await this.#put({ ...this.#record, networks: { [mode]: {} } });
   }
 
   async #releaseNetwork(): Promise<void> {
@@ -1774,3 +1783,6 @@ async function clearAway(directory: string, { keepFolder = false } = {}): Promis
     await rm(directory, { recursive: true, force: true });
   }
 }
+
+/** Its network is another's, or none: nobody is asked for one. */
+const sharesNetwork = (mode: string): boolean => ["host", "none"].includes(mode) || /^(container|ns):/.test(mode);

@@ -271,6 +271,22 @@ describe("networks on a kernel in memory", () => {
     assert.deepEqual(interfaces(), ["eth0", "eth1", "lo"]);
   });
 
+  test("a sandbox that leaves its last network keeps its namespace, and is put on another in it", async () => {
+    const networks = await open();
+    await networks.replace(records());
+    await networks.sandboxes.attach(taskId, request(1), never);
+    const own = kernel.get(path(taskId));
+    await networks.sandboxes.attach(taskId, { ...request(1), networks: [] }, never);
+    assert.equal(kernel.get(path(taskId)), own);
+    assert.deepEqual([...own.links.keys()], ["lo"]);
+    assert.deepEqual(kernel.namespaces.has(path("n-4097")), false);
+    await networks.sandboxes.attach(taskId, request(1, { id: "net2", vni: 4098 }), never);
+    assert.equal(kernel.get(path(taskId)), own);
+    assert.deepEqual([...own.links.keys()].sort(), ["eth0", "lo"]);
+    await networks.sandboxes.release(taskId);
+    assert.equal(kernel.namespaces.has(path(taskId)), false);
+  });
+
   test("attach() again is the same sandbox and asks nothing of the kernel", async () => {
     const networks = await open();
     await networks.replace(records());

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Random } from "../../lib/pure/prng.ts";
 import type { Clock, Logger } from "../../lib/runtime/index.ts";
 import type { DataPlane, NetworkAbilities, NetworkRecords, RecordChange } from "./contract.ts";
+import { makeBareSandboxes } from "./core/bare-sandboxes.ts";
 import type { Difference, TunnelPeer } from "./core/diagnosis.ts";
 import { wrongChange, wrongEndpoint, wrongPeer, wrongService } from "./core/checked.ts";
 import { Model } from "./core/model.ts";
@@ -91,7 +92,7 @@ export class Networks implements DataPlane, AsyncDisposable {
     let overlays: Overlays | undefined;
     const make: MakePart = (self, placement) =>
       (overlays = new Overlays({ self, placement, namespacePath, tunnelKey }));
-    const model = new Model([...parts, make], (await records.self()) ?? nowhere);
+    const model = new Model([...parts, make, makeBareSandboxes], (await records.self()) ?? nowhere);
     const isSandbox = (path: string): boolean => path !== "" && !/\/n-\d+$/.test(path);
     const engine = new Engine({ kernel, model, isSandbox, clock, random, logger });
     const { isNamespaceFile } = options;
