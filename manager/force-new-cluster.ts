@@ -7,7 +7,7 @@ import { Channel } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { NotAManager } from "./manager.ts";
 import { managersMethods } from "./managers-service.ts";
-import { DataFolder, NewCluster, type NewClusterPlan } from "./raft/index.ts";
+import { DataFolder, FolderUnusable, NewCluster, type NewClusterPlan } from "./raft/index.ts";
 
 export interface ForceOptions {
   readonly dataDir: string;
@@ -48,6 +48,8 @@ export async function forceNewCluster(options: ForceOptions): Promise<string> {
       const backup = join(options.backupsDir, name);
       cluster.carryOut(backup);
       return describe(cluster.plan, backup);
+    } catch (error) {
+      throw FolderUnusable.of(options.dataDir, error);
     } finally {
       cluster[Symbol.dispose]();
     }

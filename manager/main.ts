@@ -228,6 +228,7 @@ async function readSecrets(onClosed: () => void): Promise<Pick<ManagerOptions, "
     // What was there is not repeated: it may be half a secret.
     throw new WrongUse("--secrets-stdin wants one line of JSON");
   }
+  if (typeof secrets !== "object" || secrets === null) throw new WrongUse("--secrets-stdin wants one line of JSON");
   const { unlockKey, bootstrap } = secrets as { unlockKey?: unknown; bootstrap?: unknown };
   return {
     ...(typeof unlockKey === "string" ? { unlockKey } : {}),

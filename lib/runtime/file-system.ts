@@ -47,6 +47,13 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof code === "string" && /^E[A-Z0-9]+$/u.test(code) ? code : undefined;
 }
 
+/** What the disk said, for a message: Node's own words name the call and the path. */
+export function diskWords(cause: unknown): string {
+  return cause instanceof Error && errnoOf(cause) !== undefined
+    ? `the disk reported "${cause.message}"`
+    : "the disk reported an error";
+}
+
 /** The whole content of a file, refused above `bytesMax` before anything is allocated; undefined if there is none. */
 export function readWhole(files: FileSystem, path: string, bytesMax: number): Uint8Array | undefined {
   let file: OpenFile;

@@ -6,7 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
-import { nodeFileSystem } from "../../lib/runtime/file-system.ts";
+import { ClusterError } from "../../lib/pure/errors.ts";
+import { Random } from "../../lib/pure/prng.ts";
+import { nodeFileSystem, type FileSystem } from "../../lib/runtime/file-system.ts";
 import { DataFolder, type Owner } from "./data-folder.ts";
 
 const owner: Owner = { clusterId: "c1", nodeId: "n1", memberId: 7 };
@@ -135,10 +137,80 @@ test("a damaged description of the folder is refused, whatever the damage", (t) 
     whole.replace('"format":1', '"format":2'),
     whole.replace('"starts":1', '"starts":-1'),
     whole.replace('"nodeId":"n1"', '"nodeId":7'),
+    whole.replace("}", ',"quarantined":null}'),
+    whole.replace("}", ',"quarantined":{"reason":"x","through":[7]}}'),
+    whole.replace("}", ',"checksum":"00000000"}'),
+    whole.padEnd(65 * 1024),
   ]) {
     writeFileSync(join(path, "member.json"), content);
     assert.throws(() => DataFolder.open(path, nodeFileSystem), coded("RAFT_FOLDER_DAMAGED"), content);
   }
   writeFileSync(join(path, "member.json"), whole);
   DataFolder.open(path, nodeFileSystem)[Symbol.dispose]();
+});
+
+test("a flipped bit or a cut in member.json is refused, or changes nothing that is read", (t) => {
+  const path = folderOf(t);
+  const first = DataFolder.open(path, nodeFileSystem);
+  first.create(owner, "member", 3);
+  first.markQuarantined({ reason: "its state differs from that of the majority", through: ["10.0.0.1:2377"] });
+  const { identity } = first;
+  first[Symbol.dispose]();
+  const file = join(path, "member.json");
+  const whole = readFileSync(file);
+  const random = new Random("member.json");
+  const damaged = [
+    ...Array.from(whole.keys(), (at) => {
+      const flipped = Buffer.from(whole);
+      flipped[at] = (flipped[at] ?? 0) ^ (1 << random.int(0, 8));
+      return flipped;
+    }),
+    ...Array.from({ length: 60 }, () => whole.subarray(0, random.int(0, whole.length - 1))),
+  ];
+  let refused = 0;
+  for (const content of damaged) {
+    writeFileSync(file, content);
+    try {
+      const folder = DataFolder.open(path, nodeFileSystem);
+      folder[Symbol.dispose]();
+      assert.deepEqual(folder.identity, identity, content.toString("latin1"));
+    } catch (error) {
+      assert.ok(error instanceof ClusterError, `${String(error)} at ${content.toString("latin1")}`);
+      assert.equal(error.code, "RAFT_FOLDER_DAMAGED");
+      refused++;
+    }
+  }
+  assert.ok(refused > damaged.length / 2, `${refused} of ${damaged.length}`);
+});
+
+test("a disk that refuses is told as such, with the remedy for what it said: RAFT_FOLDER_UNUSABLE", (t) => {
+  const path = folderOf(t);
+  writeFileSync(join(path, "file"), "");
+  const unusable = (words: RegExp) => (error: unknown) =>
+    error instanceof ClusterError &&
+    error.code === "RAFT_FOLDER_UNUSABLE" &&
+    error.message.startsWith("Cannot use the data folder ") &&
+    words.test(error.fix ?? "");
+  // Something else is where the folder, or one above it, ought to be.
+  for (const name of ["file", "file/below"]) {
+    assert.throws(() => DataFolder.open(join(path, name), nodeFileSystem), unusable(/path of a folder/u), name);
+  }
+  const failing = (act: "mkdir" | "open", code: string): FileSystem => {
+    const fail = (): never => {
+      throw Object.assign(new Error(`${code}: simulated, ${act}`), { code });
+    };
+    return { ...nodeFileSystem, [act]: fail };
+  };
+  for (const [code, words] of [
+    ["EACCES", /belong to the user/u],
+    ["EROFS", /for writing/u],
+    ["ENOSPC", /Free space/u],
+    ["EDQUOT", /Free space/u],
+    ["EIO", /Check the disk/u],
+  ] as const) {
+    assert.throws(() => DataFolder.open(path, failing("mkdir", code)), unusable(words), code);
+    assert.throws(() => DataFolder.open(path, failing("open", code)), unusable(words), code);
+    // Nothing holds the folder afterwards.
+    assert.deepEqual(readdirSync(path), ["file"]);
+  }
 });

@@ -6,11 +6,13 @@
  *   starts                        how often it was opened, so that ids of reads are never used twice
  *   standing                      "joining" until the cluster has let it in; "removed" once the cluster has told so
  *   quarantined                   why its log or state is not to be trusted, if so: a restart would vote with it again
+ *   checksum                      CRC-32 of the rest as JSON without spaces: a bit that flips must not undo a quarantine
  * It is replaced atomically; the log and the snapshots beside it are encrypted, this file holds no secret.
  */
 import { randomBytes } from "node:crypto";
 import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 
 import { ClusterError, invariant } from "../../lib/pure/errors.ts";
 import { errnoOf, readWhole, replaceFile, type FileSystem } from "../../lib/runtime/file-system.ts";
@@ -87,6 +89,48 @@ export class MemberRemoved extends ClusterError {
   }
 }
 
+/** The disk, or what this process may do there, keeps the folder from being used. */
+export class FolderUnusable extends ClusterError {
+  readonly code = "RAFT_FOLDER_UNUSABLE";
+  constructor(folder: string, cause: Error) {
+    super(`Cannot use the data folder ${folder}: ${cause.message}`, {
+      fix: remedies[errnoOf(cause) ?? ""] ?? "Check the disk of the folder (dmesg), and start again",
+      cause,
+    });
+  }
+
+  /** What `act` does to the folder, with errors of the disk told as ones of the folder. */
+  static told<T>(folder: string, act: () => T): T {
+    try {
+      return act();
+    } catch (error) {
+      throw FolderUnusable.of(folder, error);
+    }
+  }
+
+  /** `error` itself if it is none of the disk. */
+  static of(folder: string, error: unknown): unknown {
+    return error instanceof Error && errnoOf(error) !== undefined ? new FolderUnusable(folder, error) : error;
+  }
+}
+
+const makeItOurs = "Make the folder and all that is in it belong to the user that the manager runs as";
+const makeItWritable = "Mount the file system of the folder for writing, or give the manager another folder";
+const makeRoom = "Free space on the file system of the folder, and start again";
+const giveFolder = "Give the path of a folder: something else is in its place";
+const remedies: Readonly<Record<string, string>> = {
+  EACCES: makeItOurs,
+  EPERM: makeItOurs,
+  EROFS: makeItWritable,
+  ENOSPC: makeRoom,
+  EDQUOT: makeRoom,
+  ENOTDIR: giveFolder,
+  EEXIST: giveFolder,
+  EISDIR: giveFolder,
+  ELOOP: giveFolder,
+  ENAMETOOLONG: "Give the folder a shorter path",
+};
+
 const identityFile = "member.json";
 const lockFile = "lock";
 const identityBytesMax = 64 * 1024;
@@ -105,16 +149,18 @@ export class DataFolder implements Disposable {
     this.#identity = identity;
   }
 
-  /** Creates the folder if needed, locks it and reads whose it is. @throws FolderInUse, FolderDamaged */
+  /** Creates the folder if needed, locks it and reads whose it is. @throws FolderInUse, FolderDamaged, FolderUnusable */
   static open(path: string, files: FileSystem): DataFolder {
-    files.mkdir(path);
-    const lock = acquireLock(path);
-    try {
-      return new DataFolder(path, files, lock, readIdentity(path, files));
-    } catch (error) {
-      releaseLock(path, lock);
-      throw error;
-    }
+    return FolderUnusable.told(path, () => {
+      files.mkdir(path);
+      const lock = acquireLock(path);
+      try {
+        return new DataFolder(path, files, lock, readIdentity(path, files));
+      } catch (error) {
+        releaseLock(path, lock);
+        throw error;
+      }
+    });
   }
 
   /** Undefined while no member lives here. */
@@ -185,27 +231,39 @@ export class DataFolder implements Disposable {
   }
 
   #write(identity: Identity): Identity {
-    replaceFile(this.#files, this.path, identityFile, Buffer.from(`${JSON.stringify(identity, undefined, 2)}\n`));
+    const content = Buffer.from(`${JSON.stringify({ ...identity, checksum: checksumOf(identity) }, undefined, 2)}\n`);
+    FolderUnusable.told(this.path, () => replaceFile(this.#files, this.path, identityFile, content));
     this.#identity = identity;
     return identity;
   }
 }
 
 function readIdentity(path: string, files: FileSystem): Identity | undefined {
-  const bytes = readWhole(files, join(path, identityFile), identityBytesMax);
+  let bytes: Uint8Array | undefined;
+  try {
+    bytes = readWhole(files, join(path, identityFile), identityBytesMax);
+  } catch (error) {
+    if (errnoOf(error) !== "EFBIG") throw error;
+    throw new FolderDamaged(path, `${identityFile} is larger than any of ours`, error);
+  }
   if (bytes === undefined) {
     const strangers = files.readdir(path).filter((name) => /^(wal|log|snapshots?)$/u.test(name));
     if (strangers.length === 0) return undefined;
     throw new FolderDamaged(path, `it has ${strangers.join(", ")} and no ${identityFile}`);
   }
-  let found: Partial<Identity>;
+  let read: (Partial<Identity> & { readonly checksum?: unknown }) | null;
   try {
-    found = JSON.parse(Buffer.from(bytes).toString("utf8")) as Partial<Identity>;
+    read = JSON.parse(Buffer.from(bytes).toString("utf8")) as typeof read;
   } catch (error) {
     throw new FolderDamaged(path, `${identityFile} is not JSON`, error);
   }
-  if (typeof found !== "object" || found === null || found.format !== 1) {
+  if (typeof read !== "object" || read === null || read.format !== 1) {
     throw new FolderDamaged(path, `${identityFile} has an unknown format`);
+  }
+  const { checksum, ...found } = read;
+  // Folders of before have none.
+  if (checksum !== undefined && checksum !== checksumOf(found)) {
+    throw new FolderDamaged(path, `the checksum of ${identityFile} is wrong`);
   }
   const { clusterId, nodeId, memberId, incarnation, clusterIncarnation, starts, standing, quarantined } = found;
   const whole =
@@ -218,9 +276,21 @@ function readIdentity(path: string, files: FileSystem): Identity | undefined {
     (starts ?? -1) >= 0 &&
     Number.isSafeInteger(clusterIncarnation) &&
     (standing === "joining" || standing === "member" || standing === "removed") &&
-    (quarantined === undefined || (isText(quarantined.reason) && Array.isArray(quarantined.through)));
+    (quarantined === undefined || isQuarantine(quarantined));
   if (!whole) throw new FolderDamaged(path, `${identityFile} lacks a field or has a wrong one`);
-  return found as Identity;
+  const known = { format: 1, clusterId, nodeId, memberId, incarnation, clusterIncarnation, starts, standing };
+  return { ...known, ...(quarantined === undefined ? {} : { quarantined }) } as Identity;
+}
+
+/** Of its fields, in the order in which they stand there. */
+function checksumOf(identity: Partial<Identity>): string {
+  return crc32(JSON.stringify(identity)).toString(16).padStart(8, "0");
+}
+
+function isQuarantine(value: unknown): value is Quarantine {
+  if (typeof value !== "object" || value === null) return false;
+  const { reason, through } = value as Partial<Quarantine>;
+  return isText(reason) && Array.isArray(through) && through.every(isText);
 }
 
 function isText(value: unknown): value is string {

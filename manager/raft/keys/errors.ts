@@ -1,5 +1,6 @@
 /** What can be wrong with keys and with the owner of a data folder. No message holds key material. */
 import { ClusterError } from "../../../lib/pure/errors.ts";
+import { diskWords } from "../../../lib/runtime/file-system.ts";
 
 /** The key-encrypting key given does not open the key file. */
 export class KeyWrong extends ClusterError {
@@ -46,7 +47,7 @@ export class KeyFileDamaged extends ClusterError {
 export class KeyFileUnusable extends ClusterError {
   readonly code = "KEY_FILE_UNUSABLE";
   constructor(act: string, path: string, cause: unknown) {
-    super(`Cannot ${act} ${path}: the disk reported an error`, {
+    super(`Cannot ${act} ${path}: ${diskWords(cause)}`, {
       fix: "Free space or check the disk, and try again",
       cause,
     });

@@ -10,6 +10,7 @@ import { crc32 } from "node:zlib";
 import { readUnlockKey } from "../../../lib/pki/tokens.ts";
 import { readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
 import { KeyFileDamaged, KeyMissing, KeyWrong } from "./errors.ts";
+import { onDisk } from "./on-disk.ts";
 
 export interface Kek {
   readonly kind: "node" | "unlock";
@@ -21,14 +22,14 @@ export interface Kek {
 export function createNodeKey(files: FileSystem, folder: string, name: string, key: Uint8Array): Kek {
   const checksum = crc32(key).toString(16).padStart(8, "0");
   const line = `SKEP-NODE-KEY-1 ${Buffer.from(key).toString("hex")} ${checksum}\n`;
-  replaceFile(files, folder, name, new TextEncoder().encode(line));
+  onDisk("write", `${folder}/${name}`, () => replaceFile(files, folder, name, new TextEncoder().encode(line)));
   return { kind: "node", key };
 }
 
-/** @throws KeyMissing if there is no file, KeyFileDamaged if it is not whole */
+/** @throws KeyMissing if there is no file, KeyFileDamaged if it is not whole, KeyFileUnusable if it cannot be read */
 export function readNodeKey(files: FileSystem, folder: string, name: string): Kek {
   const path = `${folder}/${name}`;
-  const content = readWhole(files, path, 4096);
+  const content = onDisk("read", path, () => readWhole(files, path, 4096));
   if (content === undefined) throw new KeyMissing(`there is no node key file ${path}`);
   const match = /^SKEP-NODE-KEY-1 ([0-9a-f]{64}) ([0-9a-f]{8})\n?$/u.exec(Buffer.from(content).toString("latin1"));
   if (match === null) throw new KeyFileDamaged(path, "it is not a whole node key file");

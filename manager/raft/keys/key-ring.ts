@@ -5,12 +5,13 @@
  */
 import { crc32 } from "node:zlib";
 import { invariant } from "../../../lib/pure/errors.ts";
-import { errnoOf, readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
+import { readWhole, replaceFile, type FileSystem } from "../../../lib/runtime/file-system.ts";
 import { sameBytes, viewOf } from "./bytes.ts";
 import { aesGcm, keyBytes, nonceOf, sessionBytes, tagBytes, type Cipher } from "./cipher.ts";
-import { KeyFileDamaged, KeyFileUnusable, KeyMissing, KeyWrong, StorageLocked, StorageNewer } from "./errors.ts";
+import { KeyFileDamaged, KeyMissing, KeyWrong, StorageLocked, StorageNewer } from "./errors.ts";
 import { checkOwner, encodeOwner, ownerBytes, type StorageIdentity } from "./identity.ts";
 import { fingerprintOf, type Kek } from "./kek.ts";
+import { onDisk } from "./on-disk.ts";
 
 export interface DataKey {
   /** 1, 2, 3 ...; written beside everything the key has sealed. */
@@ -189,16 +190,6 @@ export function isRingLocked(files: FileSystem, folder: string): boolean {
   const path = `${folder}/${fileName}`;
   const content = onDisk("read", path, () => readWhole(files, path, fileBytesMax));
   return content !== undefined && content.length > headerBytes && content[6] === 2;
-}
-
-function onDisk<T>(act: string, path: string, run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    if (errnoOf(error) === "EFBIG") throw new KeyFileDamaged(path, "it is larger than any key file");
-    if (errnoOf(error) !== undefined) throw new KeyFileUnusable(act, path, error);
-    throw error;
-  }
 }
 
 function decodeBody(body: Uint8Array): { list: DataKey[]; activeId: number; nextId: number } | undefined {

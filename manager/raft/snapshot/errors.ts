@@ -1,5 +1,6 @@
 /** What can be wrong with snapshots. */
 import { ClusterError } from "../../../lib/pure/errors.ts";
+import { diskWords } from "../../../lib/runtime/file-system.ts";
 
 /** A snapshot file does not check: cut short, altered, or its content does not match its digest. */
 export class SnapshotDamaged extends ClusterError {
@@ -35,7 +36,7 @@ export class SnapshotTransferInvalid extends ClusterError {
 export class SnapshotWriteFailed extends ClusterError {
   readonly code = "SNAPSHOT_WRITE_FAILED";
   constructor(act: string, cause: unknown) {
-    super(`Cannot ${act} a snapshot: the disk reported an error`, {
+    super(`Cannot ${act} a snapshot: ${diskWords(cause)}`, {
       fix: "Free space or check the disk; it is tried again later, and the log grows meanwhile",
       cause,
     });

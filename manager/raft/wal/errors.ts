@@ -1,5 +1,6 @@
 /** What can happen to the log's disk. Foreign, newer and locked files: keys/errors.ts. */
 import { ClusterError } from "../../../lib/pure/errors.ts";
+import { diskWords } from "../../../lib/runtime/file-system.ts";
 
 /** What recovery found; each has its row in docs/design/raft-storage.md. */
 export type Damage =
@@ -38,7 +39,7 @@ export class LogQuarantined extends ClusterError {
 export class LogWriteFailed extends ClusterError {
   readonly code = "LOG_WRITE_FAILED";
   constructor(act: string, cause: unknown) {
-    super(`Cannot ${act} the log: the disk reported an error`, {
+    super(`Cannot ${act} the log: ${diskWords(cause)}`, {
       fix: "Check the disk (dmesg, smartctl); the manager starts again and reads back what is really there",
       cause,
     });
@@ -49,7 +50,7 @@ export class LogWriteFailed extends ClusterError {
 export class LogReadFailed extends ClusterError {
   readonly code = "LOG_READ_FAILED";
   constructor(path: string, cause: unknown) {
-    super(`Cannot read ${path}: the disk reported an error`, {
+    super(`Cannot read ${path}: ${diskWords(cause)}`, {
       fix: "Check the disk; if the file cannot be read any more, move the data folder aside and join again",
       cause,
     });
