@@ -18,7 +18,7 @@ import {
   TlsIdentity,
   type TlsMaterial,
 } from "../lib/pki/index.ts";
-import { Channel, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
+import { Channel, ListenFailed, RpcServer, type UnaryMethod } from "../lib/rpc/index.ts";
 import { nodeFileSystem } from "../lib/runtime/file-system.ts";
 import { fillFromPool, listening, realClock, sleep, TurnClock, type Logger } from "../lib/runtime/index.ts";
 import { caMethods } from "../proto/ca-methods.ts";
@@ -48,9 +48,11 @@ import { managersMethods, serveManagers } from "./managers-service.ts";
 import { Orchestrator } from "./orchestrator/index.ts";
 import {
   DataFolder,
+  FolderUnusable,
   GrpcTransport,
   MemberQuarantined,
   Raft,
+  RaftMetrics,
   changeLock,
   foundCluster,
   limitsOfDistance,
@@ -64,6 +66,7 @@ import {
   type Storage,
 } from "./raft/index.ts";
 import { Scheduler } from "./scheduler/index.ts";
+import { addStateMetrics } from "./state-metrics.ts";
 import { ObjectStore, clusterSchema, supportedLevel, type ClusterSchema } from "./store/index.ts";
 import { renewOwn } from "./own-renewal.ts";
 import { isUpToDate } from "./up-to-date.ts";
@@ -249,8 +252,10 @@ export class Manager implements AsyncDisposable {
     try {
       return await Manager.#open(options, { tls, clusterId, nodeId, memberId }, opened, signal);
     } catch (error) {
-      await opened.disposeAsync();
-      throw error;
+      await opened.disposeAsync().catch((closing: unknown) => {
+        options.logger.warn("what was opened cannot be closed", { error: closing });
+      });
+      throw FolderUnusable.of(options.dataDir, error);
     }
   }
 
@@ -282,20 +287,29 @@ export class Manager implements AsyncDisposable {
     const channels = opened.use(new Channels(tls));
     const port = await server.listen(options.listen);
     const address = options.advertise ?? `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
+    let disputes = 0;
     const store = opened.use(
       new ObjectStore({
         schema: clusterSchema,
         nowUs: () => realClock.wallMs() * 1000,
         member: owner.memberId,
-        onHashDisputed: (report) => options.logger.error("the managers' states differ", { ...report }),
+        onHashDisputed: (report) => {
+          disputes++;
+          options.logger.error("the managers' states differ", { ...report });
+        },
       }),
     );
     const revocations = opened.use(new Revocations(store));
     admission.revocations = revocations;
     const joining = await enter(folder, owner, address, channels, options, signal);
-    const quarantined = (reason: string, through: readonly string[], cause?: unknown): Promise<never> => {
+    const quarantined = async (reason: string, through: readonly string[], cause?: unknown): Promise<never> => {
       const error = new MemberQuarantined(owner.memberId, reason, through, cause);
       standing.why = "this manager is quarantined, and must be replaced";
+      if (options.metrics !== undefined) {
+        const { registry } = RaftMetrics.ofQuarantined();
+        const metrics = await serveMetrics(options.metrics, registry, options.logger);
+        opened.defer(() => void metrics.close());
+      }
       return stayQuarantined(error, folder, server, options, signal);
     };
     const kept = folder.identity?.quarantined;
@@ -308,7 +322,6 @@ export class Manager implements AsyncDisposable {
         return quarantined(error.message, options.start.kind === "join" ? options.start.addresses : [], error);
       }),
     );
-    for (const error of storage.damaged) options.logger.error("a snapshot is damaged; an older one is used", { error });
     const raft = opened.use(
       Raft.open({
         folder,
@@ -336,6 +349,11 @@ export class Manager implements AsyncDisposable {
         onOut: (state, reason) => options.onOut?.(state, reason),
       }),
     );
+    for (const error of storage.damaged) {
+      options.logger.error("a snapshot is damaged; an older one is used", { error });
+      raft.metrics.noticed("snapshotDamaged", {});
+    }
+    addStateMetrics(raft.metrics.registry, { hashedIndex: () => store.machine.hashedIndex, disputes: () => disputes });
     admission.raft = raft;
     store.attach(raft);
     const parts = { options, folder, disk: storage, server, channels, tls, port, store, revocations, raft };
@@ -344,7 +362,10 @@ export class Manager implements AsyncDisposable {
     invariant(server.awaited.length === 0, "what was announced is served", { awaited: server.awaited });
     // Only now: the daemon takes an answer of this socket for the manager's last word.
     if (options.socket !== undefined) await listenOnSocket(server, options.socket);
-    await manager.#serveMetrics();
+    if (options.metrics !== undefined) {
+      manager.#metrics = await serveMetrics(options.metrics, raft.metrics.registry, options.logger);
+      manager.metricsPort = (manager.#metrics.address() as AddressInfo).port;
+    }
     // Only now, when the leader's first word can be taken.
     if (joining !== undefined) {
       const dataIncarnation = folder.identity?.incarnation ?? "";
@@ -580,33 +601,30 @@ export class Manager implements AsyncDisposable {
       };
     });
   }
+}
 
-  async #serveMetrics(): Promise<void> {
-    const { metrics } = this.#options;
-    if (metrics === undefined) return;
-    const server = createServer((request, response) => {
-      if (request.method !== "GET" || request.url !== "/metrics") {
-        response.writeHead(404).end("only GET /metrics is served here\n");
-        return;
-      }
-      const { registry } = this.raft.metrics;
-      registry.metrics().then(
-        (text) => response.writeHead(200, { "content-type": registry.contentType }).end(text),
-        (error: unknown) => {
-          this.#options.logger.error("metrics failed", { error });
-          response.writeHead(500).end();
-        },
-      );
-    });
-    try {
-      await listening(server, { host: hostOf(metrics), port: portOf(metrics) }, () => {}); // it is asked again
-    } catch (error) {
-      throw new MetricsAddressRefused(metrics, (error as Error).message);
+/** @throws MetricsAddressRefused */
+async function serveMetrics(address: string, registry: RaftMetrics["registry"], logger: Logger): Promise<Server> {
+  const server = createServer((request, response) => {
+    if (request.method !== "GET" || request.url !== "/metrics") {
+      response.writeHead(404).end("only GET /metrics is served here\n");
+      return;
     }
-    server.unref();
-    this.#metrics = server;
-    this.metricsPort = (server.address() as AddressInfo).port;
+    registry.metrics().then(
+      (text) => response.writeHead(200, { "content-type": registry.contentType }).end(text),
+      (error: unknown) => {
+        logger.error("metrics failed", { error });
+        response.writeHead(500).end();
+      },
+    );
+  });
+  try {
+    await listening(server, { host: hostOf(address), port: portOf(address) }, () => {}); // it is asked again
+  } catch (error) {
+    throw new MetricsAddressRefused(address, (error as Error).message);
   }
+  server.unref();
+  return server;
 }
 
 /** @throws CertificateExpired, CertificateNotYetValid, and what the other managers answer (own-renewal.ts) */
@@ -643,9 +661,16 @@ function openWithAny(keyPem: string, locks: readonly Lock[]): string {
 
 const fillRandomly = (bytes: Uint8Array): void => void randomFillSync(bytes);
 
-/** A socket of that name that a killed process left is in the way, and nobody's any more: the data folder is locked. */
+/**
+ * A socket of that name that a killed process left is in the way, and nobody's any more: the data folder is locked.
+ * @throws ListenFailed
+ */
 async function listenOnSocket(server: RpcServer, path: string): Promise<void> {
-  rmSync(path, { force: true });
+  try {
+    rmSync(path, { force: true });
+  } catch (error) {
+    throw new ListenFailed(`unix:${path}`, (error as Error).message);
+  }
   await server.listen(`unix:${path}`);
   chmodSync(path, 0o600);
 }

@@ -13,6 +13,7 @@ export {
   FolderEmpty,
   FolderInUse,
   FolderOfAnother,
+  FolderUnusable,
   MemberRemoved,
   type Identity,
   type Owner,
@@ -23,6 +24,7 @@ export { NewCluster, type NewClusterPlan } from "./force-new-cluster.ts";
 export { lanTimings, wanTimings, type MemberLimits, type MemberTimings } from "./member-config.ts";
 export { MemberTable, type MemberRecord } from "./member-table.ts";
 export type { MemberStatus } from "./member.ts";
+export { RaftMetrics } from "./metrics.ts";
 export { changeLock, foundCluster, openStorage, type StorageAccess } from "./open.ts";
 export type { Storage } from "./storage.ts";
 export type { StateMachine } from "./ports.ts";

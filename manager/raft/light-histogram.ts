@@ -30,15 +30,37 @@ export class LightHistogram {
   }
 
   get(): Promise<unknown> {
-    let cumulated = 0;
-    const values: { metricName: string; labels: Record<string, string | number>; value: number }[] = [];
-    for (const [bucket, count] of this.#counts.entries()) {
-      cumulated += count;
-      const le = this.#bounds[bucket] ?? "+Inf";
-      values.push({ metricName: `${this.name}_bucket`, labels: { le }, value: cumulated });
-    }
-    values.push({ metricName: `${this.name}_sum`, labels: {}, value: this.#sum });
-    values.push({ metricName: `${this.name}_count`, labels: {}, value: cumulated });
-    return Promise.resolve({ name: this.name, help: this.#help, type: "histogram", values, aggregator: "sum" });
+    return Promise.resolve(told(this.name, this.#help, this.#bounds, { counts: this.#counts, sum: this.#sum }));
   }
+}
+
+/** What was counted elsewhere, in buckets that are not cumulated, one more of them than bounds. */
+export interface Counted {
+  readonly counts: readonly number[];
+  readonly sum: number;
+}
+
+/** Registers one that is counted elsewhere, and asked for when somebody looks. */
+export function registerCounted(options: {
+  name: string;
+  help: string;
+  bounds: readonly number[];
+  registry: Registry;
+  read: () => Counted;
+}): void {
+  const { name, help, bounds, registry, read } = options;
+  registry.registerMetric({ name, get: () => Promise.resolve(told(name, help, bounds, read())) } as unknown as Metric);
+}
+
+/** The answer that a registry expects. */
+function told(name: string, help: string, bounds: readonly number[], { counts, sum }: Counted): unknown {
+  let cumulated = 0;
+  const values: { metricName: string; labels: Record<string, string | number>; value: number }[] = [];
+  for (const [bucket, count] of counts.entries()) {
+    cumulated += count;
+    values.push({ metricName: `${name}_bucket`, labels: { le: bounds[bucket] ?? "+Inf" }, value: cumulated });
+  }
+  values.push({ metricName: `${name}_sum`, labels: {}, value: sum });
+  values.push({ metricName: `${name}_count`, labels: {}, value: cumulated });
+  return { name, help, type: "histogram", values, aggregator: "sum" };
 }

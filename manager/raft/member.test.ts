@@ -147,6 +147,39 @@ test("D15: leadership leaves a stalled disk within 3T, and the cluster commits a
   assert.ok(group.nowMs - stalledMs < 3 * 400, `${group.nowMs - stalledMs} ms`);
 });
 
+test("K11: writes that take 500 ms each for 10 s: a slow follower changes nothing, a slow leader hands over", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  const { term } = leader.member;
+  const slow = group.at([1, 2, 3].find((id) => id !== leader.id)!);
+  slow.diskMs = 500;
+  const startMs = group.nowMs;
+  for (let count = 0; group.nowMs - startMs < 10_000; count++) {
+    const askedMs = group.nowMs;
+    assert.equal(group.propose(leader.id, `f${count}`).kind, "committed");
+    assert.ok(group.nowMs - askedMs < 50, `write ${count} took ${group.nowMs - askedMs} ms`);
+    group.run(100);
+  }
+  assert.deepEqual([leader.member.role, leader.member.term, slow.fatal], ["leader", term, undefined]);
+  group.until("the slow one has everything", () => slow.applied.length === leader.applied.length, 1000);
+
+  slow.diskMs = undefined;
+  leader.diskMs = 500;
+  leader.member.propose(Buffer.from("on the slow disk"), () => {});
+  const slowMs = group.nowMs;
+  group.until("another leads", () => [1, 2, 3].some((id) => id !== leader.id && group.at(id).member.role === "leader"));
+  const next = group.at([1, 2, 3].find((id) => id !== leader.id && group.at(id).member.role === "leader")!);
+  assert.equal(group.propose(next.id, "g").kind, "committed");
+  assert.ok(group.nowMs - slowMs < 3 * 400, `${group.nowMs - slowMs} ms`);
+  group.run(10_000 - (group.nowMs - slowMs));
+  assert.deepEqual([next.member.role, leader.fatal], ["leader", undefined]);
+  leader.diskMs = undefined;
+  group.propose(next.id, "last");
+  group.until("it follows", () => leader.applied.at(-1) === "last");
+  assert.deepEqual(leader.applied, next.applied);
+});
+
 test("O2: a process that stood still for long with a write on its way does not take that for a stalled disk", () => {
   const group = new SmallGroup([1, 2, 3]);
   const old = group.untilLeader();
@@ -373,6 +406,81 @@ test("H4: a follower's read whose answer is lost is asked again under a new id",
   while (outcome.kind === "retry") outcome = group.read(follower);
   assert.equal(outcome.kind, "ready");
   assert.equal(new Set(ids).size, ids.length);
+});
+
+test("H7: a stall too short to be told ends a lease all the same: its ticks are never counted", () => {
+  const stallMs = 190;
+  /** A leader under lease that hears nobody any more. */
+  const alone = (): { group: SmallGroup; leader: FakeMember } => {
+    const group = new SmallGroup([1, 2, 3], { leaseReads: true });
+    const leader = group.untilLeader();
+    group.propose(leader.id, "a");
+    group.run(500);
+    group.drop = ({ from, to }) => from === leader.id || to === leader.id;
+    return { group, leader };
+  };
+  const first = alone();
+  let leaseMs = 0;
+  for (; first.leader.member.leaseHolds(); leaseMs++) first.group.run(1);
+  assert.ok(leaseMs > 200 && leaseMs <= 0.8 * 400, `a lease of ${leaseMs} ms`);
+  // Another life, the same up to now. When it goes on, the others have waited for longer than their timeouts.
+  const { group, leader } = alone();
+  group.run(leaseMs - 2);
+  assert.equal(leader.member.leaseHolds(), true);
+  assert.ok(leaseMs + stallMs > 400 && stallMs < 400 / 2);
+  const reads: string[] = [];
+  leader.pause();
+  group.run(stallMs);
+  leader.input(() => leader.member.readIndex(({ kind }) => reads.push(kind)));
+  leader.resume();
+  assert.equal(leader.member.leaseHolds(), false);
+  group.run(100);
+  assert.deepEqual(
+    reads.filter((kind) => kind === "ready"),
+    [],
+  );
+  group.drop = () => false;
+  const next = group.untilLeader();
+  assert.equal(group.propose(next.id, "b").kind, "committed");
+});
+
+test("H7: a lease that ends between the core's word and the look at the clock is not read under", () => {
+  const group = new SmallGroup([1, 2, 3], { leaseReads: true });
+  const leader = group.untilLeader();
+  group.propose(leader.id, "a");
+  group.run(500);
+  assert.equal(leader.member.leaseHolds(), true);
+  // The process stands still inside the turn that answers: while it sends, before the read is told.
+  let stoodStill = false;
+  group.drop = ({ type, from, to }) => {
+    if (type === "append" && !stoodStill) {
+      stoodStill = true;
+      group.nowMs += 1000;
+    }
+    return from === leader.id || to === leader.id;
+  };
+  const reads: string[] = [];
+  leader.member.propose(Buffer.from("b"), () => {});
+  leader.member.readIndex(({ kind }) => reads.push(kind));
+  group.run(50);
+  assert.ok(stoodStill);
+  assert.ok(!reads.includes("ready"), reads.join(" "));
+});
+
+test("D8: a change of the members whose leader is cut off ends as unknown, and is not waited for for ever", () => {
+  const group = new SmallGroup([1, 2, 3]);
+  const old = group.untilLeader();
+  group.propose(old.id, "a");
+  group.drop = ({ from, to }) => from === old.id || to === old.id;
+  const gone = [1, 2, 3].find((id) => id !== old.id)!;
+  const outcomes: string[] = [];
+  const request = { steps: [{ act: "remove", member: gone }] as const, records: [], force: false };
+  old.member.changeMembers(request, ({ kind }) => outcomes.push(kind));
+  group.until("it has stepped down", () => old.member.role !== "leader");
+  assert.deepEqual(outcomes, [], "it may be told yet");
+  group.until("it ends", () => outcomes.length > 0, 4 * 400);
+  group.run(2000);
+  assert.deepEqual(outcomes, ["unknown"]);
 });
 
 test("a snapshot is taken when the log has grown, the log is cut behind it, and a restart goes on from both", () => {

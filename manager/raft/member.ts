@@ -224,6 +224,8 @@ export class Member {
   /** What `rest()` said. */
   #restMs: number;
   #recoveringFromStall = false;
+  /** The tick behind which the last lease was given up, since the next one did not come in time. */
+  #lateSinceMs = -Infinity;
 
   // Disk.
   readonly #outstanding: Outstanding[] = [];
@@ -251,7 +253,7 @@ export class Member {
   #bytesSinceSnapshot = 0;
 
   // Members.
-  #changeWaiting: { index: number; term: number; done: (outcome: ChangeOutcome) => void } | undefined;
+  #changeWaiting: { index: number; term: number; untilMs: number; done: (outcome: ChangeOutcome) => void } | undefined;
   /** One that somebody here waits for; the core knows of others too. */
   #transfer: { to: MemberId; untilMs: number; done: (outcome: TransferOutcome) => void } | undefined;
   /** The configuration in force does not have this member any more. */
@@ -496,8 +498,8 @@ export class Member {
         else done({ kind: "refused", error: new RaftRefusal(refusal) });
         return;
       }
-      this.#changeWaiting?.done({ kind: "unknown" });
-      this.#changeWaiting = { index: proposed.index, term: proposed.term, done };
+      this.#endChange({ kind: "unknown" });
+      this.#changeWaiting = { index: proposed.index, term: proposed.term, untilMs: Infinity, done };
       this.#schedule();
     });
     return undefined;
@@ -558,6 +560,11 @@ export class Member {
 
   get state(): MemberState {
     return this.#state;
+  }
+
+  /** Its snapshot is loaded and its core runs, or ran: `status()` can be asked. */
+  get hasBegun(): boolean {
+    return this.#core !== undefined;
   }
 
   status(): MemberStatus {
@@ -723,7 +730,10 @@ export class Member {
   #noticeStall(nowMs: number): void {
     const gapMs = nowMs - this.#lastSeenMs;
     this.#lastSeenMs = nowMs;
-    if (gapMs <= this.#config.timings.electionMs / 2) return;
+    if (gapMs <= this.#config.timings.electionMs / 2) {
+      this.#noticeLostTicks(nowMs);
+      return;
+    }
     this.#events.noticed("stalled", { gapMs });
     this.#events.measured("stallMs", gapMs);
     // While this process stood still nobody could have heard from the disk.
@@ -732,10 +742,24 @@ export class Member {
     this.#schedule();
   }
 
+  /**
+   * A lease ends by ticks, and those of a shorter stall are never counted (see `#afterStall`): what it has left would last
+   * by so much longer than the others wait. So it is asked for anew.
+   */
+  #noticeLostTicks(nowMs: number): void {
+    const { leaseReads, timings } = this.#config;
+    const late = nowMs - this.#lastTickMs > 2 * timings.tickMs;
+    if (!leaseReads || this.#role !== "leader" || !late || this.#lateSinceMs === this.#lastTickMs) return;
+    this.#lateSinceMs = this.#lastTickMs;
+    this.#running().stalled();
+    this.#schedule();
+  }
+
   /** What is looked after once a tick. */
   #watch(nowMs: number): void {
     const { electionMs } = this.#config.timings;
     this.#proposals.expire(nowMs);
+    if (nowMs >= (this.#changeWaiting?.untilMs ?? Infinity)) this.#endChange({ kind: "unknown" });
     if (this.#reads.askAgain(nowMs - electionMs) > 0) this.#schedule();
     this.#watchDisk(nowMs);
     this.#watchTransfer(nowMs);
@@ -843,7 +867,11 @@ export class Member {
     if (ready.softState !== undefined) this.#leadership(ready.softState.role, ready.softState.leader);
     for (const message of ready.messages) this.#send(message);
     this.#persist(ready);
-    for (const { requestId, index } of ready.readStates) this.#readConfirmed(requestId, index);
+    for (const { requestId, index, lease } of ready.readStates) {
+      // The core knows ticks, which may have passed since: the clock is asked once more, after its word.
+      if (lease && !this.leaseHolds()) this.#reads.failed([requestId]);
+      else this.#readConfirmed(requestId, index);
+    }
     if (ready.readFailures.length > 0) this.#reads.failed(ready.readFailures);
     if (ready.committed.length > 0) this.#committed(ready.committed);
   }
@@ -857,7 +885,9 @@ export class Member {
       if (led) {
         this.#muted = false;
         // Entries of ours may still be committed by the next leader: its log tells, if it does so soon.
-        this.#proposals.orphan(this.#now() + 2 * this.#config.timings.electionMs);
+        const untilMs = this.#now() + 2 * this.#config.timings.electionMs;
+        this.#proposals.orphan(untilMs);
+        if (this.#changeWaiting !== undefined) this.#changeWaiting.untilMs = untilMs;
       }
       this.#proposals.refuseQueued({ kind: "notLeader", leader });
       const transfer = this.#transfer;
@@ -1078,11 +1108,16 @@ export class Member {
   #settleChange(entry: Entry): void {
     const waiting = this.#changeWaiting;
     if (waiting === undefined || entry.index < waiting.index) return;
+    if (entry.index > waiting.index) this.#endChange({ kind: "unknown" });
+    else if (entry.term === waiting.term && entry.kind === "confChange")
+      this.#endChange({ kind: "changed", index: entry.index, conf: this.#conf });
+    else this.#endChange({ kind: "failed", why: "another entry took its place" });
+  }
+
+  #endChange(outcome: ChangeOutcome): void {
+    const waiting = this.#changeWaiting;
     this.#changeWaiting = undefined;
-    if (entry.index > waiting.index) waiting.done({ kind: "unknown" });
-    else if (entry.term !== waiting.term) waiting.done({ kind: "failed", why: "another entry took its place" });
-    else if (entry.kind === "confChange") waiting.done({ kind: "changed", index: entry.index, conf: this.#conf });
-    else waiting.done({ kind: "failed", why: "another entry took its place" });
+    waiting?.done(outcome);
   }
 
   #leave(): void {
@@ -1105,9 +1140,7 @@ export class Member {
     this.#pages.length = 0;
     this.#proposals.stop();
     this.#reads.stop();
-    const change = this.#changeWaiting;
-    this.#changeWaiting = undefined;
-    change?.done({ kind: "unknown" });
+    this.#endChange({ kind: "unknown" });
     const transfer = this.#transfer;
     this.#transfer = undefined;
     transfer?.done({ kind: "stopped" });
@@ -1180,6 +1213,8 @@ export class Member {
     this.#applyLagBytes = 0;
     this.#applyLagEntries = 0;
     this.#proposals.overtaken(meta.index);
+    // What became of it is in there, and cannot be told from it.
+    if (meta.index >= (this.#changeWaiting?.index ?? Infinity)) this.#endChange({ kind: "unknown" });
     this.#events.noticed("snapshotInstalled", { index: meta.index });
     this.#events.membership(this.#table.list(), meta.conf);
     this.#events.applied(meta.index);

@@ -5,19 +5,25 @@
 import { Counter, Gauge, Registry } from "prom-client";
 
 import type { LoopWindow } from "./event-loop.ts";
-import { LightHistogram } from "./light-histogram.ts";
-import type { Measure, MemberStatus, Notice } from "./member.ts";
+import { LightHistogram, registerCounted } from "./light-histogram.ts";
+import type { Measure, MemberState, MemberStatus, Notice } from "./member.ts";
 import type { LogStatus } from "./wal/status.ts";
+import { syncBoundsSeconds } from "./wal/sync-times.ts";
 
 export interface PeerTraffic {
+  readonly connected: boolean;
   readonly rttMs: number | undefined;
   readonly lastHeardMs: number | undefined;
   readonly streamResets: number;
+  readonly messagesDropped: number;
+  readonly messagesUnknown: number;
+  readonly messagesMalformed: number;
   readonly snapshotThrottledSeconds: number;
 }
 
 /** What is looked up at the moment of a scrape. */
 export interface MetricsSource {
+  state(): MemberState;
   status(): MemberStatus | undefined;
   log(): LogStatus;
   loop(): LoopWindow;
@@ -30,7 +36,10 @@ const roles = ["follower", "preCandidate", "candidate", "leader"] as const;
 const states = ["starting", "running", "quarantined", "removed", "stopped"] as const;
 
 export type ProposalEnd = "committed" | "failed" | "unknown" | "backpressure" | "notLeader" | "tooLarge" | "stopped";
-export type ElectionEvent = "preVoteStarted" | "preVoteLost" | "started" | "won" | "lost";
+/** "split": it ended without a winner before its time was over. */
+export type ElectionEvent = "preVoteStarted" | "preVoteLost" | "started" | "won" | "lost" | "split";
+/** Beside what a member notices: what was found when it was opened, and that it is not to be trusted. */
+export type Event = Notice | "quarantined" | "snapshotDamaged";
 
 export class RaftMetrics {
   readonly registry = new Registry();
@@ -101,11 +110,24 @@ export class RaftMetrics {
     this.#addGauges(source);
   }
 
+  /** Of a manager whose log was not trusted when it was opened: it has no member, and somebody watches it all the same. */
+  static ofQuarantined(): RaftMetrics {
+    const metrics = new RaftMetrics({
+      state: () => "quarantined",
+      status: () => undefined,
+      log: () => noLog,
+      loop: () => ({ p50Ms: 0, p99Ms: 0, maxMs: 0, gcMaxMs: 0, gcCount: 0 }),
+      peers: () => new Map(),
+    });
+    metrics.noticed("quarantined", {});
+    return metrics;
+  }
+
   measured(what: Measure, value: number): void {
     this.#measures[what].observe(inMs.has(what) ? value / 1000 : value);
   }
 
-  noticed(what: Notice, facts: Readonly<Record<string, unknown>>): void {
+  noticed(what: Event, facts: Readonly<Record<string, unknown>>): void {
     this.#notices.inc({ kind: what });
     if (what === "snapshotCreated" && typeof facts["tookMs"] === "number") {
       this.#snapshotSeconds.observe(facts["tookMs"] / 1000);
@@ -164,7 +186,7 @@ export class RaftMetrics {
       for (const role of roles) set({ role }, role === now ? 1 : 0);
     });
     labelled("state", "1 for the state of this member.", ["state"], (set) => {
-      const now = source.status()?.state;
+      const now = source.state();
       for (const state of states) set({ state }, state === now ? 1 : 0);
     });
     ofStatus("commit_index", "Last committed entry known here.", (status) => status.commit);
@@ -210,6 +232,22 @@ export class RaftMetrics {
         if (peer.lastHeardMs !== undefined) set({ peer: String(id) }, peer.lastHeardMs / 1000);
       }
     });
+    labelled("peer_connected", "1 while both streams to the peer are up.", ["peer"], (set) => {
+      for (const [id, peer] of source.peers()) set({ peer: String(id) }, peer.connected ? 1 : 0);
+    });
+    labelled(
+      "peer_messages_refused",
+      "Messages to the peer that were dropped, and from it that were unknown or malformed.",
+      ["peer", "why"],
+      (set) => {
+        for (const [id, { messagesDropped, messagesUnknown, messagesMalformed }] of source.peers()) {
+          const peer = String(id);
+          set({ peer, why: "dropped" }, messagesDropped);
+          set({ peer, why: "unknown" }, messagesUnknown);
+          set({ peer, why: "malformed" }, messagesMalformed);
+        }
+      },
+    );
     labelled(
       "peer_snapshot_throttled_seconds",
       "How long snapshots to it were held back by the rate limit.",
@@ -227,8 +265,19 @@ export class RaftMetrics {
     );
     gauge("disk_free_bytes", "Space left for the log.", (set) => set(source.log().freeBytes));
     gauge("log_disk_bytes", "Bytes of the log's files.", (set) => set(source.log().sizeBytes));
-    gauge("fsync_count", "Writes made durable since the start.", (set) => set(source.log().syncs));
-    gauge("fsync_seconds_sum", "Time spent in them.", (set) => set(source.log().syncSecondsTotal));
+    gauge("data_keys", "Keys that the files need; more than one while a rotation is under way.", (set) =>
+      set(source.log().dataKeys),
+    );
+    registerCounted({
+      name: "skep_raft_fsync_seconds",
+      help: "How long the disk took for each fdatasync of the log.",
+      bounds: syncBoundsSeconds,
+      registry: this.registry,
+      read: () => {
+        const { syncCounts, syncSecondsTotal } = source.log();
+        return { counts: syncCounts, sum: syncSecondsTotal };
+      },
+    });
     labelled("event_loop_delay_seconds", "Delay of the event loop in the last ten seconds.", ["quantile"], (set) => {
       const { p50Ms, p99Ms, maxMs } = source.loop();
       set({ quantile: "0.5" }, p50Ms / 1000);
@@ -240,5 +289,19 @@ export class RaftMetrics {
     );
   }
 }
+
+const noLog: LogStatus = {
+  space: "ok",
+  freeBytes: 0,
+  oldestPendingMs: 0,
+  pendingSaves: 0,
+  sizeBytes: 0,
+  syncs: 0,
+  syncSecondsTotal: 0,
+  syncCounts: [],
+  savedEntries: 0,
+  savedBytes: 0,
+  dataKeys: 0,
+};
 
 type PeerOf = MemberStatus["peers"] extends ReadonlyMap<number, infer Peer> ? Peer : never;

@@ -13,6 +13,7 @@ import { DataFolder } from "./data-folder.ts";
 import { ChangeUnknown, MemberQuarantined, NoLeader, RaftStopped, TransferFailed } from "./errors.ts";
 import { lanTimings, type MemberTimings } from "./member-config.ts";
 import { MemberTable, decodeContext } from "./member-table.ts";
+import { RaftMetrics } from "./metrics.ts";
 import type { SnapshotSource } from "./ports.ts";
 import { Raft, checkTimings } from "./raft.ts";
 import { TableThenState } from "./snapshot-frame.ts";
@@ -33,8 +34,10 @@ const fine = {
   sizeBytes: 0,
   syncs: 0,
   syncSecondsTotal: 0,
+  syncCounts: [],
   savedEntries: 0,
   savedBytes: 0,
+  dataKeys: 1,
 } as const;
 
 const memoryNetwork = (): MemoryNetwork =>
@@ -53,7 +56,14 @@ function openRaft(
 /** @param place  `voters` is empty for one that waits to be let in */
 function openMember(
   t: TestContext,
-  place: { id: number; voters: readonly number[]; network: MemoryNetwork; clock?: Clock; timings?: MemberTimings },
+  place: {
+    id: number;
+    voters: readonly number[];
+    network: MemoryNetwork;
+    clock?: Clock;
+    timings?: MemberTimings;
+    loadFailure?: Error;
+  },
   fatal: (error: Error, code: number) => void = () => {},
   out: (state: string, reason: string) => void = () => {},
 ): { raft: Raft; failDisk: () => void; folder: DataFolder } {
@@ -80,9 +90,10 @@ function openMember(
       snapshots: {
         create: (_meta, source, done) => void setImmediate(() => done(undefined, Buffer.concat(drain(source)).length)),
         load: (meta, sink, done) => {
+          if (place.loadFailure !== undefined) return void setImmediate(() => done(place.loadFailure));
           for (const chunk of chunks) sink.write(chunk);
           sink.finish(meta.index);
-          setImmediate(() => done(undefined));
+          return void setImmediate(() => done(undefined));
         },
       },
       status: () => fine,
@@ -132,6 +143,45 @@ test("a leader is known by an event, and a command comes back with what the stat
   const read = await new Promise<{ kind: string }>((resolve) => raft.readIndex(resolve));
   assert.equal(read.kind, "applied");
   assert.match(await raft.metrics.registry.metrics(), /skep_raft_is_leader 1/u);
+});
+
+const valueOf = async (raft: Raft, series: string): Promise<number> => {
+  const line = (await raft.metrics.registry.metrics()).split("\n").find((one) => one.startsWith(`${series} `));
+  return Number(line?.slice(series.length + 1) ?? "NaN");
+};
+
+test("a change of leader is counted when another is seen leading, by whoever sees it, and campaigns are not", async (t) => {
+  const { raft: alone } = openRaft(t, "alone");
+  await alone.whenLeadership(({ leading }) => leading, t.signal);
+  assert.equal(await valueOf(alone, "skep_raft_leader_changes_total"), 1);
+  assert.equal(await valueOf(alone, 'skep_raft_elections_total{event="won"}'), 1);
+
+  const network = memoryNetwork();
+  const timings = { ...lanTimings, electionMs: 2000 };
+  const rafts = [1, 2, 3].map((id) => openMember(t, { id, voters: [1, 2, 3], network, timings }).raft);
+  const leader = await Promise.any(
+    rafts.map((raft) => raft.whenLeadership(({ leading }) => leading, t.signal).then(() => raft)),
+  );
+  const [successor, onlooker] = rafts.filter((raft) => raft !== leader) as [Raft, Raft];
+  const addressOf = (raft: Raft): string => `host-${raft.memberId}:2377`;
+  await onlooker.whenLeadership((seen) => seen.leader === addressOf(leader), t.signal);
+  const before = await valueOf(onlooker, "skep_raft_leader_changes_total");
+  await leader.transfer(successor.memberId);
+  await onlooker.whenLeadership((seen) => seen.leader === addressOf(successor), t.signal);
+  assert.ok((await valueOf(onlooker, "skep_raft_leader_changes_total")) > before);
+});
+
+test("a member whose snapshot cannot be read is quarantined, and its status and metrics can be asked for", async (t) => {
+  const told = Promise.withResolvers<string>();
+  const place = { id: 1, voters: [1], network: memoryNetwork(), loadFailure: new Error("its seal is broken") };
+  const { raft } = openMember(t, place, undefined, (state) => told.resolve(state));
+  assert.equal(await told.promise, "quarantined");
+  assert.equal(raft.status(), undefined);
+  assert.equal(await valueOf(raft, 'skep_raft_state{state="quarantined"}'), 1);
+  assert.equal(await valueOf(raft, 'skep_raft_events_total{kind="quarantined"}'), 1);
+  // One whose log was not trusted at all has no member behind its metrics.
+  const words = await RaftMetrics.ofQuarantined().registry.metrics();
+  assert.match(words, /^skep_raft_state\{state="quarantined"\} 1$/mu);
 });
 
 test("without a leader changes are refused with RAFT_NO_LEADER, and commands say that nobody is known", async (t) => {

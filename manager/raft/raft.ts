@@ -114,6 +114,8 @@ export class Raft implements AsyncDisposable {
   readonly #memberListeners = new Set<(members: readonly MemberRecord[]) => void>();
   #leadership: Leadership = { leading: false, term: 0, leader: undefined };
   #role: Role = "follower";
+  /** Who was seen leading last. */
+  #lastLeader: MemberId = noMember;
   #space: LogStatus["space"] = "ok";
   #onApplied: (index: number) => void = () => {};
   #closing: Promise<void> | undefined;
@@ -130,7 +132,8 @@ export class Raft implements AsyncDisposable {
       dataIncarnation: identity.incarnation,
     });
     this.metrics = new RaftMetrics({
-      status: () => (this.#member.state === "starting" ? undefined : this.#member.status()),
+      state: () => this.#member.state,
+      status: () => this.status(),
       log: () => options.storage.status(),
       loop: () => this.#loop.recent,
       peers: () => this.#transport.metrics(),
@@ -176,6 +179,7 @@ export class Raft implements AsyncDisposable {
           const error = new MemberQuarantined(this.memberId, reason, through);
           // A restart would vote with the same log, and perhaps lead with the same state.
           options.folder.markQuarantined({ reason, through });
+          this.metrics.noticed("quarantined", facts);
           this.#logger.error("quarantined: this manager must be replaced", { error, ...facts });
           options.onOut("quarantined", `${error.message}. ${error.fix}`);
         },
@@ -278,9 +282,9 @@ export class Raft implements AsyncDisposable {
     return this.#member.table.isRemoved(id);
   }
 
-  /** Undefined while the snapshot is being loaded. */
+  /** Undefined while the snapshot is being loaded, and for good if it could not be. */
   status(): MemberStatus | undefined {
-    return this.#member.state === "starting" ? undefined : this.#member.status();
+    return this.#member.hasBegun ? this.#member.status() : undefined;
   }
 
   logStatus(): LogStatus {
@@ -503,14 +507,18 @@ export class Raft implements AsyncDisposable {
 
   #onLeadership(now: { role: Role; term: number; leader: MemberId; ready: boolean }): void {
     const address = now.leader === noMember ? undefined : this.#addressOf(now.leader);
-    if (now.leader !== this.#member.leader || now.role !== this.#role) this.metrics.leaderChanged();
-    const { role: before } = { role: this.#role };
+    if (now.leader !== noMember && now.leader !== this.#lastLeader) {
+      this.#lastLeader = now.leader;
+      this.metrics.leaderChanged();
+    }
+    const before = this.#role;
     this.#role = now.role;
     if (now.role === "preCandidate") this.metrics.election("preVoteStarted");
     if (now.role === "candidate") this.metrics.election("started");
     if (now.role === "leader" && before !== "leader") this.metrics.election("won");
     if (now.role === "follower" && before === "candidate") this.metrics.election("lost");
     if (now.role === "follower" && before === "preCandidate") this.metrics.election("preVoteLost");
+    if (now.role === "preCandidate" && before === "candidate") this.metrics.election("split");
     this.#wakeTick();
     this.#logger.info("leadership", { role: now.role, term: now.term, leader: now.leader, ready: now.ready });
     this.#leadership = { leading: now.ready, term: now.term, leader: address };
@@ -538,7 +546,11 @@ export class Raft implements AsyncDisposable {
 
   #onFatal(error: Error): void {
     const code = error instanceof ClusterError ? error.code : "";
-    const isDisk = code === "RAFT_DISK_FAILED" || code === "RAFT_DISK_STALLED" || code.startsWith("LOG_");
+    const isDisk =
+      code === "RAFT_DISK_FAILED" ||
+      code === "RAFT_DISK_STALLED" ||
+      code === "RAFT_FOLDER_UNUSABLE" ||
+      code.startsWith("LOG_");
     // Started again it would meet the same entry: a newer program is needed, and that is the operator's to give.
     const exit = code === "INCOMPATIBLE" ? exitRefused : exitBug;
     this.#options.onFatal(error, isDisk ? exitDiskFailed : exit);

@@ -1,6 +1,15 @@
 /** The manager as a process: how it starts, what it refuses, how it forms, grows, shrinks and stops. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,11 +34,12 @@ async function startCluster(t: TestContext, managers: number, args: readonly str
 /** What an operator must be able to watch (docs/design/raft-driver.md). */
 const metricNames = (
   "term role is_leader leader_id leader_changes_total proposals_pending proposals_total commit_index applied_index " +
-  "first_index last_index apply_lag_entries apply_lag_bytes fsync_count fsync_seconds_sum persist_seconds batch_entries " +
+  "first_index last_index apply_lag_entries apply_lag_bytes fsync_seconds persist_seconds batch_entries data_keys " +
   "batch_bytes disk_stall_seconds propose_to_commit_seconds commit_to_apply_seconds peer_match_index peer_next_index " +
   "peer_state peer_inflight_messages peer_inflight_bytes peer_round_trip_seconds peer_last_heard_seconds " +
   "peer_stream_resets snapshot_bytes snapshot_seconds read_index_seconds read_batch elections_total " +
-  "event_loop_delay_seconds gc_pause_seconds_max events_total state"
+  "event_loop_delay_seconds gc_pause_seconds_max events_total state peer_connected peer_messages_refused " +
+  "state_hash_index state_hash_mismatches_total"
 ).split(" ");
 
 /** Runs a manager that is expected to end by itself. */
@@ -63,6 +73,8 @@ test("wrong use ends with 2, says what is wrong and touches nothing", { timeout:
     [["--init", "--preset", "moon"], /no preset/u],
     [["--init", "surplus"], /no command "surplus"/u],
     [["--init", "--unlock-key-file", "/nonexistent"], /cannot read the file/u],
+    // Standard input is at its end at once.
+    [["--init", "--secrets-stdin"], /one line of JSON/u],
   ];
   for (const [args, words] of cases) {
     const ended = await runToEnd(t, { ...options, args });
@@ -85,6 +97,12 @@ test("start-up errors end with 1, a code and what to do", { timeout: 300_000 }, 
   const { port } = busy.address() as { port: number };
   await refused({ listen: `127.0.0.1:${port}` }, "RPC_LISTEN_FAILED");
   await refused({ args: calm }, "RAFT_FOLDER_EMPTY");
+  writeFileSync(join(folder, "file"), "");
+  await refused({ dataDir: join(folder, "file") }, "RAFT_FOLDER_UNUSABLE");
+  await refused({ dataDir: join(folder, "file", "below") }, "RAFT_FOLDER_UNUSABLE");
+  mkdirSync(join(folder, "m1", "socket"));
+  await refused({ args: ["--init", ...calm, "--socket", join(folder, "m1", "socket")] }, "RPC_LISTEN_FAILED");
+  rmSync(options.dataDir, { recursive: true });
   await refused({ args: ["--init", ...calm, "--metrics", "0.0.0.0:9"] }, "METRICS_ADDRESS_REFUSED");
   await refused({ files: await authority.issueFiles(join(folder, "worker"), "worker1", undefined) }, "NOT_A_MANAGER");
   writeFileSync(join(folder, "noise.pem"), "no certificate");
@@ -198,6 +216,11 @@ test(
     const response = await fetch(`http://127.0.0.1:${leader.metricsPort}/metrics`);
     const metrics = await response.text();
     for (const name of metricNames) assert.match(metrics, new RegExp(`^skep_raft_${name}`, "mu"), name);
+    const syncs = Number(/^skep_raft_fsync_seconds_count (\d+)$/mu.exec(metrics)?.[1]);
+    const sum = Number(/^skep_raft_fsync_seconds_sum (\S+)$/mu.exec(metrics)?.[1]);
+    assert.ok(syncs > 3 && sum > 0, `${syncs} syncs in ${sum} s`);
+    assert.match(metrics, new RegExp(`^skep_raft_fsync_seconds_bucket\\{le="\\+Inf"\\} ${syncs}$`, "mu"));
+    assert.match(metrics, /^skep_raft_data_keys 1$/mu);
     assert.equal((await fetch(`http://127.0.0.1:${leader.metricsPort}/other`)).status, 404);
   },
 );

@@ -175,6 +175,8 @@ export class FakeMember {
   quarantined: string | undefined;
   removed = false;
   paused = false;
+  /** How long a write takes, if not what the group's do. */
+  diskMs: number | undefined;
   /** Writes given and not finished, while the disk is stalled. */
   diskStalled = false;
   #held: (() => void)[] = [];
@@ -284,7 +286,7 @@ export class FakeMember {
       this.saves++;
       this.input(() => done(undefined));
     };
-    this.group.later(this.group.options.diskMs ?? 0.2, finish);
+    this.group.later(this.diskMs ?? this.group.options.diskMs ?? 0.2, finish);
   }
 
   #storage(): LogStorage {

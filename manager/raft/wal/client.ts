@@ -120,7 +120,7 @@ export class WalClient implements LogStorage {
   }
 
   status(): LogStatus {
-    const { freeBytes, sizeBytes, syncs, syncMs, entries, bytes } = this.#ring.readFigures();
+    const { freeBytes, sizeBytes, syncs, syncMs, syncCounts, entries, bytes, keys } = this.#ring.readFigures();
     const oldest = this.#inRing[this.#inRingFrom] ?? this.#waiting[0];
     return {
       space: this.#ring.space,
@@ -130,8 +130,10 @@ export class WalClient implements LogStorage {
       sizeBytes,
       syncs,
       syncSecondsTotal: syncMs / 1_000,
+      syncCounts,
       savedEntries: entries,
       savedBytes: bytes,
+      dataKeys: keys,
     };
   }
 

@@ -6,20 +6,24 @@
  * writer leaves a mark and starts over at the beginning.
  */
 
+import { syncBoundsSeconds } from "./sync-times.ts";
+
 /** Words of the control area (Int32). */
 const word = { head: 0, tail: 1, asleep: 2, closing: 3, space: 4, done: 5 } as const;
-/** Figures of the reader's side (Float64). */
-const figure = { freeBytes: 0, sizeBytes: 1, syncs: 2, syncMs: 3, entries: 4, bytes: 5 } as const;
+/** Figures of the reader's side (Float64), and behind them how many syncs took how long (sync-times.ts). */
+const figure = { freeBytes: 0, sizeBytes: 1, syncs: 2, syncMs: 3, entries: 4, bytes: 5, keys: 6 } as const;
+const bucketsFrom = 8;
+const buckets = syncBoundsSeconds.length + 1;
 
 const controlBytes = 64;
-const figuresBytes = 64;
+const figuresBytes = 8 * (bucketsFrom + buckets);
 const skipMark = 0xffff_ffff;
 const align = (bytes: number): number => (bytes + 7) & ~7;
 
 export type Space = "ok" | "low" | "full";
 const spaces: readonly Space[] = ["ok", "low", "full"];
 
-export type Figures = Record<keyof typeof figure, number>;
+export type Figures = Record<keyof typeof figure, number> & { readonly syncCounts: readonly number[] };
 
 /** The memory of a ring. @param sizeBytes  a power of two */
 export function ringMemory(sizeBytes: number): SharedArrayBuffer {
@@ -107,6 +111,8 @@ export class RingWriter extends RingEnd {
       syncMs: read(figure.syncMs),
       entries: read(figure.entries),
       bytes: read(figure.bytes),
+      keys: read(figure.keys),
+      syncCounts: Array.from(this.figures.subarray(bucketsFrom, bucketsFrom + buckets)),
     };
   }
 }
@@ -165,6 +171,7 @@ export class RingReader extends RingEnd {
 
   report(space: Space, figures: Figures): void {
     Atomics.store(this.control, word.space, spaces.indexOf(space));
-    for (const [name, place] of Object.entries(figure)) this.figures[place] = figures[name as keyof Figures];
+    for (const [name, place] of Object.entries(figure)) this.figures[place] = figures[name as keyof typeof figure];
+    this.figures.set(figures.syncCounts, bucketsFrom);
   }
 }

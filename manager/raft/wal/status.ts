@@ -13,9 +13,12 @@ export interface LogStatus {
   readonly pendingSaves: number;
   /** Bytes of the log's files. */
   readonly sizeBytes: number;
-  /** Writes made durable so far, and what each took, from which latency and batch size follow. */
+  /** Writes made durable so far, and how long the disk took: counts for each of `syncBoundsSeconds`, and above them. */
   readonly syncs: number;
   readonly syncSecondsTotal: number;
+  readonly syncCounts: readonly number[];
   readonly savedEntries: number;
   readonly savedBytes: number;
+  /** Data keys that the folder needs: more than one while a rotation is under way. */
+  readonly dataKeys: number;
 }

@@ -2,7 +2,6 @@
  * The log's thread: keys and log of one data folder. It sleeps on the ring, takes all saves that wait, makes them durable
  * with one fdatasync and says how many. Nothing here shares libuv's pool, so other jobs cannot delay a write.
  */
-import { performance } from "node:perf_hooks";
 import { randomBytes } from "node:crypto";
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from "node:worker_threads";
 import { invariant } from "../../../lib/pure/errors.ts";
@@ -16,6 +15,7 @@ import { LogDiskFull } from "./errors.ts";
 import type { RecoveredBatch } from "./recovery.ts";
 import { RingReader } from "./ring.ts";
 import { isOrderMessage, readSaveMessage } from "./save-message.ts";
+import { SyncTimes } from "./sync-times.ts";
 import type { SaveBatch } from "../ports.ts";
 
 export interface WalWorkerData {
@@ -69,7 +69,7 @@ class WalThread {
   readonly #options: DirectStorageOptions;
   #keys: KeyRing | undefined;
   #engine: WalEngine | undefined;
-  #syncMs = 0;
+  readonly #syncTimes = new SyncTimes();
   #entries = 0;
   #bytes = 0;
   #closed = false;
@@ -79,7 +79,7 @@ class WalThread {
     this.#orders = data.orders;
     this.#options = {
       ...data.storage,
-      files: nodeFileSystem,
+      files: this.#syncTimes.of(nodeFileSystem),
       randomBytes: (count) => new Uint8Array(randomBytes(count)),
     };
   }
@@ -122,10 +122,8 @@ class WalThread {
       }
     }
     for (let done = 0; done < group.length;) {
-      const startedMs = performance.now();
       const count = this.#patiently(() => this.#open.commit(group, done));
       if (count === undefined) return;
-      this.#syncMs += performance.now() - startedMs;
       for (const batch of group.slice(done, done + count)) {
         this.#entries += batch.count;
         this.#bytes += batch.payload.length;
@@ -154,10 +152,13 @@ class WalThread {
       case "open":
         this.#openLog(order.snapshots);
         return {};
-      case "save":
-        this.#open.commitAll([encodeBatch(order.batch)]);
-        this.#entries += order.batch.entries.length;
+      case "save": {
+        const batch = encodeBatch(order.batch);
+        this.#open.commitAll([batch]);
+        this.#entries += batch.count;
+        this.#bytes += batch.payload.length;
         return {};
+      }
       case "compact":
         this.#open.compact(order.index);
         return {};
@@ -257,9 +258,11 @@ class WalThread {
       freeBytes: status.freeBytes,
       sizeBytes: status.sizeBytes,
       syncs: status.syncs,
-      syncMs: this.#syncMs,
+      syncMs: this.#syncTimes.sumMs,
+      syncCounts: this.#syncTimes.counts,
       entries: this.#entries,
       bytes: this.#bytes,
+      keys: this.#keys?.all().length ?? 0,
     });
   }
 

@@ -383,6 +383,11 @@ export class Machine {
     return done(index);
   }
 
+  /** The entry as of which the state was hashed last, to be compared with the others'; 0 before the first time. */
+  get hashedIndex(): number {
+    return this.#hashes.at(-1)?.index ?? 0;
+  }
+
   #rememberHash(index: number): void {
     this.#hashes.push({ index, hash: this.#state.hash() });
     if (this.#hashes.length > hashesKept) this.#hashes.shift();
