@@ -10,6 +10,8 @@ interface Round {
   readonly status?: { State: string; StartedAt?: string; Message?: string };
   /** State of each task, by slot from 1. */
   readonly tasks: readonly string[];
+  /** Who has ended is not started again. */
+  readonly isOver?: boolean;
 }
 
 const monitorNs = 1_000_000;
@@ -66,7 +68,7 @@ function play(rounds: readonly Round[], before?: Round["status"], mode?: object)
       path: "/nodes",
       response: { body: [{ ID: "n1", Status: { State: "ready" }, Spec: {}, Description: {} }] },
     },
-    ...rounds.flatMap(({ status, tasks }) => [
+    ...rounds.flatMap(({ status, tasks, isOver = false }) => [
       service(status),
       {
         method: "GET",
@@ -78,7 +80,7 @@ function play(rounds: readonly Round[], before?: Round["status"], mode?: object)
             ServiceID: "svc",
             Slot: at + 1,
             NodeID: "n1",
-            DesiredState: state === "complete" ? "complete" : "running",
+            DesiredState: isOver && state !== "running" ? "shutdown" : state === "complete" ? "complete" : "running",
             Status: { State: state, Timestamp: "2026-11-21T10:00:00Z" },
           })),
         },
@@ -172,6 +174,23 @@ test("a job is done when its completions are", async () => {
     outcome.stdout,
     /job progress: 1 out of 2 complete\njob progress: 2 out of 2 complete\nverify: job complete\n$/,
   );
+});
+
+test("who waits for tasks that ended and are not started again is told so", async () => {
+  const job = { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 2 } };
+  const update = ["service", "update", "--force", "web"];
+  const rounds = (...tasks: string[]): readonly Round[] => [
+    { tasks: tasks.map(() => "starting") },
+    { tasks: tasks.map(() => "failed") },
+    { tasks, isOver: true },
+  ];
+  const failed = await run(update, play(rounds("complete", "failed"), undefined, job));
+  assert.deepEqual([failed.exit, failed.stderr], [1, "1 out of 2 tasks failed, and are not started again: failed\n"]);
+  const some = await run(update, play(rounds("running", "rejected")));
+  assert.deepEqual([some.exit, some.stderr], [1, "1 out of 2 tasks failed, and are not started again: rejected\n"]);
+  const completed = await run(update, play(rounds("complete", "complete")));
+  assert.equal(completed.exit, 0, completed.stderr);
+  assert.match(completed.stdout, /verify: 2 out of 2 tasks have completed, and are not started again\n$/u);
 });
 
 test("one service of several that cannot be scaled does not keep the others from it", async () => {

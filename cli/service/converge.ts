@@ -77,6 +77,7 @@ async function converge(session: Session, api: Api, wait: Wait, display: Progres
     ),
   };
   let convergedAtMs: number | undefined;
+  let endedAtMs: number | undefined;
   let monitorMs = defaultMonitorMs;
   let rolledBack: string | undefined;
   /** Told only while it goes on. */
@@ -120,6 +121,14 @@ async function converge(session: Session, api: Api, wait: Wait, display: Progres
     ]);
     const standing = standingOf(service, tasks, new Set(nodes.filter(isUp).map((node) => node.ID)));
     display.show(standing.summary, standing.rows);
+    // Nothing more comes of it, as with a restart condition of none: who waits would wait for ever.
+    const isChanging = status?.State === "updating" || status?.State === "rollback_started";
+    endedAtMs = standing.ended === undefined || isChanging ? undefined : (endedAtMs ?? nowMs);
+    if (standing.ended !== undefined && endedAtMs !== undefined && nowMs - endedAtMs >= monitorMs) {
+      if (standing.ended.failed) throw new CommandError(standing.ended.text);
+      display.note("verify", standing.ended.text);
+      return;
+    }
     if (standing.done && isJob(service)) {
       display.note("verify", "job complete");
       return;
@@ -151,8 +160,36 @@ const isJob = ({ Spec: { Mode } }: Service): boolean =>
 
 interface Standing {
   readonly done: boolean;
+  /** Some tasks have ended and are not started again, and nothing else is on its way. */
+  readonly ended: Ended | undefined;
   readonly summary: string;
   readonly rows: readonly Row[];
+}
+
+interface Ended {
+  readonly failed: boolean;
+  readonly text: string;
+}
+
+/** @param goal  the state in which a task is what was asked for */
+function endedOf(bySlot: ReadonlyMap<string, Task>, total: number, goal: "running" | "complete"): Ended | undefined {
+  const tasks = [...bySlot.values()];
+  const ended = tasks.filter(
+    ({ DesiredState, Status: { State } }) =>
+      isTerminal(State) && State !== "orphaned" && rank(DesiredState) >= rank("shutdown"),
+  );
+  const reached = tasks.filter((task) => task.Status.State === goal && !ended.includes(task));
+  if (ended.length === 0 || tasks.length < total || ended.length + reached.length < tasks.length) return undefined;
+  const failed = ended.find(({ Status }) => Status.State !== "complete");
+  if (failed === undefined) {
+    return { failed: false, text: `${ended.length} out of ${total} tasks have completed, and are not started again` };
+  }
+  const { Err = "", State } = failed.Status;
+  const count = ended.filter(({ Status }) => Status.State !== "complete").length;
+  return {
+    failed: true,
+    text: `${count} out of ${total} tasks failed, and are not started again: ${Err === "" ? State : Err}`,
+  };
 }
 
 /** How far the service is, from what the managers say of its tasks. */
@@ -166,6 +203,7 @@ function standingOf(service: Service, tasks: readonly Task[], activeNodes: Reado
     const complete = [...bySlot.values()].filter((task) => task.Status.State === "complete").length;
     return {
       done: service.JobStatus !== undefined && total > 0 && complete >= total,
+      ended: total === 0 ? undefined : endedOf(bySlot, total, "complete"),
       summary: `job progress: ${complete} out of ${total} complete`,
       rows: rowsOf(bySlot, total, mode.GlobalJob === undefined),
     };
@@ -177,6 +215,7 @@ function standingOf(service: Service, tasks: readonly Task[], activeNodes: Reado
   return {
     // A global service without a task yet has either just been made or fits no node; both take time to tell.
     done: running === total && (replicated || total > 0),
+    ended: endedOf(bySlot, total, "running"),
     summary: `overall progress: ${running} out of ${total} tasks`,
     rows: rowsOf(bySlot, total, replicated),
   };

@@ -122,7 +122,7 @@ class Marks {
     const api = await this.#session.api();
     const task = await api.get<Task>(`/tasks/${inPath(taskId)}`).catch(() => undefined);
     const [service, node] = await Promise.all([this.#names.service(serviceId), this.#names.node(nodeId)]);
-    const slot = task?.Slot === undefined || task.Slot === 0 ? nodeId : String(task.Slot);
+    const slot = task?.Slot || ((await this.#names.isReplicatedJob(serviceId)) ? 0 : nodeId);
     const id = this.#flags["no-trunc"] === true ? taskId : shortId(taskId);
     return `${service}.${slot}${this.#flags["no-task-ids"] === true ? "" : `.${id}`}@${node}`;
   }

@@ -122,9 +122,11 @@ export function applyShared(spec: ServiceSpec, flags: SharedValues): void {
   if (flags["replicas-max-per-node"] !== undefined) {
     setMember((task.Placement ??= {}), "MaxReplicas", flags["replicas-max-per-node"]);
   }
-  if (flags["log-driver"]) {
-    task.LogDriver = { Name: flags["log-driver"] };
-    setMember(task.LogDriver, "Options", keyValues(flags["log-opt"] ?? []));
+  if (flags["log-driver"]) task.LogDriver = { Name: flags["log-driver"] };
+  if (flags["log-opt"] !== undefined) {
+    // Docker's client forgets them without a driver.
+    if (task.LogDriver === undefined) throw new CommandError("--log-opt needs --log-driver");
+    setMember(task.LogDriver, "Options", keyValues(flags["log-opt"]));
   }
   const update = updateConfig(spec.UpdateConfig, flags, "update");
   if (update !== undefined) spec.UpdateConfig = update;

@@ -31,8 +31,9 @@ export async function printTasks(
   const shown: Shown[] = [];
   for (const task of tasks) {
     const service = await names.service(task.ServiceID);
-    const label =
-      task.Slot === undefined || task.Slot === 0 ? `${service}.${task.NodeID ?? ""}` : `${service}.${task.Slot}`;
+    // Slots of a job are counted from 0, which is not on the wire.
+    const slot = task.Slot || ((await names.isReplicatedJob(task.ServiceID)) ? 0 : (task.NodeID ?? ""));
+    const label = `${service}.${slot}`;
     shown.push({ task, name: `${label}.${task.ID}`, label, node: await names.node(task.NodeID ?? "") });
   }
   shown.sort(byNameThenNewest);
@@ -96,32 +97,41 @@ function portsShown(task: Task): string {
 export class Names {
   readonly #api: Api;
   readonly #off: boolean;
-  readonly #known = new Map<string, Promise<string>>();
+  readonly #known = new Map<string, Promise<unknown>>();
   constructor(api: Api, off: boolean) {
     this.#api = api;
     this.#off = off;
   }
 
-  service(id: string): Promise<string> {
-    return this.#once(id, async () => {
-      const service = await this.#api.get<Service>(`/services/${inPath(id)}`, { query: { insertDefaults: false } });
-      return service.Spec.Name;
+  async service(id: string): Promise<string> {
+    return (await this.#service(id)).name;
+  }
+
+  async isReplicatedJob(id: string): Promise<boolean> {
+    return (await this.#service(id)).isReplicatedJob;
+  }
+
+  #service(id: string): Promise<{ readonly name: string; readonly isReplicatedJob: boolean }> {
+    const unknown = { name: id, isReplicatedJob: false };
+    return this.#once(id, unknown, async () => {
+      const { Spec } = await this.#api.get<Service>(`/services/${inPath(id)}`, { query: { insertDefaults: false } });
+      return { name: Spec.Name, isReplicatedJob: Spec.Mode.ReplicatedJob !== undefined };
     });
   }
 
   node(id: string): Promise<string> {
-    return this.#once(id, async () => {
+    return this.#once(id, id, async () => {
       const node = await this.#api.get<SwarmNode>(`/nodes/${inPath(id)}`);
       return node.Spec.Name || node.Description.Hostname || id;
     });
   }
 
-  #once(id: string, ask: () => Promise<string>): Promise<string> {
-    if (this.#off || id === "") return Promise.resolve(id);
-    let found = this.#known.get(id);
+  /** @param unknown  also for what was removed in between, as a rule: its id is all that is left to show */
+  #once<T>(id: string, unknown: T, ask: () => Promise<T>): Promise<T> {
+    if (this.#off || id === "") return Promise.resolve(unknown);
+    let found = this.#known.get(id) as Promise<T> | undefined;
     if (found === undefined) {
-      // Removed in between, as a rule: its id is all that is left to show.
-      found = ask().catch(() => id);
+      found = ask().catch(() => unknown);
       this.#known.set(id, found);
     }
     return found;

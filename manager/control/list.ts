@@ -172,8 +172,9 @@ export function countsOf(view: ClusterView, service: Found<"service">): skep.con
   for (const task of view.find("task", "service", service.id)) {
     const state = task.status?.state ?? TaskState.NEW;
     if (job && (task.jobIteration ?? 0) !== iteration) continue;
+    // Of a global job those are wanted that are still to complete: clients add the others.
     if (state === TaskState.COMPLETE && job) completedTasks++;
-    if (task.desiredState >= TaskState.SHUTDOWN && !(job && state === TaskState.COMPLETE)) continue;
+    if (task.desiredState >= TaskState.SHUTDOWN || (job && state === TaskState.COMPLETE)) continue;
     wanted++;
     const node = view.get("node", task.nodeId);
     if (state === TaskState.RUNNING && node !== undefined && node.status?.state !== NodeState.NODE_DOWN) runningTasks++;

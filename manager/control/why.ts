@@ -2,6 +2,7 @@
 import { skep } from "../../proto/index.ts";
 import type { ClusterSchema, View } from "../store/index.ts";
 import { SpecInvalid } from "./core/errors.ts";
+import { noNodeFor } from "./core/no-node.ts";
 import { explain, type Names } from "./core/reasons.ts";
 import { find, kindOf, type Found } from "./find.ts";
 
@@ -161,7 +162,7 @@ function whyService(view: ClusterView, service: Found<"service">): skep.control.
     mode?.replicatedJob != null
       ? (mode.replicatedJob.totalCompletions ?? mode.replicatedJob.maxConcurrent ?? 1)
       : mode?.global != null || mode?.globalJob != null
-        ? wanted.length + (job ? completed : 0)
+        ? wanted.filter(({ status }) => !job || status?.state !== TaskState.COMPLETE).length + (job ? completed : 0)
         : (mode?.replicated?.replicas ?? 1);
   const findings: Finding[] = [];
   const reason = service.reason == null ? undefined : explain(service.reason, names);
@@ -170,6 +171,7 @@ function whyService(view: ClusterView, service: Found<"service">): skep.control.
   }
   const update = updateFinding(service);
   if (update !== undefined) findings.push(update);
+  if (desired === 0) findings.push(...refusedByAll(view, service));
   findings.push(...together(wanted.filter((task) => !isSettled(task)).flatMap((task) => taskFindings(view, task))));
   const count = job ? completed : running;
   const settled = findings.length === 0 && count >= desired;
@@ -187,6 +189,16 @@ function whyService(view: ClusterView, service: Found<"service">): skep.control.
     findings,
     timeUs: view.timeUs,
   };
+}
+
+/** A global service that no node takes has nobody else to say so. */
+function refusedByAll(view: ClusterView, service: Found<"service">): Finding[] {
+  const { mode, taskTemplate } = service.spec ?? {};
+  if (mode?.global == null && mode?.globalJob == null) return [];
+  const noSuitableNode = noNodeFor(taskTemplate?.placement?.constraints ?? [], [...view.list("node")]);
+  const text = noSuitableNode === undefined ? undefined : explain({ noSuitableNode }, namesIn(view));
+  if (noSuitableNode === undefined || text === undefined) return [];
+  return [{ ...text, facts: { ...text.facts }, reason: { noSuitableNode }, ...aboutService(service) }];
 }
 
 /** Networks of the service of which few addresses are left: see the allocator. */
