@@ -34,7 +34,7 @@ type ManagerMessage = skep.dispatcher.ManagerMessage.$Properties;
 const openingMax = 40;
 const reconnectMs = 2000;
 /** As the real agent: a manager of which nothing is heard for so long after a question is left. */
-const silenceMs = 4000;
+const silenceMs = (quietMs: number): number => Math.max(4000, quietMs / 2);
 const frameHeaderBytes = 5;
 
 let welcomed = 0;
@@ -144,7 +144,8 @@ class LeanAgent {
   #watchQuiet(): void {
     clearTimeout(this.#quiet);
     const nowMs = performance.now();
-    const dueMs = this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs;
+    const dueMs =
+      this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs(this.#quietMs);
     if (dueMs > nowMs) this.#quiet = setTimeout(() => this.#watchQuiet(), dueMs - nowMs);
     else if (this.#askedMs === undefined) this.#beat();
     else {

@@ -120,6 +120,17 @@ test("a manager of thousands is asked as seldom as it says, and hears heartbeats
   assert.ok(played.beats.length >= 14, `${played.beats.length}: more often again, when it says so`);
 });
 
+test("a manager of thousands has longer for its answer, until the second heartbeat after it", () => {
+  const played = new Played();
+  played.say({ welcome: { heartbeatPeriod: period, quietMs: 14_000 } });
+  played.clock.advance(5000);
+  assert.deepEqual(played.beats, [5000]);
+  played.clock.advance(6900);
+  assert.equal(played.endedWith, undefined, "4.2 s is a turn of such a manager");
+  played.clock.advance(200);
+  assert.equal(played.endedCode, "SESSION_BROKEN");
+});
+
 test("a manager that talks and answers no heartbeat is left, too", () => {
   const played = new Played();
   played.say({ welcome: { heartbeatPeriod: period } });

@@ -38,8 +38,14 @@ const periodDefaultMs = 5000;
 const unansweredMax = 2;
 /** Whoever has heard nothing for so long asks, unless the manager says otherwise. */
 const quietDefaultMs = 2000;
-/** From the question until the manager counts as lost, if nothing at all is heard. */
-const silenceMs = 4000;
+/** From the question until the manager counts as lost, if nothing at all is heard: at least so long. */
+const silenceMinMs = 4000;
+/**
+ * Half the time after which a manager wants to be asked is the time that it has for its answer, where that is more: one of
+ * 5,000 nodes and 700,000 tasks has turns of 4.2 s on two cores (docs/benchmarks.md), and if all left it for one of them,
+ * their coming back would be worse.
+ */
+const silenceMs = (quietMs: number): number => Math.max(silenceMinMs, quietMs / 2);
 /** This process was held up itself: what the manager has said may lie unread. */
 const lateMsMax = 500;
 
@@ -154,7 +160,8 @@ export class AgentSession {
     this.#quiet?.cancel();
     if (this.#isOver) return;
     const nowMs = clock.monotonicMs();
-    const dueMs = this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs;
+    const dueMs =
+      this.#askedMs === undefined ? this.#heardMs + this.#quietMs : this.#askedMs + silenceMs(this.#quietMs);
     if (dueMs > nowMs) {
       const afterMs = dueMs - nowMs;
       this.#quiet = clock.after(afterMs, () => {
