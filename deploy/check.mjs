@@ -42,6 +42,17 @@ function runStep([name, command, args]) {
 // Two at a time: the type checker and the linter each fill a core.
 let failed = 0;
 const wanted = process.argv.slice(2);
+const usage = `usage: npm run check [-- STEP ...]      all steps, or some of: ${steps.map(([name]) => `"${name}"`).join(" ")}`;
+if (wanted.includes("--help")) {
+  console.log(usage);
+  process.exit(0);
+}
+// A step that is misspelt would pass, since nothing of it runs.
+const unknown = wanted.find((name) => !steps.some(([step]) => step === name));
+if (unknown !== undefined) {
+  console.error(`check: there is no step "${unknown}"\n${usage}`);
+  process.exit(2);
+}
 const queue = steps.filter(([name]) => wanted.length === 0 || wanted.includes(name));
 await Promise.all(
   [0, 1].map(async () => {

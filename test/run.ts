@@ -51,6 +51,17 @@ const stages: readonly Stage[] = [
 ];
 
 const wanted = process.argv.slice(2);
+const usage = `usage: node test/run.ts [STAGE ...]      all stages, or some of: ${stages.map(({ name }) => name).join(" ")}`;
+if (wanted.includes("--help")) {
+  console.log(usage);
+  process.exit(0);
+}
+// A stage that is misspelt would pass, since nothing of it runs.
+const unknown = wanted.find((name) => !stages.some((stage) => stage.name === name));
+if (unknown !== undefined) {
+  console.error(`test: there is no stage "${unknown}"\n${usage}`);
+  process.exit(2);
+}
 const failures: string[] = [];
 for (const stage of stages) {
   if (wanted.length > 0 && !wanted.includes(stage.name)) continue;

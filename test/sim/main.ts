@@ -1,19 +1,10 @@
-/**
- * `npm run sim -- ...`: the deterministic simulator (docs/design/simulator.md).
- *   --seeds N --from S   N seeds from S upward, with all regressions and scripted schedules before them
- *   --seed S             one seed, with a report if it fails; --trace prints the last events in any case
- *   --seed S --shrink    makes a failing seed small and stores it under regressions/, or in --out FILE
- *   --minutes M --from S seeds without end for so long; the marks must then all be reached
- *   --marks              prints how often each rare event was reached
- *   --mutations          plants each known bug in turn and demands that it is found; --only NAME; --record
- *   --case FILE          runs the options in a file
- *   --workers N          threads; default: one a core
- */
+/** `npm run sim -- ...`: the deterministic simulator (docs/design/simulator.md). */
 import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { pathToFileURL } from "node:url";
-import { parseArgs } from "node:util";
+import { amount, readFlags, wholeNumber, wrongUse, type Program } from "../support/flags.ts";
 import { runMutations } from "./mutation-runner.ts";
+import { mutations } from "./mutations.ts";
 import { drawOptions, type SimOptions } from "./options.ts";
 import { loadRegressions, regressionPath, type Regression } from "./regressions.ts";
 import { reportFailure } from "./report.ts";
@@ -22,35 +13,59 @@ import { schedules } from "./schedules.ts";
 import { shrink } from "./shrink.ts";
 import { runSimulation } from "./simulation.ts";
 
-const { values } = parseArgs({
-  options: {
-    seeds: { type: "string" },
-    from: { type: "string", default: "1" },
-    seed: { type: "string" },
-    case: { type: "string" },
-    shrink: { type: "boolean", default: false },
-    out: { type: "string" },
-    trace: { type: "boolean", default: false },
-    minutes: { type: "string" },
-    marks: { type: "boolean", default: false },
-    mutations: { type: "boolean", default: false },
-    only: { type: "string" },
-    record: { type: "boolean", default: false },
-    workers: { type: "string" },
-  },
+const sim: Program = {
+  name: "sim",
+  usage: `usage: npm run sim -- [--seeds N] [--from S] | --seed S | --minutes M | --case FILE | --mutations
+
+  --seeds N --from S    N seeds (3000) from S (1) upward, with all regressions and scripted schedules before them
+  --seed S              one seed, with a report if it fails; --trace prints its events in any case
+  --seed S --shrink     makes a failing seed small and stores it under test/sim/regressions/, or in --out FILE
+  --minutes M --from S  seeds without end for so long; the marks must then all be reached
+  --case FILE           runs the options in a file that --shrink has stored
+  --mutations           plants each known bug in turn and demands that it is found; --only WORD, --record
+  --marks               prints how often each rare event was reached
+  --workers N           threads; default: one a core
+  --help`,
+};
+
+const values = readFlags(sim, {
+  seeds: { type: "string", default: "3000" },
+  from: { type: "string", default: "1" },
+  seed: { type: "string" },
+  case: { type: "string" },
+  shrink: { type: "boolean", default: false },
+  out: { type: "string" },
+  trace: { type: "boolean", default: false },
+  minutes: { type: "string" },
+  marks: { type: "boolean", default: false },
+  mutations: { type: "boolean", default: false },
+  only: { type: "string" },
+  record: { type: "boolean", default: false },
+  workers: { type: "string" },
 });
 
-const workers = values.workers === undefined ? availableParallelism() : number("workers", values.workers);
+const { only } = values;
+const workers = values.workers === undefined ? availableParallelism() : wholeNumber(sim, "workers", values.workers, 1);
+const from = wholeNumber(sim, "from", values.from);
+const count = wholeNumber(sim, "seeds", values.seeds, 1);
+const minutes = values.minutes === undefined ? undefined : amount(sim, "minutes", values.minutes);
+if (values.mutations && only !== undefined && !mutations.some(({ name }) => name.includes(only))) {
+  wrongUse(sim, `no planted bug has "${only}" in its name`);
+}
 
-if (values.mutations) process.exitCode = await runMutations({ only: values.only, record: values.record, workers });
-else if (values.case !== undefined) replay((JSON.parse(readFileSync(values.case, "utf8")) as Regression).options);
-else if (values.seed !== undefined) replay(drawOptions(number("seed", values.seed)));
+if (values.mutations) process.exitCode = await runMutations({ only, record: values.record, workers });
+else if (values.case !== undefined) replay(storedCase(values.case));
+else if (values.seed !== undefined) replay(drawOptions(wholeNumber(sim, "seed", values.seed)));
 else await many();
 
-function number(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`--${name} wants a whole number, not "${text}"`);
-  return value;
+function storedCase(file: string): SimOptions {
+  try {
+    const { options } = JSON.parse(readFileSync(file, "utf8")) as Partial<Regression>;
+    if (options !== undefined) return options;
+  } catch (error) {
+    return wrongUse(sim, `cannot read --case ${file}: ${(error as Error).message}`);
+  }
+  return wrongUse(sim, `${file} holds no options of a run`);
 }
 
 function replay(options: SimOptions): void {
@@ -89,9 +104,8 @@ function replay(options: SimOptions): void {
 async function many(): Promise<void> {
   const startMs = performance.now();
   const seconds = (): number => (performance.now() - startMs) / 1_000;
-  const from = number("from", values.from);
   // A long run goes on after a failure: it has time to tell whether there is more than one cause.
-  const failuresMax = values.minutes === undefined ? 5 : 100;
+  const failuresMax = minutes === undefined ? 5 : 100;
   let shownMs = startMs;
   const rates = (totals: Totals): string =>
     `${totals.runs} runs, ${totals.failures.length} failures, ${(totals.runs / seconds()).toFixed(1)} seeds/s, ` +
@@ -107,8 +121,7 @@ async function many(): Promise<void> {
     console.log(`${seconds().toFixed(0).padStart(5)} s: ${rates(totals)}`);
   };
   let totals: Totals;
-  if (values.minutes === undefined) {
-    const count = number("seeds", values.seeds ?? "3000");
+  if (minutes === undefined) {
     const regressions = loadRegressions().map(({ name, options }) => ({ name, options }));
     const scripted = schedules();
     console.log(`${regressions.length} regressions and ${scripted.length} scripted schedules before ${count} seeds`);
@@ -116,7 +129,7 @@ async function many(): Promise<void> {
     // By the same threads: what they have compiled for the first serves the others.
     totals = await runOrders(oneAfterTheOther(fixed, seedOrders(from, count)), { workers, failuresMax, onProgress });
   } else {
-    const signal = AbortSignal.timeout(Number(values.minutes) * 60_000);
+    const signal = AbortSignal.timeout(minutes * 60_000);
     totals = await runOrders(seedOrders(from, Number.MAX_SAFE_INTEGER - from), {
       workers,
       failuresMax,
@@ -125,13 +138,13 @@ async function many(): Promise<void> {
     });
   }
   console.log(`${rates(totals)}, ${totals.operations} operations, in ${seconds().toFixed(1)} s`);
-  if (values.marks || values.minutes !== undefined) console.log(totals.marks.table());
+  if (values.marks || minutes !== undefined) console.log(totals.marks.table());
   for (const { name, result } of totals.failures) {
     console.log(`\n=== ${name} failed`);
     console.log(reportFailure(result));
   }
   if (totals.failures.length > 0) process.exitCode = 1;
-  const missing = values.minutes === undefined ? [] : totals.marks.missing();
+  const missing = minutes === undefined ? [] : totals.marks.missing();
   if (missing.length > 0) {
     console.log(`marks reached too rarely: ${missing.join(", ")}`);
     process.exitCode = 1;

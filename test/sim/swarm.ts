@@ -1,29 +1,33 @@
-/**
- * `node test/sim/swarm.ts --seeds N [--from S] [--workers N]`: lives of whole clusters, one a seed (swarm-run.ts).
- * `--seed S` plays one, and says what happened in it. `--log memory` plays them over a log in memory.
- */
+/** Lives of whole clusters, one a seed (swarm-run.ts). */
 import { availableParallelism } from "node:os";
-import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
+import { readFlags, wholeNumber, wrongUse, type Program } from "../support/flags.ts";
 import { SwarmRun, type Log, type SwarmResult } from "./swarm-run.ts";
 
-const { values } = parseArgs({
-  options: {
-    seeds: { type: "string", default: "500" },
-    from: { type: "string", default: "1" },
-    seed: { type: "string" },
-    workers: { type: "string" },
-    log: { type: "string", default: "raft" },
-  },
+const swarm: Program = {
+  name: "swarm",
+  usage: `usage: node test/sim/swarm.ts [--seeds N] [--from S] [--workers N] [--log raft|memory]
+       node test/sim/swarm.ts --seed S [--log raft|memory]      one life, and what happened in it`,
+};
+
+const values = readFlags(swarm, {
+  seeds: { type: "string", default: "500" },
+  from: { type: "string", default: "1" },
+  seed: { type: "string" },
+  workers: { type: "string", default: String(availableParallelism()) },
+  log: { type: "string", default: "raft" },
 });
 
-const log: Log = values.log === "memory" ? "memory" : "raft";
+if (values.log !== "raft" && values.log !== "memory") wrongUse(swarm, `--log is raft or memory, not "${values.log}"`);
+const log: Log = values.log;
+const number = (flag: "seeds" | "from" | "workers", least: number): number =>
+  wholeNumber(swarm, flag, values[flag], least);
 const failuresMax = 5;
 /** Of real time: a life takes a quarter of a second. */
 const lifeMsMax = 60_000;
 
-if (values.seed !== undefined) show(await new SwarmRun(Number(values.seed), log).play());
-else await many(Number(values.from), Number(values.seeds), Number(values.workers ?? availableParallelism()));
+if (values.seed !== undefined) show(await new SwarmRun(wholeNumber(swarm, "seed", values.seed), log).play());
+else await many(number("from", 0), number("seeds", 1), number("workers", 1));
 
 function show(result: SwarmResult): void {
   const { seed, failure, hash, changes, virtualMs, faults } = result;

@@ -2,12 +2,13 @@
  * `npm run churn -- [--hours 24] [--seed N]`: so many hours of a whole cluster's life in virtual time, with a look at what
  * has grown each hour (test/sim/churn-run.ts). Ends with 1 when anything has. A virtual hour takes some seconds.
  */
-import { parseArgs } from "node:util";
-
+import { amount, readFlags, wholeNumber, type Program } from "../support/flags.ts";
 import { ChurnRun, growth, type Look } from "../sim/churn-run.ts";
 
-const { values } = parseArgs({
-  options: { hours: { type: "string", default: "24" }, seed: { type: "string", default: "1" } },
+const churn: Program = { name: "churn", usage: "usage: npm run churn -- [--hours 24] [--seed 1]" };
+const values = readFlags(churn, {
+  hours: { type: "string", default: "24" },
+  seed: { type: "string", default: "1" },
 });
 
 // Errors that are expected are made by the thousand; their stacks would cost more than they do.
@@ -22,8 +23,8 @@ const show = (look: Look): void => {
   );
 };
 const run = new ChurnRun({
-  seed: Number(values.seed),
-  hours: Number(values.hours),
+  seed: wholeNumber(churn, "seed", values.seed),
+  hours: amount(churn, "hours", values.hours),
   lookEveryMs: 3_600_000,
   onLook: show,
 });

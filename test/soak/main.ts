@@ -8,21 +8,30 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 
 import { Random } from "../../lib/pure/prng.ts";
 import { managersMethods } from "../../manager/managers-service.ts";
 import { Counters } from "../support/counters.ts";
+import { amount, readFlags, wholeNumber, type Program } from "../support/flags.ts";
 import { ManagerCluster, type ManagerProcess } from "../support/manager-process.ts";
 import { dropFrom, heal, makeHosts, tool } from "../support/story.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "60" },
-    seed: { type: "string", default: String(Date.now() % 1e9) },
-    clients: { type: "string", default: "16" },
-  },
+const soak: Program = {
+  name: "soak",
+  usage: `usage: npm run soak -- [--minutes M] [--seed S] [--clients N]
+
+  --minutes M   how long; 60 unless said
+  --seed S      of the faults; drawn, and printed, unless said
+  --clients N   that write; 16 unless said`,
+};
+const values = readFlags(soak, {
+  minutes: { type: "string", default: "60" },
+  seed: { type: "string", default: String(Date.now() % 1e9) },
+  clients: { type: "string", default: "16" },
 });
+amount(soak, "minutes", values.minutes);
+wholeNumber(soak, "seed", values.seed);
+wholeNumber(soak, "clients", values.clients, 1);
 
 /** The first process of a process namespace: whatever it breaks is gone with it. */
 const isApart = process.pid === 1;
