@@ -42,7 +42,7 @@ function runStep([name, command, args]) {
 // Two at a time: the type checker and the linter each fill a core.
 let failed = 0;
 const wanted = process.argv.slice(2);
-const usage = `usage: npm run check [-- STEP ...]      all steps, or some of: ${steps.map(([name]) => `"${name}"`).join(" ")}`;
+const usage = `usage: npm run check [-- STEP ...]      all steps, or some of: ${steps.map(([name]) => `"${String(name)}"`).join(" ")}`;
 if (wanted.includes("--help")) {
   console.log(usage);
   process.exit(0);
