@@ -50,15 +50,16 @@ function node(
     interfaces = { eth0: [v4] },
     joined = (): Promise<void> => Promise.resolve(),
     abandon = (): Promise<void> => Promise.resolve(),
+    folder = mkdtempSync(join(tmpdir(), "skep-membership-")),
   }: {
     readonly managerUser?: { readonly uid: number; readonly gid: number };
     readonly logger?: Logger;
     readonly interfaces?: Interfaces;
     readonly joined?: (signal: AbortSignal) => Promise<void>;
     readonly abandon?: (signal: AbortSignal) => Promise<void>;
+    readonly folder?: string;
   } = {},
 ): { swarm: Membership; clock: VirtualClock; entered: Promise<SwarmIdentity>; served: Promise<void>; folder: string } {
-  const folder = mkdtempSync(join(tmpdir(), "skep-membership-"));
   const clock = new VirtualClock();
   const entered = Promise.withResolvers<SwarmIdentity>();
   const served = Promise.withResolvers<void>();
@@ -182,6 +183,25 @@ test("a cluster's first manager is told where its frames go", async (t) => {
   await swarm.init({ ...six, dataPathAddr: "" }, never);
   const { bootstrap } = JSON.parse(readFileSync(join(folder, "swarm/secrets"), "utf8")) as { bootstrap: Bootstrap };
   assert.deepEqual([bootstrap.advertise, bootstrap.frameAddr], ["[fd00::5]:2377", "fd00::5"]);
+});
+
+test("a manager whose daemon ended before it was let in is told whom to join when the daemon starts again", async (t) => {
+  const before = node(t, serves, true);
+  await before.swarm.init(request, never);
+  const identity = await before.entered;
+  identity.remember([
+    { nodeId: identity.nodeId, addr: "10.0.0.5:2377" },
+    { nodeId: "o".repeat(25), addr: "10.0.0.6:2377" },
+  ]);
+  await before.swarm[Symbol.asyncDispose]();
+  const keepsWords = `const [flag, folder] = process.argv.slice(process.argv.indexOf("--data-dir"));
+    require("node:fs").writeFileSync(folder + "/../words", process.argv.join(" ")); ${serves}`;
+  const { swarm, served, folder } = node(t, keepsWords, true, { folder: before.folder });
+  swarm.resume();
+  await served;
+  const words = readFileSync(join(folder, "swarm/words"), "utf8");
+  assert.match(words, /--join 10\.0\.0\.6:2377/u);
+  assert.doesNotMatch(words, /--join 10\.0\.0\.5/u);
 });
 
 /** A call that a busy machine was late with is tried again, and that waits by this clock. */

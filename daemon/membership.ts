@@ -217,7 +217,7 @@ export class Membership implements Swarm, AsyncDisposable {
     if (standing === "locked") this.#phase = "locked";
     if (standing !== "ready") return;
     const identity = SwarmIdentity.open(this.#folder);
-    if (identity !== undefined) this.#enter(identity, { start: [], secrets: {} });
+    if (identity !== undefined) this.#enter(identity, { start: this.#joinArgs(identity), secrets: {} });
   }
 
   state(): SwarmState {
@@ -335,7 +335,7 @@ export class Membership implements Swarm, AsyncDisposable {
       if (this.#phase !== "locked") throw new NotLocked();
       const identity = SwarmIdentity.open(this.#folder, key);
       if (identity === undefined) throw new NotInSwarm();
-      this.#enter(identity, { start: [], secrets: { unlockKey: key } });
+      this.#enter(identity, { start: this.#joinArgs(identity), secrets: { unlockKey: key } });
       const limit = deadline(this.#options.clock, startMs, signal, () => new ManagerStartTimedOut());
       try {
         await this.#child?.serving(limit.signal);
@@ -588,6 +588,7 @@ export class Membership implements Swarm, AsyncDisposable {
     this.#channel = undefined;
   }
 
+  /** By which a manager is let in, unless that has happened already: its daemon may have ended right before. */
   #joinArgs(identity: SwarmIdentity): string[] {
     const self = identity.settings.advertiseAddr;
     return identity.managers.filter(({ addr }) => addr !== self).flatMap(({ addr }) => ["--join", addr]);
