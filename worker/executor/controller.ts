@@ -66,7 +66,12 @@ export class ContainerTask implements TaskController {
   async prepare(signal: AbortSignal, report: Report): Promise<void> {
     signal.throwIfAborted();
     if (this.#host.find(this.#task.id) !== undefined) return;
-    await this.#orNoSecrets(() => this.#prepare(signal, report));
+    try {
+      await this.#orNoSecrets(() => this.#prepare(signal, report));
+    } catch (error) {
+      await this.#forgetNetworks();
+      throw error;
+    }
   }
 
   async #prepare(signal: AbortSignal, report: Report): Promise<void> {
@@ -251,6 +256,16 @@ export class ContainerTask implements TaskController {
     await this.#host.files.remove(this.#task.id).catch(() => undefined);
   }
 
+  /**
+   * A task of which nothing will run stays in the history for long: its ports and addresses are for others, such as the task
+   * that takes its place on this node.
+   */
+  async #forgetNetworks(): Promise<void> {
+    if ((this.#host.find(this.#task.id)?.record.state.startedAtMs ?? 0) !== 0) return; // they go with its process
+    // What stays of them goes with the task, or when the daemon starts again.
+    await this.#host.networks?.sandboxes.release(this.#task.id).catch(() => undefined);
+  }
+
   async #orNoSecrets(act: () => Promise<void>): Promise<void> {
     try {
       await act();
@@ -265,6 +280,7 @@ export class ContainerTask implements TaskController {
     signal.throwIfAborted();
     const container = this.#host.find(this.#task.id);
     if (container !== undefined) await abortable(this.#stop(container), signal);
+    await this.#forgetNetworks();
   }
 
   async terminate(signal: AbortSignal): Promise<void> {
@@ -276,6 +292,7 @@ export class ContainerTask implements TaskController {
       await this.#forgetSecrets();
     };
     await abortable(kill(), signal);
+    await this.#forgetNetworks();
   }
 
   async remove(signal: AbortSignal): Promise<void> {

@@ -3,7 +3,7 @@
  * and nobody hears of the sandbox before both are done: what is built without a record is nobody's, and is cleared away at
  * the next start. After a power cut a file may be lost, and so is the namespace.
  */
-import { renameSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -71,8 +71,14 @@ export class SandboxRecords {
 
   /** At once: a small file that is not synced, and four trips to the thread pool cost more than the calls. */
   #write(path: string, value: unknown): void {
-    writeFileSync(`${path}.new`, JSON.stringify(value), { mode: 0o600 });
-    renameSync(`${path}.new`, path);
+    try {
+      writeFileSync(`${path}.new`, JSON.stringify(value), { mode: 0o600 });
+      renameSync(`${path}.new`, path);
+    } catch (error) {
+      // On a disk that is full an empty one would stay until the next start.
+      rmSync(`${path}.new`, { force: true });
+      throw error;
+    }
   }
 
   async #read(path: string): Promise<unknown> {
