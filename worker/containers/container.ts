@@ -1334,7 +1334,7 @@ export class Container {
           if (this.#life !== life) return;
           const before = this.#record.state.health;
           const health = afterProbe(plan, before, { startMs, endMs: clock.wallMs(), exitCode, output }, sinceStartMs);
-          await this.#update({ health });
+          await this.#updateSurely({ health });
           if (health.status !== before.status) this.#emit(`health_status: ${health.status}`);
         });
       }

@@ -148,6 +148,21 @@ describe("the end of a container", { skip: whySkipped(), timeout: 240_000 }, () 
     }
   });
 
+  test("one whose health the disk does not take is examined as before", async (t) => {
+    const worker = await new TestWorker("builtin").open();
+    try {
+      const Healthcheck = { Test: ["CMD", "false"], Interval: 100_000_000, Timeout: 60_000_000_000, Retries: 2 };
+      const container = await worker.create(["sleep", "1000"], {}, { Healthcheck });
+      await container.start();
+      const makeRoom = fullDisk(t);
+      await until("it is unhealthy", () => container.record.state.health.status === "unhealthy");
+      makeRoom();
+      await container.kill();
+    } finally {
+      await worker.close();
+    }
+  });
+
   test("one that removes itself is removed for everybody also when the disk does not take it", async (t) => {
     const worker = await new TestWorker("builtin").open();
     try {
