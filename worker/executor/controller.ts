@@ -327,8 +327,24 @@ export class ContainerTask implements TaskController {
       ...(tail === undefined ? {} : { tail }),
       ...(sinceNs === undefined ? {} : { sinceNs }),
     };
-    for await (const line of this.#container().logs(wish, signal)) {
+    const container = this.#container();
+    if (follow) await this.#untilStarted(container, signal);
+    for await (const line of container.logs(wish, signal)) {
       yield { stream: line.stream === "stderr" ? "stderr" : "stdout", timeNs: line.timeNs, text: line.text };
+    }
+  }
+
+  /** What was never started has written nothing, and looks as if it were over. */
+  async #untilStarted(container: Container, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const change = container.changed(signal);
+      const { status, exit } = container.record.state;
+      const waits = status === "created" && exit === undefined && this.#host.find(this.#task.id) === container;
+      if (!waits) {
+        change.catch(() => undefined); // nobody waits for it any more
+        return;
+      }
+      await change;
     }
   }
 

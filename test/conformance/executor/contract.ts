@@ -220,6 +220,21 @@ export function executorContract(
       await world.settle(controller.remove(never));
     });
 
+    test("output that is followed from before the start comes to its end", async () => {
+      const { controller } = begin({ kind: "writes", lines: ["one", "two"] });
+      await world.settle(controller.prepare(never, quiet));
+      let text = "";
+      const followed = (async (): Promise<void> => {
+        for await (const line of controller.logs({ stdout: true, stderr: true, follow: true }, never))
+          text += Buffer.from(line.text).toString("utf8");
+      })();
+      await world.settle(controller.start(never, quiet));
+      await world.settle(controller.wait(never));
+      await world.settle(followed);
+      assert.equal(text, "one\ntwo\n");
+      await world.settle(controller.remove(never));
+    });
+
     test("after a restart of the daemon tasks go on, are held, and answer to a new controller", async () => {
       const { task, controller } = await running({ kind: "runs" });
       const before = controller.containerStatus();
