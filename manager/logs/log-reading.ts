@@ -26,6 +26,8 @@ const queuedMax = 256;
 interface Wanted {
   readonly serviceId: string;
   readonly nodeId: string;
+  /** It came while its output was read: all of it is new. */
+  readonly isLate: boolean;
   state: "asked" | "absent" | "ended";
   /** Of the last line that came. */
   last: bigint | undefined;
@@ -47,6 +49,7 @@ export class LogReading {
   readonly #stop: AbortSignal;
   readonly #until: bigint | undefined;
   #closed = false;
+  #areAllAdded = false;
 
   constructor(id: string, request: Request, host: ReadingHost, signal: AbortSignal) {
     this.id = id;
@@ -64,13 +67,20 @@ export class LogReading {
   add(task: Readonly<skep.objects.Task>): void {
     const { id, serviceId, nodeId } = task;
     if (this.#closed || nodeId === "" || this.#tasks.has(id)) return;
-    const wanted: Wanted = { serviceId, nodeId, state: "asked", last: undefined };
+    const wanted: Wanted = {
+      serviceId,
+      nodeId,
+      isLate: this.#areAllAdded,
+      state: "asked",
+      last: undefined,
+    };
     this.#tasks.set(id, wanted);
     this.#ask(id, wanted);
   }
 
   /** Every task that is wanted by now has been named. */
   allAdded(): void {
+    this.#areAllAdded = true;
     this.#endIfDone();
   }
 
@@ -137,10 +147,10 @@ export class LogReading {
 
   #ask(taskId: string, wanted: Wanted): void {
     const { stdout, stderr, follow, tail, since } = this.#request;
-    const { last } = wanted;
+    const { last, isLate } = wanted;
     const from: skep.dispatcher.LogTask.$Properties =
       last === undefined
-        ? { taskId, since: since ?? null, ...(tail == null ? {} : { tail }) }
+        ? { taskId, since: since ?? null, ...(tail == null || isLate ? {} : { tail }) }
         : { taskId, since: durationOf(last + 1n) };
     const options = { stdout: stdout ?? false, stderr: stderr ?? false, follow: follow ?? false };
     const isThere = this.#host.ask(wanted.nodeId, { id: this.id, tasks: [from], options });

@@ -80,6 +80,27 @@ test("a follower of a service hears of tasks that come later, until it leaves; o
   await world.stop();
 });
 
+test("the last lines are asked for of tasks that are there; of those that come later, all", async () => {
+  const world = await new SwarmWorld({ workers: 2, behaviours }).start();
+  world.service("web", replicated(1, "chatty"));
+  assert.ok(await world.until(2000, () => world.running("web").length === 1));
+  const asked: (number | null | undefined)[] = [];
+  const { dispatcher } = world.leader!;
+  const subscribe = dispatcher.subscribeLogs.bind(dispatcher);
+  dispatcher.subscribeLogs = (nodeId, subscription) => {
+    asked.push(...(subscription.tasks ?? []).map(({ tail }) => tail));
+    return subscribe(nodeId, subscription);
+  };
+  const reader = new Reader(world, { services: ["web"], follow: true, tail: 0 });
+  await world.run(200);
+  assert.deepEqual([asked.splice(0), reader.lines.length], [[0], 0]);
+  world.update("web", (spec) => (spec.mode = { replicated: { replicas: 2 } }));
+  assert.ok(await world.until(2000, () => reader.lines.length === 3));
+  assert.deepEqual(asked, [undefined]);
+  reader.stop.abort();
+  await world.stop();
+});
+
 test("a node that is away is told of, and goes on where it was when it comes back", async () => {
   const world = await new SwarmWorld({ workers: 2, behaviours }).start();
   world.service("web", replicated(2, "ticking"));
