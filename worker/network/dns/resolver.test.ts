@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createSocket, type Socket } from "node:dgram";
+import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, Server, type Socket as TcpSocket } from "node:net";
 import { tmpdir } from "node:os";
@@ -76,6 +76,8 @@ async function udpClient(
     const came = once(socket, "message");
     socket.send(packet, port, "127.0.1.53");
     const [reply] = (await came) as [Buffer];
+    // Any other is no answer to it (RFC 1035 §4.1.1), and passed over by every client.
+    assert.equal(reply.readUInt16BE(0), packet.readUInt16BE(0), "the reply's id");
     return told(reply);
   };
   return { ask, socket };
@@ -99,6 +101,8 @@ async function tcpReplies(socket: TcpSocket, count: number): Promise<Told[]> {
 interface Upstream {
   readonly port: number;
   readonly seen: Buffer[];
+  /** A reply that comes later. @param at  to which of the queries by UDP */
+  answer(reply: Buffer, at: number): void;
   close(): Promise<void>;
 }
 
@@ -110,9 +114,11 @@ async function upstream(
 ): Promise<Upstream> {
   const replies = (packet: Buffer): readonly Buffer[] => [reply(packet) ?? []].flat();
   const seen: Buffer[] = [];
+  const askers: RemoteInfo[] = [];
   const udp = createSocket("udp4");
   udp.on("message", (packet, from) => {
     seen.push(packet);
+    askers.push(from);
     for (const back of replies(packet)) udp.send(back, from.port, from.address);
   });
   udp.bind(port, address);
@@ -133,6 +139,10 @@ async function upstream(
   return {
     port: chosen,
     seen,
+    answer(reply, at) {
+      const { port: to, address: asker } = askers[at] ?? assert.fail("nobody has asked");
+      udp.send(reply, to, asker);
+    },
     async close() {
       await Promise.all([
         new Promise<void>((done) => udp.close(done)),
@@ -410,6 +420,31 @@ for (const [whose, address, servers] of [
     }
   });
 }
+
+test("the answer of a server that is slow counts, though it was asked again meanwhile", async () => {
+  const clock = new VirtualClock();
+  const asked: Buffer[] = [];
+  const outside = await upstream("127.0.3.1", (packet) => {
+    asked.push(Buffer.from(packet));
+    return undefined;
+  });
+  const served = await resolver({ clock, servers: ["127.0.3.1"], serversPort: outside.port });
+  const client = await udpClient(known);
+  try {
+    const reply = client.ask(served.port, query("example.com", 5));
+    await waitFor(() => outside.seen.length === 1);
+    clock.advance(700);
+    await waitFor(() => outside.seen.length === 2);
+    assert.notDeepEqual(asked[0], asked[1], "each has an id of its own");
+    outside.answer(found(asked[0] ?? assert.fail(), 4), 0);
+    const { code, bytes } = await reply;
+    assert.deepEqual([code, bytes.at(-1)], [0, 4]);
+  } finally {
+    client.socket.close();
+    await served[Symbol.asyncDispose]();
+    await outside.close();
+  }
+});
 
 test("a server that is slow about one name and answers others is not taken for silent", async () => {
   const clock = new VirtualClock();

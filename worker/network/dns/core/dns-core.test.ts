@@ -206,6 +206,7 @@ test("passedReply() gives a server's reply the client's id, and cuts it to the q
   const query = queryOf(bytes);
   const sent = forwardedQuery(Buffer.concat([bytes, Buffer.from("rest")]), query, 9);
   assert.equal(sent.length, bytes.length);
+  assert.equal(bytes.readUInt16BE(0), 7, "what the client sent stays as it came");
   const reply = Buffer.concat([sent, Buffer.alloc(600)]);
   reply[2] = 0x81;
   reply.writeUInt16BE(3, 6);

@@ -158,7 +158,7 @@ export function replyBytesMax(query: Query | undefined, byTcp: boolean): number 
 
 /** What goes on to a server: the query without what may come behind its last record, under another id. */
 export function forwardedQuery(packet: Uint8Array, query: Query, id: number): Uint8Array {
-  const out = packet.slice(0, query.end);
+  const out = copyOf(packet, query.end);
   putUint16(out, 0, id);
   return out;
 }
@@ -183,7 +183,7 @@ export function isServerFailure(reply: Uint8Array): boolean {
 /** A server's reply as the client gets it: under its own id, and cut to the question with TC where it is too long. */
 export function passedReply(reply: Uint8Array, query: Query, bytesMax: number): Uint8Array {
   const fits = reply.length <= bytesMax;
-  const out = reply.slice(0, fits ? reply.length : query.questionEnd);
+  const out = copyOf(reply, fits ? reply.length : query.questionEnd);
   putUint16(out, 0, query.id);
   if (!fits) {
     out[2] = at(out, 2) | 0x02;
@@ -256,6 +256,8 @@ function readRecord(packet: Uint8Array, start: number): AdditionalRecord | undef
 /** Only read where the length was checked; 0 beyond the end. */
 const at = (bytes: Uint8Array, place: number): number => bytes[place] ?? 0;
 const uint16 = (bytes: Uint8Array, place: number): number => (at(bytes, place) << 8) | at(bytes, place + 1);
+/** Also of a Buffer, whose own slice() is a view: what was received stays as it came, as others answer by it. */
+const copyOf = (bytes: Uint8Array, end: number): Uint8Array => new Uint8Array(bytes.subarray(0, end));
 const lower = (byte: number): number => (byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte);
 
 function putUint16(bytes: Uint8Array, place: number, value: number): void {
