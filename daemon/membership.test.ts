@@ -33,6 +33,7 @@ import {
   NotInSwarm,
   NotLocked,
   SwarmLocked,
+  type AgentEvents,
 } from "./membership.ts";
 
 const never = new AbortController().signal;
@@ -59,9 +60,18 @@ function node(
     readonly abandon?: (signal: AbortSignal) => Promise<void>;
     readonly folder?: string;
   } = {},
-): { swarm: Membership; clock: VirtualClock; entered: Promise<SwarmIdentity>; served: Promise<void>; folder: string } {
+): {
+  swarm: Membership;
+  clock: VirtualClock;
+  entered: Promise<SwarmIdentity>;
+  /** Of the agent that was opened first. */
+  events: Promise<AgentEvents>;
+  served: Promise<void>;
+  folder: string;
+} {
   const clock = new VirtualClock();
   const entered = Promise.withResolvers<SwarmIdentity>();
+  const opened = Promise.withResolvers<AgentEvents>();
   const served = Promise.withResolvers<void>();
   const swarm = new Membership({
     dataRoot: folder,
@@ -72,8 +82,9 @@ function node(
     managerCommand: [process.execPath, "-e", manager, "--"],
     managerUser,
     managerArgs: [],
-    openAgent: (identity) => {
+    openAgent: (identity, events) => {
       entered.resolve(identity);
+      opened.resolve(events);
       const done = (): Promise<void> => Promise.resolve();
       return { start: () => {}, look: served.resolve, joined, abandon, [Symbol.asyncDispose]: done };
     },
@@ -88,7 +99,7 @@ function node(
     await swarm[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
-  return { swarm, clock, entered: entered.promise, served: served.promise, folder };
+  return { swarm, clock, entered: entered.promise, events: opened.promise, served: served.promise, folder };
 }
 
 const request = {
@@ -399,4 +410,23 @@ test("what a manager has said is written again until it is, of each kind the las
   isFull = false;
   clock.advance(1000);
   assert.deepEqual(tried.slice(4), ["certificate", "lock two"]);
+});
+
+test("who the managers are is written when the disk takes it, and the daemon lives until then", async (t) => {
+  const { swarm, clock, entered, events } = node(t, serves, true);
+  await swarm.init(request, never);
+  const tried: string[] = [];
+  let isFull = true;
+  const remember = ([first]: readonly { readonly addr: string }[]): void => {
+    tried.push(first?.addr ?? "");
+    if (isFull) throw new Error("ENOSPC");
+  };
+  Object.assign(await entered, { remember });
+  const { onManagers } = await events;
+  onManagers([{ nodeId: "a", addr: "10.0.0.6:2377" }]);
+  onManagers([{ nodeId: "b", addr: "10.0.0.7:2377" }]);
+  assert.deepEqual(tried, ["10.0.0.6:2377", "10.0.0.7:2377"]);
+  isFull = false;
+  clock.advance(1000);
+  assert.deepEqual(tried.slice(2), ["10.0.0.7:2377"], "the last word, once");
 });

@@ -165,6 +165,7 @@ const persistProblems = {
   lock: "the key of this node could not be locked otherwise yet",
   "settled lock": "the unlock key of before could not be forgotten yet",
   certificate: "the certificate of this node could not be written yet",
+  managers: "who the managers are could not be written yet",
 } as const;
 type Persisted = keyof typeof persistProblems;
 /** How long a request waits for a manager that is starting. */
@@ -412,7 +413,7 @@ export class Membership implements Swarm, AsyncDisposable {
         this.#error = message;
         logger.error("this node was removed from the swarm", { message });
       },
-      onManagers: (managers) => identity.remember(managers),
+      onManagers: (managers) => this.#persist("managers", identity, () => identity.remember(managers)),
     });
     this.#agent = agent;
     agent.start();

@@ -23,6 +23,7 @@ export class SwarmIdentity {
   #unlockKeysBefore: readonly string[];
   /** Waits for its certificate. */
   #nextKeyPem: string | undefined;
+  #hasUnwrittenRoots = false;
   readonly #listeners = new Set<(change: IdentityChange) => void>();
 
   /**
@@ -156,13 +157,18 @@ export class SwarmIdentity {
     this.#tell("certificate");
   }
 
-  /** Trusts these roots from now on. @throws CertificateInvalid; then everything is as before */
+  /**
+   * Trusts these roots from now on.
+   * @throws CertificateInvalid; then everything is as before. What the disk refuses is asked for again by the same call
+   */
   trust(rootsPem: string): void {
-    if (rootsPem === this.#material.rootsPem) return;
+    if (rootsPem === this.#material.rootsPem && !this.#hasUnwrittenRoots) return;
     const material = { ...this.#material, rootsPem };
     this.tls.replace(material);
     this.#material = material;
+    this.#hasUnwrittenRoots = true;
     this.folder.writeRoots(rootsPem);
+    this.#hasUnwrittenRoots = false;
     this.#tell("roots");
   }
 

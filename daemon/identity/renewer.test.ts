@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
-import { Authority } from "../../lib/pki/index.ts";
+import { Authority, createAuthority } from "../../lib/pki/index.ts";
 import { ClusterError } from "../../lib/pure/errors.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { silentLogger, VirtualClock } from "../../lib/runtime/index.ts";
@@ -233,4 +233,29 @@ test("a node that was removed is told so, and one that knows no manager says tha
   await failed;
   assert.equal(alone.failures[0], "NO_MANAGER_KNOWN");
   alone.renewer.stop();
+});
+
+test("roots that the disk refuses are trusted at once, and told and written when it takes them", async () => {
+  const { clock, identity, renewer } = await world();
+  const { certificatePem: other } = await createAuthority("c".repeat(25), clock.wallMs());
+  const roots = `${identity.rootsPem}${other}`;
+  const { folder } = identity;
+  const written: string[] = [];
+  let isFull = true;
+  Object.assign(folder, {
+    writeRoots: (text: string) => {
+      if (isFull) throw new Error("ENOSPC");
+      written.push(text);
+    },
+  });
+  const told: string[] = [];
+  identity.onChange((change) => told.push(change));
+  renewer.start();
+  renewer.heard({ roots });
+  assert.equal(identity.rootsPem, roots);
+  assert.deepEqual([written, told], [[], []]);
+  isFull = false;
+  clock.advance(1000);
+  assert.deepEqual([written, told], [[roots], ["roots"]]);
+  renewer.stop();
 });

@@ -46,6 +46,8 @@ const patiently = { minMs: 5000, maxMs: 3_600_000 };
 const eagerly = { minMs: 250, maxMs: 10_000 };
 /** Dates are the wall clock's, which may jump or stand still with the machine: looked at anew at least so often. */
 const lookMsMax = 600_000;
+/** After a refusal of the disk. */
+const writeAgainMs = 1000;
 
 export class Renewer {
   readonly #options: RenewerOptions;
@@ -58,6 +60,8 @@ export class Renewer {
   /** Changes told of, and those that the certificate in force or under way knows of. */
   #wishes = 0;
   #granted = 0;
+  /** As told last. */
+  #roots = "";
 
   constructor(options: RenewerOptions) {
     this.#options = options;
@@ -82,18 +86,32 @@ export class Renewer {
 
   /** What the dispatcher told of this node. */
   heard({ node, roots }: skep.dispatcher.NodeUpdate.$Properties): void {
-    const { identity, logger } = this.#options;
+    const { identity } = this.#options;
     if (roots) {
-      try {
-        identity.trust(roots);
-      } catch (error) {
-        logger.error("the roots sent do not vouch for this node's certificate", { error });
-      }
+      this.#roots = roots;
+      this.#trust(roots);
     }
     if (node == null) return;
     const wanted = certificateRole(node) === NodeRole.MANAGER ? "manager" : "worker";
     const rotate = node.certificate?.state === CertificateState.CERTIFICATE_ROTATE;
     if (wanted !== identity.role || rotate) this.renewNow();
+  }
+
+  /** On a disk that takes them; the ones told last count. */
+  #trust(roots: string): void {
+    const { identity, clock, logger } = this.#options;
+    try {
+      identity.trust(roots);
+    } catch (error) {
+      if (error instanceof ClusterError) {
+        logger.error("the roots sent do not vouch for this node's certificate", { error });
+        return;
+      }
+      logger.error("the roots of the cluster could not be written yet", { error });
+      clock.after(writeAgainMs, () => {
+        if (this.#running && this.#roots === roots) this.#trust(roots);
+      });
+    }
   }
 
   /** Again and again until it is done; once more is harmless. */
