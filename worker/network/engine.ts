@@ -548,26 +548,20 @@ class NamespaceWorker {
       ...sets.map((set) => ({ op: "elements-list", set, ignore: ["ENOENT"] }) as const),
     ]);
     const chains = new Set<string>();
-    const tables: string[] = [];
+    const tables: NftTableName[] = [];
     ownTables.forEach((name, at) => {
       const printed = answers[at];
       if (typeof printed !== "string") return;
-      tables.push(`table ${name.family} ${name.table}`);
+      tables.push(name);
       for (const chain of targetChains(name, printed)) chains.add(chain);
     });
     const elements = sets.map((set, at) => {
       const texts = answers[ownTables.length + at];
       return { set, texts: Array.isArray(texts) ? (texts as string[]) : [] };
     });
-    // A table of an earlier life that nothing wants now.
-    for (const { family, table } of prunes() ? ownTables : []) {
-      const key = `table ${family} ${table}`;
-      if (!tables.includes(key) || namespace.get(key) !== undefined) continue;
-      await kernel.run(path, [{ op: "ruleset", text: `delete table ${family} ${table}\n` }]);
-    }
     this.#generation = generation;
     this.#isKnown = prunes() || !isWatched;
-    return { ...found, rules: { elements, chains } };
+    return { ...found, rules: { tables, elements, chains } };
   }
 
   /** What WireGuard links that we want are set to; nobody tells when that changes. */

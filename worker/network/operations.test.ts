@@ -158,3 +158,19 @@ test("each link's way back to ::1 is a route of its own, is found again by its m
   namespace.set("all", []);
   for (const operation of take()) assert.ok("metric" in operation, "without it the kernel would take away lo's");
 });
+
+test("a table that is not wanted any more goes whole, also when that was learned while the kernel was asked", () => {
+  const namespace = new Namespace("/n");
+  const name = { family: "ip", table: "skep" } as const;
+  const set = { ...name, name: "vips", key: ["ipv4_addr"], data: ["integer"] } as const;
+  const rules = {
+    tables: [name],
+    elements: [{ set, texts: ["10.0.1.2 : 3"] }],
+    chains: new Set(["ip skep nobody"]),
+  };
+  const changes = compare(namespace, { links: [], dump: {}, tunnels: new Map(), rules }, true);
+  const { batches } = planChanges(namespace, changes, { recreate: false, partial: false, isGoing: () => false });
+  assert.deepEqual(batches, [{ namespace: "/n", operations: [{ op: "ruleset", text: "delete table ip skep\n" }] }]);
+  const kept = compare(namespace, { links: [], dump: {}, tunnels: new Map(), rules }, false);
+  assert.deepEqual(kept, [], "before all is known nothing goes");
+});

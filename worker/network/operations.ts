@@ -518,6 +518,8 @@ export interface Found {
 
 /** Rules are not compared: they are defined again in place, which no connection notices. */
 export interface FoundRules {
+  /** Ours, of whatever life. */
+  readonly tables: readonly NftTableName[];
   readonly elements: readonly { readonly set: ElementSet; readonly texts: readonly string[] }[];
   /** Those without a hook, `FAMILY TABLE CHAIN`. */
   readonly chains: ReadonlySet<string>;
@@ -575,7 +577,15 @@ export function compare(namespace: Namespace, found: Found, prune: boolean): Obj
     }
   }
   if (!prune) return changes;
+  // What is wanted is what counts now; when the kernel was asked, a moment ago, it may have been more.
+  for (const { family, table } of found.rules?.tables ?? []) {
+    const key = tableKey({ family, table });
+    const before: TableObject = { type: "table", family, table, text: "", sets: {} };
+    if (namespace.get(key) === undefined) changes.push({ key, before, after: undefined });
+  }
   for (const [key, before] of have) {
+    // It goes with its table.
+    if (before.type === "element" && namespace.get(tableKey(before)) === undefined) continue;
     // What something else made is its maker's to remove.
     if (before.type === "link" && before.how.kind === "existing") continue;
     if (before.type === "chain") {
