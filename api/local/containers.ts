@@ -18,6 +18,7 @@ import {
 } from "./core/container-filters.ts";
 import { inspectJson, labelsOf, summaryJson } from "./core/container-json.ts";
 import { NoSuchImage } from "./errors.ts";
+import { platformOf } from "./image-progress.ts";
 import { networkFacts } from "./networks.ts";
 import type { Filters } from "./query.ts";
 import { checkShape, createContainerShape, fields, resourcesShape, restartPolicyShape } from "./shapes.ts";
@@ -234,16 +235,39 @@ async function createContainer(context: LocalContext, call: Call): Promise<Answe
   const image = config.Image ?? "";
   if (image === "") throw new BadRequest("Config.Image cannot be empty in order to create a container");
   // Asked first, so that a client which pulls on 404 gets it in the words that it knows.
-  await images.inspect(image).catch((error: unknown) => {
+  const found = await images.inspect(image).catch((error: unknown) => {
     throw (error as { code?: unknown }).code === "IMAGE_NOT_FOUND" ? new NoSuchImage(withTag(image)) : error;
   });
-  const container = await containers.create({
-    ...(name === "" ? {} : { name }),
-    config,
-    hostConfig,
-    ...(networks === undefined ? {} : { networks }),
-  });
+  checkPlatform(image, found.config.platform, call.query.text("platform"));
+  const container = await containers
+    .create({
+      ...(name === "" ? {} : { name }),
+      config,
+      hostConfig,
+      ...(networks === undefined ? {} : { networks }),
+    })
+    .catch((error: unknown) => {
+      // Not with 404, which clients take for an image that is missing.
+      const { code, message } = error as { code?: unknown; message: string };
+      throw code === "VOLUME_DRIVER_UNKNOWN" ? new BadRequest(message, "Use the driver local") : error;
+    });
   return json({ Id: container.id, Warnings: warnings }, 201);
+}
+
+type Platform = NonNullable<ReturnType<typeof platformOf>>;
+
+/** @throws NoSuchImage, after which clients pull the image for that platform */
+function checkPlatform(image: string, own: Platform, text: string): void {
+  const wanted = platformOf(text);
+  if (wanted === undefined) return;
+  const isSame =
+    wanted.os === own.os &&
+    wanted.architecture === own.architecture &&
+    (wanted.variant === "" || own.variant === "" || wanted.variant === own.variant);
+  if (isSame) return;
+  const [has, asked] = [own, wanted].map((one) => [one.os, one.architecture, one.variant].filter(Boolean).join("/"));
+  const differs = `its platform (${has}) does not match the specified platform (${asked})`;
+  throw new NoSuchImage(image, `image with reference ${image} was found but ${differs}`);
 }
 
 /** As the Engine names an image that is missing. */

@@ -3,8 +3,8 @@ import { ClusterError } from "../../lib/pure/errors.ts";
 
 export class NoSuchImage extends ClusterError {
   readonly code = "IMAGE_NOT_FOUND";
-  constructor(reference: string) {
-    super(`No such image: ${reference}`, { fix: "Pull, load or import it first" });
+  constructor(reference: string, found = `No such image: ${reference}`) {
+    super(found, { fix: "Pull, load or import it first" });
   }
 }
 

@@ -61,7 +61,7 @@ async function progressAnswer(
 }
 
 /** "linux/arm64/v8"; empty: this node's. */
-function platformOf(text: string): Platform | undefined {
+export function platformOf(text: string): Platform | undefined {
   if (text === "") return undefined;
   const [os = "", architecture = "", variant = "", ...more] = text.split("/");
   if (more.length > 0 || os === "" || architecture === "")

@@ -135,6 +135,8 @@ export const hostConfigShape = fields({
   Sysctls: map("string"),
   SecurityOpt: list("string"),
   ShmSize: "number",
+  Annotations: map("string"),
+  Isolation: "string",
   OomScoreAdj: "number",
   Init: "boolean",
   MaskedPaths: list("string"),

@@ -58,6 +58,7 @@ import type { EventHub } from "./events.ts";
 import { readAllDevices, readDevice, type StaticFacts } from "./host-facts.ts";
 import { readLog, type LogOptions } from "./log-reader.ts";
 import type { LogLine } from "./core/log-frames.ts";
+import { logSize } from "./core/log-options.ts";
 import { MonitorSilent, type Launcher, type LaunchRequest, type MonitorStarted } from "./launcher.ts";
 import { MonitorConnection } from "./monitor-connection.ts";
 import { networkFilesOf, planNetworkFiles, writeNetworkFiles, type NetworkFile } from "./network-files.ts";
@@ -1717,13 +1718,8 @@ export class Container {
   }
 }
 
-/** `10m`, `1g`, bytes; 0 (never rotate) for what is none. */
-function sizeOption(text: string | undefined): number {
-  const match = /^([0-9]+)([kmg]?)b?$/i.exec(text ?? "");
-  if (match === null) return 0;
-  const shift = { "": 0, k: 10, m: 20, g: 30 }[(match[2] ?? "").toLowerCase()] ?? 0;
-  return Number(match[1]) * 2 ** shift;
-}
+/** 0 (never rotate) for what is none. */
+const sizeOption = (text: string | undefined): number => logSize(text ?? "") ?? 0;
 
 interface Identity {
   readonly pid: number;

@@ -122,6 +122,14 @@ describe("the docker CLI", { skip: whyNot(), timeout: 240_000 }, () => {
     await fails(127, /executable file not found/, "run", "--rm", "busybox", "nosuchcmd");
     await fails(127, /no such file or directory/, "run", "--rm", "busybox", "/no/such");
     await fails(126, /permission denied/i, "run", "--rm", "busybox", "/etc/passwd");
+    const never = ["run", "--rm", "--network", "none", "--pull", "never"];
+    const differs = /its platform \(linux\/amd64\) does not match the specified platform \(linux\/s390x\)/;
+    await fails(125, differs, ...never, "--platform", "linux/s390x", "busybox", "true");
+    await docker(...never, "--platform", "linux/amd64", "--annotation", "a=b", "busybox", "true");
+    await fails(125, /range of CPUs is from 0.01 to/, ...never, "--cpus", "100000", "busybox");
+    await fails(125, /unknown log opt 'foo' for json-file log driver/, ...never, "--log-opt", "foo=1", "busybox");
+    // With 404 the client would look for the image.
+    await fails(125, /^docker: Error.*nosuch/, "run", "--rm", "--volume-driver", "nosuch", "-v", "vol:/x", "busybox");
     await fails(125, /Unable to find image '127.0.0.1:1\/nosuch:1' locally/, "run", "127.0.0.1:1/nosuch:1");
     assert.equal(await docker("ps", "-aq"), "");
   });

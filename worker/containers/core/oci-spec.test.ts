@@ -16,6 +16,7 @@ import {
 } from "./oci-spec.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { ContainerConfig, ContainerId, ContainerRecord, HostConfig, ImageConfig } from "./types.ts";
+import { logSize } from "./log-options.ts";
 import { signalNumber, wrongConfig, wrongHostConfig, wrongUpdate } from "./validate.ts";
 
 const facts: HostFacts = {
@@ -296,9 +297,20 @@ test("limits out of range are refused in the Engine's words", () => {
     [{ CpusetCpus: "1," }, "Invalid value 1, for cpuset cpus: invalid format: 1,"],
     [{ CpusetMems: "1" }, "Requested memory nodes are not available - requested 1, available: 0"],
     [{ ShmSize: -1 }, "SHM size can not be less than 0"],
+    [{ LogConfig: { Config: { foo: "1" } } }, "unknown log opt 'foo' for json-file log driver"],
+    [{ LogConfig: { Type: "local", Config: { tag: "x" } } }, "unknown log opt 'tag' for local log driver"],
+    [{ LogConfig: { Config: { "max-size": "abc" } } }, "invalid size: 'abc'"],
+    [{ LogConfig: { Config: { "max-size": "0" } } }, "max-size must be a positive number"],
+    [{ LogConfig: { Config: { "max-file": "0" } } }, "max-file cannot be less than 1"],
+    [{ LogConfig: { Config: { mode: "fast" } } }, "logger: logging mode not supported: fast"],
+    [{ Isolation: "hyperv" }, "invalid isolation 'hyperv' on linux"],
+    [{ Annotations: { "": "x" } }, "invalid Annotations: the empty string is not permitted as an annotation key"],
     [{ OomScoreAdj: 1001 }, "Invalid value 1001, range for oom score adj is [-1000, 1000]"],
   ];
   for (const [host, text] of wrong) assert.equal(wrongHostConfig(host, size), text);
+  const logged = { Config: { "max-size": "1.5m", "max-file": "3", mode: "non-blocking", "max-buffer-size": "1m" } };
+  assert.equal(wrongHostConfig({ LogConfig: logged }, size), undefined);
+  assert.deepEqual([logSize("1.5m"), logSize("10 MB"), logSize("7")], [1.5 * mb, 10 * mb, 7]);
   const fine: HostConfig = { NanoCpus: 4e9, Memory: 6 * mb, CpusetCpus: "0,2-3", CpusetMems: "0", PidsLimit: -1 };
   assert.equal(wrongHostConfig(fine, size), undefined);
   assert.equal(wrongHostConfig({ CpusetCpus: "9" }, { ...size, cpusOnline: "" }), undefined, "the kernel decides");

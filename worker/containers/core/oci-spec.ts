@@ -425,6 +425,9 @@ export function buildSpec(input: SpecInput): Record<string, unknown> {
     root: { path: input.rootfs, readonly: record.hostConfig.ReadonlyRootfs === true },
     ...(ownName ? { hostname } : {}),
     mounts: mountsOf(input),
+    ...(Object.keys(record.hostConfig.Annotations ?? {}).length > 0
+      ? { annotations: { ...record.hostConfig.Annotations } }
+      : {}),
     linux: {
       namespaces: namespacesOf(input),
       cgroupsPath: input.cgroupsPath,

@@ -179,6 +179,9 @@ export interface HostConfig extends Resources {
   readonly Sysctls?: Readonly<Record<string, string>> | null;
   readonly SecurityOpt?: readonly string[] | null;
   readonly ShmSize?: number;
+  /** For the runtime. */
+  readonly Annotations?: Readonly<Record<string, string>> | null;
+  readonly Isolation?: string;
   readonly OomScoreAdj?: number;
   readonly Init?: boolean | null;
   readonly MaskedPaths?: readonly string[] | null;

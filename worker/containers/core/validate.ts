@@ -1,5 +1,6 @@
 /** What is wrong with a wish, in the Engine's words where its clients know them; undefined when nothing is. */
 import { normalizeCapability } from "./capabilities.ts";
+import { wrongLogOptions } from "./log-options.ts";
 import { argumentsOf, parseDeviceRule, type HostFacts } from "./oci-spec.ts";
 import type { ContainerConfig, HealthConfig, HostConfig, ImageConfig, Resources } from "./types.ts";
 
@@ -179,6 +180,11 @@ export function wrongHostConfig(host: HostConfig, size: HostSize): string | unde
     if (/^(apparmor|label)[:=](?!unconfined$|disable$)/.test(option))
       return `this host's worker does not load profiles: ${option}`;
   }
+  if (!["", "default"].includes(host.Isolation ?? "")) return `invalid isolation '${host.Isolation}' on linux`;
+  if (Object.hasOwn(host.Annotations ?? {}, ""))
+    return "invalid Annotations: the empty string is not permitted as an annotation key";
+  const wrongLog = host.LogConfig == null ? undefined : wrongLogOptions(host.LogConfig);
+  if (wrongLog !== undefined) return wrongLog;
   if ((host.ShmSize ?? 0) < 0) return "SHM size can not be less than 0";
   const oom = host.OomScoreAdj ?? 0;
   if (oom < -1000 || oom > 1000) return `Invalid value ${oom}, range for oom score adj is [-1000, 1000]`;
