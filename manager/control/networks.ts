@@ -1,5 +1,5 @@
 /** Creates and removes networks as records; the allocator gives them addresses. */
-import { skep } from "../../proto/index.ts";
+import { addressInRange, skep } from "../../proto/index.ts";
 import type { ClusterSchema, Tx } from "../store/index.ts";
 import { ChangeUnsupported, NameConflict, ObjectInUse, ObjectPredefined, SpecInvalid } from "./core/errors.ts";
 import { checkNetworkSpec } from "./core/other-specs.ts";
@@ -34,8 +34,38 @@ export function createNetwork(tx: ClusterTx, id: string, spec: skep.objects.Netw
   if (from !== "" && tx.first("network", "name", from)?.spec?.configOnly === false) {
     throw new SpecInvalid(`network ${from} is not a configuration network`);
   }
+  checkSubnets(tx, spec);
   tx.create("network", { id, spec });
 }
+
+/**
+ * What overlaps a network that has its subnets is told at once, in the reference's words for a node's own. What two ask for
+ * in the same moment the allocator tells; a network on its way out gives its subnets back, and is waited for.
+ * @throws SpecInvalid
+ */
+function checkSubnets(tx: ClusterTx, spec: skep.objects.NetworkSpec.$Properties): void {
+  if (spec.configOnly === true || !["", "overlay"].includes(spec.driver?.name ?? "")) return;
+  const wanted = subnetsOf(spec.ipam).filter((subnet) => spec.enableIpv6 === true || !subnet.includes(":"));
+  if (wanted.length === 0) return;
+  for (const network of tx.list("network")) {
+    if (network.vni === 0 || !isThere(network)) continue;
+    for (const subnet of wanted) {
+      const other = subnetsOf(network.ipam).find((one) => rangesOverlap(one, subnet));
+      if (other === undefined) continue;
+      throw new SpecInvalid(
+        `Pool overlaps with other one on this address space: ${subnet} and ${other} of network ${network.spec?.name ?? ""}`,
+        "Choose another subnet, or none so that one is chosen",
+      );
+    }
+  }
+}
+
+const subnetsOf = (ipam: skep.objects.Ipam.$Properties | null | undefined): readonly string[] =>
+  (ipam?.config ?? []).flatMap(({ subnet }) => (subnet == null || subnet === "" ? [] : [subnet]));
+
+/** Of two prefixes that overlap one has all of the other. */
+const rangesOverlap = (a: string, b: string): boolean =>
+  addressInRange(a.split("/", 1)[0] ?? "", b) || addressInRange(b.split("/", 1)[0] ?? "", a);
 
 /** @throws ChangeUnsupported: as in the reference, a network is made anew instead */
 export function updateNetwork(): never {

@@ -539,6 +539,9 @@ describe("networks by the docker CLI", { skip: why, timeout: 600_000 }, () => {
     assert.doesNotMatch(await docker(b, "network", "ls"), /ov2/);
     assert.match(await docker(b, "network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "ov1"), /two/);
     await refused(b, /from a worker node/, "network", "create", "-d", "overlay", "ov3");
+    const subnet = await docker(a, "network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "ov1");
+    const overlapping = ["network", "create", "-d", "overlay", "--subnet", subnet.replace("/24", "/25"), "ov3"];
+    await refused(a, /Pool overlaps with other one on this address space: .* of network ov1/, ...overlapping);
     await refused(a, /not attachable/, "run", "--rm", "--network", "ov2", "box:1", "true");
     await refused(a, /is in use by service/, "network", "rm", "ov1");
     await docker(b, "network", "connect", "net9", "two").catch((error: Error) =>

@@ -52,6 +52,7 @@ export function checkNetworkSpec(spec: skep.objects.NetworkSpec.$Properties): vo
   if (spec.ingress === true && spec.attachable === true) throw new SpecInvalid("ingress network cannot be attachable");
   if (spec.ingress === true && spec.internal === true) throw new SpecInvalid("ingress network cannot be internal");
   if (spec.enableIpv4 === false) throw new SpecInvalid("IPv4 cannot be disabled in a network of the swarm");
+  checkMtu(spec);
   const configs = spec.ipam?.config ?? [];
   for (const { subnet, ipRange, gateway, auxiliaryAddresses } of configs) {
     checkRange(subnet, "subnet");
@@ -59,6 +60,19 @@ export function checkNetworkSpec(spec: skep.objects.NetworkSpec.$Properties): vo
     checkAddress(gateway, "gateway");
     for (const address of Object.values(auxiliaryAddresses ?? {})) checkAddress(address, "auxiliary address");
   }
+}
+
+const mtuOption = "com.docker.network.driver.mtu";
+/** What the least of links carries (RFC 791, RFC 8200 §5), and what an IP packet has room for; 0: what the path carries. */
+const mtuMin = { ip4: 68, ip6: 1280 } as const;
+const mtuMax = 65_535;
+
+function checkMtu({ driver, enableIpv6 }: skep.objects.NetworkSpec.$Properties): void {
+  const text = driver?.options?.[mtuOption] ?? "";
+  const min = enableIpv6 === true ? mtuMin.ip6 : mtuMin.ip4;
+  const mtu = /^\d{1,5}$/.test(text) ? Number(text) : -1;
+  if (text === "" || mtu === 0 || (mtu >= min && mtu <= mtuMax)) return;
+  throw new SpecInvalid(`invalid value of option ${mtuOption}: a number of bytes from ${min} to ${mtuMax} is needed`);
 }
 
 function checkRange(range: string | null | undefined, what: string): void {

@@ -358,6 +358,22 @@ const others: readonly (readonly [
     /invalid subnet 10\.0\.0/,
   ],
   [
+    "a link that carries no number of bytes",
+    "POST",
+    "/networks/create",
+    { Name: "n", Driver: "overlay", Options: { "com.docker.network.driver.mtu": "15OO" } },
+    400,
+    /a number of bytes from 68 to 65535 is needed/,
+  ],
+  [
+    "a link too narrow for IPv6",
+    "POST",
+    "/networks/create",
+    { Name: "n", Driver: "overlay", EnableIPv6: true, Options: { "com.docker.network.driver.mtu": "1279" } },
+    400,
+    /a number of bytes from 1280 to 65535 is needed/,
+  ],
+  [
     "an attachable ingress",
     "POST",
     "/networks/create",
