@@ -1076,8 +1076,12 @@ export class Container {
       );
     }
     this.#forget();
-    if (isRecorded) tasks.start(`forget ${this.id}`, () => this.#unwrite());
-    else if (doomed !== undefined) tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
+    if (isRecorded) {
+      tasks.start(`forget ${this.id}`, async () => {
+        await this.#unwrite();
+        if (doomed !== undefined) await clearAway(doomed);
+      });
+    } else if (doomed !== undefined) tasks.start(`clear away ${this.id}`, () => clearAway(doomed));
   }
 
   /** It is nobody's from the call on; what a failure leaves is put right when the worker starts. */

@@ -195,6 +195,7 @@ describe("the end of a container", { skip: whySkipped(), timeout: 240_000 }, () 
     try {
       const { container } = await worker.run(["sh", "-c", "echo much > /file"]);
       const { container: other } = await worker.run(["true"]);
+      const { container: third } = await worker.run(["true"]);
       // What fills the disk is the container's own.
       const isFull = (): boolean => existsSync(container.directory) || inTrash().length > 0;
       const makeRoom = holdDisk(t, async () => {
@@ -205,6 +206,12 @@ describe("the end of a container", { skip: whySkipped(), timeout: 240_000 }, () 
       makeRoom();
       await worker.reopen();
       assert.deepEqual(worker.containers.recovery.removed, [], "its record was deleted");
+
+      const makeRoomLater = fullDisk(t);
+      await worker.containers.get(third.id).remove();
+      assert.notDeepEqual(readdirSync(trash), [], "what would say so to who starts anew");
+      makeRoomLater();
+      await until("nothing is left of it once the record is gone", () => readdirSync(trash).length === 0);
 
       const makeRoomAgain = fullDisk(t);
       await worker.containers.get(other.id).remove();
