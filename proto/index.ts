@@ -23,5 +23,6 @@ export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
 export { carriesEncrypted, frameAddressOf, isEncryptedNetwork } from "./network.ts";
 export { certificateRole, nodeLifeOf, trustedRoots } from "./membership.ts";
+export { replicasMax } from "./replicas.ts";
 export { taskName, templateData, type TemplateNode } from "./task-template.ts";
 export { skep } from "./gen/skep.js";

@@ -1,6 +1,6 @@
 /** What a service's spec may say, apart from what it refers to. Rules and words: features.md §1.2 and the reference. */
 import { expandTemplate, TemplateInvalid, type TemplateValue } from "../../../lib/pure/template.ts";
-import { ConstraintInvalid, parseConstraint, skep, templateData } from "../../../proto/index.ts";
+import { ConstraintInvalid, parseConstraint, replicasMax, skep, templateData } from "../../../proto/index.ts";
 import { isNegative, isSet, nanos } from "./durations.ts";
 import { SpecInvalid } from "./errors.ts";
 import { checkDnsName, checkDriver, checkLabels, isImageReference } from "./names.ts";
@@ -74,6 +74,15 @@ function checkMode(spec: ServiceSpec): void {
   }
   if ((mode?.replicatedJob?.totalCompletions ?? 0) < 0) {
     throw new SpecInvalid("Total completed jobs must not be negative");
+  }
+  const { replicated, replicatedJob } = mode ?? {};
+  const counts = [replicated?.replicas, replicatedJob?.maxConcurrent, replicatedJob?.totalCompletions];
+  const tooMany = counts.find((count) => (count ?? 0) > replicasMax);
+  if (tooMany != null) {
+    throw new SpecInvalid(
+      `${tooMany} tasks are asked for, and a service may have ${replicasMax}`,
+      "Ask for fewer, or make several services",
+    );
   }
   if (job && (spec.updateConfig != null || spec.rollbackConfig != null)) {
     throw new SpecInvalid("job-mode services cannot have an UpdateConfig or a RollbackConfig");

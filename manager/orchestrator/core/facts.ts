@@ -2,7 +2,14 @@
  * What the orchestrator knows, taken from services, tasks and nodes once, with every default applied. Times are
  * microseconds of the leader's own time line; durations are microseconds.
  */
-import { type Constraint, type NodeTraits, parseConstraint, skep, traitsOf } from "../../../proto/index.ts";
+import {
+  type Constraint,
+  type NodeTraits,
+  parseConstraint,
+  replicasMax,
+  skep,
+  traitsOf,
+} from "../../../proto/index.ts";
 
 const { TaskState, FailureAction, NodeAvailability, NodeState, RestartCondition, UpdateOrder, UpdateState } =
   skep.objects;
@@ -144,11 +151,14 @@ function modeOf(mode: skep.objects.ServiceMode.$Properties | null | undefined): 
   if (mode?.globalJob != null) return { kind: "globalJob" };
   if (mode?.replicatedJob != null) {
     const { maxConcurrent, totalCompletions } = mode.replicatedJob;
-    const completions = totalCompletions ?? maxConcurrent ?? 1;
-    return { kind: "replicatedJob", completions, concurrent: maxConcurrent || completions };
+    const completions = bounded(totalCompletions ?? maxConcurrent ?? 1);
+    return { kind: "replicatedJob", completions, concurrent: bounded(maxConcurrent || completions) };
   }
-  return { kind: "replicated", replicas: mode?.replicated?.replicas ?? 1 };
+  return { kind: "replicated", replicas: bounded(mode?.replicated?.replicas ?? 1) };
 }
+
+/** An earlier release took any number. */
+const bounded = (count: number): number => Math.min(count, replicasMax);
 
 function updatePolicy(config: skep.objects.UpdateConfig.$Properties | null | undefined): UpdatePolicy {
   const delayUs = micros(config?.delay) ?? 0;

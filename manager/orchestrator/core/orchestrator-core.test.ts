@@ -89,3 +89,13 @@ test("10,000 tasks that are as they should be ask for nothing", () => {
   };
   assert.deepEqual(reconcile(situation), { moves: [], wakeAtUs: undefined });
 });
+
+test("no service has more tasks than managers can hold, whatever an earlier release took", () => {
+  const modeOf = (mode: skep.objects.ServiceMode.$Properties): unknown => serviceFacts({ spec: { mode } }).mode;
+  assert.deepEqual(modeOf({ replicated: { replicas: 99_999_999_999 } }), { kind: "replicated", replicas: 1_000_000 });
+  assert.deepEqual(modeOf({ replicatedJob: { totalCompletions: 1e15 } }), {
+    kind: "replicatedJob",
+    completions: 1_000_000,
+    concurrent: 1_000_000,
+  });
+});

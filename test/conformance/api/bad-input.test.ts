@@ -178,6 +178,18 @@ const services: readonly Row[] = [
     /cannot unmarshal number 9007199254740993 /,
   ],
   [
+    "more replicas than managers could hold",
+    service({ Mode: { Replicated: { Replicas: 99_999_999_999 } } }),
+    400,
+    "99999999999 tasks are asked for, and a service may have 1000000",
+  ],
+  [
+    "a job of more tasks than managers could hold",
+    service({ Mode: { ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 1_000_001 } } }),
+    400,
+    "1000001 tasks are asked for, and a service may have 1000000",
+  ],
+  [
     "an update config for a job",
     service({ Mode: { GlobalJob: {} }, UpdateConfig: { Parallelism: 1 } }),
     400,
