@@ -315,8 +315,9 @@ export class Manager implements AsyncDisposable {
     const kept = folder.identity?.quarantined;
     if (kept !== undefined) await quarantined(kept.reason, kept.through);
     const access = { folder, ...(options.unlockKey === undefined ? {} : { unlockKey: options.unlockKey }) };
+    const onFull = (error: ClusterError): void => options.logger.error("its log waits for room on the disk", { error });
     const storage = opened.use(
-      await openStorage(access).catch((error: unknown) => {
+      await openStorage(access, { signal, onFull }).catch((error: unknown) => {
         if (!(error instanceof ClusterError) || error.code !== "LOG_QUARANTINED") throw error;
         // Who the others are stands in the snapshot, which is not read any more.
         return quarantined(error.message, options.start.kind === "join" ? options.start.addresses : [], error);

@@ -165,7 +165,13 @@ export const nodeFileSystem: FileSystem = {
   unlink: (path) => fs.unlinkSync(path),
   readdir: (path) => fs.readdirSync(path).sort(),
   mkdir: (path) => {
-    fs.mkdirSync(path, { recursive: true, mode: 0o700 });
+    try {
+      fs.mkdirSync(path, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      // What hinders it (a read-only file system) Node tells as ENOENT when it makes the folders above as well.
+      if (errnoOf(error) !== "ENOENT") throw error;
+      fs.mkdirSync(path, { mode: 0o700 });
+    }
   },
   syncDirectory: (path) => {
     const fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);

@@ -10,7 +10,7 @@ import { createNodeKey, isRingLocked, parseUnlockKey, readNodeKey, StorageLocked
 import { MemberTable, type MemberRecord } from "./member-table.ts";
 import type { StateMachine } from "./ports.ts";
 import { TableThenState } from "./snapshot-frame.ts";
-import { Storage } from "./storage.ts";
+import { Storage, type OpeningOptions } from "./storage.ts";
 
 const nodeKeyFile = "node.key";
 
@@ -45,15 +45,16 @@ export function foundCluster(access: StorageAccess, founder: MemberRecord, state
  * it: the log changes its lock after the rest of the node, and the power may have failed between the two.
  * @throws typed errors of the keys, the snapshots and the log
  */
-export async function openStorage(access: StorageAccess): Promise<Storage> {
+export async function openStorage(access: StorageAccess, opening: OpeningOptions = {}): Promise<Storage> {
   // The threads bring their own disk and chance: functions do not travel.
   const { folder, identity, kek } = storageOptions(access);
   try {
-    return await Storage.open({ folder, identity, kek });
+    return await Storage.open({ folder, identity, kek, ...opening });
   } catch (error) {
     const elsewise = kek.kind === "unlock" && error instanceof ClusterError && error.code === "KEY_WRONG";
     if (!elsewise || !nodeFileSystem.readdir(folder).includes(nodeKeyFile)) throw error;
-    return await Storage.open({ folder, identity, kek: readNodeKey(nodeFileSystem, folder, nodeKeyFile) });
+    const nodeKek = readNodeKey(nodeFileSystem, folder, nodeKeyFile);
+    return await Storage.open({ folder, identity, kek: nodeKek, ...opening });
   }
 }
 

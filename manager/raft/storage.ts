@@ -18,12 +18,19 @@ import type {
 import { SnapshotClient } from "./snapshot/client.ts";
 import type { SnapshotOffer, SnapshotReader, SnapshotReceiver, SnapshotTransfers } from "./snapshot/index.ts";
 import { WalClient } from "./wal/client.ts";
-import { LogClosed, type LogStatus } from "./wal/index.ts";
+import { LogClosed, type LogDiskFull, type LogStatus } from "./wal/index.ts";
 
 export type StorageOptions = Omit<DirectStorageOptions, "files" | "randomBytes" | "cipher"> & {
   /** Default: the event loop's. */
   readonly scheduler?: Scheduler;
-};
+} & OpeningOptions;
+
+export interface OpeningOptions {
+  /** Gives opening up: it waits for ever where the disk is full. */
+  readonly signal?: AbortSignal;
+  /** Told once when it waits for room. */
+  readonly onFull?: (error: LogDiskFull) => void;
+}
 
 const eventLoop: Scheduler = {
   defer: (turn) => {
@@ -63,10 +70,14 @@ export class Storage implements AsyncDisposable {
   /**
    * @throws LogQuarantined, LogReadFailed, LogWriteFailed; KeyMissing, KeyWrong, KeyFileDamaged, KeyFileUnusable;
    *         StorageLocked, StorageForeign, StorageNewer; SnapshotWriteFailed. Files are untouched unless all is well.
+   *         And the reason of `signal`.
    */
-  static async open({ scheduler = eventLoop, ...options }: StorageOptions): Promise<Storage> {
-    const wal = new WalClient(options, () => scheduler.nowMs());
+  static async open({ scheduler = eventLoop, signal, onFull, ...options }: StorageOptions): Promise<Storage> {
+    signal?.throwIfAborted();
+    const wal = new WalClient(options, () => scheduler.nowMs(), onFull);
     let snapshots: SnapshotClient | undefined;
+    const giveUp = (): void => void wal.close();
+    signal?.addEventListener("abort", giveUp, { once: true });
     try {
       const keys = await wal.keys;
       const folder = `${options.folder}/${snapshotFolderName}`;
@@ -76,7 +87,10 @@ export class Storage implements AsyncDisposable {
       return new Storage(await wal.open(metas), damaged, wal, snapshots, options.kek.kind === "unlock");
     } catch (error) {
       await Promise.all([wal.close(), snapshots?.close()]);
+      signal?.throwIfAborted();
       throw error;
+    } finally {
+      signal?.removeEventListener("abort", giveUp);
     }
   }
 

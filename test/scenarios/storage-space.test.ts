@@ -178,6 +178,23 @@ test("K10: a real file system of 12 MiB fills up under the log's thread, and the
   });
 });
 
+test("K10: a log that cannot be opened since its disk is full says so, waits, and stops when it is asked to", (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("needs root, to mount a file system of its own");
+    return;
+  }
+  const folder = mkdtempSync(join(tmpdir(), "skep-full-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const script = join(import.meta.dirname, "..", "support", "full-disk-start.ts");
+  const command = 'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" "$3" "$1"';
+  const done = spawnSync("unshare", ["--mount", "sh", "-c", command, "sh", folder, process.execPath, script], {
+    timeout: 120_000,
+    encoding: "utf8",
+  });
+  assert.equal(done.status, 0, done.stderr);
+  assert.deepEqual(JSON.parse(done.stdout), ["LOG_DISK_FULL", "asked to stop"]);
+});
+
 test("K14: under growth with compaction the log stays below its formula at every moment", () => {
   const segmentBytes = 64 * 1024;
   const rig = new LogRig(1, { segmentBytes, aheadBytes: 8_192, ballastBytes: 32_768, recordBytes: 16_384 });

@@ -8,7 +8,7 @@ import type { HardState, SnapshotMeta } from "../core/types.ts";
 import type { DataKey, Kek } from "../keys/index.ts";
 import type { LogStorage, RecoveredLog, SaveBatch } from "../ports.ts";
 import { unpackError } from "../thread-errors.ts";
-import { LogClosed } from "./errors.ts";
+import { LogClosed, LogDiskFull } from "./errors.ts";
 import { decodeEntries, encodedEntriesBytes } from "./format.ts";
 import { RingWriter, ringMemory } from "./ring.ts";
 import { orderMessageBytes, putOrderMessage, putSaveMessage, saveMessageBytes } from "./save-message.ts";
@@ -39,6 +39,7 @@ export class WalClient implements LogStorage {
   readonly #orders: MessagePort;
   readonly #worker: Worker;
   readonly #nowMs: () => number;
+  readonly #onFull: (error: LogDiskFull) => void;
   /** In the ring, in order. A queue whose front moves. */
   readonly #inRing: (Pending | undefined)[] = [];
   #inRingFrom = 0;
@@ -52,8 +53,13 @@ export class WalClient implements LogStorage {
   readonly #keys = Promise.withResolvers<{ keys: readonly DataKey[]; activeId: number }>();
   readonly #recovered = Promise.withResolvers<RecoveredLog>();
 
-  /** Starts the thread; it opens the keys at once. @param nowMs  monotonic */
-  constructor(storage: WalWorkerData["storage"], nowMs: () => number) {
+  /**
+   * Starts the thread; it opens the keys at once.
+   * @param nowMs   monotonic
+   * @param onFull  told once when opening has to wait for room on the disk
+   */
+  constructor(storage: WalWorkerData["storage"], nowMs: () => number, onFull: (error: LogDiskFull) => void = () => {}) {
+    this.#onFull = onFull;
     const memory = ringMemory(ringBytes);
     const { port1, port2 } = new MessageChannel();
     this.#ring = new RingWriter(memory);
@@ -199,6 +205,9 @@ export class WalClient implements LogStorage {
       case "answer":
         this.#answers.push(report);
         this.#settle();
+        break;
+      case "full":
+        this.#onFull(new LogDiskFull());
         break;
       case "failed":
         this.#fail(unpackError(report.error));

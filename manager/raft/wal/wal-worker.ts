@@ -55,6 +55,8 @@ export type WalReport =
     }
   /** To the next order; saves are answered by the ring's count alone. */
   | ({ readonly kind: "answer" } & Answer)
+  /** The log cannot be opened before there is room on the disk. */
+  | { readonly kind: "full" }
   | { readonly kind: "failed"; readonly error: PackedError };
 
 /** A last record gets its mark after so long without another one; each later record is a mark itself. */
@@ -73,6 +75,7 @@ class WalThread {
   #entries = 0;
   #bytes = 0;
   #closed = false;
+  #hasToldFull = false;
 
   constructor(data: WalWorkerData) {
     this.#ring = new RingReader(data.memory);
@@ -218,6 +221,9 @@ class WalThread {
       } catch (error) {
         if (!(error instanceof LogDiskFull)) throw error;
         this.#report("full");
+        // Before it is open nobody looks at the figures.
+        if (this.#engine === undefined && !this.#hasToldFull) tell({ kind: "full" });
+        this.#hasToldFull = true;
         if (this.#ring.isClosing) {
           this.#close();
           return undefined;
