@@ -115,6 +115,22 @@ describe("the ingress mesh", () => {
     assert.deepEqual(world.ports(), { "8080/tcp": ["100.64.4.2:80"] });
   });
 
+  test("a port that somebody else has on this node has nothing of the service there, until it is free", () => {
+    const world = new World();
+    world.mesh.setService("web", service("web", port(8080), port(22)));
+    world.mesh.setEndpoint("a", task("a", "web", "100.64.4.2"));
+    const ofPort22 = (): number =>
+      [...world.namespace.objects()].filter((object) => object.type === "element" && object.key.includes("22")).length;
+    assert.equal(ofPort22(), 0, "a slot of ours would be taken for the other's, which is named alike");
+    world.mesh.setOpen(new Set(["8080/tcp", "22/tcp"]));
+    world.mesh.setEndpoint("b", task("b", "web", "100.64.8.2"));
+    const both = ["100.64.4.2:80", "100.64.8.2:80"];
+    assert.deepEqual(world.ports(), { "22/tcp": both, "8080/tcp": both });
+    world.mesh.setOpen(new Set(["8080/tcp"]));
+    assert.equal(ofPort22(), 0);
+    assert.deepEqual(world.ports(), { "8080/tcp": both });
+  });
+
   test("a port without a task refuses whoever comes, and is nobody's when its service goes", () => {
     const world = new World();
     world.mesh.setService("web", service("web", port(8080), port(22)));

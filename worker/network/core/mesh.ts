@@ -73,7 +73,9 @@ export class IngressMesh {
           return before.has(text) !== open.has(text);
         }),
       );
-      if (changed) this.#setHead(id, service);
+      if (!changed) continue;
+      service.slots.forEach((_, slot) => this.#setSlot(id, service, slot));
+      this.#setHead(id, service);
     }
   }
 
@@ -120,8 +122,8 @@ export class IngressMesh {
     }
   }
 
-  #addressesOf({ gatewayAddress }: MeshTask): string[] {
-    return this.#families.map((family) => (family === "ip6" ? gateway6Of(gatewayAddress) : gatewayAddress));
+  #addressesOf(task: MeshTask): string[] {
+    return this.#families.map((family) => addressIn(family, task));
   }
 
   #enter(serviceId: string, taskId: string, before: MeshTask | undefined): void {
@@ -162,11 +164,14 @@ export class IngressMesh {
 
   #setSlot(serviceId: string, service: MeshService, slot: number): void {
     const task = this.#tasks.get(service.slots[slot] ?? "");
-    const addresses = task === undefined ? [] : this.#addressesOf(task);
+    // A port that this node's mesh has not is somebody else's, whose slots are named alike.
     this.#groups.set(
       slotGroup(serviceId, slot),
       meshPorts(service.ports).flatMap((port) =>
-        addresses.map((address) => slotElement(keyOf(port), slot, address, port.targetPort)),
+        this.#families.flatMap((family) => {
+          if (task === undefined || !this.#open.has(portText(keyOf(port), family))) return [];
+          return [slotElement(keyOf(port), slot, addressIn(family, task), port.targetPort)];
+        }),
       ),
     );
   }
@@ -182,6 +187,9 @@ export class IngressMesh {
     this.#groups.set(`ingress/${serviceId}`, heads);
   }
 }
+
+const addressIn = (family: Family, { gatewayAddress }: MeshTask): string =>
+  family === "ip6" ? gateway6Of(gatewayAddress) : gatewayAddress;
 
 const slotGroup = (serviceId: string, slot: number): string => `ingress/${serviceId}/${slot}`;
 
