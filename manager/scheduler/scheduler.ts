@@ -81,7 +81,8 @@ export class Scheduler {
   readonly #judgedTexts = new Map<string, string>();
   /** Of each service, now. */
   readonly #constraints = new Map<string, readonly Constraint[]>();
-  readonly #constraintTexts = new Map<string, string>();
+  /** Spec versions that are being brought out, by service. */
+  readonly #updating = new Map<string, number>();
   readonly #toEnforce = new Set<string>();
   readonly #told = new Map<string, Waiting>();
   readonly #unsaid = new Map<string, Refused>();
@@ -133,7 +134,7 @@ export class Scheduler {
     this.#nodeTexts.clear();
     this.#judgedTexts.clear();
     this.#constraints.clear();
-    this.#constraintTexts.clear();
+    this.#updating.clear();
     this.#toEnforce.clear();
     this.#told.clear();
     this.#unsaid.clear();
@@ -198,18 +199,14 @@ export class Scheduler {
     this.#toEnforce.add(id);
   }
 
+  /** Other constraints are the updater's work: it takes tasks off their nodes as the service wants to be updated. */
   #setService(id: string, service: skep.objects.Service.$Properties | undefined): void {
-    const texts = JSON.stringify(service?.spec?.taskTemplate?.placement?.constraints ?? []);
-    const before = this.#constraintTexts.get(id);
-    if (service === undefined) {
-      this.#constraints.delete(id);
-      this.#constraintTexts.delete(id);
-      return;
-    }
-    this.#constraintTexts.set(id, texts);
+    this.#updating.delete(id);
+    if (service === undefined) return void this.#constraints.delete(id);
     this.#constraints.set(id, constraintsOf(service.spec?.taskTemplate));
-    if (before !== undefined && before !== texts)
-      for (const { facts } of this.#board.nodes) this.#toEnforce.add(facts.id);
+    const { specVersion, updateStatus } = service;
+    if (specVersion != null && updateStatus?.updateId === specVersion && isUnderWay(updateStatus))
+      this.#updating.set(id, specVersion);
   }
 
   // --------------------------------------------------------------------------------------------------------- planning
@@ -362,7 +359,10 @@ export class Scheduler {
       // What a successor has taken over is not counted twice.
       if (task === undefined || group === undefined || !isWanted(task)) return [];
       if (this.#board.node(nodeId)?.has(taskId) !== true) return [];
-      const constraints = this.#constraints.get(task.serviceId) ?? group.constraints;
+      // One that an update is to replace stays until then where it was placed.
+      const isOld = this.#updating.has(task.serviceId) && this.#updating.get(task.serviceId) !== task.specVersion;
+      const now = isOld ? undefined : this.#constraints.get(task.serviceId);
+      const constraints = now ?? group.constraints;
       return [{ taskId, createdAtUs: task.meta?.createdAtUs ?? 0, constraints, group }];
     });
   }
@@ -455,6 +455,11 @@ function hasFailed({ status }: Task): boolean {
   return (
     (state === TaskState.FAILED || state === TaskState.REJECTED) && status?.reason?.failure?.code !== "TASK_EVICTED"
   );
+}
+
+function isUnderWay({ state }: skep.objects.UpdateStatus.$Properties): boolean {
+  const { UPDATING, UPDATE_PAUSED, ROLLBACK_STARTED, ROLLBACK_PAUSED } = skep.objects.UpdateState;
+  return [UPDATING, UPDATE_PAUSED, ROLLBACK_STARTED, ROLLBACK_PAUSED].some((one) => one === state);
 }
 
 function halves<T>(batch: readonly T[]): readonly (readonly T[])[] {

@@ -416,6 +416,33 @@ test("a change of placement alone restarts only the tasks whose node does not fi
   await world.stop();
 });
 
+test("a service whose constraints change moves as it wants to be updated, and serves meanwhile", async () => {
+  const world = new LoopWorld({ nodes: 2 });
+  const at = (node: string): skep.objects.TaskSpec.$Properties => ({
+    containerSpec: { image: "ok" },
+    placement: { constraints: [`node.hostname==${node}`] },
+  });
+  const updateConfig = { parallelism: 1, order: UpdateOrder.START_FIRST, monitor: { seconds: 1 } };
+  world.service("web", { ...replicated(4), taskTemplate: at("node-1"), updateConfig });
+  assert.ok(await world.until(5000, () => world.running("web").length === 4));
+  world.update("web", (spec) => (spec.taskTemplate = at("node-2")));
+  let fewest = Infinity;
+  const moved = (count: number) => (): boolean => {
+    fewest = Math.min(fewest, world.running("web").length);
+    return world.running("web").filter(({ nodeId }) => nodeId === "node-2").length >= count;
+  };
+  assert.ok(await world.until(60_000, moved(1)));
+  // A node whose facts change meanwhile is looked at: tasks that are to be replaced stay until they are.
+  world.editNode("node-1", (node) => (node.spec = { ...node.spec, labels: { disk: "nvme" } }));
+  assert.ok(await world.until(60_000, moved(4)));
+  assert.equal(fewest, 4);
+  assert.deepEqual(
+    world.tasks("web").filter(({ status }) => status?.state === TaskState.REJECTED),
+    [],
+  );
+  await world.stop();
+});
+
 test("a service that is removed takes its tasks along, and one that waits for that goes last", async () => {
   const world = new LoopWorld();
   world.service("web", replicated(3));

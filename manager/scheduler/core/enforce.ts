@@ -1,6 +1,7 @@
 /**
- * Constraint enforcer: which tasks of a node may not stay there any more, because the node or their service has changed.
- * Constraints are the service's current ones, not those that the task was made with.
+ * Constraint enforcer: which tasks of a node may not stay there any more, because the node has changed.
+ * Constraints are the service's current ones, not those that the task was made with, but for tasks that an update is to
+ * replace.
  */
 import { satisfies, type Constraint } from "../../../proto/index.ts";
 import type { GroupFacts, NodeFacts } from "./facts.ts";
