@@ -226,7 +226,7 @@ test("L2: sessions, replies and their size are bounded, and freed again", async 
 });
 
 for (let seed = 1; seed <= 20; seed++) {
-  test(`L3: what is acknowledged is seen by every later read; what is unknown happened at most once (seed ${seed})`, async () => {
+  test(`B10, L3: what is acknowledged is seen by every later read; what is unknown happened at most once (seed ${seed})`, async () => {
     const random = new Random(seed);
     const cluster = new StoreCluster({ members: 3, auto: false });
     const { group } = cluster;

@@ -78,6 +78,8 @@ export class SwarmRun {
   /** Objects whose making was acknowledged: none may ever be missing again. */
   readonly #acknowledged: string[] = [];
   #notes = 0;
+  /** Of the leaders that were seen. */
+  #newestTerm = 0;
   /** The term that was read last: who led before it knows less. */
   #termRead = 0;
   #watch: { readonly store: ObjectStore<ClusterSchema>; readonly events: Watch<ClusterSchema> } | undefined;
@@ -657,7 +659,12 @@ export class SwarmRun {
   }
 
   #checkAcknowledged(): void {
-    const view = this.#world.leader?.store.current();
+    const { leader } = this.#world;
+    // One that is cut off leads on in its old term for an election timeout at most, and acknowledges nothing.
+    const term = leader === undefined ? 0 : leader.store.leadership().term;
+    if (term < this.#newestTerm) return;
+    this.#newestTerm = term;
+    const view = leader?.store.current();
     for (const id of this.#acknowledged)
       if (view?.has("config", id) === false) this.#fail(`the acknowledged ${id} is lost`);
   }

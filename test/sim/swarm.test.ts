@@ -34,6 +34,10 @@ test("planted bugs of the control plane fit the source, and a life over real con
   }
 });
 
+test("seed 9000161: a leader that is cut off, and does not know yet of the next one, is asked for nothing of its successors", async () => {
+  assert.equal((await new SwarmRun(9_000_161).play()).failure, undefined);
+});
+
 for (const seed of [262, 489]) {
   test(`seed ${seed}: managers crash, are lost with their machines and come back as other members`, async () => {
     assert.equal((await new SwarmRun(seed).play()).failure, undefined);
