@@ -117,12 +117,16 @@ export class World {
     return [...this.managers, ...this.workers];
   }
 
-  /** Hosts with their daemons, in no swarm yet. */
+  /**
+   * Hosts with their daemons, in no swarm yet.
+   * @param prepare  what a host has before its daemon starts
+   */
   static async open(
     name: string,
     managers: number,
     workers: number,
     network: Pick<Site, "subnet" | "only6"> = { subnet: "10.78.0" },
+    prepare: (host: Host) => void = () => undefined,
   ): Promise<World> {
     const site: Site = {
       name,
@@ -132,7 +136,10 @@ export class World {
     };
     await tearDown(site);
     const world = new World(site, build(site, managers + workers), managers);
-    for (const host of world.hosts) host.start();
+    for (const host of world.hosts) {
+      prepare(host);
+      host.start();
+    }
     await Promise.all(world.hosts.map((host) => host.answers(slowness * 30_000)));
     return world;
   }
