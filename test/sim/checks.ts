@@ -151,6 +151,8 @@ export class Checks {
       });
     }
     const lastIndex = entries.at(-1)?.index ?? snapshot.index;
+    const inMemory = new ShadowLog();
+    inMemory.copy(view.log);
     view.log.last = -1;
     view.confIndexes = [];
     // The founding configuration is in no entry.
@@ -160,7 +162,7 @@ export class Checks {
     this.#restore(view, snapshot);
     // Trailing entries before the snapshot are committed and were checked when they were appended.
     for (const entry of entries) if (entry.index > snapshot.index) this.#append(view, entry);
-    this.#checkRecovered(view, snapshot, lastIndex);
+    this.#checkRecovered(view, inMemory, snapshot, lastIndex);
     view.durable.copy(view.log);
     view.confQueue = [];
     view.alive = true;
@@ -452,8 +454,11 @@ export class Checks {
     return view;
   }
 
-  /** What was durable is there again, except where a later write, of a higher term, had begun to replace it. */
-  #checkRecovered(view: MemberView, snapshot: SnapshotMeta, lastIndex: number): void {
+  /**
+   * What was durable is there again, except where a later write had begun to replace it: by an entry of a higher term, or by
+   * one that the log in memory had by then, since the log of a later leader may have an entry of a lower term there.
+   */
+  #checkRecovered(view: MemberView, inMemory: ShadowLog, snapshot: SnapshotMeta, lastIndex: number): void {
     const { log, durable, id } = view;
     const snapshotIndex = snapshot.index;
     // An arriving snapshot had begun to replace a log of other entries.
@@ -469,6 +474,7 @@ export class Checks {
       }
       if (log.chains[index] === durable.chains[index]) continue;
       if ((log.terms[index] as number) > (durable.terms[index] as number)) return;
+      if (index <= inMemory.last && log.chains[index] === inMemory.chains[index]) return;
       throw new SimFailure("K4", "a durable entry changed across a restart", { id, index });
     }
   }
