@@ -58,6 +58,9 @@ const managers = (): readonly Host[] => hosts.filter((host) => isManager.has(hos
 const faults = new Faults(hosts, random, tell, rejoin);
 const users = new Users(ledger, random, managers, tell);
 const offsets = new Map<Host, number>();
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  process.once(name, () => void world.close().finally(() => process.exit(1)));
+}
 try {
   const built = buildProbe();
   writeFileSync(probe, built);
