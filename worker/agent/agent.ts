@@ -69,6 +69,8 @@ export class Agent implements AsyncDisposable {
   readonly #assigned = new AssignmentSet();
   readonly #choice: ManagerChoice;
   readonly #backoff: SessionBackoff;
+  /** The manager tried last is not there, and others are to be tried before a longer rest. */
+  #roundGoesOn = false;
   readonly #reporter: StatusReporter;
   readonly #shipper: LogShipper;
   readonly #feed: DataFeed | undefined;
@@ -216,6 +218,7 @@ export class Agent implements AsyncDisposable {
     const { logger } = this.#options;
     const { signal } = this.#stop;
     while (!signal.aborted && !this.#parting) {
+      this.#roundGoesOn = false;
       try {
         const address = this.#choice.next();
         if (address === undefined) logger.warn("no manager is known");
@@ -224,7 +227,7 @@ export class Agent implements AsyncDisposable {
         if (signal.aborted) return;
         logger.error("a session failed", { error });
       }
-      if (!signal.aborted) await this.#rest(this.#backoff.next());
+      if (!signal.aborted) await this.#rest(this.#roundGoesOn ? this.#backoff.brief() : this.#backoff.next());
     }
   }
 
@@ -296,7 +299,7 @@ export class Agent implements AsyncDisposable {
     const { logger } = this.#options;
     const code = farewell?.code ?? error?.code;
     logger.info("no manager is reached", { address, code, why: farewell?.message ?? error?.message });
-    if (!welcomed && farewell === undefined) this.#choice.failed(address);
+    if (!welcomed && farewell === undefined) this.#roundGoesOn = this.#choice.absent(address);
     if (farewell === undefined) return;
     const leader = farewell.leaderAddr ?? "";
     if (this.#leaving) this.#parting = true;

@@ -152,6 +152,17 @@ test("the leader is asked first and once; then everyone in turn, whoever failed 
   assert.equal(new ManagerChoice(new Random(1), []).next(), undefined);
 });
 
+test("managers that are not there are passed by in one round; the next one is another", () => {
+  const choice = new ManagerChoice(new Random(1), ["a", "b", "c"]);
+  const round = (): boolean[] => Array.from({ length: 3 }, () => choice.absent(choice.next() ?? ""));
+  assert.deepEqual(round(), [true, true, false]);
+  assert.deepEqual(round(), [true, true, false], "whoever failed the longest ago is first again");
+  assert.equal(choice.absent(choice.next() ?? ""), true);
+  choice.succeeded(choice.next() ?? "");
+  assert.deepEqual(round(), [true, true, false], "a session ends a round");
+  assert.equal(new ManagerChoice(new Random(1), ["a"]).absent("a"), false);
+});
+
 test("a session is tried again after a random part of 100, 300, 700 ... 8000 ms", () => {
   const random = new Random(1);
   random.float = () => 1;
@@ -160,6 +171,7 @@ test("a session is tried again after a random part of 100, 300, 700 ... 8000 ms"
     Array.from({ length: 9 }, () => backoff.next()),
     [100, 300, 700, 1500, 3100, 6300, 8000, 8000, 8000],
   );
+  assert.equal(backoff.brief(), 100, "and the next manager of a round after one of 100");
   backoff.reset();
   assert.equal(backoff.next(), 100);
 });

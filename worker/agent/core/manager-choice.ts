@@ -8,6 +8,8 @@ export class ManagerChoice {
   #known: readonly string[];
   /** By when they failed, the longest ago first. */
   readonly #failed = new Set<string>();
+  /** Not there when they were tried, in this round. */
+  readonly #absent = new Set<string>();
   #leader: string | undefined;
 
   constructor(random: Random, first: readonly string[]) {
@@ -35,12 +37,22 @@ export class ManagerChoice {
 
   succeeded(address: string): void {
     this.#failed.delete(address);
+    this.#absent.clear();
   }
 
   failed(address: string): void {
     this.#failed.delete(address);
     this.#failed.add(address);
     if (this.#leader === address) this.#leader = undefined;
+  }
+
+  /** It is not there. @returns whether somebody is left in this round; otherwise the next round begins */
+  absent(address: string): boolean {
+    this.failed(address);
+    this.#absent.add(address);
+    const isAnyLeft = this.#all().some((each) => !this.#absent.has(each));
+    if (!isAnyLeft) this.#absent.clear();
+    return isAnyLeft;
   }
 
   /**
@@ -53,18 +65,25 @@ export class ManagerChoice {
       this.#leader = undefined;
       return leader;
     }
-    const all = [...new Set([...this.#known, ...this.#first])];
-    const fresh = all.filter((address) => !this.#failed.has(address));
+    const fresh = this.#all().filter((address) => !this.#failed.has(address));
     if (fresh.length > 0) return this.#random.pick(fresh);
     for (const address of this.#failed) return address;
     return undefined;
+  }
+
+  #all(): readonly string[] {
+    return [...new Set([...this.#known, ...this.#first])];
   }
 }
 
 const firstMs = 100;
 const maxMs = 8000;
 
-/** Swarm's back-off of sessions: 100 ms, then 2x + 100 ms, 8 s at most; what is waited is a random part of it. */
+/**
+ * Swarm's back-off of sessions: 100 ms, then 2x + 100 ms, 8 s at most; what is waited is a random part of it. Not as in Swarm,
+ * a manager that is not there makes way for the next one after a random part of 100 ms: of five of which one is up, the last
+ * tried would else be reached after half a minute.
+ */
 export class SessionBackoff {
   readonly #random: Random;
   #ms = 0;
@@ -76,6 +95,11 @@ export class SessionBackoff {
   next(): number {
     this.#ms = Math.min(maxMs, firstMs + 2 * this.#ms);
     return this.#random.float() * this.#ms;
+  }
+
+  /** Between two managers of a round. */
+  brief(): number {
+    return this.#random.float() * firstMs;
   }
 
   reset(): void {
