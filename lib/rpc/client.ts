@@ -2,7 +2,7 @@
  * Channels: one HTTP/2 connection each to one node, mutual TLS, with connection attempts, keepalive and limits that fit a
  * cluster rather than the internet (grpc-js' own back-off is 1 s to 120 s).
  */
-import { Client, Metadata, credentials, type ServiceError } from "@grpc/grpc-js";
+import { Client, Metadata, connectivityState, credentials, type ServiceError } from "@grpc/grpc-js";
 
 import {
   readCertificate,
@@ -33,25 +33,34 @@ export interface ChannelOptions {
   readonly pingMs?: number;
   /** A connection whose other end does not answer a ping for so long is given up; 1 s unless said. */
   readonly silenceMs?: number;
+  /** Calls that have failed for so long without a connection have it begun anew, by another client; 10 s unless said. */
+  readonly anewMs?: number;
 }
 
 /** raft.md §3.1. Keepalive frees dead connections; whether a peer is alive is told by its answers. */
 export const keepaliveMs = 1000;
 const reconnectMinMs = 50;
 const reconnectMaxMs = 1000;
+/** Longer than any handshake takes that still comes to something. */
+const anewDefaultMs = 10_000;
 export const serverName = "swarm-manager";
 export const messageBytesMaxDefault = 4 * 1024 * 1024;
 
 /** Uses the certificate that is current when it is made: open a new one after a renewal, since connections reconnect. */
 export class Channel implements Disposable {
-  readonly #client: Client;
+  #client: Client;
+  readonly #makeClient: () => Client;
   readonly #address: string;
+  readonly #anewMs: number;
   readonly #streams = new OpenStreams();
   #refusal: ClusterError | undefined;
+  /** By the process's own clock: the first of the failures in a row, since the client was made, that had no connection. */
+  #failingSinceMs: number | undefined;
   #closed = false;
 
   constructor(options: ChannelOptions) {
     this.#address = options.address;
+    this.#anewMs = options.anewMs ?? anewDefaultMs;
     const check = options.tls.serverCheck(options.expect);
     const secure = credentials.createFromSecureContext(options.tls.context, {
       ...("trustsAnybody" in options.tls && options.tls.trustsAnybody ? { rejectUnauthorized: false } : {}),
@@ -63,7 +72,7 @@ export class Channel implements Disposable {
       },
     });
     const messageBytesMax = options.messageBytesMax ?? messageBytesMaxDefault;
-    this.#client = new Client(options.address, secure, {
+    const settings = {
       // One connection of its own, not shared with other channels to the same address.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.keepalive_time_ms": options.pingMs ?? keepaliveMs,
@@ -81,7 +90,9 @@ export class Channel implements Disposable {
       "grpc.enable_channelz": 0,
       "grpc.service_config_disable_resolution": 1,
       ...(options.windowBytes === undefined ? {} : { "grpc-node.flow_control_window": options.windowBytes }),
-    });
+    };
+    this.#makeClient = () => new Client(options.address, secure, settings);
+    this.#client = this.#makeClient();
   }
 
   get address(): string {
@@ -101,7 +112,8 @@ export class Channel implements Disposable {
         return;
       }
       const onAbort = (): void => call.cancel();
-      const call = this.#client.makeUnaryRequest<Uint8Array, Buffer>(
+      const client = this.#client;
+      const call = client.makeUnaryRequest<Uint8Array, Buffer>(
         method.path,
         asBuffer,
         (bytes) => bytes,
@@ -110,6 +122,8 @@ export class Channel implements Disposable {
         { deadline: Date.now() + options.timeoutMs },
         (error, response) => {
           signal.removeEventListener("abort", onAbort);
+          if (error === null) this.#failingSinceMs = undefined;
+          else if (!signal.aborted) this.#failed(client);
           if (signal.aborted) reject(signal.reason as Error);
           else if (error !== null) reject(this.#error(error, method.path));
           else {
@@ -147,6 +161,25 @@ export class Channel implements Disposable {
     // gRPC lets them go on, on a connection that says goodbye to the other end; only a ping that fails would end them.
     this.#streams.abort(new RpcUnavailable(this.#address, "its channel was closed"));
     this.#client.close();
+  }
+
+  /**
+   * grpc-js waits without end for a TLS handshake that nobody answers, and is told nothing where the connection had ended
+   * before the handshake began: until then every call fails at once, though the other end is well.
+   */
+  #failed(client: Client): void {
+    if (client !== this.#client || this.#closed) return;
+    if (client.getChannel().getConnectivityState(false) === connectivityState.READY) {
+      this.#failingSinceMs = undefined;
+      return;
+    }
+    const nowMs = performance.now();
+    this.#failingSinceMs ??= nowMs;
+    if (nowMs - this.#failingSinceMs < this.#anewMs) return;
+    this.#failingSinceMs = undefined;
+    this.#client = this.#makeClient();
+    // Streams of the old one, if any are left, have no connection either, and end by themselves.
+    client.close();
   }
 
   #error(error: ServiceError, path: string): ClusterError {

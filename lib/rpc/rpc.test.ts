@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { connect, type Socket } from "node:net";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { Client, Metadata, credentials, status, type ServiceError } from "@grpc/grpc-js";
@@ -235,6 +235,33 @@ test("bytes that are not TLS, and TLS that never finishes, do not disturb the se
   socket.write("GET / HTTP/1.1\r\n\r\n");
   await once(socket, "close");
   assert.equal(await channel.call(echo, "still", limit), "still from worker");
+});
+
+test("a handshake that nobody answers does not hold the channel for ever", async () => {
+  const sockets: Socket[] = [];
+  let connections = 0;
+  // Nothing comes of the first one: as of a host that is cut off in that moment.
+  const between = createServer((socket) => {
+    sockets.push(socket.on("error", () => {}));
+    if (++connections === 1) return;
+    const onward = connect(Number(address.split(":")[1]), "127.0.0.1");
+    sockets.push(onward.on("error", () => socket.destroy()));
+    socket.pipe(onward).pipe(socket);
+  });
+  between.listen(0, "127.0.0.1");
+  await once(between, "listening");
+  const to = `127.0.0.1:${(between.address() as AddressInfo).port}`;
+  const options = { address: to, tls: workerTls, expect: { role: "manager" } as const, anewMs: 0 };
+  try {
+    await withChannel(new Channel(options), async (made) => {
+      await assert.rejects(made.call(echo, "x", { ...limit, timeoutMs: 100 }), { code: "RPC_DEADLINE_EXCEEDED" });
+      assert.equal(await made.call(echo, "still", limit), "still from worker");
+    });
+    assert.equal(connections, 2);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    between.close();
+  }
 });
 
 test("a crowd that leaves while it waits at the door harms nobody", async () => {
