@@ -1,12 +1,8 @@
 /** What a cluster's settings may say: asked when a cluster is made, which no manager does yet, and when they are changed. */
+import { isNegative, isSet, nanos } from "./duration.ts";
 import type { skep } from "./gen/skep.js";
 
 const certExpiryMinNs = 3600 * 1e9;
-
-type Duration = skep.objects.Duration.$Properties | null | undefined;
-
-/** Exact below 104 days, which is what is compared. */
-const nanos = (duration: Duration): number => (duration?.seconds ?? 0) * 1e9 + (duration?.nanos ?? 0);
 
 /**
  * @param knownUrls  of external authorities that the settings name already, as an earlier release let them
@@ -16,9 +12,9 @@ export function wrongClusterSpec(
   { caConfig, dispatcher, raft }: skep.objects.ClusterSpec.$Properties,
   knownUrls: readonly string[] = [],
 ): string | undefined {
-  const expiry = nanos(caConfig?.nodeCertExpiry);
-  if (expiry !== 0 && expiry < certExpiryMinNs) return "minimum certificate expiry time must be: 1h0m0s";
-  if (nanos(dispatcher?.heartbeatPeriod) < 0) return "heartbeat time period cannot be a negative duration";
+  const expiry = caConfig?.nodeCertExpiry;
+  if (isSet(expiry) && nanos(expiry) < certExpiryMinNs) return "minimum certificate expiry time must be: 1h0m0s";
+  if (isNegative(dispatcher?.heartbeatPeriod)) return "heartbeat time period cannot be a negative duration";
   if (raft?.electionTick != null && raft.electionTick > 0 && raft.electionTick <= (raft.heartbeatTick ?? 0)) {
     return "election tick must be larger than heartbeat tick";
   }

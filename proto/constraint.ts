@@ -206,3 +206,9 @@ export function traitsOf(node: skep.objects.Node.$Properties): NodeTraits {
     engineLabels: new Map(Object.entries(node.description?.engine?.labels ?? {})),
   };
 }
+
+/** KEY=VALUE of the node's label that the constraint asks for; undefined: it asks for something else. */
+export function requiredLabel({ text }: Pick<Constraint, "text">): string | undefined {
+  const [, key, value] = /^\s*node\.labels\.([\w.-]+)\s*==\s*([\w.-]+)\s*$/.exec(text) ?? [];
+  return key === undefined ? undefined : `${key}=${value}`;
+}

@@ -8,6 +8,7 @@ export {
   ConstraintInvalid,
   parseConstraint,
   sameArchitecture,
+  requiredLabel,
   satisfies,
   traitsOf,
   valueOf,
@@ -19,6 +20,7 @@ export { decodeSharing, encodeSharing, sharedFrom, type SharedField } from "./de
 export { asksForNothing, needsEndpoint, networksOfService } from "./allocation.ts";
 export { wrongClusterSpec } from "./cluster-spec.ts";
 export { decodeStrictly, MessageUnreadable, type Decodable, type DecodeLimits } from "./decode.ts";
+export { isNegative, isSet, nanos } from "./duration.ts";
 export { logsMethod, sessionMethod } from "./dispatcher-methods.ts";
 export { encodeBriefly, encodeInRow, encodeMessage, messageCodec, type Encodable } from "./encode.ts";
 export { carriesEncrypted, frameAddressOf, isEncryptedNetwork } from "./network.ts";

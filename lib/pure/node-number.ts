@@ -6,6 +6,9 @@ import { invariant } from "./errors.ts";
 
 export const nodeNumberMax = 4095;
 
+/** VXLAN number of the mesh, on every node: two links of one number cannot be on a host, so no network may have it. */
+export const meshVni = 4095;
+
 /** Of all that the data plane owns in marks: 0x53 in the highest byte, the node's number below. */
 export const nodeMarkBase = 0x5300_0000;
 export const nodeMarkMask = 0xff00_0000;

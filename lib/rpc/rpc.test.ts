@@ -254,7 +254,10 @@ test("a handshake that nobody answers does not hold the channel for ever", async
   const options = { address: to, tls: workerTls, expect: { role: "manager" } as const, anewMs: 0 };
   try {
     await withChannel(new Channel(options), async (made) => {
+      const ended = Promise.withResolvers<string | undefined>();
+      made.open(chat, { message: () => {}, closed: (error) => ended.resolve(error?.code) });
       await assert.rejects(made.call(echo, "x", { ...limit, timeoutMs: 100 }), { code: "RPC_DEADLINE_EXCEEDED" });
+      assert.equal(await ended.promise, "RPC_UNAVAILABLE", "a stream that waited for that connection is over");
       assert.equal(await made.call(echo, "still", limit), "still from worker");
     });
     assert.equal(connections, 2);

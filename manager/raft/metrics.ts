@@ -7,7 +7,7 @@ import { Counter, Gauge, Registry } from "prom-client";
 import type { LoopWindow } from "./event-loop.ts";
 import { LightHistogram, registerCounted } from "./light-histogram.ts";
 import type { Measure, MemberState, MemberStatus, Notice } from "./member.ts";
-import type { LogStatus } from "./wal/status.ts";
+import { noLog, type LogStatus } from "./wal/status.ts";
 import { syncBoundsSeconds } from "./wal/sync-times.ts";
 
 export interface PeerTraffic {
@@ -289,19 +289,5 @@ export class RaftMetrics {
     );
   }
 }
-
-const noLog: LogStatus = {
-  space: "ok",
-  freeBytes: 0,
-  oldestPendingMs: 0,
-  pendingSaves: 0,
-  sizeBytes: 0,
-  syncs: 0,
-  syncSecondsTotal: 0,
-  syncCounts: [],
-  savedEntries: 0,
-  savedBytes: 0,
-  dataKeys: 0,
-};
 
 type PeerOf = MemberStatus["peers"] extends ReadonlyMap<number, infer Peer> ? Peer : never;

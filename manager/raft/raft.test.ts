@@ -19,6 +19,7 @@ import { Raft, checkTimings } from "./raft.ts";
 import { TableThenState } from "./snapshot-frame.ts";
 import { recordOf } from "./testing/small-group.ts";
 import { MemoryNetwork } from "./transport/index.ts";
+import { noLog, type LogStatus } from "./wal/status.ts";
 
 /** As the store's, which this room does not know. */
 class StateDiverged extends ClusterError {
@@ -26,19 +27,7 @@ class StateDiverged extends ClusterError {
 }
 
 const coded = (code: string) => (error: unknown) => (error as { code: string }).code === code;
-const fine = {
-  space: "ok",
-  freeBytes: 1e12,
-  oldestPendingMs: 0,
-  pendingSaves: 0,
-  sizeBytes: 0,
-  syncs: 0,
-  syncSecondsTotal: 0,
-  syncCounts: [],
-  savedEntries: 0,
-  savedBytes: 0,
-  dataKeys: 1,
-} as const;
+const fine: LogStatus = { ...noLog, freeBytes: 1e12, dataKeys: 1 };
 
 const memoryNetwork = (): MemoryNetwork =>
   new MemoryNetwork({ defer: (act) => void setImmediate(act), nowMs: () => performance.now() });

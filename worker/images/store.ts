@@ -322,7 +322,6 @@ export class ImageContentStore implements AsyncDisposable {
   }
 }
 
-/** The key of a name in the records: the tag if there is one, else the digest. */
 const repositoryOfKey = (key: string): string =>
   key.includes("@") ? key.slice(0, key.indexOf("@")) : key.slice(0, key.lastIndexOf(":"));
 
@@ -339,6 +338,7 @@ function danglingDigests(removed: string, keys: readonly string[]): readonly str
   return mine.every((key) => key.includes("@")) ? mine : [];
 }
 
+/** The key of a name in the records: the tag if there is one, else the digest. */
 export function nameKey(reference: ImageReference): string {
   const name = repositoryName(reference);
   return reference.digest === undefined ? `${name}:${reference.tag}` : `${name}@${reference.digest}`;

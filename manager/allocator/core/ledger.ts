@@ -3,7 +3,7 @@
  * when leadership begins, and what is given out is booked at once, before it is committed. An owner that asks again gets
  * what it has.
  */
-import { gatewayRange, gatewayRange6 } from "../../../lib/pure/node-number.ts";
+import { gatewayRange, gatewayRange6, meshVni } from "../../../lib/pure/node-number.ts";
 import { networksOfService, parseAddress, skep } from "../../../proto/index.ts";
 import { PortBook } from "./ports.ts";
 import type { Pressure } from "./pressure.ts";
@@ -43,8 +43,6 @@ const refused = (refusal: Refusal): { readonly kind: "refused"; readonly refusal
 
 /** Swarm's. */
 const vniFirst = 4096;
-/** That of the mesh on every node (worker/network/core/host.ts): two links of one number cannot be on a host. */
-const vniOfMesh = 4095;
 const vniLast = 2 ** 24 - 1;
 const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
 const subnetSizeDefault = 24;
@@ -206,7 +204,7 @@ export class Ledger {
       const vni = Number(asked.split(",")[0]);
       if (!Number.isSafeInteger(vni) || vni < 1 || vni > vniLast)
         return networkNotReady(id, `"${asked}" is no VXLAN number between 1 and ${vniLast}`);
-      if (vni === vniOfMesh) return networkNotReady(id, `VXLAN number ${vni} is the mesh's, on every node`);
+      if (vni === meshVni) return networkNotReady(id, `VXLAN number ${vni} is the mesh's, on every node`);
       const owner = this.#vnis.get(vni);
       return owner === undefined || owner === id
         ? vni

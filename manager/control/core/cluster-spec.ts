@@ -1,6 +1,5 @@
 /** What a client sends of the cluster's settings changes what it names; what it leaves out, or zero, stays. */
-import type { skep } from "../../../proto/index.ts";
-import { isSet } from "./durations.ts";
+import { isSet, type skep } from "../../../proto/index.ts";
 
 type ClusterSpec = skep.objects.ClusterSpec.$Properties;
 

@@ -1,5 +1,5 @@
 /** A global service without a task has none that could say why: what each node lacks is found out here, when it is asked. */
-import { parseConstraint, satisfies, skep, traitsOf, type Constraint } from "../../../proto/index.ts";
+import { parseConstraint, requiredLabel, satisfies, skep, traitsOf, type Constraint } from "../../../proto/index.ts";
 
 const { NodeAvailability, NodeState } = skep.objects;
 
@@ -66,8 +66,8 @@ function missesOf(node: Node, constraints: readonly Constraint[]): Miss[] {
   const traits = traitsOf(node);
   for (const constraint of constraints) {
     if (satisfies(traits, constraint)) continue;
-    const [, key, value] = /^node\.labels\.([\w.-]+)\s*==\s*([\w.-]+)$/.exec(constraint.text) ?? [];
-    const fix = key === undefined ? undefined : `skep node update --label-add ${key}=${value}`;
+    const label = requiredLabel(constraint);
+    const fix = label === undefined ? undefined : `skep node update --label-add ${label}`;
     misses.push({ filter: "constraint", detail: `it does not satisfy ${constraint.text}`, fix });
   }
   return misses;

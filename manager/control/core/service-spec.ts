@@ -1,7 +1,15 @@
 /** What a service's spec may say, apart from what it refers to. Rules and words: features.md §1.2 and the reference. */
 import { expandTemplate, TemplateInvalid, type TemplateValue } from "../../../lib/pure/template.ts";
-import { ConstraintInvalid, parseConstraint, replicasMax, skep, templateData } from "../../../proto/index.ts";
-import { isNegative, isSet, nanos } from "./durations.ts";
+import {
+  ConstraintInvalid,
+  isNegative,
+  isSet,
+  nanos,
+  parseConstraint,
+  replicasMax,
+  skep,
+  templateData,
+} from "../../../proto/index.ts";
 import { SpecInvalid } from "./errors.ts";
 import { checkDnsName, checkDriver, checkLabels, isImageReference } from "./names.ts";
 

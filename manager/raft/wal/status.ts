@@ -22,3 +22,18 @@ export interface LogStatus {
   /** Data keys that the folder needs: more than one while a rotation is under way. */
   readonly dataKeys: number;
 }
+
+/** Of a log that is not open. */
+export const noLog: LogStatus = {
+  space: "ok",
+  freeBytes: 0,
+  oldestPendingMs: 0,
+  pendingSaves: 0,
+  sizeBytes: 0,
+  syncs: 0,
+  syncSecondsTotal: 0,
+  syncCounts: [],
+  savedEntries: 0,
+  savedBytes: 0,
+  dataKeys: 0,
+};

@@ -2,7 +2,7 @@
  * Why a node cannot take a task: filters in Swarm's order. A filter answers with a reason, not with false, since "why is my
  * task pending" is the question that users ask most.
  */
-import { satisfies, sameArchitecture } from "../../../proto/index.ts";
+import { requiredLabel, satisfies, sameArchitecture } from "../../../proto/index.ts";
 import type { GroupFacts } from "./facts.ts";
 import type { NodeState } from "./node-state.ts";
 
@@ -110,15 +110,9 @@ export function fixesFor(node: NodeState, group: GroupFacts, misses: readonly Re
     if (filter !== "constraint") return [];
     return group.constraints
       .filter((constraint) => !satisfies(node.facts, constraint))
-      .flatMap((constraint) => labelOf(constraint) ?? [])
+      .flatMap((constraint) => requiredLabel(constraint) ?? [])
       .map((label) => `skep node update --label-add ${label}`);
   });
-}
-
-/** KEY=VALUE of the label that the constraint demands. */
-function labelOf({ text }: { readonly text: string }): string | undefined {
-  const [, key, value] = /^\s*node\.labels\.([\w.-]+)\s*==\s*([\w.-]+)\s*$/.exec(text) ?? [];
-  return key === undefined ? undefined : `${key}=${value}`;
 }
 
 function formatCpus(nanoCpus: number): string {

@@ -2,18 +2,8 @@
  * Sandboxes that are on no network. A namespace is there while something is wanted in it, and the container in this one goes
  * on and may be put on a network again: so loopback is wanted.
  */
-import type { LinkObject } from "./objects.ts";
+import { loopback } from "./objects.ts";
 import type { MakePart, SandboxFacts } from "./part.ts";
-
-const loopback: LinkObject = {
-  type: "link",
-  name: "lo",
-  how: { kind: "existing" },
-  owner: "",
-  mac: "",
-  mtu: 0,
-  master: "",
-};
 
 const isBare = ({ overlays, bridges, gatewayAddress }: SandboxFacts): boolean =>
   overlays.length === 0 && bridges.length === 0 && gatewayAddress === "";

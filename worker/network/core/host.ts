@@ -2,7 +2,7 @@
  * The host's namespace: its addresses in the blocks, the mesh's VXLAN and its way back, and the two nft tables whose maps
  * the other files fill. What is here changes only when the node joins, leaves or gets another address.
  */
-import { gatewayRange, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
+import { gatewayRange, meshVni, nodeAddresses, nodeMarkBase, nodeMarkMask } from "../../../lib/pure/node-number.ts";
 
 import { formatAddress, parseCidr } from "./cidr.ts";
 import { isV6 } from "./cidr6.ts";
@@ -45,10 +45,6 @@ export interface HostFacts {
   readonly forwardsForOthers: boolean;
 }
 
-/**
- * Below all that an allocator gives (it begins with 4096): no network of a user's can have it.
- */
-const meshVni = 4095;
 export const markText = (mark: number): string => `0x${mark.toString(16).padStart(8, "0")}`;
 
 /**

@@ -60,6 +60,17 @@ export interface LinkObject {
   readonly linkLocal?: false;
 }
 
+/** Of a sandbox: it is there, and set up. */
+export const loopback: LinkObject = {
+  type: "link",
+  name: "lo",
+  how: { kind: "existing" },
+  owner: "",
+  mac: "",
+  mtu: 0,
+  master: "",
+};
+
 /** CIDR; without the route of its prefix. */
 export interface AddressObject {
   readonly type: "address";

@@ -7,7 +7,7 @@ import { element, ownGateway } from "./host.ts";
 import { parseAddress } from "./cidr.ts";
 import { element6, loopbackRoute } from "./host6.ts";
 import { hostRouterMac, insideResolver, linkNameOf } from "./names.ts";
-import type { NetObject } from "./objects.ts";
+import { loopback, type NetObject } from "./objects.ts";
 
 /** The kernel's table of its own addresses, which it asks first (ip-rule(8)). */
 const localTable = 255;
@@ -88,7 +88,7 @@ export function routedVeth(veth: RoutedVeth): VethObjects {
   ];
   const prefix = subnet === "" ? "32" : (subnet.split("/")[1] ?? "32");
   const inside: NetObject[] = [
-    { type: "link", name: "lo", how: { kind: "existing" }, owner: "", mac: "", mtu: 0, master: "" },
+    loopback,
     {
       type: "link",
       name: interfaceName,

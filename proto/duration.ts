@@ -1,5 +1,5 @@
 /** Durations of the objects, in nanoseconds as far as a comparison needs it. */
-import type { skep } from "../../../proto/index.ts";
+import type { skep } from "./gen/skep.js";
 
 type Duration = skep.objects.Duration.$Properties | null | undefined;
 
