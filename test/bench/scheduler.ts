@@ -193,7 +193,7 @@ async function ontoAgents({ quick, profile, ...size }: BenchOptions, report: Rep
   const services = Math.ceil((quick ? 10_000 : size.tasks) / replicas);
   const profileTo = (ending: string): object => (profile === "" ? {} : { profile: `${profile}${ending}` });
   // Two cores for eight processes' work: a leader that is late by a moment must not be voted out for it. With 700,000 tasks
-  // a turn is four seconds long (a collection without a core of its own).
+  // a turn was four to seven seconds long (docs/benchmarks.md).
   const args = ["--loops-all", "--election-ms", services * replicas > 500_000 ? "10000" : "3000"];
   await withManagers({ args }, async (leader, cluster) => {
     const many = fork(join(import.meta.dirname, "many-agents.ts"), { execArgv: ["--max-old-space-size=6000"] });
