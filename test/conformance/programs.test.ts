@@ -22,6 +22,7 @@ const cases: Readonly<Record<string, readonly (readonly string[])[]>> = {
   "test/sim/swarm.ts": [["--bogus"], ["--seed", "x"], ["--seeds", ""], ["--log", "paper"]],
   "test/soak/main.ts": [["--bogus"], ["--minutes", "long"], ["--clients", "0"]],
   "test/soak/churn.ts": [["--bogus"], ["--hours", "0"]],
+  "test/soak/chaos.ts": [["--bogus"], ["--minutes", "long"], ["--seed", "x"]],
   "test/run.ts": [["nonsense"]],
   "test/bench/main.ts": [["nonsense"], ["--bogus"]],
   "deploy/check.mjs": [["nonsense"]],
@@ -40,7 +41,7 @@ for (const [program, wrong] of Object.entries(cases)) {
     for (const args of wrong) {
       const { code, words, said } = run(args);
       assert.deepEqual([code, said], [2, ""], `${args.join(" ")}: ${words}`);
-      assert.match(words, /^(sim|swarm|soak|churn|test|bench|check): [^\n]+/u);
+      assert.match(words, /^(sim|swarm|soak|churn|chaos|test|bench|check): [^\n]+/u);
       assert.doesNotMatch(words, /\n\s+at /u, `${args.join(" ")}: ${words}`);
     }
   });

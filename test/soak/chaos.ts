@@ -9,23 +9,27 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
-import { parseArgs } from "node:util";
 
 import { buildOutsider, type Host } from "../../deploy/quickstart/hosts.ts";
 import { Random } from "../../lib/pure/prng.ts";
 import { buildProbe, webImage } from "../cluster/web.ts";
 import { ask, hindrance, World } from "../cluster/world.ts";
+import { amount, readFlags, wholeNumber, type Program } from "../support/flags.ts";
 import { Faults, giveDisk } from "./chaos-faults.ts";
 import { kinds, Ledger } from "./chaos-ledger.ts";
 import { bugsIn, stateAt, traces, unsettled, wrongContainers, wrongObjects, wrongPorts } from "./chaos-oracle.ts";
 import { answerOf, Users, type NodeShape } from "./chaos-users.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "5" },
-    seed: { type: "string", default: String(Date.now() % 1e6) },
-  },
+const chaos: Program = {
+  name: "chaos",
+  usage: `usage: npm run chaos -- [--minutes 5] [--seed S]      the seed is drawn, and printed, unless said`,
+};
+const values = readFlags(chaos, {
+  minutes: { type: "string", default: "5" },
+  seed: { type: "string", default: String(Date.now() % 1e6) },
 });
+const minutes = amount(chaos, "minutes", values.minutes);
+const seed = wholeNumber(chaos, "seed", values.seed);
 if (hindrance !== false) {
   console.log(`chaos: ${hindrance}`);
   process.exit(1);
@@ -37,8 +41,8 @@ const traceMs = 75_000;
 const usersAtOnce = 3;
 
 const startMs = performance.now();
-const endMs = startMs + Number(values.minutes) * 60_000;
-const random = new Random(Number(values.seed));
+const endMs = startMs + minutes * 60_000;
+const random = new Random(seed);
 const tell = (line: string): void =>
   console.log(`${((performance.now() - startMs) / 1000).toFixed(1).padStart(7)} ${line}`);
 let findings = 0;
@@ -47,7 +51,7 @@ const find = (lines: readonly string[]): void => {
   for (const line of lines) tell(`FOUND ${line}`);
 };
 
-console.log(`chaos: seed ${values.seed}, ${values.minutes} minutes`);
+console.log(`chaos: seed ${seed}, ${minutes} minutes`);
 const folder = mkdtempSync(join(tmpdir(), "skep-chaos-"));
 const probe = join(folder, "net-probe");
 const ledger = new Ledger();
